@@ -1,0 +1,246 @@
+//! The acceptor thread: it owns the listener and all readers, and ends at the stop, when it has
+//! closed the listener and joined every reader.
+//!
+//! It turns clients away when the server is full, and when the system has no descriptor or thread
+//! left it waits for better times without spinning.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+
+use crate::broker::Event;
+use crate::connection::{Connection, ConnectionId};
+use crate::protocol::Rejection;
+use crate::reader::Reader;
+use crate::report::{Departure, Tally};
+use crate::server::{STACK_SIZE, Shared};
+use crate::shutdown::Phase;
+
+/// Pauses after the system had no room for a connection: from the first to the last, doubling.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
+/// How many refused clients are held for the linger time; beyond that the oldest is let go.
+const REFUSED_HELD: usize = 64;
+
+/// How often the same trouble is logged at most.
+const LOG_PAUSE: Duration = Duration::from_secs(1);
+
+/// The thread's state.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    listener: TcpListener,
+    /// Dropped before the readers are joined: the broker ends when the last sender is gone.
+    broker: Sender<Event>,
+    readers: Vec<JoinHandle<Departure>>,
+    max_connections: usize,
+    tally: Tally,
+    /// Refused clients and until when they are held: closing at once could reset what was said.
+    refused: VecDeque<(Instant, Arc<Connection>)>,
+    shared: Arc<Shared>,
+    last_id: u64,
+    /// Set while the system has no room for a connection.
+    pause: Option<Duration>,
+    logged: Option<Instant>,
+}
+
+impl Acceptor {
+    /// Takes over a listener that is in non-blocking mode already.
+    pub(crate) fn new(
+        listener: TcpListener,
+        broker: Sender<Event>,
+        max_connections: usize,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self {
+            listener,
+            broker,
+            readers: Vec::new(),
+            max_connections,
+            tally: Tally::default(),
+            refused: VecDeque::new(),
+            shared,
+            last_id: 0,
+            pause: None,
+            logged: None,
+        }
+    }
+
+    /// The thread: accepts until the stop, then joins all readers and returns their tally.
+    pub(crate) fn run(mut self) -> Tally {
+        while self.shared.shutdown.phase() == Phase::Running {
+            self.accept_all();
+            self.release_refused();
+            self.wait();
+        }
+        let Self { listener, broker, readers, mut tally, refused, .. } = self;
+        drop(listener);
+        drop(broker);
+        drop(refused);
+        for reader in &readers {
+            // Who waits for its window has to hear of the stop too.
+            reader.thread().unpark();
+        }
+        for reader in readers {
+            join(reader, &mut tally);
+        }
+        tally
+    }
+
+    /// Accepts whoever is there.
+    fn accept_all(&mut self) {
+        while self.shared.shutdown.phase() == Phase::Running {
+            match self.listener.accept() {
+                Ok((socket, peer)) => {
+                    self.pause = None;
+                    self.admit(socket, peer);
+                }
+                Err(error) => match Errno::from_io_error(&error) {
+                    Some(Errno::AGAIN) => {
+                        self.pause = None;
+                        return;
+                    }
+                    Some(error) if concerns_one_client(error) => {}
+                    _ => return self.back_off(&error),
+                },
+            }
+        }
+    }
+
+    fn back_off(&mut self, error: &io::Error) {
+        let pause = self.pause.map_or(BACK_OFF.0, |pause| BACK_OFF.1.min(pause * 2));
+        self.pause = Some(pause);
+        if self.may_log() {
+            log::warn!("cannot accept connections, trying again in {pause:?}: {error}");
+        }
+    }
+
+    /// Waits for the next client and for the stop, or out the pause.
+    fn wait(&mut self) {
+        let (listener, until) = match self.pause {
+            // The listener is ready all the time while nobody can be accepted, so it is not asked.
+            Some(pause) => (None, Instant::now().checked_add(pause)),
+            None => (Some(self.listener.as_fd()), self.refused.front().map(|(until, _)| *until)),
+        };
+        let shutdown = &self.shared.shutdown;
+        if let Err(error) = shutdown.wait(listener, PollFlags::IN, until, Phase::Running) {
+            self.back_off(&error);
+            // Short enough for the stop not to notice; without waiting this loop would spin.
+            thread::sleep(BACK_OFF.0);
+        }
+    }
+
+    /// Starts a reader for a client, or turns the client away.
+    fn admit(&mut self, socket: TcpStream, peer: SocketAddr) {
+        self.last_id += 1;
+        let id = ConnectionId(self.last_id);
+        let connection = Arc::new(Connection::new(id, socket, peer));
+        self.reap();
+        if self.readers.len() >= self.max_connections {
+            return self.refuse(connection, &"as many clients are here as there may be");
+        }
+        let reader = Reader::new(Arc::clone(&connection), Arc::clone(&self.shared));
+        let (broker, shared) = (self.broker.clone(), Arc::clone(&self.shared));
+        let thread = thread::Builder::new().name(format!("reader-{id}")).stack_size(STACK_SIZE);
+        let spawned = thread.spawn(move || {
+            let departure = reader.run(broker);
+            shared.ended_readers.add(1);
+            departure
+        });
+        match spawned {
+            Ok(reader) => self.readers.push(reader),
+            Err(error) => self.refuse(connection, &format_args!("cannot start a thread: {error}")),
+        }
+    }
+
+    /// Joins the readers that have ended, if there are enough of them to be worth the search, or
+    /// if their places are needed.
+    fn reap(&mut self) {
+        let ended = self.shared.ended_readers.get() - self.tally.connections;
+        let full = self.readers.len() >= self.max_connections;
+        if ended == 0 || !full && ended < 16 + self.readers.len() as u64 / 8 {
+            return;
+        }
+        let mut next = 0;
+        while let Some(reader) = self.readers.get(next) {
+            if reader.is_finished() {
+                join(self.readers.swap_remove(next), &mut self.tally);
+            } else {
+                next += 1;
+            }
+        }
+    }
+
+    fn refuse(&mut self, client: Arc<Connection>, why: &dyn std::fmt::Display) {
+        self.tally.refused += 1;
+        if self.may_log() {
+            let (peer, refused) = (client.peer(), self.tally.refused);
+            log::warn!("refused {peer}, {refused} refused so far: {why}");
+        }
+        // A new socket takes one line, or it is gone; both are as good as told.
+        let _ = client.write(&[IoSlice::new(Rejection::ServerFull.line().as_bytes())]);
+        client.finish_writing();
+        if self.refused.len() == REFUSED_HELD {
+            self.refused.pop_front();
+        }
+        if let Some(until) = Instant::now().checked_add(self.shared.config.linger) {
+            self.refused.push_back((until, client));
+        }
+    }
+
+    /// Lets those go who were told long enough ago, and throws away what they have said.
+    fn release_refused(&mut self) {
+        let now = Instant::now();
+        while self.refused.front().is_some_and(|(until, _)| *until <= now) {
+            if let Some((_, client)) = self.refused.pop_front() {
+                // Whatever it answers, the client is let go.
+                let _ = client.discard_input();
+            }
+        }
+    }
+
+    /// Bounds the log of what can happen with every single client.
+    fn may_log(&mut self) -> bool {
+        let now = Instant::now();
+        let may = self.logged.is_none_or(|logged| now.duration_since(logged) >= LOG_PAUSE);
+        if may {
+            self.logged = Some(now);
+        }
+        may
+    }
+}
+
+fn join(reader: JoinHandle<Departure>, tally: &mut Tally) {
+    if let Ok(departure) = reader.join() {
+        tally.add(departure);
+    } else {
+        log::error!("a reader panicked while nobody was logged in");
+        tally.connections += 1;
+    }
+}
+
+/// Errors of accept(2) that belong to the client that was next, not to the listener.
+fn concerns_one_client(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::CONNABORTED
+            | Errno::INTR
+            | Errno::PROTO
+            | Errno::PERM
+            | Errno::TIMEDOUT
+            | Errno::NETDOWN
+            | Errno::NETUNREACH
+            | Errno::HOSTDOWN
+            | Errno::HOSTUNREACH
+            | Errno::NONET
+            | Errno::NOPROTOOPT
+            | Errno::OPNOTSUPP
+    )
+}

@@ -1,0 +1,378 @@
+//! Turns a client's lines into batches of finished frames, pure: a reader owns one builder.
+//!
+//! A batch is one buffer of frames (`from alice: hello\n`), encoded once however many recipients
+//! there are, and a list of steps that say who gets which part of it. Consecutive lines with the
+//! same recipient list are one step, so that the broker's and the writers' work grows with the
+//! changes of recipient, not with the lines.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+
+use crate::framing::Line;
+use crate::protocol::{self, LineRefusal, MAX_NAME, Name, Rejection, Request, WHO_NAMES};
+
+/// Finished frames, shared by all recipients.
+pub(crate) type Frames = Arc<Vec<u8>>;
+
+/// What one entry of a recipient's queue is charged for beside its bytes.
+const ENTRY_CHARGE: usize = 64;
+
+/// What a batch is charged for beside its contents.
+const BATCH_CHARGE: usize = 256;
+
+/// The most that `error: line 18446744073709551615: no such peer: ` and a line end take up.
+const REFUSAL_CHARGE: usize = 56;
+
+/// The most that the answer to a bare `/who` takes up.
+const WHO_CHARGE: usize = WHO_NAMES * (MAX_NAME + 2) + REFUSAL_CHARGE;
+
+/// A list of up to this many recipients is searched for doubles name by name, a longer one by
+/// hashing, so that a line full of names costs no more than its length.
+const SHORT_LIST: usize = 8;
+
+/// Some of a client's lines, ready to be routed.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// Complete lines taken, empty and refused ones included.
+    pub(crate) lines: u64,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) frames: Frames,
+    /// The recipients' names as typed, end to end, and where each of them stands.
+    names: Vec<u8>,
+    recipients: Vec<Range<u32>>,
+}
+
+/// One thing for the broker to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Give `frames` to each of the recipients.
+    Relay {
+        recipients: Range<u32>,
+        frames: Range<u32>,
+        /// The number of the first of these consecutive lines, each of which is one message.
+        first_line: u64,
+        messages: u32,
+    },
+    /// Tell the sender which of the recipients are connected; none named means all there are.
+    Who { recipients: Range<u32>, line: u64 },
+    /// Give `frames` back to the sender.
+    Reply { frames: Range<u32> },
+}
+
+impl Batch {
+    /// The names that a step's `recipients` stand for, without doubles.
+    pub(crate) fn names(&self, recipients: &Range<u32>) -> impl Iterator<Item = &[u8]> {
+        self.recipients[index(recipients)].iter().map(|name| &self.names[index(name)])
+    }
+}
+
+/// Takes lines until the batch is worth sending.
+#[derive(Debug)]
+pub(crate) struct BatchBuilder {
+    prefix: Vec<u8>,
+    max_line: usize,
+    /// The number of the last line that was taken, over all batches.
+    line: u64,
+    frames: Vec<u8>,
+    names: Vec<u8>,
+    recipients: Vec<Range<u32>>,
+    steps: Vec<Step>,
+    lines: u64,
+    charge: usize,
+    /// The last message's recipient list as typed, its `:` included, while lines can join it.
+    run: Option<Vec<u8>>,
+    run_charge: RunCharge,
+}
+
+/// What each message of the open run is charged for.
+#[derive(Clone, Copy, Debug, Default)]
+struct RunCharge {
+    /// The answer to the sender, should a recipient not be there.
+    refusal: usize,
+    /// With one recipient a message is either delivered or refused, and never takes up both.
+    one_recipient: bool,
+}
+
+impl BatchBuilder {
+    /// A builder for what `name` sends, in lines of up to `max_line` bytes.
+    pub(crate) fn new(name: &Name, max_line: usize) -> Self {
+        Self {
+            prefix: protocol::message_prefix(name),
+            max_line,
+            line: 0,
+            frames: Vec::new(),
+            names: Vec::new(),
+            recipients: Vec::new(),
+            steps: Vec::new(),
+            lines: 0,
+            charge: BATCH_CHARGE,
+            run: None,
+            run_charge: RunCharge::default(),
+        }
+    }
+
+    /// What the lines taken so far are to be charged for, in bytes.
+    pub(crate) fn charge(&self) -> usize {
+        self.charge
+    }
+
+    /// True if nothing was taken since the last [`finish`](Self::finish).
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lines == 0 && self.steps.is_empty()
+    }
+
+    /// Hands out what was taken.
+    pub(crate) fn finish(&mut self) -> Batch {
+        self.charge = BATCH_CHARGE;
+        self.run = None;
+        Batch {
+            lines: std::mem::take(&mut self.lines),
+            steps: std::mem::take(&mut self.steps),
+            frames: Arc::new(std::mem::take(&mut self.frames)),
+            names: std::mem::take(&mut self.names),
+            recipients: std::mem::take(&mut self.recipients),
+        }
+    }
+
+    /// Takes one complete line.
+    pub(crate) fn push(&mut self, line: Line<'_>) {
+        self.line += 1;
+        self.lines += 1;
+        let request = match line {
+            Line::Text(text) => {
+                if self.push_to_run(text) {
+                    return;
+                }
+                protocol::parse_request(text)
+            }
+            Line::NotUtf8 => Err(LineRefusal::NotUtf8),
+            Line::TooLong => Err(LineRefusal::TooLong { limit: self.max_line }),
+        };
+        self.run = None;
+        match request {
+            Ok(Request::Empty) => {}
+            Ok(Request::Message { recipients, text }) => self.start_run(recipients, text),
+            Ok(Request::Who { names }) => self.push_who(names),
+            Err(refusal) => {
+                let line = self.line;
+                self.push_reply(|frames| protocol::push_refusal(frames, line, refusal));
+            }
+        }
+    }
+
+    /// Answers a last line that has no line end: it is no message, and not counted as a line.
+    pub(crate) fn push_torn_line(&mut self) {
+        self.push_reply(|frames| frames.extend_from_slice(Rejection::TornLine.line().as_bytes()));
+    }
+
+    /// Appends a message to the open run if it has the same recipient list, to the letter.
+    fn push_to_run(&mut self, text: &[u8]) -> bool {
+        let Some(text) = self.run.as_ref().and_then(|run| text.strip_prefix(run.as_slice())) else {
+            return false;
+        };
+        self.push_message(protocol::trim(text));
+        true
+    }
+
+    fn start_run(&mut self, list: &[u8], text: &[u8]) {
+        let recipients = self.push_recipients(list);
+        let count = recipients.len();
+        let refusal = REFUSAL_CHARGE + list.len() + 2 * count;
+        self.run_charge = RunCharge { refusal, one_recipient: count == 1 };
+        self.charge += ENTRY_CHARGE * (count + 1);
+        let end = offset(self.frames.len());
+        let (frames, first_line) = (end..end, self.line);
+        self.steps.push(Step::Relay { recipients, frames, first_line, messages: 0 });
+        self.push_message(text);
+        let mut run = list.to_vec();
+        run.push(b':');
+        self.run = Some(run);
+    }
+
+    /// Adds one message to the last step, which is the open run.
+    fn push_message(&mut self, text: &[u8]) {
+        let before = self.frames.len();
+        self.frames.extend_from_slice(&self.prefix);
+        self.frames.extend_from_slice(text);
+        self.frames.push(b'\n');
+        let frame = self.frames.len() - before;
+        let RunCharge { refusal, one_recipient } = self.run_charge;
+        self.charge += if one_recipient { frame.max(refusal) } else { frame + refusal };
+        if let Some(Step::Relay { frames, messages, .. }) = self.steps.last_mut() {
+            frames.end = offset(self.frames.len());
+            *messages += 1;
+        }
+    }
+
+    fn push_who(&mut self, list: &[u8]) {
+        let recipients = self.push_recipients(list);
+        let answer =
+            if recipients.is_empty() { WHO_CHARGE } else { list.len() + 2 * recipients.len() };
+        self.charge += ENTRY_CHARGE + REFUSAL_CHARGE + answer;
+        self.steps.push(Step::Who { recipients, line: self.line });
+    }
+
+    fn push_reply(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.frames.len();
+        write(&mut self.frames);
+        self.charge += ENTRY_CHARGE + self.frames.len() - before;
+        self.steps.push(Step::Reply { frames: offset(before)..offset(self.frames.len()) });
+    }
+
+    /// Notes the names of a list, each once, and says which entries of `recipients` they are.
+    fn push_recipients(&mut self, list: &[u8]) -> Range<u32> {
+        let first = self.recipients.len();
+        let mut long_list: Option<HashSet<&[u8], RandomState>> = None;
+        for name in protocol::names(list) {
+            let known = &self.recipients[first..];
+            let double = if let Some(seen) = &mut long_list {
+                !seen.insert(name)
+            } else {
+                known.iter().any(|known| &self.names[index(known)] == name)
+            };
+            if double {
+                continue;
+            }
+            let start = offset(self.names.len());
+            self.names.extend_from_slice(name);
+            self.recipients.push(start..offset(self.names.len()));
+            if long_list.is_none() && self.recipients.len() - first > SHORT_LIST {
+                // The first names once more, into the set; from here on it is asked instead.
+                let distinct = protocol::names(list).take_while(|seen| *seen != name);
+                long_list = Some(distinct.chain([name]).collect());
+            }
+        }
+        offset(first)..offset(self.recipients.len())
+    }
+}
+
+/// A batch is kept far below 4 GiB: by the window, and in the last resort by the line limit.
+#[expect(clippy::cast_possible_truncation, reason = "see above")]
+fn offset(length: usize) -> u32 {
+    debug_assert!(u32::try_from(length).is_ok());
+    length as u32
+}
+
+fn index(range: &Range<u32>) -> Range<usize> {
+    range.start as usize..range.end as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn builder() -> BatchBuilder {
+        BatchBuilder::new(&Name::new(b"alice").expect("valid"), 100)
+    }
+
+    fn batch_of(lines: &[&str]) -> Batch {
+        let mut builder = builder();
+        for line in lines {
+            builder.push(Line::Text(line.as_bytes()));
+        }
+        builder.finish()
+    }
+
+    fn frames<'a>(batch: &'a Batch, range: &Range<u32>) -> &'a str {
+        std::str::from_utf8(&batch.frames[index(range)]).expect("frames are text")
+    }
+
+    fn recipients(batch: &Batch, range: &Range<u32>) -> Vec<String> {
+        batch.names(range).map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+    }
+
+    #[test]
+    fn consecutive_lines_to_the_same_recipients_are_one_step() {
+        let batch = batch_of(&["bob: 1", "bob:2 ", "bob : 3", "", "bob : 4"]);
+        let said: Vec<_> = batch
+            .steps
+            .iter()
+            .map(|step| match step {
+                Step::Relay { recipients: to, frames: said, first_line, messages } => {
+                    assert_eq!(recipients(&batch, to), ["bob"]);
+                    (*first_line, *messages, frames(&batch, said))
+                }
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let expected = [
+            (1, 2, "from alice: 1\nfrom alice: 2\n"),
+            (3, 1, "from alice: 3\n"),
+            (5, 1, "from alice: 4\n"),
+        ];
+        assert_eq!(said, expected);
+        assert_eq!(batch.lines, 5);
+    }
+
+    #[test]
+    fn a_list_that_begins_like_the_last_one_is_another_list() {
+        let batch = batch_of(&["bob: 1", "bobby: 2", "bo: 3"]);
+        assert_eq!(batch.steps.len(), 3);
+    }
+
+    #[test]
+    fn doubles_count_once_in_short_and_in_long_lists() {
+        let short = batch_of(&["a, b,a ,b: x"]);
+        assert_eq!(recipients(&short, &(0..offset(short.recipients.len()))), ["a", "b"]);
+        let many: Vec<String> = (0..50).map(|number| format!("n{}", number % 20)).collect();
+        let long = batch_of(&[&format!("{}: x", many.join(","))]);
+        assert_eq!(recipients(&long, &(0..offset(long.recipients.len()))), many[..20]);
+    }
+
+    #[test]
+    fn refusals_keep_their_place_and_their_number() {
+        let mut builder = builder();
+        builder.push(Line::Text(b"bob: x"));
+        builder.push(Line::NotUtf8);
+        builder.push(Line::TooLong);
+        builder.push(Line::Text(b"nonsense"));
+        let batch = builder.finish();
+        let replies: Vec<_> = batch
+            .steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::Reply { frames: said } => Some(frames(&batch, said)),
+                _ => None,
+            })
+            .collect();
+        let expected = [
+            "error: line 2: not UTF-8\n",
+            "error: line 3: longer than 100 bytes\n",
+            "error: line 4: no ':' in it, expected \"name, name: text\"\n",
+        ];
+        assert_eq!(replies, expected);
+        builder.push(Line::Text(b"/who"));
+        assert_eq!(builder.finish().steps, [Step::Who { recipients: 0..0, line: 5 }]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_panics_and_the_charge_covers_the_frames(
+            lines in proptest::collection::vec("[ab,: \u{a0}/who\\PC]{0,40}", 0..40),
+        ) {
+            let mut builder = builder();
+            for line in &lines {
+                builder.push(Line::Text(line.as_bytes()));
+            }
+            let charge = builder.charge();
+            let batch = builder.finish();
+            prop_assert_eq!(batch.lines, lines.len() as u64);
+            prop_assert!(batch.frames.len() <= charge);
+            let mut end = 0;
+            for step in &batch.steps {
+                if let Step::Relay { frames: said, messages, .. } = step {
+                    prop_assert!(said.start >= end && said.end > said.start);
+                    end = said.end;
+                    let said = frames(&batch, said);
+                    prop_assert_eq!(said.lines().count(), *messages as usize);
+                    prop_assert!(said.lines().all(|frame| frame.starts_with("from alice: ")));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The command line: flags, environment variables and their defaults, as one table of limits. No
+//! thread runs here.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use a_chat::Config;
+use bytesize::ByteSize;
+use clap::{Args, Parser, Subcommand};
+use log::LevelFilter;
+
+/// Relays lines of text between named clients over TCP, and can be stopped at any moment without
+/// losing an accepted message.
+///
+/// Without a command it serves on 127.0.0.1:8080.
+#[derive(Debug, Parser)]
+#[command(name = "a-chat", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server until SIGINT, SIGTERM or SIGHUP comes; a second one forces the end.
+    ///
+    /// Exit status: 0 if every accepted message was delivered in the drain, 1 if one was lost or
+    /// the server could not start, 2 if the command line is wrong.
+    Serve(ServeArgs),
+}
+
+/// What `serve` needs to know.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Where to listen; port 0 takes a free port, which is then printed
+    #[arg(long, value_name = "ADDR:PORT", env = "A_CHAT_LISTEN", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: String,
+
+    #[command(flatten)]
+    limits: Limits,
+
+    #[command(flatten)]
+    timeouts: Timeouts,
+
+    /// Log what is at least this grave: off, error, warn, info, debug, trace
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        env = "A_CHAT_LOG_LEVEL",
+        default_value = "info",
+        help_heading = "Log"
+    )]
+    pub(crate) log_level: LevelFilter,
+
+    /// Append the log to this file instead of writing it to standard error
+    #[arg(long, value_name = "PATH", env = "A_CHAT_LOG_FILE", help_heading = "Log")]
+    pub(crate) log_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Limits")]
+struct Limits {
+    /// How many clients may be connected at once [default: what the machine can hold]
+    #[arg(long, value_name = "COUNT", env = "A_CHAT_MAX_CONNECTIONS")]
+    max_connections: Option<usize>,
+
+    /// The longest line, its line end not counted
+    #[arg(long, value_name = "BYTES", env = "A_CHAT_MAX_LINE", default_value = "64KiB")]
+    max_line: ByteSize,
+
+    /// How much one client may have on its way before it is read from no more
+    #[arg(long, value_name = "BYTES", env = "A_CHAT_WINDOW", default_value = "256KiB")]
+    window: ByteSize,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Times")]
+struct Timeouts {
+    /// How long a client may take to send its name
+    #[arg(long, value_name = "TIME", env = "A_CHAT_LOGIN_TIMEOUT", default_value = "10s")]
+    login_timeout: humantime::Duration,
+
+    /// How long a recipient may take nothing of what is due to it before it is evicted
+    #[arg(long, value_name = "TIME", env = "A_CHAT_STALL_TIMEOUT", default_value = "10s")]
+    stall_timeout: humantime::Duration,
+
+    /// How long the drain may take before it is ended by force
+    #[arg(long, value_name = "TIME", env = "A_CHAT_DRAIN_TIMEOUT", default_value = "5s")]
+    drain_timeout: humantime::Duration,
+
+    /// How long to wait for a client to close when it has received everything
+    #[arg(long, value_name = "TIME", env = "A_CHAT_LINGER", default_value = "1s")]
+    linger: humantime::Duration,
+}
+
+/// Reads the command line; ends the process with a message and status 2 if it is wrong.
+pub(crate) fn parse() -> ServeArgs {
+    let command = Cli::parse().command;
+    match command.or_else(|| Cli::parse_from(["a-chat", "serve"]).command) {
+        Some(Command::Serve(args)) => args,
+        None => unreachable!("the second command line names a command"),
+    }
+}
+
+impl ServeArgs {
+    pub(crate) fn config(&self) -> Config {
+        let bytes = |size: ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+        let time = |duration: humantime::Duration| -> Duration { duration.into() };
+        Config {
+            max_connections: self.limits.max_connections,
+            max_line: bytes(self.limits.max_line),
+            window: bytes(self.limits.window),
+            login_timeout: time(self.timeouts.login_timeout),
+            stall_timeout: time(self.timeouts.stall_timeout),
+            drain_timeout: time(self.timeouts.drain_timeout),
+            linger: time(self.timeouts.linger),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Every limit of a server, with its unit and its reason. No thread runs here.
+
+use std::time::Duration;
+
+use crate::error::Error;
+
+/// The limits of a server. The default is right for a relay that people type into.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use a_chat::Config;
+///
+/// let config = Config { drain_timeout: Duration::from_secs(30), ..Config::default() };
+/// assert_eq!(config.max_line, 64 * 1024);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// How many clients may be connected at once; those above are refused. `None`, the default,
+    /// is what the machine can hold, see [`Capacity`](crate::Capacity).
+    pub max_connections: Option<usize>,
+
+    /// The longest line that a client may send, in bytes, its line end not counted. Default
+    /// 64 KiB. The rest of a longer line is skipped; the connection goes on.
+    pub max_line: usize,
+
+    /// How much one client may have on its way to its recipients, in bytes, overhead included.
+    /// Default 256 KiB. A client that has as much is not read from until some of it is written,
+    /// so that TCP slows down the one who sends to a slow recipient, and nobody else. Memory is
+    /// bounded by connections × window (a single line passes also if it needs more).
+    pub window: usize,
+
+    /// How long a client may take to send its login line. Default 10 s.
+    pub login_timeout: Duration,
+
+    /// How long a recipient may take no byte while something is queued for it, before it is
+    /// evicted and its queue counted as lost. Default 10 s.
+    pub stall_timeout: Duration,
+
+    /// How long a drain may take before it is forced. Default 5 s, because `docker stop` kills
+    /// after 10 s.
+    pub drain_timeout: Duration,
+
+    /// How long the server waits, after its last byte was acknowledged, for a client to close.
+    /// Default 1 s. Closing at once could answer input that is still on its way with a reset,
+    /// and some systems throw away what they have received when a reset comes.
+    pub linger: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_connections: None,
+            max_line: 64 * 1024,
+            window: 256 * 1024,
+            login_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(5),
+            linger: Duration::from_secs(1),
+        }
+    }
+}
+
+/// The longest line that can be asked for: offsets in a batch are 32 bits wide.
+const LONGEST_LINE: usize = 64 * 1024 * 1024;
+
+impl Config {
+    /// Looks for limits that no server could work with.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let rules = [
+            (self.max_connections != Some(0), "max_connections must be at least 1"),
+            (self.max_line > 0, "max_line must be at least 1 byte"),
+            (self.max_line <= LONGEST_LINE, "max_line must be at most 64 MiB"),
+            (self.window > 0, "window must be at least 1 byte"),
+            (!self.login_timeout.is_zero(), "login_timeout must not be zero"),
+            (!self.stall_timeout.is_zero(), "stall_timeout must not be zero"),
+        ];
+        match rules.into_iter().find(|(holds, _)| !holds) {
+            Some((_, broken)) => Err(Error::Config(broken)),
+            None => Ok(()),
+        }
+    }
+}

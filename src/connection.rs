@@ -1,0 +1,154 @@
+//! One client's socket, shared by its reader and its writer; the last of them to end closes it.
+//!
+//! No thread runs here and nothing here blocks: waiting is [`ShutdownHandle::wait`]'s.
+//!
+//! [`ShutdownHandle::wait`]: crate::ShutdownHandle
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
+
+use crate::sys;
+
+/// How much input is thrown away at a time, in bytes.
+const DISCARD_CHUNK: usize = 4 * 1024;
+
+/// How much input one call of [`Connection::discard_input`] throws away at most, in chunks, so
+/// that a client that sends without end can not keep its thread from looking at the clock.
+const DISCARD_CHUNKS: usize = 64;
+
+/// A client's socket, in non-blocking mode.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    id: ConnectionId,
+    socket: TcpStream,
+    peer: SocketAddr,
+}
+
+/// Tells connections apart over the whole life of a server; names may come again, these do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ConnectionId(pub(crate) u64);
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a client's side of the stream has to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Input {
+    Bytes(usize),
+    /// Nothing just now.
+    Empty,
+    /// The client has sent its last byte.
+    End,
+}
+
+impl Connection {
+    /// Takes over an accepted socket that is in non-blocking mode already.
+    pub(crate) fn new(id: ConnectionId, socket: TcpStream, peer: SocketAddr) -> Self {
+        Self { id, socket, peer }
+    }
+
+    pub(crate) fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Reads what is there, up to `buffer`'s length, which must not be 0.
+    pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<Input> {
+        loop {
+            match recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT) {
+                Ok((0, _)) => return Ok(Input::End),
+                Ok((count, _)) => return Ok(Input::Bytes(count)),
+                Err(rustix::io::Errno::AGAIN) => return Ok(Input::Empty),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// How many bytes of input the kernel holds just now.
+    pub(crate) fn readable_bytes(&self) -> usize {
+        let bytes = rustix::io::ioctl_fionread(&self.socket).unwrap_or(0);
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
+
+    /// Throws away input that is there, a bounded amount of it.
+    pub(crate) fn discard_input(&self) -> io::Result<Input> {
+        let mut chunk = [0; DISCARD_CHUNK];
+        for _ in 0..DISCARD_CHUNKS {
+            match self.read(&mut chunk)? {
+                Input::Bytes(count) if count == chunk.len() => {}
+                other => return Ok(other),
+            }
+        }
+        Ok(Input::Bytes(DISCARD_CHUNK * DISCARD_CHUNKS))
+    }
+
+    /// Writes what the socket takes of `parts`, in order; `Ok(0)` if it takes nothing just now.
+    pub(crate) fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        loop {
+            match sendmsg(&self.socket, parts, &mut SendAncillaryBuffer::default(), flags) {
+                Ok(count) => return Ok(count),
+                Err(rustix::io::Errno::AGAIN) => return Ok(0),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Sends FIN behind all that was written.
+    pub(crate) fn finish_writing(&self) {
+        // Fails only if the connection is gone, which whoever waits for its end will notice.
+        let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
+    /// How many of the written bytes the peer's kernel has not acknowledged; a FIN counts as one.
+    pub(crate) fn unacknowledged(&self) -> u64 {
+        // A socket that can not be asked is gone; what it owed is settled by its error.
+        sys::unacknowledged(&self.socket).unwrap_or(0)
+    }
+
+    /// True if there is no connection any more: it was reset, timed out, or both sides closed it
+    /// and know of each other.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.socket.peer_addr().is_err()
+    }
+
+    /// Takes away the bound on unsent bytes, so that a last line fits behind a full queue.
+    pub(crate) fn make_room(&self) {
+        // Without it the last line may not fit: the client then gets an end of file only.
+        let _ = socket2::SockRef::from(&self.socket).set_tcp_notsent_lowat(u32::MAX);
+    }
+
+    /// Ends a connection that has nothing on its way any more; wakes whoever waits for it.
+    pub(crate) fn close(&self) {
+        // Fails only if the peer has ended it first.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    /// Ends the connection with a reset: what is not acknowledged now will not arrive later, when
+    /// it has been reported as lost. Wakes whoever waits for it.
+    pub(crate) fn abort(&self) {
+        // Dissolving the association (connect(2), `AF_UNSPEC`) resets at once, where a close with
+        // a linger time of 0 would wait until both threads have dropped the socket.
+        if rustix::net::connect_unspec(&self.socket).is_err() {
+            self.close();
+        }
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

@@ -1,0 +1,75 @@
+//! The binary: arguments, logger, signals to [`ShutdownHandle`], result to exit status. It runs on
+//! the main thread and ends with the server.
+
+mod cli;
+
+use std::fs::OpenOptions;
+use std::io::{self, LineWriter, Write};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use a_chat::{Server, ShutdownHandle};
+use simplelog::{ConfigBuilder, WriteLogger};
+
+use crate::cli::ServeArgs;
+
+fn main() -> ExitCode {
+    match serve(&cli::parse()) {
+        Ok(status) => status,
+        Err(error) => {
+            // Nowhere is left to complain to, should this fail.
+            let _ = writeln!(io::stderr(), "a-chat: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves until a signal comes: success if the drain lost nothing, failure otherwise.
+fn serve(args: &ServeArgs) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    start_log(args)?;
+    a_chat::raise_open_files();
+    let server = Server::bind(&args.listen, args.config())?;
+    stop_on_signals(server.shutdown_handle())?;
+    let address = server.local_addr();
+    let greeting = format!(
+        "a-chat listens on {address}\n\
+         connect with: nc {} {}, type a name, then lines like \"bob, carol: hello\"\n",
+        address.ip(),
+        address.port(),
+    );
+    // A closed standard output is no reason not to serve.
+    let _ = io::stdout().write_all(greeting.as_bytes());
+    let report = server.run()?;
+    log::logger().flush();
+    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Sends the log to the file, or else to standard error, by the line and in UTC.
+fn start_log(args: &ServeArgs) -> Result<(), Box<dyn std::error::Error>> {
+    let config = ConfigBuilder::new().set_time_format_rfc3339().set_target_level(OFF).build();
+    let out: Box<dyn Write + Send> = match &args.log_file {
+        Some(path) => {
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            let file = file.map_err(|error| format!("cannot open {}: {error}", path.display()))?;
+            Box::new(file)
+        }
+        None => Box::new(io::stderr()),
+    };
+    Ok(WriteLogger::init(args.log_level, config, LineWriter::new(out))?)
+}
+
+const OFF: log::LevelFilter = log::LevelFilter::Off;
+
+/// The first signal begins the drain, the second ends it by force.
+fn stop_on_signals(handle: ShutdownHandle) -> Result<(), ctrlc::Error> {
+    let signalled = AtomicBool::new(false);
+    ctrlc::set_handler(move || {
+        if signalled.swap(true, Relaxed) {
+            log::warn!("signalled again, ending the drain by force");
+            handle.force();
+        } else {
+            log::info!("signalled, delivering what is due; a second signal ends that by force");
+            handle.shutdown();
+        }
+    })
+}

@@ -1,0 +1,304 @@
+//! The reader thread, one per client: it owns the client's side of the stream, its window and its
+//! writer's handle, and ends when the client does or when the stop cuts it off.
+//!
+//! Login, then lines to batches. It tries to read before it waits, and waits for input and for
+//! the stop at once. When it ends it lets its broker sender go, joins its writer, and makes the
+//! one record of the connection.
+
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, unbounded};
+use rustix::event::PollFlags;
+
+use crate::batch::BatchBuilder;
+use crate::broker::Event;
+use crate::connection::{Connection, Input};
+use crate::framing::LineBuffer;
+use crate::linger::linger;
+use crate::protocol::{self, MAX_NAME, Name, Rejection};
+use crate::report::{CloseReason, Departure};
+use crate::server::{STACK_SIZE, Shared};
+use crate::shutdown::{Phase, Woken};
+use crate::window::Window;
+use crate::writer::{Farewell, Writer};
+
+/// What a batch is charged for at most, in bytes, if a window is no smaller than twice that: all
+/// lines of one large read go in one batch, and there is room for the next while it is written.
+const BATCH: usize = 128 * 1024;
+
+/// How long a client has to be quiet before its read buffer is given back.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// The thread's state.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    connection: Arc<Connection>,
+    shared: Arc<Shared>,
+    lines: LineBuffer,
+    /// The last read was a full one: there may be more, so the next read need not wait.
+    eager: bool,
+    /// Once the stop is seen: how much of the input that was there then is left to read, in bytes.
+    cut: Option<usize>,
+}
+
+/// What came of waiting for input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fill {
+    More,
+    /// The client has sent its last byte.
+    End,
+    /// All that was there when the stop was seen is read.
+    Cut,
+    TimedOut,
+}
+
+impl Reader {
+    pub(crate) fn new(connection: Arc<Connection>, shared: Arc<Shared>) -> Self {
+        let lines = LineBuffer::new(shared.config.max_line);
+        Self { connection, shared, lines, eager: true, cut: None }
+    }
+
+    /// The thread: serves the client until it ends or is cut off, and tells how that went.
+    ///
+    /// `broker` is let go before anything is waited for in the end, since the broker ends when
+    /// nobody holds a sender any more.
+    pub(crate) fn run(mut self, broker: Sender<Event>) -> Departure {
+        let departure = match self.login() {
+            Ok(name) => self.serve(name, broker),
+            Err(reason) => {
+                drop(broker);
+                self.reject(reason)
+            }
+        };
+        departure.log();
+        departure
+    }
+
+    fn login(&mut self) -> Result<Name, CloseReason> {
+        let until = Instant::now().checked_add(self.shared.config.login_timeout);
+        loop {
+            if let Some(line) = self.lines.next_line() {
+                return line.text().and_then(Name::new).ok_or(CloseReason::BadName);
+            }
+            // A line end may be two bytes.
+            if self.lines.unfinished() > MAX_NAME + 1 {
+                return Err(CloseReason::BadName);
+            }
+            match self.fill(until)? {
+                Fill::More => {}
+                Fill::End => return Err(CloseReason::LeftBeforeLogin),
+                Fill::Cut => return Err(CloseReason::Shutdown),
+                Fill::TimedOut => return Err(CloseReason::LoginTimeout),
+            }
+        }
+    }
+
+    /// Ends a connection that has no writer.
+    fn reject(&self, reason: CloseReason) -> Departure {
+        let text = match reason {
+            CloseReason::BadName => Rejection::BadName.line().to_owned(),
+            CloseReason::LoginTimeout => Rejection::LoginTimeout.line().to_owned(),
+            CloseReason::ServerFull => Rejection::ServerFull.line().to_owned(),
+            CloseReason::Shutdown => protocol::closing_notice(0),
+            CloseReason::LeftBeforeLogin if self.lines.unfinished() > 0 => {
+                Rejection::TornLine.line().to_owned()
+            }
+            _ => String::new(),
+        };
+        // A new socket takes one line, or it is gone; both are as good as told.
+        let _ = self.connection.write(&[std::io::IoSlice::new(text.as_bytes())]);
+        self.connection.finish_writing();
+        // No message is due, so that nothing can be lost; how the client takes it is its matter.
+        let _ = linger(&self.connection, &self.shared);
+        self.connection.close();
+        self.departure(None, &Farewell::nothing_due(reason))
+    }
+
+    /// Serves a client that has given a good name, to the end.
+    fn serve(mut self, name: Name, broker: Sender<Event>) -> Departure {
+        let (id, peer) = (self.connection.id(), self.connection.peer());
+        let (queue, inbox) = unbounded();
+        let writer = Writer::new(Arc::clone(&self.connection), inbox, Arc::clone(&self.shared));
+        let thread = thread::Builder::new().name(format!("writer-{id}")).stack_size(STACK_SIZE);
+        let writer = match thread.spawn(move || writer.run()) {
+            Ok(writer) => writer,
+            Err(error) => {
+                log::error!("cannot start a writer for {name}, connection {id}: {error}");
+                drop(broker);
+                return self.reject(CloseReason::ServerFull);
+            }
+        };
+        log::info!("{name} came, connection {id} from {peer}");
+        let session = || {
+            // Fails only if the broker is gone, which the first batch will find too.
+            let _ = broker.send(Event::Join { id, name: name.clone(), queue });
+            self.read_lines(&name, &broker)
+        };
+        let end = catch_unwind(AssertUnwindSafe(session)).unwrap_or(CloseReason::Panicked);
+        if end != CloseReason::Shutdown {
+            // At the stop there is no leave: it would overtake what others have still to say.
+            let _ = broker.send(Event::Leave { id });
+        }
+        drop(broker);
+        if end == CloseReason::Shutdown {
+            self.discard_input();
+        }
+        let mut farewell =
+            writer.join().unwrap_or_else(|_| Farewell::nothing_due(CloseReason::Panicked));
+        if farewell.reason == CloseReason::Left {
+            // The broker knows that it left, this thread knows how.
+            farewell.reason = end;
+        }
+        self.departure(Some(name), &farewell)
+    }
+
+    /// Reads and sends lines until the client ends (any reason) or the stop cuts it off
+    /// ([`CloseReason::Shutdown`]).
+    fn read_lines(&mut self, name: &Name, broker: &Sender<Event>) -> CloseReason {
+        let config = &self.shared.config;
+        let window = Window::new(config.window, Arc::clone(&self.shared.counters));
+        let mut outbox = Outbox {
+            id: self.connection.id(),
+            builder: BatchBuilder::new(name, config.max_line),
+            most: BATCH.min(config.window / 2),
+            window: Arc::new(window),
+            broker,
+            shared: Arc::clone(&self.shared),
+        };
+        loop {
+            while let Some(line) = self.lines.next_line() {
+                outbox.builder.push(line);
+                if outbox.builder.charge() >= outbox.most {
+                    if let Err(reason) = outbox.send() {
+                        return reason;
+                    }
+                }
+            }
+            if let Err(reason) = outbox.send() {
+                return reason;
+            }
+            match self.fill(None) {
+                Ok(Fill::More | Fill::TimedOut) => {}
+                Ok(Fill::Cut) => return CloseReason::Shutdown,
+                Ok(Fill::End) if self.cut.is_some() => return CloseReason::Shutdown,
+                Ok(Fill::End) => {
+                    if self.lines.unfinished() > 0 {
+                        outbox.builder.push_torn_line();
+                    }
+                    return outbox.send().err().unwrap_or(CloseReason::Left);
+                }
+                Err(reason) => return reason,
+            }
+        }
+    }
+
+    /// Reads what is there, waiting for it until `until`, or what was there at the stop.
+    fn fill(&mut self, until: Option<Instant>) -> Result<Fill, CloseReason> {
+        let broken = |error| CloseReason::broken(&error);
+        loop {
+            let phase = self.shared.shutdown.phase();
+            if phase != Phase::Running && self.cut.is_none() {
+                self.cut = Some(self.connection.readable_bytes());
+                self.eager = true;
+            }
+            if self.eager {
+                let mut space = self.lines.space();
+                if let Some(left) = self.cut {
+                    let end = left.min(space.len());
+                    space = &mut space[..end];
+                }
+                if space.is_empty() {
+                    return Ok(Fill::Cut);
+                }
+                match self.connection.read(space).map_err(broken)? {
+                    Input::Bytes(count) => {
+                        self.eager = self.cut.is_some() || count == space.len();
+                        self.cut = self.cut.map(|left| left - count);
+                        self.lines.advance(count);
+                        return Ok(Fill::More);
+                    }
+                    Input::End => return Ok(Fill::End),
+                    Input::Empty if self.cut.is_some() => return Ok(Fill::Cut),
+                    Input::Empty => {}
+                }
+            }
+            let idle = Instant::now().checked_add(IDLE).filter(|_| self.lines.is_large());
+            let first = [until, idle].into_iter().flatten().min();
+            let socket = Some(self.connection.as_fd());
+            let woken = self.shared.shutdown.wait(socket, PollFlags::IN, first, phase);
+            self.eager = true;
+            if woken.map_err(broken)? == Woken::TimedOut {
+                if until.is_some_and(|until| Instant::now() >= until) {
+                    return Ok(Fill::TimedOut);
+                }
+                self.lines.shrink();
+            }
+        }
+    }
+
+    /// Throws away what comes after the cut until the writer, or the client, ends the connection:
+    /// a client that writes before it reads gets to read what is due to it.
+    fn discard_input(&self) {
+        while let Ok(Input::Bytes(_) | Input::Empty) = self.connection.discard_input() {
+            let phase = self.shared.shutdown.phase();
+            let socket = Some(self.connection.as_fd());
+            if self.shared.shutdown.wait(socket, PollFlags::IN, None, phase).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn departure(&self, name: Option<Name>, farewell: &Farewell) -> Departure {
+        let Farewell { reason, accepted, delivered, lost, unacknowledged, in_drain } = *farewell;
+        Departure {
+            id: self.connection.id(),
+            peer: self.connection.peer(),
+            name,
+            reason,
+            accepted,
+            delivered,
+            lost,
+            unacknowledged,
+            in_drain,
+        }
+    }
+}
+
+/// The way from a reader to the broker, through the window.
+struct Outbox<'a> {
+    id: crate::connection::ConnectionId,
+    builder: BatchBuilder,
+    /// At this charge a batch is sent without waiting for more lines.
+    most: usize,
+    window: Arc<Window>,
+    broker: &'a Sender<Event>,
+    shared: Arc<Shared>,
+}
+
+impl Outbox<'_> {
+    /// Sends the lines taken so far, as soon as the window has room for them.
+    ///
+    /// Lines that the window has no room for until the cut's deadline are not accepted: nobody
+    /// has promised anything about them, and the closing notice says so.
+    fn send(&mut self) -> Result<(), CloseReason> {
+        if self.builder.is_empty() {
+            return Ok(());
+        }
+        let shutdown = &self.shared.shutdown;
+        let permit = self.window.acquire(self.builder.charge(), || match shutdown.phase() {
+            Phase::Running => Ok(None),
+            Phase::Forced => Err(CloseReason::Shutdown),
+            Phase::Draining => match shutdown.cut_deadline() {
+                Some(deadline) if Instant::now() >= deadline => Err(CloseReason::Shutdown),
+                deadline => Ok(deadline),
+            },
+        })?;
+        let batch = self.builder.finish();
+        let event = Event::Batch { from: self.id, batch, permit };
+        self.broker.send(event).map_err(|_| CloseReason::ServerFailed)
+    }
+}

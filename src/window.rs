@@ -1,0 +1,84 @@
+//! The sender's byte window: its reader waits for room, whoever drops the last share of a batch
+//! gives the room back. No thread runs here.
+//!
+//! Queues are unbounded in slots, so the broker never blocks; they are bounded in bytes by each
+//! sender's window, so that memory is, and so that TCP slows exactly the one who sends too much.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread::{self, Thread};
+use std::time::Instant;
+
+use crate::stats::Counters;
+
+/// How much one connection may have on its way, in bytes. Its reader is the only one to take.
+#[derive(Debug)]
+pub(crate) struct Window {
+    limit: usize,
+    used: AtomicUsize,
+    /// What the reader waits for, in bytes; 0 if it does not wait.
+    wanted: AtomicUsize,
+    reader: Thread,
+    counters: Arc<Counters>,
+}
+
+/// A charge on a window. It lives as long as the bytes that it was taken for: everything that
+/// holds on to them holds this too, so that no path can forget to give the room back.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    window: Arc<Window>,
+    bytes: usize,
+}
+
+impl Window {
+    /// A window of `limit` bytes for the calling thread.
+    pub(crate) fn new(limit: usize, counters: Arc<Counters>) -> Self {
+        let reader = thread::current();
+        Self { limit, used: AtomicUsize::new(0), wanted: AtomicUsize::new(0), reader, counters }
+    }
+
+    /// Takes `bytes` of room, waiting while there are too few.
+    ///
+    /// More than the whole window passes when nothing else is on its way, so that one large line
+    /// can not get stuck. `give_up` is asked before each wait: it answers until when to wait
+    /// (`Ok(None)` for as long as it takes), or `Err` to end the waiting. Whoever changes that
+    /// answer unparks the reader's thread.
+    pub(crate) fn acquire<E>(
+        self: &Arc<Self>,
+        bytes: usize,
+        give_up: impl Fn() -> Result<Option<Instant>, E>,
+    ) -> Result<Permit, E> {
+        while !self.has_room(bytes) {
+            // Announce first, then look again: a release either sees the wish or is seen here.
+            self.wanted.store(bytes, SeqCst);
+            if !self.has_room(bytes) {
+                match give_up().inspect_err(|_| self.wanted.store(0, SeqCst))? {
+                    None => thread::park(),
+                    Some(until) => {
+                        thread::park_timeout(until.saturating_duration_since(Instant::now()));
+                    }
+                }
+            }
+            self.wanted.store(0, SeqCst);
+        }
+        self.used.fetch_add(bytes, SeqCst);
+        self.counters.queued_bytes.add(bytes as u64);
+        Ok(Permit { window: Arc::clone(self), bytes })
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        let used = self.used.load(SeqCst);
+        used == 0 || used.saturating_add(bytes) <= self.limit
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.window.counters.queued_bytes.sub(self.bytes as u64);
+        self.window.used.fetch_sub(self.bytes, SeqCst);
+        let wanted = self.window.wanted.load(SeqCst);
+        if wanted > 0 && self.window.has_room(wanted) {
+            self.window.reader.unpark();
+        }
+    }
+}

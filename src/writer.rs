@@ -1,0 +1,353 @@
+//! The writer thread, one per logged-in client: it owns the queue of what is due to that client
+//! and ends when the broker has dropped the queue's sender and the client has everything.
+//!
+//! It writes all that is queued with one call, counts in messages what was written and what was
+//! acknowledged, and after the last message says goodbye to the socket so that nothing on its way
+//! is thrown away. If the client fails it, it stays to count what can not be delivered.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use rustix::event::PollFlags;
+
+use crate::batch::Frames;
+use crate::connection::Connection;
+use crate::in_flight::InFlight;
+use crate::linger::{AckPoll, FIN, linger, wait};
+use crate::protocol::Rejection;
+use crate::report::CloseReason;
+use crate::server::Shared;
+use crate::shutdown::Phase;
+use crate::window::Permit;
+
+/// How many parts one call writes at most; more than that gave no more throughput.
+const PARTS: usize = 64;
+
+/// How long written messages may stay unsettled while there is nothing to write.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// What the broker queues for a client.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    One(Piece),
+    Many(Vec<Piece>),
+    /// Nothing comes after this.
+    Last(Goodbye),
+}
+
+/// Part of a batch that is due to one recipient.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    pub(crate) frames: Frames,
+    pub(crate) start: u32,
+    pub(crate) end: u32,
+    /// How many messages these bytes are: none for an answer or a notice.
+    pub(crate) messages: u32,
+    /// Gives the sender its room back when the last recipient's piece is gone.
+    #[expect(dead_code, reason = "it is held, not read")]
+    pub(crate) permit: Option<Arc<Permit>>,
+}
+
+/// How the broker parts with a client.
+#[derive(Debug)]
+pub(crate) struct Goodbye {
+    pub(crate) reason: CloseReason,
+    /// How many of the client's lines were accepted.
+    pub(crate) accepted: u64,
+    /// A last line for the client, its line end included.
+    pub(crate) text: Option<Vec<u8>>,
+}
+
+/// How a writer ended; its reader makes the departure's record of it.
+#[derive(Debug)]
+pub(crate) struct Farewell {
+    pub(crate) reason: CloseReason,
+    pub(crate) accepted: u64,
+    /// Messages that the peer's kernel has acknowledged to the last byte.
+    pub(crate) delivered: u64,
+    pub(crate) lost: u64,
+    /// Bytes written and not acknowledged: the last of `lost` are in them.
+    pub(crate) unacknowledged: u64,
+    /// Whether it failed when the server was stopping already.
+    pub(crate) in_drain: bool,
+}
+
+impl Farewell {
+    /// For a connection that nothing was ever due to.
+    pub(crate) fn nothing_due(reason: CloseReason) -> Self {
+        Self { reason, accepted: 0, delivered: 0, lost: 0, unacknowledged: 0, in_drain: false }
+    }
+}
+
+/// The thread's state.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    connection: Arc<Connection>,
+    inbox: Receiver<Outgoing>,
+    shared: Arc<Shared>,
+    queue: VecDeque<Piece>,
+    /// How much of the queue's first piece is written, in bytes.
+    written_of_first: u32,
+    in_flight: InFlight,
+    /// Messages taken out of the inbox: delivered, queued or lost.
+    owed: u64,
+    /// Messages written to the last byte, as the live counters know them.
+    written: u64,
+    fin_sent: bool,
+    goodbye: Option<Goodbye>,
+}
+
+impl Piece {
+    /// A line of the server's own: no message, and nobody's window is charged for it.
+    fn from_text(text: Vec<u8>) -> Self {
+        let end = u32::try_from(text.len()).unwrap_or(0);
+        Self { frames: Arc::new(text), start: 0, end, messages: 0, permit: None }
+    }
+
+    /// An answer to a client; `permit` is that of the batch that caused it.
+    pub(crate) fn reply(text: Vec<u8>, permit: Arc<Permit>) -> Self {
+        Self { permit: Some(permit), ..Self::from_text(text) }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.frames[self.start as usize..self.end as usize]
+    }
+
+    /// Cuts off what comes after the line that holds the last of the first `count` bytes.
+    fn cut_after_line_of(&mut self, count: u32) {
+        let last = count.saturating_sub(1) as usize;
+        if let Some(line_end) = memchr::memchr(b'\n', &self.bytes()[last..]) {
+            self.end = self.start + u32::try_from(last + line_end + 1).unwrap_or(u32::MAX);
+            let lines = memchr::memchr_iter(b'\n', self.bytes()).count();
+            self.messages = self.messages.min(u32::try_from(lines).unwrap_or(u32::MAX));
+        }
+    }
+}
+
+impl Writer {
+    pub(crate) fn new(
+        connection: Arc<Connection>,
+        inbox: Receiver<Outgoing>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self {
+            connection,
+            inbox,
+            shared,
+            queue: VecDeque::new(),
+            written_of_first: 0,
+            in_flight: InFlight::default(),
+            owed: 0,
+            written: 0,
+            fin_sent: false,
+            goodbye: None,
+        }
+    }
+
+    /// The thread: delivers until the queue is disconnected, and accounts for every message.
+    pub(crate) fn run(mut self) -> Farewell {
+        let served =
+            catch_unwind(AssertUnwindSafe(|| self.deliver_all().and_then(|()| self.part())));
+        let failure = served.unwrap_or(Err(CloseReason::Panicked)).err();
+        let in_drain = self.shared.shutdown.phase() != Phase::Running;
+        // First the numbers, then the end of the socket: what is acknowledged in between counts as
+        // lost, which is the safe side.
+        let (delivered, unacknowledged) = self.settle_for_good();
+        match failure {
+            Some(_) => self.connection.abort(),
+            None => self.connection.close(),
+        }
+        // That has woken the reader, whose leave lets the broker drop this queue.
+        self.outlast_inbox();
+        let lost = self.owed - delivered;
+        let (reason, accepted) = match self.goodbye {
+            Some(goodbye) => (failure.unwrap_or(goodbye.reason), goodbye.accepted),
+            None => (CloseReason::ServerFailed, 0),
+        };
+        Farewell { reason, accepted, delivered, lost, unacknowledged, in_drain }
+    }
+
+    /// Delivers until the broker has dropped the queue's sender and all of it is written.
+    fn deliver_all(&mut self) -> Result<(), CloseReason> {
+        while let Some(outgoing) = self.next() {
+            self.take(outgoing);
+            self.take_all();
+            self.write_queue()?;
+        }
+        Ok(())
+    }
+
+    /// Waits for something to write; `None` when nothing will come any more.
+    fn next(&mut self) -> Option<Outgoing> {
+        while !self.in_flight.is_empty() {
+            match self.inbox.recv_timeout(SETTLE) {
+                Ok(outgoing) => return Some(outgoing),
+                Err(RecvTimeoutError::Timeout) => self.settle(),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+        self.inbox.recv().ok()
+    }
+
+    fn take_all(&mut self) {
+        while let Ok(outgoing) = self.inbox.try_recv() {
+            self.take(outgoing);
+        }
+    }
+
+    fn take(&mut self, outgoing: Outgoing) {
+        let queued = self.queue.len();
+        match outgoing {
+            Outgoing::One(piece) => self.queue.push_back(piece),
+            Outgoing::Many(pieces) => self.queue.extend(pieces),
+            Outgoing::Last(mut goodbye) => {
+                self.queue.extend(goodbye.text.take().map(Piece::from_text));
+                self.goodbye = Some(goodbye);
+            }
+        }
+        self.owed += self.queue.range(queued..).map(|piece| u64::from(piece.messages)).sum::<u64>();
+    }
+
+    /// Writes the queue, waiting for a slow client as long as the limits allow.
+    fn write_queue(&mut self) -> Result<(), CloseReason> {
+        let mut last_progress = Instant::now();
+        while !self.queue.is_empty() {
+            if self.write_some()? > 0 {
+                last_progress = Instant::now();
+                // What came meanwhile can go out with the rest.
+                self.take_all();
+                continue;
+            }
+            match self.wait_for_room(last_progress) {
+                Err(CloseReason::Evicted) => {
+                    self.say_why_evicted();
+                    return Err(CloseReason::Evicted);
+                }
+                waited => waited?,
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_for_room(&self, last_progress: Instant) -> Result<(), CloseReason> {
+        wait(&self.connection, &self.shared, Some(PollFlags::OUT), None, last_progress)
+    }
+
+    /// Writes once, what the socket takes of the queue. Returns how many bytes that were.
+    fn write_some(&mut self) -> Result<usize, CloseReason> {
+        let mut parts = [IoSlice::new(&[]); PARTS];
+        let count = self.queue.len().min(PARTS);
+        for (part, piece) in parts.iter_mut().zip(&self.queue) {
+            *part = IoSlice::new(piece.bytes());
+        }
+        let mut unwritten = &mut parts[..count];
+        IoSlice::advance_slices(&mut unwritten, self.written_of_first as usize);
+        let written =
+            self.connection.write(unwritten).map_err(|error| CloseReason::broken(&error))?;
+        self.note_written(written);
+        Ok(written)
+    }
+
+    /// Moves what `written` more bytes complete from the queue to what is in flight.
+    fn note_written(&mut self, written: usize) {
+        let mut rest = self.written_of_first as usize + written;
+        let mut messages = 0;
+        while let Some(piece) = self.queue.front() {
+            let length = piece.bytes().len();
+            if rest < length {
+                break;
+            }
+            rest -= length;
+            messages += u64::from(piece.messages);
+            if let Some(piece) = self.queue.pop_front() {
+                self.in_flight.push(piece);
+            }
+        }
+        self.written_of_first = u32::try_from(rest).unwrap_or(u32::MAX);
+        self.written += messages;
+        self.shared.counters.delivered.add(messages);
+        if self.in_flight.wants_settling() {
+            self.settle();
+        }
+    }
+
+    /// Forgets the messages that the peer's kernel has acknowledged meanwhile.
+    fn settle(&mut self) {
+        let unacknowledged = self.connection.unacknowledged();
+        self.in_flight.settle(unacknowledged.saturating_sub(u64::from(self.written_of_first)));
+    }
+
+    /// Sends FIN and stays until nothing is on its way any more.
+    fn part(&mut self) -> Result<(), CloseReason> {
+        self.finish_writing();
+        linger(&self.connection, &self.shared)
+    }
+
+    fn finish_writing(&mut self) {
+        self.connection.finish_writing();
+        self.fin_sent = true;
+    }
+
+    /// Tells a stalled client why it is evicted, should it read again within the linger time: the
+    /// message that it was in the middle of, then the reason, then the end. The rest is lost.
+    fn say_why_evicted(&mut self) {
+        self.connection.make_room();
+        let begun = self.queue.pop_front().filter(|_| self.written_of_first > 0);
+        self.queue.clear();
+        self.queue.extend(begun.map(|mut begun| {
+            begun.cut_after_line_of(self.written_of_first);
+            begun
+        }));
+        self.queue.push_back(Piece::from_text(Rejection::Evicted.line().into()));
+        while !self.queue.is_empty() && self.write_some().is_ok_and(|written| written > 0) {}
+        self.drop_queue();
+        self.finish_writing();
+        let until = Instant::now().checked_add(self.shared.config.linger);
+        let mut pause = AckPoll::default();
+        while self.connection.unacknowledged() > 0
+            && until.is_some_and(|until| Instant::now() < until)
+            && wait(&self.connection, &self.shared, None, pause.next(), Instant::now()).is_ok()
+        {
+            // The senders get their room back at once, not when this client is gone.
+            self.take_all();
+            self.drop_queue();
+        }
+    }
+
+    /// Drops what is queued and gives the senders their room back. What of it was written already
+    /// counts as in flight.
+    fn drop_queue(&mut self) {
+        if let Some(first) = self.queue.front().filter(|_| self.written_of_first > 0) {
+            self.in_flight.push_part(first, self.written_of_first);
+        }
+        self.written_of_first = 0;
+        self.queue.clear();
+    }
+
+    /// Settles what was written and what was queued, once and for all: what is not acknowledged by
+    /// now is lost. Returns the messages delivered and the bytes not acknowledged.
+    fn settle_for_good(&mut self) -> (u64, u64) {
+        self.drop_queue();
+        let fin = if self.fin_sent { FIN } else { 0 };
+        let unacknowledged = self.connection.unacknowledged().saturating_sub(fin);
+        let delivered = self.in_flight.finish(unacknowledged);
+        self.shared.counters.delivered.sub(self.written);
+        self.shared.counters.delivered.add(delivered);
+        self.shared.counters.lost.add(self.owed - delivered);
+        (delivered, unacknowledged)
+    }
+
+    /// Takes what still comes as lost, until the broker has dropped the queue's sender.
+    fn outlast_inbox(&mut self) {
+        while let Ok(outgoing) = self.inbox.recv() {
+            let owed = self.owed;
+            self.take(outgoing);
+            self.shared.counters.lost.add(self.owed - owed);
+            self.queue.clear();
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! A server on a free port and clients that wait for events, never for time: each wait has a
+//! deadline that only a failure reaches.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use a_chat::{Config, Error, Report, Server, ShutdownHandle, Stats, StatsHandle};
+
+/// How long a test waits for what must happen.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server that runs in this process; dropped, it is forced to end.
+pub struct TestServer {
+    pub address: SocketAddr,
+    pub handle: ShutdownHandle,
+    stats: StatsHandle,
+    thread: Option<JoinHandle<Result<Report, Error>>>,
+}
+
+impl TestServer {
+    /// A server with the default limits, but for a short linger time: most tests' clients do not
+    /// close before they have seen the report.
+    pub fn start() -> Self {
+        Self::with(Config { linger: Duration::from_millis(100), ..Config::default() })
+    }
+
+    pub fn with(config: Config) -> Self {
+        let server = Server::bind("127.0.0.1:0", config).expect("a free port");
+        let (address, handle) = (server.local_addr(), server.shutdown_handle());
+        let stats = server.stats_handle();
+        let thread = std::thread::Builder::new()
+            .name("server".to_owned())
+            .spawn(|| server.run())
+            .expect("a thread");
+        Self { address, handle, stats, thread: Some(thread) }
+    }
+
+    pub fn stats(&self) -> Stats {
+        self.stats.read()
+    }
+
+    /// Connects, logs in, and returns when the broker knows the name.
+    pub fn login(&self, name: &str) -> Client {
+        let before = self.stats().connected;
+        let mut client = Client::connect(self.address);
+        client.send(name);
+        wait_until("the login", || self.stats().connected > before);
+        client
+    }
+
+    /// Begins the drain and waits for the report.
+    pub fn stop(mut self) -> Report {
+        self.handle.shutdown();
+        self.join()
+    }
+
+    /// Waits for the report of a server that something else stops.
+    pub fn join(&mut self) -> Report {
+        let thread = self.thread.take().expect("joined once");
+        wait_until("the server's end", || thread.is_finished());
+        let report = thread.join().expect("no panic").expect("no error");
+        assert_eq!(report.owed, report.delivered + report.lost(), "{report}");
+        report
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            self.handle.force();
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A client that reads by the line and gives up after [`PATIENCE`].
+pub struct Client {
+    pub stream: TcpStream,
+    input: BufReader<TcpStream>,
+}
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("a listening server");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_nodelay(true).expect("an option");
+        let input = BufReader::new(stream.try_clone().expect("a descriptor"));
+        Self { stream, input }
+    }
+
+    /// Sends a line.
+    pub fn send(&mut self, line: &str) {
+        self.send_bytes(format!("{line}\n").as_bytes());
+    }
+
+    /// Sends bytes as they are.
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("a server that reads");
+    }
+
+    /// The next line without its line end; `None` at the end of the stream.
+    pub fn line(&mut self) -> Option<String> {
+        let mut line = Vec::new();
+        self.input.read_until(b'\n', &mut line).expect("a line or the end in time, no reset");
+        let line = String::from_utf8(line).expect("the server writes UTF-8");
+        assert!(line.is_empty() || line.ends_with('\n'), "torn line: {line:?}");
+        (!line.is_empty()).then(|| line.trim_end_matches('\n').to_owned())
+    }
+
+    pub fn expect_line(&mut self, expected: &str) {
+        assert_eq!(self.line().as_deref(), Some(expected));
+    }
+
+    pub fn expect_lines(&mut self, expected: &[&str]) {
+        for line in expected {
+            self.expect_line(line);
+        }
+    }
+
+    /// Expects a clean end of file, with nothing before it.
+    pub fn expect_eof(&mut self) {
+        assert_eq!(self.line(), None);
+    }
+
+    /// All lines up to a clean end of file.
+    pub fn lines_to_eof(&mut self) -> Vec<String> {
+        std::iter::from_fn(|| self.line()).collect()
+    }
+
+    /// Waits for the connection's end, be it clean or not, and returns the bytes before it.
+    pub fn drain(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        match self.input.read_to_end(&mut bytes) {
+            Err(error) if error.kind() != io::ErrorKind::ConnectionReset => panic!("{error}"),
+            _ => bytes,
+        }
+    }
+
+    /// Says "I leave" and goes on reading.
+    pub fn half_close(&mut self) {
+        self.stream.shutdown(Shutdown::Write).expect("an open connection");
+    }
+
+    /// Ends the connection with a reset.
+    pub fn reset(self) {
+        let socket = socket2::SockRef::from(&self.stream);
+        socket.set_linger(Some(Duration::ZERO)).expect("an option");
+    }
+}
+
+/// Waits until `condition` holds; for what no descriptor and no channel tells.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited too long for {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// How many threads this process has.
+pub fn thread_count() -> usize {
+    std::fs::read_dir("/proc/self/task").expect("procfs").count()
+}
+
+/// How many descriptors this process has open.
+pub fn descriptor_count() -> usize {
+    std::fs::read_dir("/proc/self/fd").expect("procfs").count()
+}
