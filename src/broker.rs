@@ -90,6 +90,8 @@ impl Broker {
     }
 
     fn join(&mut self, id: ConnectionId, name: Name, queue: Sender<Outgoing>) {
+        #[cfg(test)]
+        crate::fault::point("panic-broker", name.as_str().as_bytes());
         let peer = Peer { name: name.clone(), queue, pending: Vec::new(), accepted: 0 };
         if self.by_name.contains_key(&name) {
             // The connection gets no entry, so that nothing it has sent already is routed.

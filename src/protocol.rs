@@ -230,8 +230,8 @@ fn push_list(out: &mut Vec<u8>, names: &[&[u8]]) {
 mod tests {
     use super::*;
 
-    fn message<'a>(recipients: &'a str, text: &'a str) -> Result<Request<'a>, LineRefusal> {
-        Ok(Request::Message { recipients: recipients.as_bytes(), text: text.as_bytes() })
+    fn message<'a>(recipients: &'a str, text: &'a str) -> Request<'a> {
+        Request::Message { recipients: recipients.as_bytes(), text: text.as_bytes() }
     }
 
     #[test]
@@ -247,17 +247,20 @@ mod tests {
     #[test]
     fn requests() {
         assert_eq!(parse_request(b""), Ok(Request::Empty));
-        assert_eq!(parse_request(b"bob: hi"), message("bob", "hi"));
-        assert_eq!(parse_request(b"bob:hi: you, all"), message("bob", "hi: you, all"));
-        assert_eq!(parse_request(b"bob:"), message("bob", ""));
-        assert_eq!(parse_request("bob:\u{a0}\u{2003}h i\u{b}".as_bytes()), message("bob", "h i"));
+        assert_eq!(parse_request(b"bob: hi"), Ok(message("bob", "hi")));
+        assert_eq!(parse_request(b"bob:hi: you, all"), Ok(message("bob", "hi: you, all")));
+        assert_eq!(parse_request(b"bob:"), Ok(message("bob", "")));
+        assert_eq!(
+            parse_request("bob:\u{a0}\u{2003}h i\u{b}".as_bytes()),
+            Ok(message("bob", "h i"))
+        );
         assert_eq!(parse_request(b"hello"), Err(LineRefusal::NoColon));
         assert_eq!(parse_request(b" "), Err(LineRefusal::NoColon));
         assert_eq!(parse_request(b": hi"), Err(LineRefusal::NoRecipients));
         assert_eq!(parse_request(b" , ,: hi"), Err(LineRefusal::NoRecipients));
         assert_eq!(parse_request(b"/who"), Ok(Request::Who { names: b"" }));
         assert_eq!(parse_request(b"/who bob: x"), Ok(Request::Who { names: b" bob: x" }));
-        assert_eq!(parse_request(b"/who: x"), message("/who", "x"));
+        assert_eq!(parse_request(b"/who: x"), Ok(message("/who", "x")));
         assert_eq!(parse_request(b"/whom"), Err(LineRefusal::NoColon));
     }
 

@@ -171,6 +171,8 @@ impl Reader {
         };
         loop {
             while let Some(line) = self.lines.next_line() {
+                #[cfg(test)]
+                crate::fault::point("panic-reader", line.text().unwrap_or_default());
                 outbox.builder.push(line);
                 if outbox.builder.charge() >= outbox.most {
                     if let Err(reason) = outbox.send() {

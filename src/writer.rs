@@ -244,6 +244,8 @@ impl Writer {
         for (part, piece) in parts.iter_mut().zip(&self.queue) {
             *part = IoSlice::new(piece.bytes());
         }
+        #[cfg(test)]
+        crate::fault::point("panic-writer", &parts[0]);
         let mut unwritten = &mut parts[..count];
         IoSlice::advance_slices(&mut unwritten, self.written_of_first as usize);
         let written =

@@ -2,6 +2,8 @@
 //! deadline that only a failure reaches.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 
+pub mod population;
+
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread::JoinHandle;
@@ -169,4 +171,39 @@ pub fn thread_count() -> usize {
 /// How many descriptors this process has open.
 pub fn descriptor_count() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("procfs").count()
+}
+
+/// Sends `lines` over and over until the server takes no more for a while, which is when every
+/// buffer on the way is full and nothing is read any more. Returns the number of bytes sent.
+pub fn send_until_blocked(stream: &TcpStream, lines: &[u8]) -> u64 {
+    let timeout = stream.write_timeout().expect("an option");
+    // It need not be exact: should the server read on later, the caller has only sent less.
+    stream.set_write_timeout(Some(Duration::from_millis(300))).expect("a timeout");
+    let mut sent = 0;
+    loop {
+        let skip = usize::try_from(sent).expect("memory is smaller") % lines.len();
+        let mut stream = stream;
+        match stream.write(&lines[skip..]) {
+            Ok(count) => sent += count as u64,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    stream.set_write_timeout(timeout).expect("a timeout");
+    sent
+}
+
+/// How many bytes of what was sent the other side's kernel has not acknowledged, from proc(5).
+pub fn unacknowledged(stream: &TcpStream) -> u64 {
+    let port = stream.local_addr().expect("an address").port();
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("procfs");
+    let local = format!(":{port:04X}");
+    let queue = table.lines().find_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let queues =
+            fields.next().filter(|address| address.ends_with(&local)).and(fields.nth(2))?;
+        let (unacknowledged, _) = queues.split_once(':')?;
+        u64::from_str_radix(unacknowledged, 16).ok()
+    });
+    queue.expect("the connection is in the table")
 }

@@ -1,0 +1,344 @@
+//! The promise: whenever the server is stopped, no accepted message is lost, and if one can not be
+//! delivered the report names it.
+//!
+//! The centrepiece is message conservation: a population of clients of every character, a stop at
+//! a random moment, and a model that checks each client's transcript against the report. A
+//! failing seed reproduces with `A_CHAT_SEED=n A_CHAT_ROUNDS=1`; `A_CHAT_ROUNDS` makes it long.
+
+mod common;
+
+use std::env;
+use std::io::{ErrorKind, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use a_chat::{CloseReason, Config, Server};
+use common::population::{Character, Population, leftovers};
+use common::{Client, TestServer, send_until_blocked, unacknowledged, wait_until};
+
+fn number(variable: &str) -> Option<u64> {
+    env::var(variable).ok().map(|value| value.parse().expect("a number"))
+}
+
+/// Runs rounds of conservation with seeds that follow each other.
+fn rounds(count: u64, first_seed: u64, round: impl Fn(u64)) {
+    let first = number("A_CHAT_SEED").unwrap_or(first_seed);
+    for seed in first..first + number("A_CHAT_ROUNDS").unwrap_or(count) {
+        let failed =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| round(seed))).is_err();
+        assert!(!failed, "failed with A_CHAT_SEED={seed}");
+    }
+}
+
+/// Who is there in a round, apart from stuck clients.
+fn lively(random: &mut fastrand::Rng) -> Vec<Character> {
+    let mut characters = Vec::new();
+    for _ in 0..random.usize(3..14) {
+        characters.push(match random.u8(..10) {
+            0..3 => Character::Quiet,
+            3..6 => Character::Chatty(random.u64(1..3000)),
+            6 => Character::Flooding,
+            7 => Character::HalfClosing(random.u64(1..1000)),
+            8 => Character::Slow(random.u64(1..500)),
+            _ => Character::MidLogin,
+        });
+    }
+    characters
+}
+
+#[test]
+fn conservation_with_lively_clients() {
+    rounds(200, 1000, |seed| {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let window = if random.bool() { 256 * 1024 } else { random.usize(1..20_000) };
+        let server = TestServer::with(Config { window, ..Config::default() });
+        let characters = lively(&mut random);
+        let clients = Population::start(server.address, seed, &characters);
+        stop_point(&server, &mut random, &characters);
+        let report = server.stop();
+        clients.check(&report);
+        assert!(report.is_clean() && !report.forced, "{report}");
+        assert_eq!(report.lost(), 0, "{report}");
+        assert!(report.drain < Duration::from_secs(4), "{report}");
+    });
+}
+
+#[test]
+fn conservation_with_stuck_clients() {
+    rounds(40, 2000, |seed| {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let drain_timeout = Duration::from_millis(random.u64(300..700));
+        let window = random.usize(1000..300_000);
+        let server = TestServer::with(Config { window, drain_timeout, ..Config::default() });
+        let mut characters = lively(&mut random);
+        characters.extend([Character::Stuck; 2]);
+        characters.push(Character::Flooding);
+        let clients = Population::start(server.address, seed, &characters);
+        stop_point(&server, &mut random, &characters);
+        let report = server.stop();
+        clients.check(&report);
+        assert!(report.drain < drain_timeout + Duration::from_secs(5), "{report}");
+    });
+}
+
+/// Waits for a random moment: a number of accepted lines, or nothing at all.
+fn stop_point(server: &TestServer, random: &mut fastrand::Rng, characters: &[Character]) {
+    let lines = |character: &Character| match character {
+        Character::Chatty(count) | Character::HalfClosing(count) | Character::Slow(count) => *count,
+        Character::Flooding => 20_000,
+        _ => 0,
+    };
+    let most: u64 = characters.iter().map(lines).sum();
+    let lines = random.u64(0..=most / 4);
+    let began = Instant::now();
+    // Stuck clients may keep the number from ever being reached; then it is any other moment.
+    wait_until("some traffic", || {
+        server.stats().accepted >= lines || began.elapsed() > Duration::from_millis(300)
+    });
+}
+
+/// Says its name and one message and stays until the end. Returns what the server said of it.
+fn one_message(address: SocketAddr, name: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.write_all(format!("{name}\nbob: {name}\n").as_bytes()).ok()?;
+    let said = String::from_utf8(leftovers(&stream)).expect("the server writes UTF-8");
+    (!said.is_empty()).then_some(said)
+}
+
+#[test]
+fn who_connects_while_the_server_stops_is_served_or_not_taken_up() {
+    for round in 1..30 {
+        let mut server = TestServer::start();
+        let mut bob = server.login("bob");
+        let (address, handle, clients) = (server.address, &server.handle, AtomicU64::new(0));
+        let storm = || {
+            let mut told = Vec::new();
+            while !handle.is_shutdown() {
+                let name = format!("n{}", clients.fetch_add(1, SeqCst));
+                told.extend(one_message(address, &name).map(|said| (name, said)));
+            }
+            told
+        };
+        let told: Vec<_> = thread::scope(|scope| {
+            let storms: Vec<_> = (0..8).map(|_| scope.spawn(storm)).collect();
+            // None of the clients leaves, so the first eight are all that come before the stop.
+            wait_until("the storm", || server.stats().accepted >= round % 8);
+            handle.shutdown();
+            storms.into_iter().flat_map(|storm| storm.join().expect("no panic")).collect()
+        });
+        let report = server.join();
+        let mut accepted = Vec::new();
+        for (name, said) in told {
+            let said = said.strip_prefix("notice: server is shutting down, ").expect("a notice");
+            match said {
+                "1 of your lines were accepted\n" => accepted.push(format!("from {name}: {name}")),
+                said => assert_eq!(said, "0 of your lines were accepted\n"),
+            }
+        }
+        let mut received = bob.lines_to_eof();
+        received.pop();
+        received.sort();
+        accepted.sort();
+        assert_eq!(received, accepted);
+        assert_eq!((report.accepted, report.lost()), (accepted.len() as u64, 0), "{report}");
+    }
+}
+
+#[test]
+fn what_the_kernel_holds_at_the_stop_is_delivered() {
+    for _ in 0..50 {
+        let server = TestServer::start();
+        let (mut bob, mut alice) = (server.login("bob"), server.login("alice"));
+        let lines: Vec<_> = (0..1000).map(|number| format!("bob: {number}\n")).collect();
+        alice.send_bytes(lines.concat().as_bytes());
+        wait_until("the server's kernel to have it all", || unacknowledged(&alice.stream) == 0);
+        let report = server.stop();
+        assert_eq!((report.accepted, report.delivered), (1000, 1000));
+        for number in 0..1000 {
+            bob.expect_line(&format!("from alice: {number}"));
+        }
+        bob.expect_line("notice: server is shutting down, 0 of your lines were accepted");
+        bob.expect_eof();
+        alice.expect_line("notice: server is shutting down, 1000 of your lines were accepted");
+        alice.expect_eof();
+    }
+}
+
+#[test]
+fn a_sender_that_is_held_up_at_the_stop_gets_in_what_the_kernel_holds() {
+    let config = Config { window: 50_000, ..Config::default() };
+    let server = TestServer::with(config);
+    let (mut bob, alice) = (server.login("bob"), server.login("alice"));
+    let sent =
+        send_until_blocked(&alice.stream, b"bob: 0123456789012345678901234567890123456789\n");
+    let before = server.stats();
+    server.handle.shutdown();
+    let reading = thread::spawn(move || bob.lines_to_eof());
+    let alice = leftovers(&alice.stream);
+    let report = server.stop();
+    let received = reading.join().expect("no panic");
+    let notice = format!(
+        "notice: server is shutting down, {} of your lines were accepted\n",
+        report.accepted
+    );
+    assert_eq!(String::from_utf8(alice).expect("UTF-8"), notice);
+    assert_eq!(received.len() as u64, report.accepted + 1);
+    assert!(report.accepted > before.accepted, "{report}, {before:?} before");
+    assert!(report.accepted <= sent.div_ceil(46), "{report}");
+    assert_eq!(report.lost(), 0, "{report}");
+}
+
+#[test]
+fn a_half_closed_client_gets_in_the_drain_what_is_due_to_it() {
+    let server = TestServer::start();
+    let (mut bob, mut alice) = (server.login("bob"), server.login("alice"));
+    for number in 0..5000 {
+        alice.send(&format!("bob: {number} {}", "x".repeat(200)));
+    }
+    bob.half_close();
+    wait_until("bob's leave", || server.stats().connected == 1);
+    let reading = thread::spawn(move || bob.lines_to_eof());
+    let report = server.stop();
+    let received = reading.join().expect("no panic");
+    for (number, line) in received.iter().enumerate() {
+        assert!(line.starts_with(&format!("from alice: {number} ")), "{line}");
+    }
+    assert_eq!((received.len() as u64, report.lost()), (report.owed, 0), "{report}");
+}
+
+#[test]
+fn stopped_before_it_runs_it_ends_at_once() {
+    let server = Server::bind("127.0.0.1:0", Config::default()).expect("a free port");
+    let (address, handle) = (server.local_addr(), server.shutdown_handle());
+    handle.shutdown();
+    assert!(handle.is_shutdown());
+    let report = server.run().expect("no error");
+    assert_eq!((report.connections, report.owed), (0, 0));
+    assert_eq!(
+        TcpStream::connect(address).expect_err("closed").kind(),
+        ErrorKind::ConnectionRefused
+    );
+}
+
+#[test]
+fn stopped_from_many_threads_at_once_and_again_it_stops_once() {
+    for round in 0..50 {
+        let mut server = TestServer::start();
+        let mut bob = server.login("bob");
+        bob.send("bob: hello");
+        let barrier = Barrier::new(32);
+        thread::scope(|scope| {
+            for _ in 0..32 {
+                scope.spawn(|| {
+                    barrier.wait();
+                    server.handle.shutdown();
+                    server.handle.shutdown();
+                });
+            }
+        });
+        let reading = thread::spawn(move || bob.lines_to_eof());
+        let report = server.join();
+        server.handle.shutdown();
+        server.handle.force();
+        assert_eq!((report.accepted, report.lost(), report.forced), (1, 0, false), "{round}");
+        let received = reading.join().expect("no panic");
+        let notice = "notice: server is shutting down, 1 of your lines were accepted";
+        assert_eq!(received, ["from bob: hello", notice]);
+    }
+}
+
+#[test]
+fn the_listener_closes_at_once_also_when_the_drain_takes_long() {
+    let config = Config { drain_timeout: Duration::from_secs(600), ..Config::default() };
+    let mut server = TestServer::with(config);
+    let _clients = stuck_client_and_sender(&server);
+    server.handle.shutdown();
+    wait_until("the port to be closed", || {
+        TcpStream::connect(server.address)
+            .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    });
+    // Only force ends this drain; the stuck client's share is named.
+    server.handle.force();
+    let report = server.join();
+    assert!(report.forced && !report.is_clean(), "{report}");
+    let [loss] = report.losses_in_drain.as_slice() else { panic!("{report}") };
+    assert_eq!((loss.name.as_str(), loss.reason), ("stuck", CloseReason::Forced));
+    assert_eq!(loss.messages, report.lost());
+}
+
+#[test]
+fn at_the_deadline_the_drain_ends_and_names_what_is_lost() {
+    let config = Config { drain_timeout: Duration::from_millis(300), ..Config::default() };
+    let server = TestServer::with(config);
+    let (stuck, _sender) = stuck_client_and_sender(&server);
+    let report = server.stop();
+    assert!(report.forced && !report.is_clean(), "{report}");
+    let [loss] = report.losses_in_drain.as_slice() else { panic!("{report}") };
+    assert_eq!((loss.name.as_str(), loss.reason), ("stuck", CloseReason::Deadline));
+    assert_eq!(loss.messages, report.lost());
+    let received = leftovers(&stuck.stream);
+    let received = received.split(|&byte| byte == b'\n').count() - 1;
+    assert_eq!(received as u64, report.delivered, "{report}");
+}
+
+#[test]
+fn forced_at_once_everything_is_joined_and_accounted_for() {
+    for _ in 0..20 {
+        let mut server = TestServer::start();
+        let characters = [Character::Chatty(2000), Character::Chatty(2000), Character::Stuck];
+        let _clients = Population::start(server.address, 7, &characters);
+        wait_until("some traffic", || server.stats().accepted > 100);
+        server.handle.force();
+        let report = server.join();
+        assert!(report.drain < Duration::from_secs(5), "{report}");
+    }
+}
+
+#[test]
+fn clients_that_do_not_close_hold_the_drain_up_for_the_linger_time_only() {
+    let server = TestServer::start();
+    let clients: Vec<_> = (0..50).map(|number| server.login(&format!("n{number}"))).collect();
+    let report = server.stop();
+    assert!(!report.forced && report.drain < Duration::from_secs(4), "{report}");
+    for mut client in clients {
+        client.expect_line("notice: server is shutting down, 0 of your lines were accepted");
+        client.expect_eof();
+    }
+}
+
+#[test]
+fn a_client_that_writes_before_it_reads_gets_to_read_what_is_due_to_it() {
+    let server = TestServer::start();
+    let (mut bob, mut alice) = (server.login("bob"), server.login("alice"));
+    for number in 0..1000 {
+        alice.send(&format!("bob: {number}"));
+    }
+    alice.send("alice: all is accepted");
+    alice.expect_line("from alice: all is accepted");
+    // Bob writes far more than any buffer holds, and reads only then.
+    let handle = server.handle.clone();
+    let writing = thread::spawn(move || {
+        handle.shutdown();
+        let garbage = vec![b'\n'; 1 << 20];
+        for _ in 0..16 {
+            // The server throws it away, or has closed in the end.
+            if bob.stream.write_all(&garbage).is_err() {
+                break;
+            }
+        }
+        bob.lines_to_eof()
+    });
+    let received = writing.join().expect("no panic");
+    assert_eq!(received.len(), 1001);
+    assert_eq!(server.stop().lost(), 0);
+}
+
+/// A client that reads nothing and to which more is due than it can take, and who sent that.
+fn stuck_client_and_sender(server: &TestServer) -> (Client, Client) {
+    let (stuck, sender) = (server.login("stuck"), server.login("sender"));
+    send_until_blocked(&sender.stream, format!("stuck: {}\n", "x".repeat(500)).as_bytes());
+    (stuck, sender)
+}
