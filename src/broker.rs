@@ -28,8 +28,9 @@ const ROUND: usize = 64;
 pub(crate) enum Event {
     /// A client wants to be reached under a name, through a queue.
     Join { id: ConnectionId, name: Name, queue: Sender<Outgoing> },
-    /// A client's lines, and the charge on its window for them.
-    Batch { from: ConnectionId, batch: Batch, permit: Permit },
+    /// A client's lines, and the charge on its window for them. In a box, since every event is
+    /// as large as the largest, on each sender's stack as in the inbox.
+    Batch { from: ConnectionId, batch: Box<Batch>, permit: Permit },
     /// A client is gone or will send no more. Nothing of it comes after this.
     Leave { id: ConnectionId },
 }

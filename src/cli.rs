@@ -9,12 +9,15 @@ use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
 
+/// How many columns the help takes: the same everywhere, since the README shows it as it is.
+const HELP_WIDTH: usize = 80;
+
 /// Relays lines of text between named clients over TCP, and can be stopped at any moment without
 /// losing an accepted message.
 ///
 /// Without a command it serves on 127.0.0.1:8080.
 #[derive(Debug, Parser)]
-#[command(name = "a-chat", version)]
+#[command(name = "a-chat", version, term_width = HELP_WIDTH)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -33,7 +36,13 @@ enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     /// Where to listen; port 0 takes a free port, which is then printed
-    #[arg(long, value_name = "ADDR:PORT", env = "A_CHAT_LISTEN", default_value = "127.0.0.1:8080")]
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "A_CHAT_LISTEN",
+        default_value = "127.0.0.1:8080",
+        value_parser = address
+    )]
     pub(crate) listen: String,
 
     #[command(flatten)]
@@ -99,6 +108,16 @@ pub(crate) fn parse() -> ServeArgs {
     match command.or_else(|| Cli::parse_from(["a-chat", "serve"]).command) {
         Some(Command::Serve(args)) => args,
         None => unreachable!("the second command line names a command"),
+    }
+}
+
+/// Looks at the form alone: whether the address exists only listening on it can tell.
+fn address(text: &str) -> Result<String, &'static str> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+            Ok(text.to_owned())
+        }
+        _ => Err("expected an address and a port, as in 127.0.0.1:8080 or [::1]:8080"),
     }
 }
 

@@ -82,6 +82,9 @@ impl Connection {
     }
 
     /// Throws away input that is there, a bounded amount of it.
+    ///
+    /// Never inlined: its chunk would be part of every caller's stack frame, a page per thread.
+    #[inline(never)]
     pub(crate) fn discard_input(&self) -> io::Result<Input> {
         let mut chunk = [0; DISCARD_CHUNK];
         for _ in 0..DISCARD_CHUNKS {

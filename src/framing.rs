@@ -8,7 +8,7 @@ const READ_CHUNK: usize = 64 * 1024;
 
 /// What a new connection's buffer holds, in bytes: enough for a login and a chat line, so that
 /// an idle client costs little more than its threads.
-const FIRST_CHUNK: usize = 512;
+const FIRST_CHUNK: usize = 128;
 
 /// One line as it came, its line end (`\n` or `\r\n`) taken off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

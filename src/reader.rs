@@ -5,10 +5,11 @@
 //! the stop at once. When it ends it lets its broker sender go, joins its writer, and makes the
 //! one record of the connection.
 
+use std::io::IoSlice;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, unbounded};
@@ -24,7 +25,7 @@ use crate::report::{CloseReason, Departure};
 use crate::server::{STACK_SIZE, Shared};
 use crate::shutdown::{Phase, Woken};
 use crate::window::Window;
-use crate::writer::{Farewell, Writer};
+use crate::writer::{Farewell, Outgoing, Writer};
 
 /// What a batch is charged for at most, in bytes, if a window is no smaller than twice that: all
 /// lines of one large read go in one batch, and there is room for the next while it is written.
@@ -43,6 +44,14 @@ pub(crate) struct Reader {
     eager: bool,
     /// Once the stop is seen: how much of the input that was there then is left to read, in bytes.
     cut: Option<usize>,
+}
+
+/// A client that has logged in: its name, its queue and who writes it.
+#[derive(Debug)]
+struct Session {
+    name: Name,
+    queue: Sender<Outgoing>,
+    writer: JoinHandle<Farewell>,
 }
 
 /// What came of waiting for input.
@@ -67,8 +76,9 @@ impl Reader {
     /// `broker` is let go before anything is waited for in the end, since the broker ends when
     /// nobody holds a sender any more.
     pub(crate) fn run(mut self, broker: Sender<Event>) -> Departure {
-        let departure = match self.login() {
-            Ok(name) => self.serve(name, broker),
+        let session = self.login().and_then(|name| self.start_writer(name));
+        let departure = match session {
+            Ok(session) => self.serve(session, broker),
             Err(reason) => {
                 drop(broker);
                 self.reject(reason)
@@ -110,7 +120,7 @@ impl Reader {
             _ => String::new(),
         };
         // A new socket takes one line, or it is gone; both are as good as told.
-        let _ = self.connection.write(&[std::io::IoSlice::new(text.as_bytes())]);
+        let _ = self.connection.write(&[IoSlice::new(text.as_bytes())]);
         self.connection.finish_writing();
         // No message is due, so that nothing can be lost; how the client takes it is its matter.
         let _ = linger(&self.connection, &self.shared);
@@ -118,27 +128,38 @@ impl Reader {
         self.departure(None, &Farewell::nothing_due(reason))
     }
 
-    /// Serves a client that has given a good name, to the end.
-    fn serve(mut self, name: Name, broker: Sender<Event>) -> Departure {
-        let (id, peer) = (self.connection.id(), self.connection.peer());
+    /// Starts the writer of a client that has given a good name.
+    fn start_writer(&self, name: Name) -> Result<Session, CloseReason> {
+        let (connection, shared) = (Arc::clone(&self.connection), Arc::clone(&self.shared));
+        let (id, peer, client) = (connection.id(), connection.peer(), name.clone());
         let (queue, inbox) = unbounded();
-        let writer = Writer::new(Arc::clone(&self.connection), inbox, Arc::clone(&self.shared));
         let thread = thread::Builder::new().name(format!("writer-{id}")).stack_size(STACK_SIZE);
-        let writer = match thread.spawn(move || writer.run()) {
-            Ok(writer) => writer,
+        let writer = thread.spawn(move || {
+            // Said here rather than by the reader, whose stack then stays in two pages.
+            log::info!("{client} came, connection {id} from {peer}");
+            Writer::new(connection, inbox, shared).run()
+        });
+        match writer {
+            Ok(writer) => Ok(Session { name, queue, writer }),
             Err(error) => {
                 log::error!("cannot start a writer for {name}, connection {id}: {error}");
-                drop(broker);
-                return self.reject(CloseReason::ServerFull);
+                Err(CloseReason::ServerFull)
             }
-        };
-        log::info!("{name} came, connection {id} from {peer}");
-        let session = || {
-            // Fails only if the broker is gone, which the first batch will find too.
-            let _ = broker.send(Event::Join { id, name: name.clone(), queue });
-            self.read_lines(&name, &broker)
-        };
-        let end = catch_unwind(AssertUnwindSafe(session)).unwrap_or(CloseReason::Panicked);
+        }
+    }
+
+    /// Serves a client to the end.
+    ///
+    /// Never inlined: what it needs would be on the stack already while the writer is started,
+    /// and that would take a third page of memory for every reader.
+    #[inline(never)]
+    fn serve(&mut self, session: Session, broker: Sender<Event>) -> Departure {
+        let Session { name, queue, writer } = session;
+        let id = self.connection.id();
+        // Fails only if the broker is gone, which the first batch will find too.
+        let _ = broker.send(Event::Join { id, name: name.clone(), queue });
+        let read_lines = || self.read_lines(&name, &broker);
+        let end = catch_unwind(AssertUnwindSafe(read_lines)).unwrap_or(CloseReason::Panicked);
         if end != CloseReason::Shutdown {
             // At the stop there is no leave: it would overtake what others have still to say.
             let _ = broker.send(Event::Leave { id });
@@ -299,7 +320,7 @@ impl Outbox<'_> {
                 deadline => Ok(deadline),
             },
         })?;
-        let batch = self.builder.finish();
+        let batch = Box::new(self.builder.finish());
         let event = Event::Batch { from: self.id, batch, permit };
         self.broker.send(event).map_err(|_| CloseReason::ServerFailed)
     }
