@@ -43,6 +43,8 @@ pub(crate) struct Broker {
     by_id: HashMap<ConnectionId, usize, RandomState>,
     /// The peers that got something in this round.
     touched: Vec<usize>,
+    /// Deliveries that became due in this round.
+    owed: u64,
     counters: Arc<Counters>,
 }
 
@@ -63,6 +65,7 @@ impl Broker {
             by_name: HashMap::default(),
             by_id: HashMap::default(),
             touched: Vec::new(),
+            owed: 0,
             counters,
         }
     }
@@ -74,7 +77,7 @@ impl Broker {
             for event in inbox.try_iter().take(ROUND - 1) {
                 self.handle(event);
             }
-            self.wake_writers();
+            self.end_round();
         }
         for peer in self.peers.drain() {
             let text = protocol::closing_notice(peer.accepted).into_bytes();
@@ -114,6 +117,7 @@ impl Broker {
         self.by_name.remove(&peer.name);
         self.touched.retain(|&touched| touched != key);
         self.counters.connected.sub(1);
+        self.counters.owed.add(std::mem::take(&mut self.owed));
         peer.wake_writer();
         peer.part(CloseReason::Left, None);
     }
@@ -162,7 +166,7 @@ impl Broker {
         for name in names {
             match self.by_name.get(name) {
                 Some(&key) => {
-                    self.counters.owed.add(u64::from(piece.messages));
+                    self.owed += u64::from(piece.messages);
                     self.push(key, piece.clone());
                 }
                 None => missing.push(name),
@@ -199,7 +203,10 @@ impl Broker {
         peer.pending.push(piece);
     }
 
-    fn wake_writers(&mut self) {
+    /// Wakes the writers of those who got something. What is owed is counted before it can be
+    /// delivered.
+    fn end_round(&mut self) {
+        self.counters.owed.add(std::mem::take(&mut self.owed));
         for key in self.touched.drain(..) {
             self.peers[key].wake_writer();
         }
@@ -224,5 +231,129 @@ impl Peer {
         let goodbye = Goodbye { reason, accepted: self.accepted, text };
         let sent = self.queue.send(Outgoing::Last(goodbye));
         debug_assert!(sent.is_ok(), "a writer outlives its queue's sender");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::unbounded;
+
+    use super::*;
+    use crate::batch::BatchBuilder;
+    use crate::framing::Line;
+    use crate::window::Window;
+
+    /// A broker without threads and sockets: events in, queues out.
+    struct Bench {
+        broker: Broker,
+        window: Arc<Window>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let counters = Arc::new(Counters::default());
+            let window = Arc::new(Window::new(1 << 20, Arc::clone(&counters)));
+            Self { broker: Broker::new(counters), window }
+        }
+
+        fn join(&mut self, id: u64, name: &str) -> Receiver<Outgoing> {
+            let (queue, inbox) = unbounded();
+            let name = Name::new(name.as_bytes()).expect("a good name");
+            self.broker.handle(Event::Join { id: ConnectionId(id), name, queue });
+            inbox
+        }
+
+        fn lines(&mut self, id: u64, name: &str, lines: &[&str]) {
+            let name = Name::new(name.as_bytes()).expect("a good name");
+            let mut builder = BatchBuilder::new(&name, 100);
+            for line in lines {
+                builder.push(Line::Text(line.as_bytes()));
+            }
+            let never = || -> Result<_, ()> { panic!("there is room") };
+            let permit = self.window.acquire(builder.charge(), never).expect("there is room");
+            let batch = Box::new(builder.finish());
+            self.broker.handle(Event::Batch { from: ConnectionId(id), batch, permit });
+            self.broker.end_round();
+        }
+    }
+
+    /// What was queued, as text; the goodbye as its reason and its line.
+    fn queued(inbox: &Receiver<Outgoing>) -> String {
+        let text = |piece: &Piece| String::from_utf8_lossy(piece.bytes()).into_owned();
+        let outgoing = inbox.try_iter().map(|outgoing| match outgoing {
+            Outgoing::One(piece) => text(&piece),
+            Outgoing::Many(pieces) => pieces.iter().map(text).collect(),
+            Outgoing::Last(Goodbye { reason, accepted, text }) => {
+                let text = String::from_utf8(text.unwrap_or_default()).expect("text");
+                format!("[{reason}, {accepted} accepted] {text}")
+            }
+        });
+        outgoing.collect()
+    }
+
+    #[test]
+    fn a_message_reaches_those_who_are_there_and_the_sender_hears_of_the_others() {
+        let mut bench = Bench::new();
+        let (alice, bob) = (bench.join(1, "alice"), bench.join(2, "bob"));
+        bench.lines(1, "alice", &["bob, carol: x", "bob: y", "alice: z"]);
+        assert_eq!(queued(&bob), "from alice: x\nfrom alice: y\n");
+        assert_eq!(queued(&alice), "error: line 1: no such peer: carol\nfrom alice: z\n");
+        assert_eq!(
+            (bench.broker.counters.owed.get(), bench.broker.counters.accepted.get()),
+            (3, 3)
+        );
+    }
+
+    #[test]
+    fn each_line_of_a_run_is_answered() {
+        let mut bench = Bench::new();
+        let alice = bench.join(1, "alice");
+        bench.lines(1, "alice", &["x: 1", "x: 2"]);
+        let answers = "error: line 1: no such peer: x\nerror: line 2: no such peer: x\n";
+        assert_eq!(queued(&alice), answers);
+    }
+
+    #[test]
+    fn a_taken_name_is_refused_and_nothing_of_that_connection_is_routed() {
+        let mut bench = Bench::new();
+        let (first, second) = (bench.join(1, "alice"), bench.join(2, "alice"));
+        bench.lines(2, "alice", &["alice: forged"]);
+        bench.broker.handle(Event::Leave { id: ConnectionId(2) });
+        assert_eq!(queued(&second), "[name taken, 0 accepted] error: name taken\n");
+        bench.lines(1, "alice", &["alice: mine"]);
+        assert_eq!(queued(&first), "from alice: mine\n");
+        assert_eq!(bench.broker.counters.accepted.get(), 1);
+    }
+
+    #[test]
+    fn who_leaves_gets_what_is_queued_and_frees_the_name_for_another() {
+        let mut bench = Bench::new();
+        let (_alice, old) = (bench.join(1, "alice"), bench.join(2, "bob"));
+        bench.lines(1, "alice", &["bob: old"]);
+        bench.broker.handle(Event::Leave { id: ConnectionId(2) });
+        let new = bench.join(3, "bob");
+        bench.lines(1, "alice", &["bob: new"]);
+        // The old connection's end, told late, is not the new one's.
+        bench.broker.handle(Event::Leave { id: ConnectionId(2) });
+        bench.lines(1, "alice", &["bob: newer"]);
+        assert_eq!(queued(&old), "from alice: old\n[left, 0 accepted] ");
+        assert_eq!(queued(&new), "from alice: new\nfrom alice: newer\n");
+    }
+
+    #[test]
+    fn at_the_end_of_its_inbox_everything_is_routed_and_everyone_is_told() {
+        let mut bench = Bench::new();
+        let (alice, bob) = (bench.join(1, "alice"), bench.join(2, "bob"));
+        bench.lines(1, "alice", &["bob: x", "", "bob: y"]);
+        let (events, inbox) = unbounded();
+        drop(events);
+        bench.broker.run(&inbox);
+        let notice = |count| {
+            let text = protocol::closing_notice(count);
+            format!("[server shut down, {count} accepted] {text}")
+        };
+        assert_eq!(queued(&alice), notice(3));
+        assert_eq!(queued(&bob), format!("from alice: x\nfrom alice: y\n{}", notice(0)));
+        assert_eq!(bench.window.used(), 0, "every permit is given back");
     }
 }

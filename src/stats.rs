@@ -71,8 +71,10 @@ pub(crate) struct Counters {
     pub(crate) queued_bytes: Counter,
 }
 
-/// A number that nothing is synchronised by.
+/// A number that nothing is synchronised by, in a cache line of its own: each is written by other
+/// threads than its neighbours are.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {

@@ -82,3 +82,75 @@ impl Drop for Permit {
         }
     }
 }
+
+#[cfg(test)]
+impl Window {
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(SeqCst)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    const FOR_EVER: fn() -> Result<Option<Instant>, Infallible> = || Ok(None);
+
+    fn window(limit: usize) -> Arc<Window> {
+        Arc::new(Window::new(limit, Arc::default()))
+    }
+
+    #[test]
+    fn more_than_the_whole_window_passes_alone() {
+        let window = window(10);
+        let permit = window.acquire(1000, FOR_EVER).expect("it never fails");
+        let refused = window.acquire(1, || Err("not while something is on its way"));
+        assert!(refused.is_err());
+        drop(permit);
+        window.acquire(1, FOR_EVER).expect("it never fails");
+        assert_eq!(window.used(), 0);
+    }
+
+    #[test]
+    fn waiting_ends_when_it_is_given_up() {
+        let window = window(10);
+        let _permit = window.acquire(10, FOR_EVER).expect("it never fails");
+        let deadline = Instant::now() + Duration::from_millis(20);
+        let given_up = window
+            .acquire(1, || if Instant::now() < deadline { Ok(Some(deadline)) } else { Err(()) });
+        assert!(given_up.is_err() && Instant::now() >= deadline);
+        assert_eq!(window.wanted.load(SeqCst), 0);
+    }
+
+    /// One thread takes, others give back; a wake-up that got lost would hang this for ever.
+    #[test]
+    fn no_wake_up_is_lost() {
+        let window = window(100);
+        let (permits, returned) = mpsc::channel::<Permit>();
+        let returned = std::sync::Mutex::new(returned);
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    loop {
+                        let permit = returned.lock().expect("no panic").recv();
+                        if permit.is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+            // The window belongs to this thread.
+            for round in 0..100_000 {
+                let permit = window.acquire(1 + round % 100, FOR_EVER).expect("it never fails");
+                assert!(window.used() <= 100);
+                permits.send(permit).expect("threads that listen");
+            }
+            drop(permits);
+        });
+        assert_eq!(window.used(), 0);
+    }
+}
