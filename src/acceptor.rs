@@ -83,7 +83,9 @@ impl Acceptor {
         let Self { listener, broker, readers, mut tally, refused, .. } = self;
         drop(listener);
         drop(broker);
-        drop(refused);
+        for (_, client) in refused {
+            let_go(&client);
+        }
         for reader in &readers {
             // Who waits for its window has to hear of the stop too.
             reader.thread().unpark();
@@ -147,12 +149,11 @@ impl Acceptor {
             return self.refuse(connection, &"as many clients are here as there may be");
         }
         let reader = Reader::new(Arc::clone(&connection), Arc::clone(&self.shared));
-        let (broker, shared) = (self.broker.clone(), Arc::clone(&self.shared));
+        let (broker, ended) = (self.broker.clone(), Ended(Arc::clone(&self.shared)));
         let thread = thread::Builder::new().name(format!("reader-{id}")).stack_size(STACK_SIZE);
         let spawned = thread.spawn(move || {
-            let departure = reader.run(broker);
-            shared.ended_readers.add(1);
-            departure
+            let _counted_also_if_this_panics = ended;
+            reader.run(broker)
         });
         match spawned {
             Ok(reader) => self.readers.push(reader),
@@ -163,7 +164,7 @@ impl Acceptor {
     /// Joins the readers that have ended, if there are enough of them to be worth the search, or
     /// if their places are needed.
     fn reap(&mut self) {
-        let ended = self.shared.ended_readers.get() - self.tally.connections;
+        let ended = self.shared.ended_readers.get().saturating_sub(self.tally.connections);
         let full = self.readers.len() >= self.max_connections;
         if ended == 0 || !full && ended < 16 + self.readers.len() as u64 / 8 {
             return;
@@ -188,7 +189,7 @@ impl Acceptor {
         let _ = client.write(&[IoSlice::new(Rejection::ServerFull.line().as_bytes())]);
         client.finish_writing();
         if self.refused.len() == REFUSED_HELD {
-            self.refused.pop_front();
+            self.refused.pop_front().iter().for_each(|(_, client)| let_go(client));
         }
         if let Some(until) = Instant::now().checked_add(self.shared.config.linger) {
             self.refused.push_back((until, client));
@@ -199,10 +200,7 @@ impl Acceptor {
     fn release_refused(&mut self) {
         let now = Instant::now();
         while self.refused.front().is_some_and(|(until, _)| *until <= now) {
-            if let Some((_, client)) = self.refused.pop_front() {
-                // Whatever it answers, the client is let go.
-                let _ = client.discard_input();
-            }
+            self.refused.pop_front().iter().for_each(|(_, client)| let_go(client));
         }
     }
 
@@ -217,6 +215,16 @@ impl Acceptor {
     }
 }
 
+/// Counts a reader's end, so that the acceptor knows that there is one to join.
+#[derive(Debug)]
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.ended_readers.add(1);
+    }
+}
+
 fn join(reader: JoinHandle<Departure>, tally: &mut Tally) {
     if let Ok(departure) = reader.join() {
         tally.add(departure);
@@ -224,6 +232,12 @@ fn join(reader: JoinHandle<Departure>, tally: &mut Tally) {
         log::error!("a reader panicked while nobody was logged in");
         tally.connections += 1;
     }
+}
+
+/// Throws away what a refused client has said, as unread input would turn its end into a reset.
+fn let_go(client: &Connection) {
+    // However the client takes it, nothing more is done for it.
+    let _ = client.discard_input();
 }
 
 /// Errors of accept(2) that belong to the client that was next, not to the listener.

@@ -38,6 +38,8 @@ const SHORT_LIST: usize = 8;
 pub(crate) struct Batch {
     /// Complete lines taken, empty and refused ones included.
     pub(crate) lines: u64,
+    /// Last lines without a line end: one at most.
+    pub(crate) torn: u64,
     pub(crate) steps: Vec<Step>,
     pub(crate) frames: Frames,
     /// The recipients' names as typed, end to end, and where each of them stands.
@@ -81,6 +83,7 @@ pub(crate) struct BatchBuilder {
     recipients: Vec<Range<u32>>,
     steps: Vec<Step>,
     lines: u64,
+    torn: u64,
     charge: usize,
     /// The last message's recipient list as typed, its `:` included, while lines can join it.
     run: Option<Vec<u8>>,
@@ -108,6 +111,7 @@ impl BatchBuilder {
             recipients: Vec::new(),
             steps: Vec::new(),
             lines: 0,
+            torn: 0,
             charge: BATCH_CHARGE,
             run: None,
             run_charge: RunCharge::default(),
@@ -119,9 +123,17 @@ impl BatchBuilder {
         self.charge
     }
 
+    /// No less than what one more line adds to the charge.
+    pub(crate) fn most_for(&self, line: &Line<'_>) -> usize {
+        let text = line.text().unwrap_or_default();
+        let names = 1 + memchr::memchr_iter(b',', text).count();
+        let relay = self.prefix.len() + 2 * text.len() + REFUSAL_CHARGE;
+        (ENTRY_CHARGE + 2) * (names + 1) + relay.max(WHO_CHARGE)
+    }
+
     /// True if nothing was taken since the last [`finish`](Self::finish).
     pub(crate) fn is_empty(&self) -> bool {
-        self.lines == 0 && self.steps.is_empty()
+        self.lines + self.torn == 0
     }
 
     /// Hands out what was taken.
@@ -130,6 +142,7 @@ impl BatchBuilder {
         self.run = None;
         Batch {
             lines: std::mem::take(&mut self.lines),
+            torn: std::mem::take(&mut self.torn),
             steps: std::mem::take(&mut self.steps),
             frames: Arc::new(std::mem::take(&mut self.frames)),
             names: std::mem::take(&mut self.names),
@@ -163,8 +176,9 @@ impl BatchBuilder {
         }
     }
 
-    /// Answers a last line that has no line end: it is no message, and not counted as a line.
+    /// Answers a last line that has no line end: it is no message, and counted by itself.
     pub(crate) fn push_torn_line(&mut self) {
+        self.torn += 1;
         self.push_reply(|frames| frames.extend_from_slice(Rejection::TornLine.line().as_bytes()));
     }
 
@@ -356,10 +370,14 @@ mod tests {
             lines in proptest::collection::vec("[ab,: \u{a0}/who\\PC]{0,40}", 0..40),
         ) {
             let mut builder = builder();
+            let mut most = builder.charge();
             for line in &lines {
-                builder.push(Line::Text(line.as_bytes()));
+                let line = Line::Text(line.as_bytes());
+                most += builder.most_for(&line);
+                builder.push(line);
             }
             let charge = builder.charge();
+            prop_assert!(charge <= most);
             let batch = builder.finish();
             prop_assert_eq!(batch.lines, lines.len() as u64);
             prop_assert!(batch.frames.len() <= charge);

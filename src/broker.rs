@@ -128,6 +128,7 @@ impl Broker {
         };
         self.peers[sender].accepted += batch.lines;
         self.counters.accepted.add(batch.lines);
+        self.counters.torn.add(batch.torn);
         for step in &batch.steps {
             match step {
                 Step::Relay { recipients, frames, first_line, messages } => {

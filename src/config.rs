@@ -33,8 +33,9 @@ pub struct Config {
     /// How long a client may take to send its login line. Default 10 s.
     pub login_timeout: Duration,
 
-    /// How long a recipient may take no byte while something is queued for it, before it is
-    /// evicted and its queue counted as lost. Default 10 s.
+    /// How long a recipient may take no byte while something is queued for it in the server,
+    /// before it is evicted and its queue counted as lost. Default 10 s. What the kernels on both
+    /// sides hold for it (some 100 KiB) is not queued in the server any more.
     pub stall_timeout: Duration,
 
     /// How long a drain may take before it is forced. Default 5 s, because `docker stop` kills

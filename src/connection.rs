@@ -20,6 +20,9 @@ const DISCARD_CHUNK: usize = 4 * 1024;
 /// that a client that sends without end can not keep its thread from looking at the clock.
 const DISCARD_CHUNKS: usize = 64;
 
+/// What a socket's send buffer grows to for a last line, in bytes.
+const LAST_SEND_BUFFER: usize = 1024 * 1024;
+
 /// A client's socket, in non-blocking mode.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -127,10 +130,12 @@ impl Connection {
         self.socket.peer_addr().is_err()
     }
 
-    /// Takes away the bound on unsent bytes, so that a last line fits behind a full queue.
+    /// Takes away the bounds on unsent bytes, so that a last line fits behind a full queue.
     pub(crate) fn make_room(&self) {
-        // Without it the last line may not fit: the client then gets an end of file only.
-        let _ = socket2::SockRef::from(&self.socket).set_tcp_notsent_lowat(u32::MAX);
+        let socket = socket2::SockRef::from(&self.socket);
+        // What the system refuses only makes the last line wait for the client.
+        let _ = socket.set_tcp_notsent_lowat(u32::MAX);
+        let _ = socket.set_send_buffer_size(LAST_SEND_BUFFER);
     }
 
     /// Ends a connection that has nothing on its way any more; wakes whoever waits for it.

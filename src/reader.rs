@@ -18,7 +18,7 @@ use rustix::event::PollFlags;
 use crate::batch::BatchBuilder;
 use crate::broker::Event;
 use crate::connection::{Connection, Input};
-use crate::framing::LineBuffer;
+use crate::framing::{Line, LineBuffer};
 use crate::linger::linger;
 use crate::protocol::{self, MAX_NAME, Name, Rejection};
 use crate::report::{CloseReason, Departure};
@@ -30,6 +30,10 @@ use crate::writer::{Farewell, Outgoing, Writer};
 /// What a batch is charged for at most, in bytes, if a window is no smaller than twice that: all
 /// lines of one large read go in one batch, and there is room for the next while it is written.
 const BATCH: usize = 128 * 1024;
+
+/// With this much room in the window, in bytes, a line surely fits that is no longer than a 64th
+/// of it: no byte of a line adds more than half of that to its charge, and the rest is small.
+const AMPLE_ROOM: usize = 16 * 1024;
 
 /// How long a client has to be quiet before its read buffer is given back.
 const IDLE: Duration = Duration::from_secs(1);
@@ -194,11 +198,8 @@ impl Reader {
             while let Some(line) = self.lines.next_line() {
                 #[cfg(test)]
                 crate::fault::point("panic-reader", line.text().unwrap_or_default());
-                outbox.builder.push(line);
-                if outbox.builder.charge() >= outbox.most {
-                    if let Err(reason) = outbox.send() {
-                        return reason;
-                    }
+                if let Err(reason) = outbox.push(line) {
+                    return reason;
                 }
             }
             if let Err(reason) = outbox.send() {
@@ -303,6 +304,19 @@ struct Outbox<'a> {
 }
 
 impl Outbox<'_> {
+    /// Takes a line, and sends what is large enough: before the line, if the window could not hold
+    /// it with the others, and after it otherwise.
+    fn push(&mut self, line: Line<'_>) -> Result<(), CloseReason> {
+        let room = self.window.limit().saturating_sub(self.builder.charge());
+        let surely_fits =
+            room >= AMPLE_ROOM && line.text().is_none_or(|text| text.len() <= room / 64);
+        if !surely_fits && self.builder.most_for(&line) > room {
+            self.send()?;
+        }
+        self.builder.push(line);
+        if self.builder.charge() >= self.most { self.send() } else { Ok(()) }
+    }
+
     /// Sends the lines taken so far, as soon as the window has room for them.
     ///
     /// Lines that the window has no room for until the cut's deadline are not accepted: nobody

@@ -107,6 +107,8 @@ pub struct Report {
     pub refused: u64,
     /// Complete lines taken from clients after their login line.
     pub accepted: u64,
+    /// Last lines that had no line end, and so were not accepted.
+    pub torn: u64,
     /// Deliveries owed: one for each accepted message and each of its recipients that was there.
     pub owed: u64,
     /// Deliveries that the recipient's kernel has acknowledged to the last byte.

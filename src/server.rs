@@ -127,6 +127,10 @@ impl Server {
     /// them panicked: also then all threads are joined.
     pub fn run(self) -> Result<Report, Error> {
         let Self { listener, address, capacity, shared } = self;
+        log::info!("listening on {address}, room for {capacity}");
+        if !address.ip().is_loopback() {
+            log::warn!("{address} can be reached from elsewhere, and nobody has to prove a name");
+        }
         let (sender, inbox) = unbounded();
         let broker = Broker::new(Arc::clone(&shared.counters));
         let stop_with_broker = StopOnDrop(shared.shutdown.clone());
@@ -147,11 +151,6 @@ impl Server {
                 return Err(error);
             }
         };
-        log::info!("listening on {address}, room for {capacity}");
-        if !address.ip().is_loopback() {
-            log::warn!("{address} can be reached from elsewhere, and nobody has to prove a name");
-        }
-
         // In reverse order of their start: the acceptor's end means that all connections' have
         // come, and with those the broker's.
         let tally = acceptor.join();
@@ -165,6 +164,7 @@ impl Server {
             connections: tally.connections,
             refused: tally.refused,
             accepted: counters.accepted,
+            torn: counters.torn,
             owed: counters.owed,
             delivered: tally.delivered,
             lost_before_drain: tally.lost_before_drain,

@@ -37,6 +37,10 @@ impl Window {
         Self { limit, used: AtomicUsize::new(0), wanted: AtomicUsize::new(0), reader, counters }
     }
 
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Takes `bytes` of room, waiting while there are too few.
     ///
     /// More than the whole window passes when nothing else is on its way, so that one large line

@@ -21,7 +21,6 @@ use crate::linger::{AckPoll, FIN, linger, wait};
 use crate::protocol::Rejection;
 use crate::report::CloseReason;
 use crate::server::Shared;
-use crate::shutdown::Phase;
 use crate::window::Permit;
 
 /// How many parts one call writes at most; more than that gave no more throughput.
@@ -98,6 +97,8 @@ pub(crate) struct Writer {
     /// Messages written to the last byte, as the live counters know them.
     written: u64,
     fin_sent: bool,
+    /// Whether it failed in the drain, if that was decided before its end.
+    in_drain: Option<bool>,
     goodbye: Option<Goodbye>,
 }
 
@@ -144,6 +145,7 @@ impl Writer {
             owed: 0,
             written: 0,
             fin_sent: false,
+            in_drain: None,
             goodbye: None,
         }
     }
@@ -153,7 +155,7 @@ impl Writer {
         let served =
             catch_unwind(AssertUnwindSafe(|| self.deliver_all().and_then(|()| self.part())));
         let failure = served.unwrap_or(Err(CloseReason::Panicked)).err();
-        let in_drain = self.shared.shutdown.phase() != Phase::Running;
+        let in_drain = self.in_drain.unwrap_or_else(|| self.shared.shutdown.is_shutdown());
         // First the numbers, then the end of the socket: what is acknowledged in between counts as
         // lost, which is the safe side.
         let (delivered, unacknowledged) = self.settle_for_good();
@@ -215,26 +217,33 @@ impl Writer {
     /// Writes the queue, waiting for a slow client as long as the limits allow.
     fn write_queue(&mut self) -> Result<(), CloseReason> {
         let mut last_progress = Instant::now();
+        let mut left = u64::MAX;
         while !self.queue.is_empty() {
             if self.write_some()? > 0 {
-                last_progress = Instant::now();
+                (last_progress, left) = (Instant::now(), u64::MAX);
                 // What came meanwhile can go out with the rest.
                 self.take_all();
                 continue;
             }
-            match self.wait_for_room(last_progress) {
-                Err(CloseReason::Evicted) => {
+            // A slow client takes bytes for a long time before there is room for more of them.
+            let left_now = self.connection.unacknowledged();
+            if left_now < left {
+                last_progress = if left == u64::MAX { last_progress } else { Instant::now() };
+                left = left_now;
+            }
+            let look_again = Instant::now().checked_add(self.shared.config.stall_timeout / 4);
+            let events = Some(PollFlags::OUT);
+            match wait(&self.connection, &self.shared, events, look_again, last_progress) {
+                Err(CloseReason::Evicted) if self.connection.unacknowledged() >= left => {
+                    self.in_drain = Some(self.shared.shutdown.is_shutdown());
                     self.say_why_evicted();
                     return Err(CloseReason::Evicted);
                 }
-                waited => waited?,
+                Err(CloseReason::Evicted) | Ok(()) => {}
+                Err(reason) => return Err(reason),
             }
         }
         Ok(())
-    }
-
-    fn wait_for_room(&self, last_progress: Instant) -> Result<(), CloseReason> {
-        wait(&self.connection, &self.shared, Some(PollFlags::OUT), None, last_progress)
     }
 
     /// Writes once, what the socket takes of the queue. Returns how many bytes that were.
@@ -305,18 +314,24 @@ impl Writer {
             begun
         }));
         self.queue.push_back(Piece::from_text(Rejection::Evicted.line().into()));
-        while !self.queue.is_empty() && self.write_some().is_ok_and(|written| written > 0) {}
-        self.drop_queue();
-        self.finish_writing();
         let until = Instant::now().checked_add(self.shared.config.linger);
         let mut pause = AckPoll::default();
-        while self.connection.unacknowledged() > 0
-            && until.is_some_and(|until| Instant::now() < until)
-            && wait(&self.connection, &self.shared, None, pause.next(), Instant::now()).is_ok()
-        {
+        while self.queue.is_empty() || self.write_some().is_ok() {
+            if self.queue.is_empty() && !self.fin_sent {
+                self.finish_writing();
+            }
+            let over = until.is_none_or(|until| Instant::now() >= until);
+            if over || self.fin_sent && self.connection.unacknowledged() == 0 {
+                break;
+            }
+            let waited = wait(&self.connection, &self.shared, None, pause.next(), Instant::now());
+            if let Err(CloseReason::Deadline | CloseReason::Forced) = waited {
+                break;
+            }
             // The senders get their room back at once, not when this client is gone.
+            let kept = self.queue.len();
             self.take_all();
-            self.drop_queue();
+            self.queue.truncate(kept);
         }
     }
 

@@ -2,6 +2,7 @@
 //! deadline that only a failure reaches.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 
+pub mod bystanders;
 pub mod population;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -44,6 +45,10 @@ impl TestServer {
         self.stats.read()
     }
 
+    pub fn stats_handle(&self) -> StatsHandle {
+        self.stats.clone()
+    }
+
     /// Connects, logs in, and returns when the broker knows the name.
     pub fn login(&self, name: &str) -> Client {
         let before = self.stats().connected;
@@ -53,10 +58,34 @@ impl TestServer {
         client
     }
 
+    /// As [`login`](Self::login), for a client whose kernel takes next to nothing for it.
+    pub fn login_with_small_buffers(&self, name: &str) -> Client {
+        let before = self.stats().connected;
+        let mut client = Client::connect_with_small_buffers(self.address, None);
+        client.send(name);
+        wait_until("the login", || self.stats().connected > before);
+        client
+    }
+
     /// Begins the drain and waits for the report.
     pub fn stop(mut self) -> Report {
         self.handle.shutdown();
         self.join()
+    }
+
+    /// Begins the drain, expects that each client gets nothing but its closing notice, with this
+    /// number of accepted lines, and waits for the report.
+    ///
+    /// The clients are closed on the way, so that nothing has to wait for the linger time.
+    pub fn stop_with(self, clients: impl IntoIterator<Item = (Client, u64)>) -> Report {
+        self.handle.shutdown();
+        for (mut client, accepted) in clients {
+            client.expect_line(&format!(
+                "notice: server is shutting down, {accepted} of your lines were accepted"
+            ));
+            client.expect_eof();
+        }
+        self.stop()
     }
 
     /// Waits for the report of a server that something else stops.
@@ -86,7 +115,24 @@ pub struct Client {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("a listening server");
+        Self::from_stream(TcpStream::connect(address).expect("a listening server"))
+    }
+
+    /// A client that does not read is soon a burden to the server if its buffers are small; with
+    /// small segments, of so many bytes, its bytes also come in portions as over a network.
+    pub fn connect_with_small_buffers(address: SocketAddr, segment: Option<u32>) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+            .expect("a descriptor");
+        socket.set_recv_buffer_size(4096).expect("an option");
+        socket.set_send_buffer_size(4096).expect("an option");
+        if let Some(segment) = segment {
+            socket.set_tcp_mss(segment).expect("an option");
+        }
+        socket.connect(&address.into()).expect("a listening server");
+        Self::from_stream(socket.into())
+    }
+
+    pub fn from_stream(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_nodelay(true).expect("an option");
@@ -152,6 +198,23 @@ impl Client {
         let socket = socket2::SockRef::from(&self.stream);
         socket.set_linger(Some(Duration::ZERO)).expect("an option");
     }
+}
+
+/// What a client gets for which there is no room.
+pub const FULL: &str = "error: server is full";
+
+/// Connects, logs in, and returns when the server has answered. If the server is full, it has to
+/// say so and to close: then `None`.
+pub fn try_login(address: SocketAddr, name: &str) -> Option<Client> {
+    let mut client = Client::connect(address);
+    client.send(&format!("{name}\n/who {name}"));
+    let answer = client.line().expect("an answer");
+    if answer == FULL {
+        client.expect_eof();
+        return None;
+    }
+    assert_eq!(answer, format!("notice: line 1: here: {name}"));
+    Some(client)
 }
 
 /// Waits until `condition` holds; for what no descriptor and no channel tells.

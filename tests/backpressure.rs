@@ -1,0 +1,420 @@
+//! Lossless, and nobody else waits: a recipient that does not read slows down those who send to
+//! it, costs the server no more memory than their windows, and is evicted if it stays that way.
+//!
+//! Recipients with small kernel buffers do not read; finite streams of numbered lines are larger
+//! than all that the kernels and the windows can hold. What arrives is compared line by line, what
+//! does not with the report.
+
+mod common;
+
+use std::io::Write;
+use std::net::Shutdown;
+use std::thread;
+use std::time::Duration;
+
+use a_chat::{CloseReason, Config, Report};
+use common::bystanders::{Bystanders, Peak};
+use common::population::leftovers;
+use common::{Client, PATIENCE, TestServer, send_until_blocked, wait_until};
+
+const WINDOW: usize = 64 * 1024;
+
+/// What one line is charged for beside its text, at most: its share of a batch, an entry for each
+/// of a few recipients, the prefix and the room for a refusal.
+const OVERHEAD: usize = 1024;
+
+/// Nobody is evicted.
+fn patient() -> Config {
+    Config {
+        window: WINDOW,
+        stall_timeout: PATIENCE * 10,
+        linger: Duration::from_millis(100),
+        ..Config::default()
+    }
+}
+
+/// Who does not read is evicted soon, and has as long as it likes to read why.
+fn strict() -> Config {
+    Config { stall_timeout: Duration::from_millis(300), linger: PATIENCE * 10, ..patient() }
+}
+
+/// The text of a numbered message.
+fn text(number: usize, length: usize) -> String {
+    format!("{number:06}-{}", "x".repeat(length))
+}
+
+/// Numbered lines to the same recipients, `length(number)` bytes of padding each.
+fn lines(recipients: &str, count: usize, length: impl Fn(usize) -> usize) -> Vec<u8> {
+    let line = |number| format!("{recipients}: {}\n", text(number, length(number)));
+    (0..count).map(line).collect::<String>().into_bytes()
+}
+
+/// Reads numbered messages from a sender, exactly these and in order.
+fn expect_messages(
+    client: &mut Client,
+    sender: &str,
+    numbers: std::ops::Range<usize>,
+    length: impl Fn(usize) -> usize,
+) {
+    for number in numbers {
+        let line = client.line().expect("a message");
+        let expected = format!("from {sender}: {}", text(number, length(number)));
+        let (said, due) = (&line[..line.len().min(40)], &expected[..expected.len().min(40)]);
+        assert!(line == expected, "{said} came, {due} is due");
+    }
+}
+
+/// How many numbered messages from `sender` stand in `bytes`, which hold nothing else in between.
+/// What follows them is returned too.
+fn count_messages<'a>(bytes: &'a [u8], sender: &str, length: usize) -> (usize, &'a [u8]) {
+    let (mut rest, mut count) = (bytes, 0);
+    loop {
+        let expected = format!("from {sender}: {}\n", text(count, length));
+        match rest.strip_prefix(expected.as_bytes()) {
+            Some(next) => (rest, count) = (next, count + 1),
+            None => return (count, rest),
+        }
+    }
+}
+
+/// Sends all of it, however long that takes, and then says "I leave".
+fn send_all(client: &Client, bytes: &[u8]) {
+    (&client.stream).write_all(bytes).expect("a server that reads on in the end");
+    client.stream.shutdown(Shutdown::Write).expect("an open connection");
+}
+
+fn assert_nothing_lost(report: &Report, owed: usize) {
+    let counts = (report.owed, report.delivered, report.lost());
+    assert_eq!(counts, (owed as u64, owed as u64, 0), "{report}");
+}
+
+fn assert_evicted(report: &Report, name: &str) {
+    let [loss] = report.losses_before_drain.as_slice() else { panic!("{report}") };
+    assert_eq!((loss.name.as_str(), loss.reason), (name, CloseReason::Evicted));
+    assert_eq!(loss.messages, report.lost(), "{report}");
+}
+
+#[test]
+fn only_those_who_send_to_a_stuck_recipient_are_slowed_down_and_nothing_is_lost() {
+    const LENGTH: usize = 500;
+    let server = TestServer::with(patient());
+    let peak = Peak::watch(&server);
+    let bystanders = Bystanders::start(&server);
+    let mut stuck = server.login_with_small_buffers("stuck");
+    let names = ["alice", "bob"];
+    let clients = names.map(|name| server.login(name));
+    let stream = lines("stuck", 60_000, |_| LENGTH);
+    let line = stream.len() / 60_000;
+
+    let sent = clients.each_ref().map(|client| send_until_blocked(&client.stream, &stream));
+    bystanders.exchange(5000);
+    // What the kernels still take has an end, while the bystanders go on and on.
+    let sent: Vec<_> = clients
+        .iter()
+        .zip(sent)
+        .map(|(client, sent)| {
+            let sent = usize::try_from(sent).expect("memory is smaller");
+            let more = send_until_blocked(&client.stream, &stream[sent..]);
+            sent + usize::try_from(more).expect("memory is smaller")
+        })
+        .collect();
+    bystanders.exchange(5000);
+    assert!(sent.iter().all(|sent| *sent < stream.len()), "{sent:?} was taken");
+
+    // Now it reads, and everything flows again: the torn lines' rests first.
+    let counts = sent.iter().map(|sent| sent.div_ceil(line)).collect::<Vec<_>>();
+    thread::scope(|scope| {
+        for ((client, sent), count) in clients.iter().zip(&sent).zip(&counts) {
+            let rest = &stream[*sent..count * line];
+            scope.spawn(move || send_all(client, rest));
+        }
+        let mut next = [0, 0];
+        for _ in 0..counts.iter().sum() {
+            let said = stuck.line().expect("a message");
+            let sender = usize::from(said.starts_with("from bob: "));
+            let expected = format!("from {}: {}", names[sender], text(next[sender], LENGTH));
+            assert_eq!(said, expected);
+            next[sender] += 1;
+        }
+        assert_eq!(next.as_slice(), counts);
+    });
+    for mut client in clients {
+        client.expect_eof();
+    }
+    let report = bystanders.finish(server);
+    assert_nothing_lost(&report, counts.iter().sum());
+    let (peak, bound) = (peak.end(), 4 * (WINDOW + LENGTH + OVERHEAD) as u64);
+    assert!(peak <= bound, "{peak} bytes were queued, {bound} are allowed");
+    stuck.expect_line("notice: server is shutting down, 0 of your lines were accepted");
+}
+
+#[test]
+fn one_sender_never_holds_more_than_its_window() {
+    // Each line fits in the window by itself, whatever its length; two of them may not.
+    let length = |number: usize| number * 7919 % (WINDOW - OVERHEAD);
+    let server = TestServer::with(patient());
+    let peak = Peak::watch(&server);
+    let (mut slow, mut alice) = (server.login_with_small_buffers("slow"), server.login("alice"));
+    let stream = lines("slow", 600, length);
+    thread::scope(|scope| {
+        scope.spawn(|| send_all(&alice, &stream));
+        wait_until("her window to be full", || server.stats().queued_bytes > WINDOW as u64 / 4);
+        expect_messages(&mut slow, "alice", 0..600, length);
+    });
+    alice.expect_eof();
+    wait_until("the window to be empty", || server.stats().queued_bytes == 0);
+    let peak = peak.end();
+    assert!(peak <= WINDOW as u64, "{peak} bytes were queued");
+    assert_nothing_lost(&server.stop(), 600);
+}
+
+#[test]
+fn a_line_that_needs_more_than_the_window_passes_alone() {
+    let length = |number: usize| if number % 3 == 1 { 60_000 } else { 10 };
+    let server = TestServer::with(Config { window: 1000, ..patient() });
+    let peak = Peak::watch(&server);
+    let mut recipients = ["b1", "b2", "b3"].map(|name| server.login(name));
+    let mut alice = server.login("alice");
+    let stream = lines("b1, b2, b3, b4", 90, length);
+    thread::scope(|scope| {
+        let sender = &alice;
+        scope.spawn(|| send_all(sender, &stream));
+        for recipient in &mut recipients {
+            scope.spawn(move || expect_messages(recipient, "alice", 0..90, length));
+        }
+    });
+    for line in 1..=90 {
+        alice.expect_line(&format!("error: line {line}: no such peer: b4"));
+    }
+    alice.expect_eof();
+    wait_until("the window to be empty", || server.stats().queued_bytes == 0);
+    let (peak, bound) = (peak.end(), 1000 + 60_000 + OVERHEAD as u64);
+    assert!(peak <= bound, "{peak} bytes were queued, {bound} are allowed");
+    assert_nothing_lost(&server.stop(), 3 * 90);
+}
+
+#[test]
+fn one_slow_recipient_of_many_costs_the_others_nothing_but_time() {
+    const COUNT: usize = 2000;
+    let length = |number: usize| number % 700;
+    let server = TestServer::with(patient());
+    let peak = Peak::watch(&server);
+    let mut slow = server.login_with_small_buffers("slow");
+    let names: Vec<_> = (0..20).map(|number| format!("fast{number}")).collect();
+    let fast: Vec<_> = names.iter().map(|name| server.login(name)).collect();
+    let mut alice = server.login("alice");
+    let stream = lines(&format!("slow, {}", names.join(", ")), COUNT, length);
+    thread::scope(|scope| {
+        scope.spawn(|| send_all(&alice, &stream));
+        let reading = fast.into_iter().map(|mut client| {
+            scope.spawn(move || expect_messages(&mut client, "alice", 0..COUNT, length))
+        });
+        let reading: Vec<_> = reading.collect();
+        // What the fast ones are ahead of the slow one is no more than her window.
+        let before = wait_until_held_up(&server);
+        assert!(before < COUNT as u64, "{before} lines were accepted");
+        expect_messages(&mut slow, "alice", 0..COUNT, length);
+        for fast in reading {
+            fast.join().expect("everything came");
+        }
+    });
+    alice.expect_eof();
+    wait_until("the window to be empty", || server.stats().queued_bytes == 0);
+    let peak = peak.end();
+    assert!(peak <= WINDOW as u64, "{peak} bytes were queued");
+    assert_nothing_lost(&server.stop(), 21 * COUNT);
+}
+
+/// Waits until a window is as good as full; returns how many lines were accepted by then.
+fn wait_until_held_up(server: &TestServer) -> u64 {
+    wait_until("a full window", || server.stats().queued_bytes > WINDOW as u64 / 4);
+    server.stats().accepted
+}
+
+#[test]
+fn a_sender_that_leaves_or_breaks_off_while_it_is_held_up_has_sent_what_was_accepted() {
+    const LENGTH: usize = 100;
+    for reset in [false, true] {
+        let server = TestServer::with(patient());
+        let mut stuck = server.login_with_small_buffers("stuck");
+        let alice = server.login("alice");
+        let sent = send_until_blocked(&alice.stream, &lines("stuck", 200_000, |_| LENGTH));
+        if reset {
+            alice.reset();
+        } else {
+            drop(alice);
+        }
+        let reading = thread::spawn(move || {
+            let mut bytes = Vec::new();
+            while let Some(line) = stuck.line() {
+                bytes.extend(line.into_bytes());
+                bytes.push(b'\n');
+            }
+            bytes
+        });
+        wait_until("her name to be free", || server.stats().connected == 1);
+        let report = server.stop();
+        let received = reading.join().expect("no panic");
+        let (count, rest) = count_messages(&received, "alice", LENGTH);
+        let notice = "notice: server is shutting down, 0 of your lines were accepted\n";
+        assert_eq!(String::from_utf8_lossy(rest), notice);
+        assert_eq!(report.accepted, count as u64);
+        assert_nothing_lost(&report, count);
+        // A clean end takes nothing back of what was sent; a torn last line is none.
+        let line = "stuck: \n".len() + text(0, LENGTH).len();
+        assert!(reset || count as u64 == sent / line as u64, "{count} lines of {sent} bytes");
+    }
+}
+
+#[test]
+fn who_never_reads_is_evicted_and_its_loss_is_reported_to_the_message() {
+    const LENGTH: usize = 500;
+    const COUNT: usize = 4000;
+    let frame = format!("from alice: {}\n", text(0, LENGTH)).len() as u64;
+    let config = Config { linger: Duration::from_millis(100), ..strict() };
+    let server = TestServer::with(config);
+    let bystanders = Bystanders::start(&server);
+    let stuck = server.login_with_small_buffers("stuck");
+    let mut alice = server.login("alice");
+    let stream = lines("stuck", COUNT, |_| LENGTH);
+    let first_refused = thread::scope(|scope| {
+        scope.spawn(|| (&alice.stream).write_all(&stream).expect("a server that goes on"));
+        // She is told from where on nobody was there any more, line by line.
+        let mut alice = Client::from_stream(alice.stream.try_clone().expect("a descriptor"));
+        let told = alice.line().expect("an error");
+        let number = told.strip_prefix("error: line ").and_then(|rest| rest.split(':').next());
+        let first: usize = number.expect("a line number").parse().expect("a number");
+        assert_eq!(told, format!("error: line {first}: no such peer: stuck"));
+        for line in first + 1..=COUNT {
+            alice.expect_line(&format!("error: line {line}: no such peer: stuck"));
+        }
+        first
+    });
+    alice.send("alice: I go on");
+    alice.expect_line("from alice: I go on");
+    bystanders.exchange(100);
+    let report = bystanders.finish(server);
+
+    assert_eq!((report.accepted, report.owed), (COUNT as u64 + 1, first_refused as u64));
+    assert_evicted(&report, "stuck");
+    // What it finds when it reads at last was acknowledged, or is among what may have arrived.
+    let received = leftovers(&stuck.stream);
+    let received = count_messages(&received, "alice", LENGTH).0 as u64;
+    let loss = &report.losses_before_drain[0];
+    let delivered = report.delivered - 1;
+    let most = delivered + loss.unacknowledged_bytes.div_ceil(frame);
+    assert!((delivered..=most).contains(&received), "{received} received; {loss}; {report}");
+}
+
+/// Lets a recipient be evicted in the middle of a stream of messages; it then reads all there is.
+fn evicted_client_reads_again(segment: Option<u32>, length: usize) {
+    // All are accepted before the eviction, and are more than the kernel takes.
+    let count = 600_000 / (length + 32);
+    let config = Config { stall_timeout: Duration::from_secs(1), ..strict() };
+    let server = TestServer::with(Config { window: 4 * 1024 * 1024, ..config });
+    let mut stuck = Client::connect_with_small_buffers(server.address, segment);
+    stuck.send("stuck");
+    wait_until("the login", || server.stats().connected == 1);
+    let mut alice = server.login("alice");
+    alice.send_bytes(&lines("stuck", count, |_| length));
+    alice.send("alice: that is all");
+    alice.expect_line("from alice: that is all");
+    // So it is at the eviction: the room is given back, and the linger time begins.
+    wait_until("the window to be empty", || server.stats().queued_bytes == 0);
+    let said = stuck.drain();
+    drop(stuck);
+    wait_until("its loss to be counted", || server.stats().lost > 0);
+    let report = server.stop_with([(alice, count as u64 + 1)]);
+
+    let (received, rest) = count_messages(&said, "alice", length);
+    let rest = String::from_utf8_lossy(rest);
+    let end = "error: evicted, nothing was read for too long\n";
+    assert!(rest == end, "{received} messages, then {} bytes: {rest:.80}", rest.len());
+    assert_evicted(&report, "stuck");
+    let loss = &report.losses_before_drain[0];
+    assert_eq!((report.delivered, loss.unacknowledged_bytes), (received as u64 + 1, 0), "{loss}");
+    assert_eq!(report.owed, count as u64 + 1, "{report}");
+}
+
+#[test]
+fn who_reads_again_after_its_eviction_gets_its_message_whole_and_the_reason() {
+    for length in [0, 1000, 50_000] {
+        evicted_client_reads_again(None, length);
+    }
+}
+
+#[test]
+fn who_reads_again_after_its_eviction_does_so_also_over_an_ethernet() {
+    for length in [0, 1000, 50_000] {
+        evicted_client_reads_again(Some(1448), length);
+    }
+}
+
+#[test]
+fn who_was_evicted_before_the_stop_is_no_loss_of_the_drain() {
+    let config = Config { drain_timeout: Duration::from_millis(300), ..strict() };
+    let server = TestServer::with(config);
+    let _stuck = server.login_with_small_buffers("stuck");
+    let mut alice = server.login("alice");
+    let stream = lines("stuck", 2000, |_| 500);
+    alice.send_bytes(&stream);
+    // It is told why, and has time to read that, when the stop comes.
+    alice.send("/who stuck");
+    wait_until("her window to be empty", || {
+        let stats = server.stats();
+        stats.accepted == 2001 && stats.queued_bytes == 0
+    });
+    let report = server.stop();
+    assert_evicted(&report, "stuck");
+    assert!(report.is_clean(), "{report}");
+}
+
+#[test]
+fn a_knot_of_clients_that_write_to_each_other_and_never_read_is_untied() {
+    let config = Config { linger: Duration::from_millis(100), ..strict() };
+    let server = TestServer::with(config);
+    let peak = Peak::watch(&server);
+    let bystanders = Bystanders::start(&server);
+    let names = ["a", "b", "c"];
+    let clients = names.map(|name| server.login_with_small_buffers(name));
+    let packet = lines("a, b, c", 100, |_| 500);
+    thread::scope(|scope| {
+        for client in &clients {
+            // They write until their connection ends, and nothing else.
+            scope.spawn(|| while (&client.stream).write_all(&packet).is_ok() {});
+        }
+        wait_until("all of them to be evicted", || server.stats().connected == 2);
+    });
+    bystanders.exchange(100);
+    let report = bystanders.finish(server);
+    assert!(report.lost() > 0, "{report}");
+    for loss in &report.losses_before_drain {
+        assert!(names.contains(&loss.name.as_str()), "{loss}");
+        assert_eq!(loss.reason, CloseReason::Evicted, "{loss}");
+    }
+    assert!(report.losses_in_drain.is_empty(), "{report}");
+    let (peak, bound) = (peak.end(), 5 * (WINDOW + 500 + OVERHEAD) as u64);
+    assert!(peak <= bound, "{peak} bytes were queued, {bound} are allowed");
+}
+
+#[test]
+fn who_reads_slowly_but_steadily_is_not_evicted() {
+    const COUNT: usize = 60;
+    let config = Config { stall_timeout: Duration::from_secs(2), ..patient() };
+    let server = TestServer::with(Config { window: 2 * 1024 * 1024, ..config });
+    let mut slow = Client::connect_with_small_buffers(server.address, Some(536));
+    slow.send("slow");
+    wait_until("the login", || server.stats().connected == 1);
+    let mut alice = server.login("alice");
+    alice.send_bytes(&lines("slow", 400, |_| 1000));
+    alice.send("alice: that is all");
+    alice.expect_line("from alice: that is all");
+    for number in 0..COUNT {
+        expect_messages(&mut slow, "alice", number..number + 1, |_| 1000);
+        // Its pace, which no other event stands for: several lines per stall time-out.
+        thread::sleep(Duration::from_millis(100));
+    }
+    expect_messages(&mut slow, "alice", COUNT..400, |_| 1000);
+    wait_until("the window to be empty", || server.stats().queued_bytes == 0);
+    assert_nothing_lost(&server.stop(), 401);
+}

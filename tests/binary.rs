@@ -1,0 +1,606 @@
+//! The executable keeps the library's promise with real signals, and talks to those who start it
+//! in a way they can rely on: exit status, one-line errors, log, help.
+//!
+//! Each case starts the real process on a free port of the loopback and sees what an operator
+//! sees: its two outputs, its log file, its exit status, and what its clients receive.
+#![cfg(feature = "cli")]
+#![allow(clippy::print_stdout, reason = "a test that can not run here says so")]
+
+mod common;
+#[path = "common/process.rs"]
+mod process;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use common::{Client, try_login, wait_until};
+use process::{Process, SIGNALLED, executable, run, serve, serve_through};
+use rustix::process::{Pid, Signal};
+use socket2::{Domain, Socket, Type};
+
+/// Longer than any test waits: a time-out that must not be what ends something.
+const NEVER: &str = "10min";
+
+/// Runs through `sh`, so that its redirections can be used.
+fn redirected(redirections: &str, flags: &[&str]) -> Command {
+    serve_through(&["sh", "-c", &format!("exec \"$0\" \"$@\" {redirections}")], flags)
+}
+
+/// The report is the log's last line.
+fn report(log: &[String]) -> &str {
+    let line = log.last().expect("a log");
+    let (_, report) = line.split_once("] stopped").expect("the report at the end of the log");
+    report
+}
+
+/// A client that is logged in and never reads; its kernel takes next to nothing for it.
+fn stuck_client(address: SocketAddr, name: &str) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(1).expect("the smallest there is");
+    socket.connect(&address.into()).expect("a listening server");
+    let mut stream = TcpStream::from(socket);
+    writeln!(stream, "{name}").expect("a server that reads");
+    stream
+}
+
+/// Alice's window, large enough for her never to wait in [`overload_bob`].
+const WINDOW: [&str; 2] = ["--window", "1MiB"];
+
+/// Has `alice` send more to `bob`, who is stuck, than the kernel takes; returns how many messages.
+fn overload_bob(process: &mut Process) -> (Client, TcpStream, usize) {
+    const MESSAGES: usize = 400;
+    let mut alice = process.login("alice");
+    let bob = stuck_client(process.address(), "bob");
+    let mut line = 1;
+    wait_until("bob's login", || {
+        line += 1;
+        alice.send("/who bob");
+        alice.line() == Some(format!("notice: line {line}: here: bob"))
+    });
+    for _ in 0..MESSAGES {
+        alice.send(&format!("bob: {}", "x".repeat(1000)));
+    }
+    // The answer comes when all of them have been routed.
+    alice.send("/who bob");
+    alice.expect_line(&format!("notice: line {}: here: bob", line + 1 + MESSAGES));
+    (alice, bob, MESSAGES)
+}
+
+fn drains_on(signal: Signal) {
+    let mut process = Process::start(serve(&[]));
+    let (mut alice, mut bob) = (process.login("alice"), process.login("bob"));
+    alice.send("bob: hi");
+    bob.expect_line("from alice: hi");
+    process.signal(signal);
+    alice.expect_line("notice: server is shutting down, 2 of your lines were accepted");
+    bob.expect_line("notice: server is shutting down, 1 of your lines were accepted");
+    for client in [&mut alice, &mut bob] {
+        client.expect_eof();
+        client.half_close();
+    }
+    let (status, log) = process.wait();
+    assert_eq!(status, 0, "{log:#?}");
+    assert!(log.iter().any(|line| line.contains(SIGNALLED)), "{log:#?}");
+    let expected = ": 2 connections, 0 refused, 3 lines accepted, 1 deliveries owed, 1 delivered, \
+                    0 lost before the drain, 0 lost in it, drained in ";
+    assert!(report(&log).starts_with(expected), "{log:#?}");
+    assert!(!report(&log).contains("by force"), "{log:#?}");
+}
+
+#[test]
+fn an_interrupt_drains() {
+    drains_on(Signal::INT);
+}
+
+#[test]
+fn a_termination_drains() {
+    drains_on(Signal::TERM);
+}
+
+#[test]
+fn a_hang_up_drains() {
+    drains_on(Signal::HUP);
+}
+
+#[test]
+fn a_signal_in_mid_stream_loses_nothing_that_was_accepted() {
+    // Alice writes until she is told to stop, so that the server must not be the first to close.
+    let flags = ["--linger", NEVER, "--drain-timeout", NEVER];
+    let mut process = Process::start(serve(&flags));
+    let (mut alice, mut bob) = (process.login("alice"), process.login("bob"));
+    let mut sending = alice.stream.try_clone().expect("a descriptor");
+    let sender = thread::spawn(move || {
+        let mut number = 2;
+        while writeln!(sending, "bob: {number}").is_ok() {
+            number += 1;
+        }
+    });
+    let mut received = 1;
+    let mut receive = |line: &str| {
+        received += 1;
+        assert_eq!(line, format!("from alice: {received}"));
+    };
+    for _ in 0..5000 {
+        receive(&bob.line().expect("the stream goes on"));
+    }
+    process.signal(Signal::TERM);
+    let mut lines = bob.lines_to_eof();
+    bob.half_close();
+    let notice = "notice: server is shutting down, 1 of your lines were accepted";
+    assert_eq!(lines.pop().as_deref(), Some(notice));
+    for line in lines {
+        receive(&line);
+    }
+    // Alice's number counts her `/who` too, as the numbers in her messages do.
+    let accepted =
+        format!("notice: server is shutting down, {received} of your lines were accepted");
+    alice.expect_line(&accepted);
+    alice.expect_eof();
+    alice.stream.shutdown(Shutdown::Both).expect("an open connection");
+    sender.join().expect("no panic");
+    let (status, log) = process.wait();
+    assert_eq!(status, 0, "{log:#?}");
+}
+
+#[test]
+fn a_second_signal_ends_the_drain_and_the_loss_is_named() {
+    let mut command = serve(&WINDOW);
+    command.args(["--drain-timeout", NEVER, "--stall-timeout", NEVER]);
+    let mut process = Process::start(command);
+    let (_alice, _bob, messages) = overload_bob(&mut process);
+    process.signal(Signal::TERM);
+    process.log.expect(SIGNALLED);
+    process.signal(Signal::INT);
+    process.log.expect("signalled again, ending the drain by force");
+    let (status, log) = process.wait();
+    assert_eq!(status, 1, "{log:#?}");
+    assert_bobs_loss(&log, messages, "drain forced");
+}
+
+#[test]
+fn the_deadline_ends_the_drain_and_the_loss_is_named() {
+    let mut command = serve(&WINDOW);
+    command.args(["--drain-timeout", "200ms", "--stall-timeout", NEVER]);
+    let mut process = Process::start(command);
+    let (_alice, _bob, messages) = overload_bob(&mut process);
+    let (status, log) = process.terminate();
+    assert_eq!(status, 1, "{log:#?}");
+    assert_bobs_loss(&log, messages, "drain deadline");
+}
+
+/// The report names bob's loss, and it adds up.
+fn assert_bobs_loss(log: &[String], messages: usize, reason: &str) {
+    let report = report(log);
+    assert!(report.starts_with(" with losses: "), "{log:#?}");
+    assert!(report.contains(" s by force; bob: ") && report.ends_with(reason), "{log:#?}");
+    let number_before = |text: &str| -> usize {
+        let (before, _) = report.split_once(text).expect("the report's words");
+        before.rsplit(' ').next().and_then(|word| word.parse().ok()).expect("a number")
+    };
+    let lost = number_before(" lost in it");
+    assert_eq!(number_before(" deliveries owed"), messages, "{log:#?}");
+    assert_eq!(number_before(" delivered,") + lost, messages, "{log:#?}");
+    assert!(lost > 0 && report.contains(&format!("; bob: {lost} lost (")), "{log:#?}");
+}
+
+#[test]
+fn a_client_that_stays_is_no_loss_if_it_has_got_everything() {
+    let mut process = Process::start(serve(&["--linger", "50ms"]));
+    let (mut alice, _bob) = (process.login("alice"), process.login("bob"));
+    alice.send("bob: hi\n/who bob");
+    alice.expect_line("notice: line 3: here: bob");
+    let (status, log) = process.terminate();
+    assert_eq!(status, 0, "{log:#?}");
+    assert!(
+        report(&log).contains("1 delivered, 0 lost before the drain, 0 lost in it"),
+        "{log:#?}"
+    );
+}
+
+#[test]
+fn a_loss_before_the_drain_is_reported_but_is_no_failure_of_the_drain() {
+    let mut command = serve(&WINDOW);
+    command.args(["--stall-timeout", "200ms"]);
+    let mut process = Process::start(command);
+    let (mut alice, _bob, messages) = overload_bob(&mut process);
+    process.log.expect("bob went");
+    alice.half_close();
+    let (status, log) = process.terminate();
+    assert_eq!(status, 0, "{log:#?}");
+    let expected = format!(" {messages} deliveries owed, ");
+    let report = report(&log);
+    assert!(report.contains(&expected) && !report.contains(" 0 lost before"), "{log:#?}");
+    alice.lines_to_eof();
+}
+
+#[test]
+fn as_the_first_process_of_a_container_it_drains_too() {
+    // A process with the number 1 gets only those signals that it has a handler for.
+    let root = rustix::process::geteuid().is_root();
+    let mut launcher = vec!["unshare", "--pid", "--fork", "--kill-child"];
+    launcher.extend((!root).then_some("--user"));
+    let mut attempt = Command::new(launcher[0]);
+    attempt.args(&launcher[1..]).arg("true").stdin(Stdio::null()).stderr(Stdio::null());
+    if !attempt.status().is_ok_and(|status| status.success()) {
+        println!("skipped: no process may be number 1 here");
+        return;
+    }
+    let mut process = Process::start(serve_through(&launcher, &[]));
+    let (mut alice, mut bob) = (process.login("alice"), process.login("bob"));
+    let launcher = process.pid.as_raw_pid();
+    let children = fs::read_to_string(format!("/proc/{launcher}/task/{launcher}/children"));
+    let child = children.ok().and_then(|child| child.trim().parse().ok()).and_then(Pid::from_raw);
+    let Some(child) = child else {
+        println!("skipped: the kernel does not tell which processes are a process's children");
+        return;
+    };
+    process.pid = child;
+    let status = fs::read_to_string(format!("/proc/{}/status", child.as_raw_pid()));
+    let status = status.expect("procfs");
+    let numbers =
+        status.lines().find(|line| line.starts_with("NSpid:")).expect("a kernel like this");
+    assert!(numbers.ends_with("\t1"), "{numbers}");
+    alice.send("bob: hi");
+    process.signal(Signal::TERM);
+    let notice = "notice: server is shutting down, 1 of your lines were accepted";
+    bob.expect_lines(&["from alice: hi", notice]);
+    drop((alice, bob));
+    let (status, log) = process.wait();
+    assert_eq!(status, 0, "{log:#?}");
+    assert!(report(&log).contains("1 delivered"), "{log:#?}");
+}
+
+#[test]
+fn the_port_that_was_taken_is_printed_and_so_is_how_to_connect() {
+    let mut process = Process::start(serve(&[]));
+    let address = process.address();
+    assert_ne!(address.port(), 0);
+    TcpStream::connect(address).expect("a listening server");
+    process.stdout.expect(&format!("nc 127.0.0.1 {}", address.port()));
+    process.log.expect(&format!("listening on {address}"));
+}
+
+#[test]
+fn without_a_command_it_serves() {
+    let mut command = executable();
+    command.env("A_CHAT_LISTEN", "127.0.0.1:0").env("A_CHAT_MAX_CONNECTIONS", "1");
+    let mut process = Process::start(command);
+    let _alice = process.login("alice");
+    let refused = try_login(process.address(), "bob");
+    assert!(refused.is_none(), "the environment holds without a command too");
+    assert_eq!(process.terminate().0, 0);
+}
+
+#[test]
+fn whoever_can_be_reached_from_elsewhere_is_warned() {
+    let warned = |address| {
+        let mut command = executable();
+        command.args(["serve", "--listen", address, "--log-level", "warn"]);
+        let mut process = Process::start(command);
+        process.address();
+        process.terminate().1
+    };
+    assert!(warned("0.0.0.0:0").iter().any(|line| line.contains("can be reached from elsewhere")));
+    assert_eq!(warned("127.0.0.1:0"), Vec::<String>::new());
+}
+
+/// What is wrong is told in one line that names it, and nothing else happens.
+fn fails_with(mut command: Command, flags: &[&str], named: &[&str]) {
+    command.args(flags);
+    let (status, stdout, stderr) = run(command);
+    assert_eq!((status, stdout.as_slice()), (1, [].as_slice()), "{flags:?}: {stderr:#?}");
+    assert_eq!(stderr.len(), 1, "{flags:?}: {stderr:#?}");
+    for named in ["a-chat: "].iter().chain(named) {
+        assert!(stderr[0].contains(named), "{flags:?}: {stderr:#?}");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_one_clear_line() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address").to_string();
+    fails_with(executable(), &["serve", "--listen", &address], &[&address, "in use"]);
+}
+
+#[test]
+fn an_address_of_another_machine_is_one_clear_line() {
+    let flags = ["serve", "--listen", "192.0.2.1:1"];
+    fails_with(executable(), &flags, &["192.0.2.1:1", "assign"]);
+}
+
+#[test]
+fn a_limit_that_can_not_work_is_one_clear_line_that_names_it() {
+    let limits = [
+        ("--max-connections", "0", "max_connections"),
+        ("--max-line", "0", "max_line"),
+        ("--max-line", "1GiB", "max_line"),
+        ("--window", "0", "window"),
+        ("--login-timeout", "0s", "login_timeout"),
+        ("--stall-timeout", "0s", "stall_timeout"),
+    ];
+    for (flag, value, named) in limits {
+        fails_with(serve(&[]), &[flag, value], &[named]);
+    }
+}
+
+#[test]
+fn a_log_file_that_can_not_be_opened_is_one_clear_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("missing").join("log");
+    let path = path.to_str().expect("a path in UTF-8");
+    fails_with(serve(&[]), &["--log-file", path], &[path]);
+}
+
+/// The command line is refused, with status 2 and a text that names what is wrong.
+fn refuses(mut command: Command, arguments: &[&str], named: &[&str]) {
+    command.args(arguments);
+    let (status, stdout, stderr) = run(command);
+    assert_eq!((status, stdout.as_slice()), (2, [].as_slice()), "{arguments:?}: {stderr:#?}");
+    let text = stderr.join("\n");
+    for named in named {
+        assert!(text.contains(named), "{arguments:?}: {stderr:#?}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_refused() {
+    refuses(executable(), &["--nonsense"], &["--nonsense"]);
+    refuses(executable(), &["nonsense"], &["nonsense"]);
+    refuses(executable(), &["serve", "nonsense"], &["nonsense"]);
+    refuses(executable(), &["serve", "--nonsense"], &["--nonsense"]);
+    refuses(executable(), &["serve", "--listen"], &["--listen"]);
+}
+
+/// Every flag, its environment variable, its default, and a value that it does not take, if there
+/// is one that is found wrong before it is used.
+const FLAGS: [(&str, &str, Option<&str>, Option<&str>); 10] = [
+    ("--listen", "A_CHAT_LISTEN", Some("127.0.0.1:8080"), Some("8080")),
+    ("--max-connections", "A_CHAT_MAX_CONNECTIONS", None, Some("many")),
+    ("--max-line", "A_CHAT_MAX_LINE", Some("64KiB"), Some("long")),
+    ("--window", "A_CHAT_WINDOW", Some("256KiB"), Some("-1")),
+    ("--login-timeout", "A_CHAT_LOGIN_TIMEOUT", Some("10s"), Some("10")),
+    ("--stall-timeout", "A_CHAT_STALL_TIMEOUT", Some("10s"), Some("soon")),
+    ("--drain-timeout", "A_CHAT_DRAIN_TIMEOUT", Some("5s"), Some("5 apples")),
+    ("--linger", "A_CHAT_LINGER", Some("1s"), Some("-1s")),
+    ("--log-level", "A_CHAT_LOG_LEVEL", Some("info"), Some("loud")),
+    ("--log-file", "A_CHAT_LOG_FILE", None, None),
+];
+
+#[test]
+fn a_wrong_value_is_refused_by_flag_and_by_environment() {
+    for (flag, variable, _, wrong) in FLAGS {
+        let Some(wrong) = wrong else {
+            continue;
+        };
+        refuses(executable(), &["serve", &format!("{flag}={wrong}")], &[flag, wrong]);
+        for arguments in [&["serve"][..], &[]] {
+            let mut command = executable();
+            command.env(variable, wrong);
+            refuses(command, arguments, &[flag, wrong]);
+        }
+    }
+}
+
+#[test]
+fn the_environment_sets_what_the_flags_set() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("log");
+    let mut command = executable();
+    command.args(["serve", "--max-line", "20"]);
+    command.env("A_CHAT_LISTEN", "127.0.0.1:0").env("A_CHAT_LOG_FILE", &path);
+    command.env("A_CHAT_LOG_LEVEL", "error").env("A_CHAT_LOGIN_TIMEOUT", "50ms");
+    command.env("A_CHAT_MAX_LINE", "10");
+    let mut process = Process::start(command);
+    let mut silent = Client::connect(process.address());
+    silent.expect_lines(&["error: login not in time"]);
+    let mut alice = Client::connect(process.address());
+    alice.send("a\na: sixteen bytes");
+    alice.expect_line("from a: sixteen bytes");
+    assert_eq!(process.terminate(), (0, Vec::new()));
+    let log = fs::read_to_string(path).expect("a log file");
+    assert_eq!(log, "", "the level and the file both come from the environment");
+}
+
+/// The lines of a help text, without the blanks that end some of them and that nobody sees.
+fn help(arguments: &[&str]) -> Vec<String> {
+    let mut command = executable();
+    command.args(arguments);
+    let (status, stdout, stderr) = run(command);
+    assert_eq!((status, stderr.as_slice()), (0, [].as_slice()));
+    stdout.into_iter().map(|line| line.trim_end().to_owned()).collect()
+}
+
+#[test]
+fn the_help_states_every_flag_default_and_environment_variable() {
+    let lines = help(&["serve", "--help"]);
+    let mut flags = BTreeMap::new();
+    let mut current = String::new();
+    for line in lines.iter().map(|line| line.trim()) {
+        if line.starts_with('-') {
+            current = line.split(' ').find(|word| word.starts_with("--")).expect("a name").into();
+        }
+        flags.entry(current.clone()).or_insert_with(Vec::new).push(line);
+    }
+    for (flag, variable, default, _) in FLAGS {
+        let text = flags.remove(flag).expect(flag).join("\n");
+        assert!(text.contains(&format!("[env: {variable}=]")), "{text}");
+        assert!(
+            default.is_none_or(|default| text.contains(&format!("[default: {default}]"))),
+            "{text}"
+        );
+    }
+    // What comes before the first flag, and the help itself.
+    assert_eq!(flags.into_keys().collect::<Vec<_>>(), ["", "--help"]);
+    let all = lines.join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
+    for text in ["SIGINT", "SIGTERM", "SIGHUP", "Exit status: 0", "what the machine can hold"] {
+        assert!(all.contains(text), "{text} in {lines:#?}");
+    }
+}
+
+#[test]
+fn the_help_without_a_command_says_what_happens_without_a_command() {
+    let text = help(&["--help"]).join(" ");
+    assert!(text.contains("serve") && text.contains("127.0.0.1:8080"), "{text}");
+    assert_eq!(help(&["--version"]), [concat!("a-chat ", env!("CARGO_PKG_VERSION"))]);
+}
+
+#[test]
+fn the_help_does_not_depend_on_the_terminal() {
+    let mut command = executable();
+    command.args(["serve", "--help"]).env("COLUMNS", "40");
+    let (_, narrow, _) = run(command);
+    let narrow: Vec<_> = narrow.iter().map(|line| line.trim_end()).collect();
+    assert_eq!(help(&["serve", "--help"]), narrow);
+}
+
+#[test]
+fn the_readme_shows_the_help_as_it_is() {
+    let expected = help(&["serve", "--help"]);
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    let readme = fs::read_to_string(path).expect("README.md");
+    let blocks = readme.split("\n```text\n").skip(1);
+    let mut blocks = blocks.filter_map(|rest| Some(rest.split_once("\n```")?.0));
+    let shown = blocks.find(|block| block.lines().next() == expected.first().map(String::as_str));
+    let whole = expected.join("\n");
+    let shown = shown.unwrap_or_else(|| panic!("the README lacks this block of text:\n{whole}"));
+    let shown: Vec<_> = shown.lines().map(str::trim_end).collect();
+    assert_eq!(shown, expected, "expected:\n{whole}");
+}
+
+/// The time in UTC and to the second, as log lines begin.
+fn now() -> String {
+    let date = Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%S"]).output().expect("date(1)");
+    String::from_utf8(date.stdout).expect("UTF-8").trim().to_owned()
+}
+
+#[test]
+fn the_log_file_is_complete_at_the_end_and_in_utc() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("log");
+    let before = now();
+    for round in 1..=2 {
+        let mut command = serve(&["--log-file", path.to_str().expect("a path in UTF-8")]);
+        command.env("TZ", "XYZ-5:30");
+        let mut process = Process::start(command);
+        let address = process.address();
+        wait_until("the log's first line", || {
+            let log = fs::read_to_string(&path).unwrap_or_default();
+            log.lines().filter(|line| line.contains(&format!("listening on {address}"))).count()
+                == 1
+        });
+        for name in ["alice", "bob", "carol"] {
+            drop(process.login(name));
+        }
+        let _dave = process.login("dave");
+        let (status, stderr) = process.terminate();
+        assert_eq!((status, stderr.as_slice()), (0, [].as_slice()), "the log goes to the file");
+
+        // The second server appends.
+        let log = fs::read_to_string(&path).expect("a log file");
+        assert!(log.ends_with('\n'), "{log}");
+        let lines: Vec<_> = log.lines().map(str::to_owned).collect();
+        let session = lines.iter().rposition(|line| line.contains("listening on"));
+        let session = &lines[session.expect("the log's first line")..];
+        assert_eq!(log.matches("listening on").count(), round, "{log}");
+        assert!(report(session).starts_with(": 4 connections"), "{session:#?}");
+        for name in ["alice", "bob", "carol", "dave"] {
+            for event in [" came, ", " went, "] {
+                let event = format!(" {name}{event}");
+                let times = session.iter().filter(|line| line.contains(&event)).count();
+                assert_eq!(times, 1, "{event}: {session:#?}");
+            }
+        }
+        let after = now();
+        for line in &lines {
+            let (stamp, rest) = line.split_once(' ').expect("a time and a text");
+            let second = stamp.get(..before.len()).expect("a time to the second at least");
+            assert!(stamp.ends_with('Z') && rest.starts_with('['), "{line}");
+            assert!(
+                before.as_str() <= second && second <= after.as_str(),
+                "{before} {line} {after}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_log_level_holds() {
+    for (level, silent) in [("off", true), ("warn", true), ("info", false)] {
+        let mut process = Process::start(serve(&["--log-level", level]));
+        drop(process.login("alice"));
+        let (status, log) = process.terminate();
+        assert_eq!(status, 0, "{log:#?}");
+        assert_eq!(log.is_empty(), silent, "{level}: {log:#?}");
+    }
+}
+
+/// A session, and a clean end.
+fn serves(process: Process, address: SocketAddr) {
+    let login = |name| try_login(address, name).expect("room");
+    let (mut alice, mut bob) = (login("alice"), login("bob"));
+    alice.send("bob: hi");
+    bob.expect_line("from alice: hi");
+    process.signal(Signal::TERM);
+    bob.expect_line("notice: server is shutting down, 1 of your lines were accepted");
+    drop((alice, bob));
+    assert_eq!(process.wait().0, 0);
+}
+
+/// One end of a stream whose other end is closed.
+fn broken_pipe() -> OwnedFd {
+    let (ours, _closed) = UnixStream::pair().expect("two sockets");
+    ours.into()
+}
+
+/// The address from the log, for a process that can not print it.
+fn address_in_log(process: &mut Process) -> SocketAddr {
+    let line = process.log.expect("listening on ");
+    let (_, rest) = line.split_once("listening on ").expect("as it was found");
+    let (address, _) = rest.split_once(',').expect("an address and the room there");
+    address.parse().expect("an address")
+}
+
+#[test]
+fn it_serves_also_if_nobody_takes_its_standard_output() {
+    let mut broken = serve(&[]);
+    broken.stdout(broken_pipe());
+    for command in [broken, redirected(">&-", &[]), redirected("> /dev/full", &[])] {
+        let mut process = Process::start(command);
+        let address = address_in_log(&mut process);
+        serves(process, address);
+    }
+}
+
+#[test]
+fn it_serves_also_if_nobody_takes_its_log() {
+    let mut broken = serve(&[]);
+    broken.stderr(broken_pipe());
+    for command in [broken, redirected("2>&-", &[]), redirected("2> /dev/full", &[])] {
+        let mut process = Process::start(command);
+        let address = process.address();
+        serves(process, address);
+    }
+}
+
+#[test]
+fn after_the_end_the_port_is_free_again() {
+    let mut process = Process::start(serve(&[]));
+    let address = process.address();
+    let mut alice = process.login("alice");
+    process.signal(Signal::TERM);
+    alice.lines_to_eof();
+    drop(alice);
+    assert_eq!(process.wait().0, 0);
+    let refused = TcpStream::connect(address).expect_err("nobody listens");
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    let mut command = executable();
+    command.args(["serve", "--listen", &address.to_string()]);
+    let mut next = Process::start(command);
+    assert_eq!(next.address(), address);
+}

@@ -1,0 +1,213 @@
+//! The real executable as a child process: started on a free port, listened to line by line,
+//! signalled, waited for with a deadline, and killed and reaped if a test fails.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, unbounded};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+
+use crate::common::{Client, PATIENCE};
+
+pub const EXECUTABLE: &str = env!("CARGO_BIN_EXE_a-chat");
+
+/// What the log says when the first signal was seen.
+pub const SIGNALLED: &str = "delivering what is due";
+
+/// A running server; dropped, it is killed.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    /// The server itself, which is not the child if a launcher stays in between.
+    pub pid: Pid,
+    pub stdout: Lines,
+    pub log: Lines,
+}
+
+impl Process {
+    /// Starts a command of [`serve`] or one like it.
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().expect("an executable");
+        let pid = Pid::from_child(&child);
+        let (stdout, log) = (Lines::of(child.stdout.take()), Lines::of(child.stderr.take()));
+        Self { child, pid, stdout, log }
+    }
+
+    /// The address that the server says it listens on.
+    pub fn address(&mut self) -> SocketAddr {
+        let line = self.stdout.expect("a-chat listens on ");
+        let address = line.rsplit(' ').next().expect("a last word");
+        address.parse().expect("an address")
+    }
+
+    /// Connects, logs in, and returns when the server has answered.
+    pub fn login(&mut self, name: &str) -> Client {
+        let mut client = Client::connect(self.address());
+        client.send(&format!("{name}\n/who {name}"));
+        client.expect_line(&format!("notice: line 1: here: {name}"));
+        client
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid, signal).expect("a process to signal");
+    }
+
+    /// Waits for the end; returns the exit status and the log from its first line on.
+    pub fn wait(mut self) -> (i32, Vec<String>) {
+        let process = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty());
+        let process = process.expect("a descriptor of the child");
+        let patience = Timespec::try_from(PATIENCE).expect("not that long");
+        let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&patience));
+        assert_eq!(ended, Ok(1), "no end in time; the log: {:#?}", self.log.seen);
+        let status = self.child.wait().expect("a child that has ended");
+        let log = self.log.take_to_end();
+        assert_eq!(status.signal(), None, "{log:#?}");
+        (status.code().expect("no signal, so a status"), log)
+    }
+
+    /// SIGTERM, then [`wait`](Self::wait).
+    pub fn terminate(self) -> (i32, Vec<String>) {
+        self.signal(Signal::TERM);
+        self.wait()
+    }
+
+    /// How many entries a folder in the server's part of procfs has: `fd`, `task`.
+    pub fn count(&self, folder: &str) -> usize {
+        fs::read_dir(self.procfs(folder)).expect("procfs").count()
+    }
+
+    /// How many memory mappings the server has.
+    pub fn mappings(&self) -> usize {
+        fs::read_to_string(self.procfs("maps")).expect("procfs").lines().count()
+    }
+
+    /// How long all the server's threads have run, see proc(5).
+    pub fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(self.procfs("stat")).expect("procfs");
+        // The second field, the name in brackets, may hold blanks; the third one is next.
+        let (_, fields) = stat.rsplit_once(')').expect("a name in brackets");
+        let ticks: u64 = fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|ticks| ticks.parse::<u64>().expect("a number"))
+            .sum();
+        // Whatever its own clock does, Linux tells user space hundredths of a second.
+        Duration::from_millis(ticks * 10)
+    }
+
+    fn procfs(&self, entry: &str) -> String {
+        format!("/proc/{}/{entry}", self.pid.as_raw_pid())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // After `wait` there is nothing left to kill or to reap, and both say so.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The lines that a process writes, collected by a thread that ends with them.
+#[derive(Debug)]
+pub struct Lines {
+    source: Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Lines {
+    fn of(pipe: Option<impl Read + Send + 'static>) -> Self {
+        let (sender, source) = unbounded();
+        if let Some(pipe) = pipe {
+            thread::spawn(move || {
+                let lines = BufReader::new(pipe).lines().map_while(Result::ok);
+                lines.map(|line| sender.send(line)).take_while(Result::is_ok).count()
+            });
+        }
+        Self { source, seen: Vec::new() }
+    }
+
+    /// Waits for the first line that contains `text`, those that were seen before included.
+    pub fn expect(&mut self, text: &str) -> String {
+        if let Some(line) = self.seen.iter().find(|line| line.contains(text)) {
+            return line.clone();
+        }
+        self.expect_next(text)
+    }
+
+    /// Waits for the next new line that contains `text`.
+    pub fn expect_next(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.source.recv_deadline(deadline) {
+                Ok(line) => self.seen.push(line),
+                Err(error) => panic!("{error}: expected {text:?} after {:#?}", self.seen),
+            }
+            if let Some(line) = self.seen.last().filter(|line| line.contains(text)) {
+                return line.clone();
+            }
+        }
+    }
+
+    /// All lines, when the process has closed its end.
+    fn take_to_end(&mut self) -> Vec<String> {
+        let deadline = Instant::now() + PATIENCE;
+        while let Ok(line) = self.source.recv_deadline(deadline) {
+            self.seen.push(line);
+        }
+        std::mem::take(&mut self.seen)
+    }
+}
+
+/// The executable, with no terminal and with nothing of this environment that it would read.
+pub fn executable() -> Command {
+    through(&[], EXECUTABLE)
+}
+
+/// `a-chat serve` on a free port.
+pub fn serve(flags: &[&str]) -> Command {
+    serve_through(&[], flags)
+}
+
+/// The same, started by a launcher that takes the command as its last arguments.
+pub fn serve_through(launcher: &[&str], flags: &[&str]) -> Command {
+    serve_copy_through(launcher, EXECUTABLE, flags)
+}
+
+/// The same with a copy of the executable.
+pub fn serve_copy_through(launcher: &[&str], copy: &str, flags: &[&str]) -> Command {
+    let mut command = through(launcher, copy);
+    command.args(["serve", "--listen", "127.0.0.1:0"]).args(flags);
+    command
+}
+
+fn through(launcher: &[&str], executable: &str) -> Command {
+    let mut words = launcher.iter().copied().chain([executable]);
+    let mut command = Command::new(words.next().expect("the executable at least"));
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("A_CHAT_") {
+            command.env_remove(name);
+        }
+    }
+    // A failure has to be one clear line also for those who have asked for backtraces.
+    command.env_remove("COLUMNS").env("RUST_BACKTRACE", "1");
+    command
+}
+
+/// Runs a command that ends by itself; returns its exit status and the lines of its standard
+/// output and standard error.
+pub fn run(command: Command) -> (i32, Vec<String>, Vec<String>) {
+    let mut process = Process::start(command);
+    let stdout = process.stdout.take_to_end();
+    let (status, stderr) = process.wait();
+    (status, stdout, stderr)
+}

@@ -1,0 +1,422 @@
+//! No client harms another, whatever it sends, leaves unread, or breaks off.
+//!
+//! Every case runs while two bystanders exchange numbered messages, and they must go on after it;
+//! what the report says beyond the bystanders' share is compared with what the case did.
+
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::{PoisonError, RwLock};
+use std::thread;
+use std::time::Duration;
+
+use a_chat::{CloseReason, Config, Report, raise_open_files};
+use common::bystanders::Bystanders;
+use common::{
+    Client, PATIENCE, TestServer, descriptor_count, send_until_blocked, try_login, wait_until,
+};
+
+/// Held for writing by the cases that count threads and descriptors of the whole process.
+static ALONE: RwLock<()> = RwLock::new(());
+
+/// Does something hostile to a server and returns the report without the bystanders' share.
+fn unharmed(config: Config, hostile: impl FnOnce(&TestServer, &Bystanders)) -> Report {
+    let _shared = ALONE.read().unwrap_or_else(PoisonError::into_inner);
+    served(config, hostile)
+}
+
+/// As [`unharmed`], while no other case of this file runs.
+fn unharmed_alone(config: Config, hostile: impl FnOnce(&TestServer, &Bystanders)) -> Report {
+    let _alone = ALONE.write().unwrap_or_else(PoisonError::into_inner);
+    served(config, hostile)
+}
+
+fn served(config: Config, hostile: impl FnOnce(&TestServer, &Bystanders)) -> Report {
+    let server = TestServer::with(config);
+    let bystanders = Bystanders::start(&server);
+    bystanders.exchange(1);
+    hostile(&server, &bystanders);
+    bystanders.exchange(100);
+    bystanders.finish(server)
+}
+
+fn quick() -> Config {
+    Config { linger: Duration::from_millis(100), ..Config::default() }
+}
+
+/// What the case is expected to have added: accepted lines, and as many deliveries, none lost.
+fn assert_counts(report: &Report, accepted: u64, delivered: u64) {
+    let counts = (report.accepted, report.owed, report.delivered, report.lost());
+    assert_eq!(counts, (accepted, delivered, delivered, 0), "{report}");
+}
+
+/// Waits until all that a client has sent is routed: what it sends to itself comes after it.
+fn routed(client: &mut Client, name: &str) {
+    client.send(&format!("{name}: routed"));
+    client.expect_line(&format!("from {name}: routed"));
+}
+
+#[test]
+fn an_endless_line_is_skipped_and_its_client_lives() {
+    let report = unharmed(quick(), |server, bystanders| {
+        let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
+        let chunk = vec![b'x'; 1 << 20];
+        for _ in 0..8 {
+            alice.send_bytes(&chunk);
+        }
+        bystanders.exchange(100);
+        // The end of the line comes with a good line behind it.
+        alice.send_bytes(b"\nbob: alive\n");
+        alice.expect_line("error: line 1: longer than 65536 bytes");
+        bob.expect_line("from alice: alive");
+        // One that never ends is no line.
+        alice.send_bytes(&chunk);
+        alice.half_close();
+        alice.expect_line("error: the last line had no line end and was not accepted");
+        alice.expect_eof();
+    });
+    assert_counts(&report, 2, 1);
+}
+
+#[test]
+fn the_longest_line_passes_and_one_byte_more_does_not() {
+    for max_line in [32, 511, 512, 1000, 65_535, 65_536, 100_000] {
+        let report = unharmed(Config { max_line, ..quick() }, |server, _| {
+            let mut bob = server.login("bob");
+            // `bob:` leaves the rest of the line to the text.
+            let longest = "x".repeat(max_line - 4);
+            for end in ["\n", "\r\n"] {
+                bob.send_bytes(format!("bob:{longest}{end}").as_bytes());
+                bob.expect_line(&format!("from bob: {longest}"));
+            }
+            for (line, end) in [(3, "\n"), (4, "\r\n")] {
+                bob.send_bytes(format!("bob:{longest}x{end}").as_bytes());
+                bob.expect_line(&format!("error: line {line}: longer than {max_line} bytes"));
+            }
+            // All of them once more in one packet, where each has the others' bytes around it.
+            let (good, bad) = (format!("bob:{longest}\r\n"), format!("bob:{longest}x\n"));
+            bob.send_bytes([&*good, &*bad, &*good, &*bad].concat().as_bytes());
+            for bad in [6, 8] {
+                bob.expect_line(&format!("from bob: {longest}"));
+                bob.expect_line(&format!("error: line {bad}: longer than {max_line} bytes"));
+            }
+        });
+        assert_counts(&report, 8, 4);
+    }
+}
+
+#[test]
+fn a_line_that_is_not_utf8_is_refused_and_those_around_it_are_not() {
+    let report = unharmed(quick(), |server, _| {
+        let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
+        alice.send_bytes(b"bob: 1\nbob: \xff\nbob: 3\n\xc3\nbob: \xe2\x82\n\xac bob: 6\nbob: 7\n");
+        for number in [1, 3, 7] {
+            bob.expect_line(&format!("from alice: {number}"));
+        }
+        for line in [2, 4, 5, 6] {
+            alice.expect_line(&format!("error: line {line}: not UTF-8"));
+        }
+        // Also a whole line of nothing else, longer than a read.
+        alice.send_bytes(&vec![0x80; 60_000]);
+        alice.send_bytes(b"\n");
+        alice.expect_line("error: line 8: not UTF-8");
+    });
+    assert_counts(&report, 8, 3);
+}
+
+#[test]
+fn a_character_in_two_reads_is_one_character() {
+    // The first reads of a connection end at multiples of 512 bytes: one of four neighbours has
+    // each such edge in the middle of a character.
+    let text = "\u{1f980}".repeat(5000);
+    let mut lines = 0;
+    let report = unharmed(quick(), |server, _| {
+        let mut bob = server.login("bob");
+        for offset in 0..4 {
+            let mut bob = Client::connect(server.address);
+            let text = format!("{}{text}", "x".repeat(offset));
+            bob.send(&format!("bob{offset}\nbob{offset}: {text}"));
+            bob.expect_line(&format!("from bob{offset}: {text}"));
+            lines += 1;
+        }
+        // In packets of one byte the server may see every edge there is.
+        for _ in 0..100 {
+            for byte in "bob: \u{1f980}\u{20ac}\u{e9}\n".as_bytes() {
+                bob.send_bytes(&[*byte]);
+            }
+            bob.expect_line("from bob: \u{1f980}\u{20ac}\u{e9}");
+            lines += 1;
+        }
+    });
+    assert_counts(&report, lines, lines);
+}
+
+#[test]
+fn control_characters_pass_unchanged() {
+    let report = unharmed(quick(), |server, _| {
+        let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
+        let controls = (0..0x20_u8).chain([0x7f]).filter(|byte| *byte != b'\n');
+        let text = String::from_utf8(controls.collect()).expect("ASCII");
+        alice.send(&format!("bob: <{text}\u{85}\u{2028}\u{9b}31m>"));
+        bob.expect_line(&format!("from alice: <{text}\u{85}\u{2028}\u{9b}31m>"));
+        // At the ends they are no white space, so they are not trimmed.
+        alice.send("bob: \0\u{1b}[2J\0");
+        bob.expect_line("from alice: \0\u{1b}[2J\0");
+    });
+    assert_counts(&report, 2, 2);
+}
+
+#[test]
+fn a_carriage_return_inside_a_text_ends_no_line() {
+    let report = unharmed(quick(), |server, _| {
+        let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
+        alice.send_bytes(b"bob: 1\rbob: 2\r\r\n\rbob: 3\r\n");
+        // What is left at the ends is white space, which is trimmed.
+        bob.expect_line("from alice: 1\rbob: 2");
+        bob.expect_line("from alice: 3");
+    });
+    assert_counts(&report, 2, 2);
+}
+
+#[test]
+fn nobody_can_forge_a_message() {
+    let report = unharmed(quick(), |server, _| {
+        let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
+        alice.send("from bob: x");
+        alice.expect_line("error: line 1: no such peer: from bob");
+        // Neither with a text, nor with a name that is sent back, nor to oneself.
+        alice.send("bob: from carol: x");
+        bob.expect_line("from alice: from carol: x");
+        alice.send("bob: \rfrom carol: x");
+        bob.expect_line("from alice: from carol: x");
+        alice.send("/who from bob: x");
+        alice.expect_line("notice: line 4: not here: from bob: x");
+        alice.send("\rfrom bob,\u{2028}notice: x");
+        alice.expect_line("error: line 5: no such peer: from bob, notice");
+        alice.send("alice: from bob: x");
+        alice.expect_line("from alice: from bob: x");
+    });
+    assert_counts(&report, 6, 3);
+}
+
+#[test]
+fn a_torn_last_line_is_refused_and_not_counted() {
+    let report = unharmed(quick(), |server, _| {
+        let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
+        alice.send_bytes(b"bob: whole\nbob: torn");
+        alice.half_close();
+        alice.expect_line("error: the last line had no line end and was not accepted");
+        alice.expect_eof();
+        bob.expect_line("from alice: whole");
+        routed(&mut bob, "bob");
+    });
+    assert_counts(&report, 2, 2);
+}
+
+#[test]
+fn a_reset_in_mid_line_takes_nothing_with_it() {
+    let report = unharmed(quick(), |server, _| {
+        let mut bob = server.login("bob");
+        for number in 0..50 {
+            let mut alice = try_login(server.address, &format!("alice{number}")).expect("room");
+            alice.send_bytes(b"bob: whole\nbob: torn");
+            bob.expect_line(&format!("from alice{number}: whole"));
+            alice.reset();
+        }
+        routed(&mut bob, "bob");
+    });
+    // Each has asked for itself once.
+    assert_counts(&report, 101, 51);
+}
+
+#[test]
+fn what_is_due_to_a_client_that_resets_is_lost_and_named() {
+    const DUE: u64 = 400;
+    let text = "x".repeat(480);
+    let frame = format!("from alice: 000 {text}\n").len() as u64;
+    let mut received = 0;
+    let report = unharmed(quick(), |server, _| {
+        let mut victim = server.login_with_small_buffers("victim");
+        let mut alice = server.login("alice");
+        for number in 0..DUE {
+            alice.send(&format!("victim: {number:03} {text}"));
+        }
+        routed(&mut alice, "alice");
+        for number in 0..3 {
+            victim.expect_line(&format!("from alice: {number:03} {text}"));
+            received += 1;
+        }
+        victim.reset();
+        // Its senders are told, and go on.
+        wait_until("its end", || server.stats().connected == 3);
+        alice.send("victim: one more");
+        alice.expect_line(&format!("error: line {}: no such peer: victim", DUE + 2));
+    });
+    assert_eq!((report.accepted, report.owed), (DUE + 2, DUE + 1), "{report}");
+    let [loss] = report.losses_before_drain.as_slice() else { panic!("{report}") };
+    assert_eq!((loss.name.as_str(), loss.messages), ("victim", report.lost()));
+    assert!(matches!(loss.reason, CloseReason::Broken(_)), "{loss}");
+    // What the victim had read was delivered, or is among what may have been. What only the
+    // server's kernel had taken, far more than the victim's can hold, was not.
+    let delivered = DUE - loss.messages;
+    assert!(received <= delivered + loss.unacknowledged_bytes / frame, "{loss}");
+    assert!(delivered < received + 64 * 1024 / frame, "{loss}");
+}
+
+#[test]
+fn who_half_closes_gets_all_that_is_still_due() {
+    let report = unharmed(quick(), |server, _| {
+        let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
+        for number in 0..500 {
+            alice.send(&format!("bob: {number} {}", "x".repeat(300)));
+        }
+        routed(&mut alice, "alice");
+        // More answers than bob's window has room for.
+        bob.send_bytes("nonsense\n".repeat(20_000).as_bytes());
+        bob.half_close();
+        let (mut messages, mut errors) = (0, 0);
+        for line in bob.lines_to_eof() {
+            if line.starts_with("from ") {
+                assert!(line.starts_with(&format!("from alice: {messages} ")), "{line}");
+                messages += 1;
+            } else {
+                errors += 1;
+                assert!(line.starts_with(&format!("error: line {errors}: no ':' in it")), "{line}");
+            }
+        }
+        assert_eq!((messages, errors), (500, 20_000));
+    });
+    assert_counts(&report, 20_501, 501);
+}
+
+#[test]
+fn who_floods_garbage_and_reads_no_answer_is_slowed_down_by_its_own_window() {
+    const GARBAGE: &[u8] = b"this is no message\n";
+    let window = 16 * 1024;
+    let mut accepted = 0;
+    // It is not to be evicted here.
+    let config = Config { window, stall_timeout: PATIENCE * 10, ..quick() };
+    let report = unharmed(config, |server, bystanders| {
+        let mut mallory = server.login_with_small_buffers("mallory");
+        let sent = send_until_blocked(&mallory.stream, &GARBAGE.repeat(1000));
+        bystanders.exchange(1000);
+        assert!(server.stats().queued_bytes <= 3 * window as u64, "{:?}", server.stats());
+
+        let lines = sent.div_ceil(GARBAGE.len() as u64);
+        let rest = lines * GARBAGE.len() as u64 - sent;
+        let rest = &GARBAGE[GARBAGE.len() - usize::try_from(rest).expect("small")..];
+        let mut stream = mallory.stream.try_clone().expect("a descriptor");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                stream.write_all(rest).expect("a server that reads");
+                stream.shutdown(Shutdown::Write).expect("an open connection");
+            });
+            for number in 1..=lines {
+                let line = mallory.line().expect("an answer");
+                assert!(line.starts_with(&format!("error: line {number}: no ':' in it")), "{line}");
+            }
+            mallory.expect_eof();
+        });
+        accepted = lines;
+    });
+    assert_counts(&report, accepted, 0);
+}
+
+#[test]
+fn a_line_full_of_unknown_names_gets_one_answer() {
+    // As many different names as the longest line holds, with some room for other ones.
+    let names = (0..).map(|number| format!("{number:x}"));
+    let mut room = 65_500_usize;
+    let names: Vec<_> = names
+        .take_while(|name| {
+            room = room.saturating_sub(name.len() + 1);
+            room > 0
+        })
+        .collect();
+    assert!(names.len() > 12_000);
+    let line = format!("{}: x", names.join(","));
+    let twice = format!("{}: x", vec!["n"; 32_000].join(","));
+    let report = unharmed(quick(), |server, _| {
+        let mut mallory = server.login("mallory");
+        for number in 0..10 {
+            mallory.send(&line);
+            mallory.send(&twice);
+            let number = 2 * number + 1;
+            let expected = format!("error: line {number}: no such peer: {}", names.join(", "));
+            assert!(mallory.line().as_deref() == Some(&*expected), "another answer");
+            mallory.expect_line(&format!("error: line {}: no such peer: n", number + 1));
+        }
+        // Who is there among them still gets the message, once.
+        let list = line.replacen(",5,", ",mallory,", 1).replacen(",9,", ",mallory,", 1);
+        mallory.send(&list);
+        mallory.expect_line("from mallory: x");
+        let answer = mallory.line().expect("an answer");
+        assert_eq!(answer.split(',').count(), names.len() - 2);
+    });
+    assert_counts(&report, 21, 1);
+}
+
+#[test]
+fn a_thousand_silent_clients_are_ended_and_leave_nothing_behind() {
+    const SILENT: usize = 1000;
+    raise_open_files();
+    let config = Config { login_timeout: Duration::from_secs(2), ..quick() };
+    let report = unharmed_alone(config, |server, bystanders| {
+        let before = (service_threads(), descriptor_count());
+        let clients: Vec<_> =
+            (0..SILENT).map(|_| TcpStream::connect(server.address).expect("room")).collect();
+        bystanders.exchange(1000);
+        for mut client in clients {
+            client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).expect("an answer and a clean end");
+            assert_eq!(answer, "error: login not in time\n");
+        }
+        wait_until("their threads to be gone", || service_threads() == before.0);
+        wait_until("their sockets to be closed", || descriptor_count() == before.1);
+    });
+    assert_eq!((report.connections, report.refused), (SILENT as u64, 0));
+    assert_counts(&report, 0, 0);
+}
+
+#[test]
+fn clients_that_connect_and_vanish_leave_nothing_behind() {
+    const ROUNDS: u64 = 300;
+    let report = unharmed_alone(quick(), |server, bystanders| {
+        let before = (service_threads(), descriptor_count());
+        for round in 0..ROUNDS {
+            let connect = || Client::connect(server.address);
+            drop(connect());
+            connect().reset();
+            let mut half = connect();
+            half.send_bytes(b"half-a-na");
+            half.reset();
+            let mut whole = connect();
+            whole.send(&format!("gone{round}"));
+            drop(whole);
+            let mut whole = connect();
+            whole.send(&format!("reset{round}"));
+            whole.reset();
+        }
+        bystanders.exchange(100);
+        // Clients are accepted in the order in which they came.
+        drop(try_login(server.address, "last").expect("room"));
+        wait_until("their names to be free", || server.stats().connected == 2);
+        wait_until("their threads to be gone", || service_threads() == before.0);
+        wait_until("their sockets to be closed", || descriptor_count() == before.1);
+    });
+    assert_eq!((report.connections, report.refused), (5 * ROUNDS + 1, 0));
+    assert_counts(&report, 1, 0);
+}
+
+/// How many readers and writers there are. The test runner starts and ends threads of its own.
+fn service_threads() -> usize {
+    let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).ok();
+    let tasks = fs::read_dir("/proc/self/task").expect("procfs").flatten();
+    tasks
+        .filter_map(name)
+        .filter(|name| name.starts_with("reader-") || name.starts_with("writer-"))
+        .count()
+}

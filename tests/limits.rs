@@ -1,0 +1,366 @@
+//! When there is no room for one more client, that client is told so, nobody else notices, and the
+//! next one is served when there is room again; and a server that runs for long holds no more than
+//! its clients need.
+//!
+//! The configured limit is tested in this process. The system's limits (descriptors, threads) are
+//! tested with the executable, in a process whose limits are low, and seen from outside: by its
+//! clients, its log, and its entries in procfs.
+#![allow(clippy::print_stdout, reason = "a test that can not run here says so")]
+
+mod common;
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use a_chat::{Capacity, Config};
+use common::{Client, FULL, PATIENCE, TestServer, try_login, wait_until};
+use rustix::process::{Resource, getrlimit};
+
+/// A server with room for this many clients. Whoever is refused is held for the linger time, so
+/// that time is longer here than any pause of a client between two steps.
+fn server_with_room_for(clients: usize) -> TestServer {
+    let max_connections = Some(clients);
+    TestServer::with(Config { max_connections, linger: PATIENCE, ..Config::default() })
+}
+
+/// Two clients talk to each other.
+fn chat(one: &mut Client, other: &mut Client, names: [&str; 2]) {
+    one.send(&format!("{}: are you there?", names[1]));
+    other.expect_line(&format!("from {}: are you there?", names[0]));
+    other.send(&format!("{}: yes", names[0]));
+    one.expect_line(&format!("from {}: yes", names[1]));
+}
+
+/// Tries until there is room; returns the client and how often it was refused.
+fn login_when_there_is_room(address: SocketAddr, name: &str) -> (Client, u64) {
+    let (mut client, mut refused) = (None, 0);
+    wait_until("room", || {
+        client = try_login(address, name);
+        refused += u64::from(client.is_none());
+        client.is_some()
+    });
+    (client.expect("waited for"), refused)
+}
+
+#[test]
+fn one_client_too_many_is_told_so_and_nothing_of_it_is_routed() {
+    let server = server_with_room_for(2);
+    let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
+    let mut carol = Client::connect(server.address);
+    carol.send("carol\nbob: hi from carol\nalice, bob: and again");
+    carol.expect_line(FULL);
+    carol.expect_eof();
+    chat(&mut alice, &mut bob, ["alice", "bob"]);
+    drop((alice, bob, carol));
+    let report = server.stop();
+    assert_eq!((report.connections, report.refused), (2, 1), "{report}");
+    assert_eq!((report.accepted, report.delivered), (2, 2), "{report}");
+}
+
+#[test]
+fn the_next_client_is_served_when_a_place_is_free() {
+    let server = server_with_room_for(2);
+    let mut alice = server.login("alice");
+    let mut refused = 0;
+    for _ in 0..20 {
+        let (mut bob, turned_away) = login_when_there_is_room(server.address, "bob");
+        refused += turned_away;
+        assert!(try_login(server.address, "carol").is_none(), "both places are taken");
+        refused += 1;
+        chat(&mut alice, &mut bob, ["alice", "bob"]);
+    }
+    drop(alice);
+    let report = server.stop();
+    assert_eq!((report.connections, report.refused), (21, refused), "{report}");
+}
+
+#[test]
+fn who_has_not_logged_in_takes_a_place_too() {
+    let server = server_with_room_for(1);
+    let silent = Client::connect(server.address);
+    assert!(try_login(server.address, "alice").is_none(), "the place is taken");
+    drop(silent);
+    let (alice, refused) = login_when_there_is_room(server.address, "alice");
+    drop(alice);
+    let report = server.stop();
+    assert_eq!((report.connections, report.refused), (2, refused + 1), "{report}");
+}
+
+/// More than the server holds for the linger time.
+const CROWD: usize = 300;
+
+#[test]
+fn a_crowd_of_refused_clients_all_get_their_line_and_a_clean_end() {
+    let server = server_with_room_for(1);
+    let alice = server.login("alice");
+    let crowd: Vec<_> = (0..CROWD).map(|_| Client::connect(server.address)).collect();
+    for mut client in crowd {
+        client.expect_line(FULL);
+        client.expect_eof();
+    }
+    drop(alice);
+    assert_eq!(server.stop().refused, CROWD as u64);
+}
+
+#[test]
+fn a_crowd_of_refused_clients_that_talk_all_get_their_line() {
+    let server = server_with_room_for(1);
+    let alice = server.login("alice");
+    let crowd: Vec<_> = (0..CROWD)
+        .map(|number| {
+            let mut client = Client::connect(server.address);
+            client.send(&format!("client-{number}\nalice: hi"));
+            client
+        })
+        .collect();
+    for mut client in crowd {
+        // So many can not all be held: some may find the connection reset behind their line.
+        assert_eq!(client.drain(), format!("{FULL}\n").into_bytes());
+    }
+    drop(alice);
+    let report = server.stop();
+    assert_eq!((report.refused, report.owed), (CROWD as u64, 0), "{report}");
+}
+
+#[test]
+fn refused_clients_are_let_go_after_the_linger_time() {
+    let linger = Duration::from_millis(1);
+    let server = TestServer::with(Config { max_connections: Some(1), linger, ..Config::default() });
+    let alice = server.login("alice");
+    let mut refused = Client::connect(server.address);
+    refused.expect_line(FULL);
+    // A socket that is closed answers what comes with a reset.
+    let mut told = refused.stream.try_clone().expect("a descriptor");
+    wait_until("the end of the connection", || told.write_all(b"still here\n").is_err());
+    drop(alice);
+    server.stop();
+}
+
+#[test]
+fn the_default_keeps_below_the_limit_of_open_files() {
+    let capacity = Capacity::of_this_machine();
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    assert!(capacity.connections >= 1);
+    assert!(capacity.connections as u64 <= files, "{capacity}, but {files} open files");
+}
+
+#[cfg(feature = "cli")]
+#[path = "common/process.rs"]
+mod process;
+
+/// With the executable, so that limits and counts are a process's own.
+#[cfg(feature = "cli")]
+mod of_the_system {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
+    use std::time::Instant;
+
+    use rustix::process::{Signal, geteuid};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::process::{EXECUTABLE, Process, serve, serve_copy_through, serve_through};
+
+    /// How many files the server may open in the tests that make it run out of them.
+    const FILES: usize = 40;
+
+    /// Starts a server under these limits of `ulimit`.
+    fn start_under(limits: &str, flags: &[&str]) -> Process {
+        let script = format!("{limits} && exec \"$0\" \"$@\"");
+        Process::start(serve_through(&["sh", "-c", &script], flags))
+    }
+
+    /// A server that has no descriptor left, the clients that have them, and one that waits.
+    fn out_of_files() -> (Process, Vec<Client>, Client) {
+        let limits = format!("ulimit -n {FILES}");
+        let flags = ["--max-connections", "1000", "--linger", "100ms"];
+        let mut process = start_under(&limits, &flags);
+        // Before it runs, the process still has copies of all of this one's descriptors.
+        process.address();
+        let mut clients = Vec::new();
+        while process.count("fd") < FILES {
+            clients.push(process.login(&format!("client-{}", clients.len())));
+        }
+        assert!(clients.len() > FILES / 2, "only {} got in", clients.len());
+        let mut waiting = Client::connect(process.address());
+        waiting.send("waiting\n/who client-0, waiting");
+        process.log.expect("cannot accept connections");
+        (process, clients, waiting)
+    }
+
+    #[test]
+    fn without_descriptors_clients_wait_and_the_others_go_on() {
+        let (mut process, mut clients, mut waiting) = out_of_files();
+
+        // The server waits, with ever longer pauses: it must not spin meanwhile.
+        let (start, before) = (Instant::now(), process.cpu_time());
+        process.log.expect_next("trying again in 1s");
+        process.log.expect_next("trying again in 1s");
+        let (elapsed, used) = (start.elapsed(), process.cpu_time().saturating_sub(before));
+        assert!(used < elapsed / 5, "ran for {used:?} of {elapsed:?}");
+
+        let [one, other, ..] = clients.as_mut_slice() else {
+            unreachable!("there are more than half as many as files");
+        };
+        chat(one, other, ["client-0", "client-1"]);
+        drop(clients.pop());
+        waiting.expect_line("notice: line 1: here: client-0, waiting");
+        drop((waiting, clients));
+        let (status, log) = process.terminate();
+        assert_eq!(status, 0, "{log:#?}");
+        assert!(log.last().is_some_and(|report| report.contains(" 0 refused, ")), "{log:#?}");
+    }
+
+    #[test]
+    fn the_stop_does_not_wait_for_a_pause_to_end() {
+        // Shorter than the pause of 1 s that has just begun, and much longer than a stop takes.
+        // What takes longer once may be the machine's doing; thrice, it is the server's.
+        let prompt = Duration::from_millis(500);
+        let stops = (0..3).map(|_| {
+            let (mut process, clients, waiting) = out_of_files();
+            process.log.expect_next("trying again in 1s");
+            process.signal(Signal::TERM);
+            let start = Instant::now();
+            drop((clients, waiting));
+            let (status, log) = process.wait();
+            assert_eq!(status, 0, "{log:#?}");
+            start.elapsed()
+        });
+        let slow: Vec<_> = stops.take_while(|stop| *stop >= prompt).collect();
+        assert!(slow.len() < 3, "stops took {slow:?}");
+    }
+
+    #[test]
+    fn the_default_room_is_really_there_and_open_files_are_raised() {
+        let mut process = start_under("ulimit -S -n 50 && ulimit -H -n 100", &[]);
+        let line = process.log.expect("room for ");
+        let (_, rest) = line.split_once("room for ").expect("as it was found");
+        let (room, limited_by) = rest.split_once(" connections, ").expect("a number");
+        let room: usize = room.parse().expect("a number");
+        assert!((51..100).contains(&room), "{line}");
+        assert_eq!(limited_by, "limited by open files (RLIMIT_NOFILE)");
+        let clients: Vec<_> =
+            (0..room).map(|number| process.login(&format!("client-{number}"))).collect();
+        for name in ["one-more", "another"] {
+            assert!(try_login(process.address(), name).is_none(), "there is room for {room} only");
+        }
+        drop(clients);
+        let (status, log) = process.terminate();
+        assert_eq!(status, 0, "{log:#?}");
+        assert!(!log.iter().any(|line| line.contains("cannot accept")), "{log:#?}");
+    }
+
+    /// A copy of the executable that every user can run, wherever the original may be.
+    fn copy_for_everyone() -> (TempDir, String) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let copy = folder.path().join("a-chat");
+        // By another process: what this one has open for writing, a process that another test
+        // starts just now would inherit for a moment, and a file open for writing can not be run.
+        let copied = Command::new("cp").arg(EXECUTABLE).arg(&copy).status();
+        assert!(copied.is_ok_and(|status| status.success()), "no copy");
+        let everyone = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(folder.path(), everyone).expect("a folder of our own");
+        let copy = copy.to_str().expect("a path in UTF-8").to_owned();
+        (folder, copy)
+    }
+
+    /// A launcher after which no more than so many threads may run, if there is a way here.
+    ///
+    /// The system counts a user's threads, and root's not at all. So the server runs as a user
+    /// that nobody else is, or in a user name space of its own, where the count begins anew.
+    fn with_threads(threads: u64) -> Option<Vec<String>> {
+        let nobody_else = 20_000 + u64::from(std::process::id()) % 20_000 * 2 + threads % 2;
+        let user = if geteuid().is_root() {
+            format!("setpriv --reuid={nobody_else} --regid={nobody_else} --clear-groups")
+        } else {
+            "unshare --user".to_owned()
+        };
+        // The limit comes last: the one that holds outside holds for a new name space, too.
+        let launcher = format!("{user} prlimit --nproc={threads}:{threads}");
+        let launcher: Vec<_> = launcher.split(' ').map(str::to_owned).collect();
+        let mut attempt = Command::new(&launcher[0]);
+        attempt.args(&launcher[1..]).arg("true");
+        let possible = attempt.output().is_ok_and(|output| output.status.success());
+        possible.then_some(launcher)
+    }
+
+    /// `threads` is what the server has without clients, and what three clients need, and `spare`.
+    fn goes_on_without_threads(spare: u64) {
+        const AT_REST: u64 = 4;
+        let Some(launcher) = with_threads(AT_REST + 3 * 2 + spare) else {
+            println!("skipped: the number of threads can not be limited here");
+            return;
+        };
+        let (_folder, copy) = copy_for_everyone();
+        let launcher: Vec<_> = launcher.iter().map(String::as_str).collect();
+        let flags = ["--max-connections", "1000"];
+        let mut process = Process::start(serve_copy_through(&launcher, &copy, &flags));
+        let address = process.address();
+        let mut clients = Vec::new();
+        while let Some(client) = try_login(address, &format!("client-{}", clients.len())) {
+            clients.push(client);
+            if clients.len() > 3 {
+                println!("skipped: the limit of threads does not hold here");
+                return;
+            }
+        }
+        let [one, other, _] = clients.as_mut_slice() else {
+            panic!("{} clients got in where there was room for 3", clients.len());
+        };
+        for _ in 0..100 {
+            assert!(try_login(address, "late").is_none(), "there is no thread left");
+        }
+        chat(one, other, ["client-0", "client-1"]);
+        drop(clients.pop());
+        let (late, _) = login_when_there_is_room(address, "late");
+        drop((late, clients));
+        let (status, log) = process.terminate();
+        assert_eq!(status, 0, "{log:#?}");
+        assert!(log.iter().any(|line| line.contains("cannot start a ")), "{log:#?}");
+    }
+
+    #[test]
+    fn without_a_thread_for_a_reader_the_client_is_told_and_the_others_go_on() {
+        goes_on_without_threads(0);
+    }
+
+    #[test]
+    fn without_a_thread_for_a_writer_the_client_is_told_and_the_others_go_on() {
+        goes_on_without_threads(1);
+    }
+
+    #[test]
+    fn what_ended_clients_have_held_is_given_back_while_the_server_runs() {
+        const ROUND: usize = 500;
+        /// Threads that have ended are joined in groups, so some are there at any moment.
+        const SLACK: usize = 100;
+        let mut process = Process::start(serve(&["--log-level", "warn"]));
+        let address = process.address();
+        let mut held = Vec::new();
+        for _ in 0..6 {
+            for number in 0..ROUND {
+                let mut client = Client::connect(address);
+                // Some leave, some break off, and some have never had a name.
+                match number % 3 {
+                    0 => client.send("passer-by"),
+                    1 => client.send("not a name"),
+                    _ => {}
+                }
+                client.half_close();
+                client.lines_to_eof();
+            }
+            held.push((process.count("task"), process.count("fd"), process.mappings()));
+        }
+        let (threads, files, mappings) = held[0];
+        for later in &held {
+            assert!(later.0 < threads + SLACK && later.1 < files + SLACK, "{held:?}");
+            assert!(later.2 < mappings + 4 * SLACK, "{held:?}");
+        }
+        // Fewer than one for each client, to begin with.
+        assert!(threads < SLACK && files < SLACK, "{held:?}");
+        let (status, log) = process.terminate();
+        assert_eq!(status, 0, "{log:#?}");
+    }
+}

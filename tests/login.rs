@@ -1,0 +1,493 @@
+//! Logging in: who gives a good name that is free is in, everyone else is told why not and sees
+//! a clean end of the stream, and a name belongs to one connection at a time.
+//!
+//! That a client is logged in shows in a message that it gets from itself. That one is not shows
+//! in its error and end of file, in what others do not receive, and in the server's counts.
+
+mod common;
+
+use std::io::ErrorKind;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::thread;
+use std::time::Duration;
+
+use a_chat::Config;
+use common::{Client, PATIENCE, TestServer, wait_until};
+
+const BAD_NAME: &str = "error: bad name, expected 1 to 32 of A-Z a-z 0-9 _ . -";
+const NAME_TAKEN: &str = "error: name taken";
+const NOT_IN_TIME: &str = "error: login not in time";
+const NO_LINE_END: &str = "error: the last line had no line end and was not accepted";
+
+/// A server that gives clients all the time they need to send what it will not read any more;
+/// with a shorter linger time a client that is held up on a busy machine could see a reset.
+fn start() -> TestServer {
+    TestServer::with(Config { linger: PATIENCE, ..Config::default() })
+}
+
+fn connect_and_send(server: &TestServer, bytes: impl AsRef<[u8]>) -> Client {
+    let mut client = Client::connect(server.address);
+    client.send_bytes(bytes.as_ref());
+    client
+}
+
+/// Expects that the client is logged in.
+fn expect_in(client: &mut Client, name: &str) {
+    client.send(&format!("{name}: am I in?"));
+    client.expect_line(&format!("from {name}: am I in?"));
+}
+
+/// Expects that the client is turned away, with this error and nothing else.
+fn expect_refused(mut client: Client, error: &str) {
+    client.expect_line(error);
+    client.expect_eof();
+}
+
+fn leave(mut client: Client) {
+    client.half_close();
+    client.expect_eof();
+}
+
+fn is_legal(byte: u8) -> bool {
+    matches!(byte, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.' | b'-')
+}
+
+#[test]
+fn good_names() {
+    let server = start();
+    let longest = "x".repeat(32);
+    let names = ["alice", "Alice_2.b-C", "..", "-", "007", "_", &longest, &longest[1..]];
+    for name in names {
+        let mut client = connect_and_send(&server, format!("{name}\n"));
+        expect_in(&mut client, name);
+        leave(client);
+    }
+}
+
+#[test]
+fn every_byte_that_a_name_may_have_makes_a_name() {
+    let server = start();
+    let clients: Vec<_> = (0..=u8::MAX)
+        .filter(|&byte| is_legal(byte))
+        .map(|byte| {
+            let name = char::from(byte).to_string();
+            let mut client = connect_and_send(&server, format!("{name}\n"));
+            expect_in(&mut client, &name);
+            client
+        })
+        .collect();
+    assert_eq!(clients.len(), 26 + 26 + 10 + 3);
+    assert_eq!(server.stats().connected, clients.len() as u64);
+}
+
+#[test]
+fn no_other_byte_does() {
+    let server = start();
+    // The line end aside, also a byte of UTF-8 or of no encoding at all.
+    for byte in (0..=u8::MAX).filter(|&byte| !is_legal(byte) && byte != b'\n') {
+        for name in [&[byte, b'a'][..], &[b'a', byte, b'a']] {
+            let client = connect_and_send(&server, [name, b"\n"].concat());
+            expect_refused(client, BAD_NAME);
+        }
+    }
+    assert_eq!(server.stats().connected, 0);
+}
+
+#[test]
+fn bad_names() {
+    let server = start();
+    let (too_long, far_too_long) = ("x".repeat(33), "x".repeat(200_000));
+    let names = [
+        "",
+        " ",
+        "\r",
+        "alice ",
+        " alice",
+        "two words",
+        "alice:",
+        "bob: hi",
+        "alice,bob",
+        "/who",
+        "é",
+        "алиса",
+        "alice\u{200b}",
+        "a\0b",
+        "\x1b[2J",
+        "\u{7f}",
+        "alice\r\r",
+        &too_long,
+        &far_too_long,
+    ];
+    for name in names {
+        expect_refused(connect_and_send(&server, format!("{name}\n")), BAD_NAME);
+        expect_refused(connect_and_send(&server, format!("{name}\r\n")), BAD_NAME);
+    }
+    for name in [&b"\xff\xfe"[..], b"alice\xc3", b"\xed\xa0\x80"] {
+        expect_refused(connect_and_send(&server, [name, b"\n"].concat()), BAD_NAME);
+    }
+    assert_eq!(server.stats().connected, 0);
+}
+
+#[test]
+fn a_line_that_can_not_become_a_name_is_refused_before_its_end() {
+    let server = start();
+    // One byte more than the longest name and the first half of a line end.
+    expect_refused(connect_and_send(&server, "x".repeat(34)), BAD_NAME);
+    expect_refused(connect_and_send(&server, "x".repeat(1 << 20)), BAD_NAME);
+    expect_refused(connect_and_send(&server, vec![0xff; 1 << 20]), BAD_NAME);
+}
+
+#[test]
+fn nothing_that_follows_a_bad_name_is_routed() {
+    let server = start();
+    let mut bob = server.login("bob");
+    let lines = "bob: hi\ncarol\nbob: hi\n".repeat(1000);
+    for _ in 0..10 {
+        expect_refused(connect_and_send(&server, format!("not a name\n{lines}")), BAD_NAME);
+    }
+    expect_in(&mut bob, "bob");
+    let report = server.stop_with([(bob, 1)]);
+    assert_eq!((report.accepted, report.owed, report.connections), (1, 1, 11), "{report}");
+}
+
+#[test]
+fn a_carriage_return_before_the_line_end_is_dropped() {
+    let server = start();
+    for name in ["alice", "a", &"x".repeat(32)] {
+        let mut client = connect_and_send(&server, format!("{name}\r\n"));
+        expect_in(&mut client, name);
+    }
+    assert_eq!(server.stats().lost, 0);
+}
+
+#[test]
+fn a_login_may_come_byte_by_byte() {
+    let server = start();
+    let longest = "x".repeat(32);
+    for (name, line_end) in [("alice", "\n"), ("bob", "\r\n"), (&longest, "\r\n")] {
+        let mut client = Client::connect(server.address);
+        for byte in format!("{name}{line_end}").bytes() {
+            client.send_bytes(&[byte]);
+        }
+        expect_in(&mut client, name);
+    }
+}
+
+#[test]
+fn login_and_messages_may_come_in_one_packet() {
+    let server = start();
+    let mut bob = server.login("bob");
+    let mut alice = connect_and_send(&server, "alice\nbob: 1\nalice: 2\r\nnonsense\nbob: 4\n");
+    bob.expect_lines(&["from alice: 1", "from alice: 4"]);
+    alice.expect_line("from alice: 2");
+    alice.expect_line("error: line 3: no ':' in it, expected \"name, name: text\"");
+    let report = server.stop_with([(alice, 4), (bob, 0)]);
+    assert_eq!((report.accepted, report.owed, report.delivered), (4, 3, 3), "{report}");
+}
+
+#[test]
+fn packets_may_end_anywhere_in_login_and_messages() {
+    let server = start();
+    let mut bob = server.login("bob");
+    let session = "alice\r\nbob: 1\nbob: é\n";
+    for first in 1..session.len() {
+        let (head, tail) = session.as_bytes().split_at(first);
+        let mut alice = connect_and_send(&server, head);
+        alice.send_bytes(tail);
+        bob.expect_lines(&["from alice: 1", "from alice: é"]);
+        leave(alice);
+    }
+}
+
+#[test]
+fn names_are_case_sensitive() {
+    let server = start();
+    let names = ["alice", "Alice", "ALICE"];
+    let mut clients = names.map(|name| server.login(name));
+    clients[0].send("Alice: one\nALICE: two\nalice: three\naLICE: four");
+    clients[0].expect_line("from alice: three");
+    clients[0].expect_line("error: line 4: no such peer: aLICE");
+    clients[1].expect_line("from alice: one");
+    clients[2].expect_line("from alice: two");
+    server.stop_with(clients.into_iter().zip([4, 0, 0]));
+}
+
+#[test]
+fn a_taken_name_is_refused_and_nothing_that_came_with_it_is_routed() {
+    let server = start();
+    let (mut bob, mut alice) = (server.login("bob"), server.login("alice"));
+    let forged = "bob: forged\nalice: forged\n/who\nnonsense\n\n".repeat(1000);
+    for _ in 0..20 {
+        expect_refused(connect_and_send(&server, format!("alice\n{forged}")), NAME_TAKEN);
+        expect_refused(connect_and_send(&server, "alice\r\nbob: forged\n"), NAME_TAKEN);
+    }
+    // The owner of the name notices nothing.
+    alice.send("bob, alice: I am alice");
+    bob.expect_line("from alice: I am alice");
+    alice.expect_line("from alice: I am alice");
+    bob.send("/who");
+    bob.expect_line("notice: line 1: 2 here: bob, alice");
+    assert_eq!(server.stats().connected, 2);
+    let report = server.stop_with([(alice, 1), (bob, 1)]);
+    assert_eq!((report.accepted, report.owed, report.delivered), (2, 2, 2), "{report}");
+    assert_eq!((report.connections, report.refused), (42, 0), "{report}");
+}
+
+#[test]
+fn a_refused_client_that_goes_on_sending_is_not_heard() {
+    let server = start();
+    let (mut bob, mut alice) = (server.login("bob"), server.login("alice"));
+    let mut other = connect_and_send(&server, "alice\n");
+    other.expect_line(NAME_TAKEN);
+    other.send_bytes("bob: forged\n".repeat(100_000).as_bytes());
+    other.half_close();
+    other.expect_eof();
+    expect_in(&mut alice, "alice");
+    expect_in(&mut bob, "bob");
+    let report = server.stop_with([(alice, 1), (bob, 1)]);
+    assert_eq!((report.accepted, report.owed), (2, 2), "{report}");
+}
+
+#[test]
+fn a_name_is_free_when_its_owner_has_seen_the_end() {
+    let server = start();
+    let mut before = Vec::new();
+    for round in 0..200 {
+        let mut alice = connect_and_send(&server, format!("alice\nalice: {round}\n"));
+        alice.expect_line(&format!("from alice: {round}"));
+        alice.half_close();
+        alice.expect_eof();
+        // That its socket is still open makes no difference.
+        before.push(alice);
+    }
+    let report = server.stop();
+    assert_eq!((report.accepted, report.delivered), (200, 200), "{report}");
+    assert_eq!(report.connections, 200);
+}
+
+#[test]
+fn the_name_of_a_client_that_was_reset_becomes_free() {
+    let server = start();
+    for _ in 0..50 {
+        let mut alice = connect_and_send(&server, "alice\n");
+        expect_in(&mut alice, "alice");
+        alice.reset();
+        wait_until("the reset to be seen", || server.stats().connected == 0);
+    }
+}
+
+#[test]
+fn a_name_is_free_at_once_also_when_its_owner_has_much_left_to_read() {
+    const MESSAGES: usize = 4000;
+    let config = Config { window: 64 << 20, stall_timeout: PATIENCE, ..Config::default() };
+    let server = TestServer::with(config);
+    let mut bob = server.login("bob");
+    let padding = "x".repeat(1000);
+    let mut owners = Vec::new();
+    for generation in 0..3 {
+        let mut alice = connect_and_send(&server, "alice\n");
+        expect_in(&mut alice, "alice");
+        let lines: Vec<_> = (0..MESSAGES)
+            .map(|number| format!("alice: {generation} {number} {padding}\n"))
+            .collect();
+        bob.send_bytes(lines.concat().as_bytes());
+        expect_in(&mut bob, "bob");
+        alice.half_close();
+        wait_until("alice's leave", || server.stats().connected == 1);
+        owners.push(alice);
+        // The queue of each former owner is still being written, one more each round.
+        let stats = server.stats();
+        assert!(stats.owed - stats.delivered > generation * 1000, "{stats:?}");
+    }
+    let mut last = connect_and_send(&server, "alice\n");
+    expect_in(&mut last, "alice");
+    for (generation, mut alice) in owners.into_iter().enumerate() {
+        for number in 0..MESSAGES {
+            alice.expect_line(&format!("from bob: {generation} {number} {padding}"));
+        }
+        alice.expect_eof();
+    }
+    // The former owners' ends leave the name to the last one.
+    bob.send("alice: still there?");
+    last.expect_line("from bob: still there?");
+    let report = server.stop_with([(last, 1), (bob, 3 * MESSAGES as u64 + 4)]);
+    assert_eq!((report.owed, report.lost()), (report.delivered, 0), "{report}");
+}
+
+#[test]
+fn of_many_that_want_a_name_at_the_same_time_one_gets_it() {
+    let server = start();
+    for round in 0..30 {
+        let barrier = Barrier::new(8);
+        let attempt = |number: u64| {
+            let mut client = Client::connect(server.address);
+            barrier.wait();
+            client.send(&format!("alice\nalice: {number}"));
+            let said = client.line().expect("an answer");
+            // Nobody leaves before all are answered.
+            barrier.wait();
+            let is_in = said == format!("from alice: {number}");
+            if is_in {
+                client.half_close();
+            } else {
+                assert_eq!(said, NAME_TAKEN);
+            }
+            client.expect_eof();
+            is_in
+        };
+        let attempt = &attempt;
+        let winners = thread::scope(|scope| {
+            let attempts: Vec<_> =
+                (0..8).map(|number| scope.spawn(move || attempt(number))).collect();
+            let ends = attempts.into_iter().map(|attempt| attempt.join().expect("no other end"));
+            ends.filter(|&is_in| is_in).count()
+        });
+        assert_eq!(winners, 1, "round {round}");
+    }
+    let report = server.stop();
+    assert_eq!((report.accepted, report.delivered, report.connections), (30, 30, 240), "{report}");
+}
+
+/// Tries to log in as alice over and over; a message to itself tells that it is in. Half of those
+/// who are in leave politely, the others reset. Returns how often it was in.
+fn storm(server: &TestServer, thread: u64) -> u64 {
+    let mut times_in = 0;
+    for attempt in 0..50 {
+        let text = format!("{thread}-{attempt}");
+        let mut client = connect_and_send(server, format!("alice\nalice: {text}\n"));
+        let said = client.line().expect("an answer");
+        if said == NAME_TAKEN {
+            client.expect_eof();
+            continue;
+        }
+        assert_eq!(said, format!("from alice: {text}"));
+        times_in += 1;
+        if attempt % 2 == 0 {
+            leave(client);
+        } else {
+            client.reset();
+        }
+    }
+    times_in
+}
+
+#[test]
+fn a_storm_of_reconnects_ends_in_or_refused_and_leaves_the_name_free() {
+    let server = start();
+    let times_in = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for thread in 0..8 {
+            let (server, times_in) = (&server, &times_in);
+            scope.spawn(move || times_in.fetch_add(storm(server, thread), SeqCst));
+        }
+    });
+    wait_until("the last one's leave", || server.stats().connected == 0);
+    let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
+    alice.send("bob: it is calm again");
+    bob.expect_line("from alice: it is calm again");
+    expect_in(&mut alice, "alice");
+    let report = server.stop_with([(alice, 2), (bob, 0)]);
+    let accepted = times_in.into_inner() + 2;
+    assert!(accepted > 2, "nobody was ever in");
+    assert_eq!((report.accepted, report.owed), (accepted, accepted), "{report}");
+    assert_eq!((report.connections, report.refused), (402, 0), "{report}");
+}
+
+#[test]
+fn a_storm_on_a_name_that_is_held_takes_nothing_from_its_owner() {
+    let server = start();
+    let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    let refused = connect_and_send(&server, "alice\nbob: forged\nalice: forged\n");
+                    expect_refused(refused, NAME_TAKEN);
+                }
+            });
+        }
+        // The owner talks on all the while.
+        for number in 0..1000 {
+            alice.send(&format!("bob, alice: {number}"));
+            alice.expect_line(&format!("from alice: {number}"));
+            bob.expect_line(&format!("from alice: {number}"));
+        }
+    });
+    let report = server.stop_with([(alice, 1000), (bob, 0)]);
+    assert_eq!((report.accepted, report.owed, report.delivered), (1000, 2000, 2000), "{report}");
+    assert_eq!(report.connections, 202, "{report}");
+}
+
+fn start_with_login_timeout(login_timeout: Duration) -> TestServer {
+    TestServer::with(Config { login_timeout, linger: PATIENCE, ..Config::default() })
+}
+
+#[test]
+fn who_does_not_log_in_in_time_is_told_so() {
+    let server = start_with_login_timeout(Duration::from_millis(100));
+    expect_refused(Client::connect(server.address), NOT_IN_TIME);
+    // A name without its line end is none yet.
+    expect_refused(connect_and_send(&server, "alice"), NOT_IN_TIME);
+    expect_refused(connect_and_send(&server, "x".repeat(32) + "\r"), NOT_IN_TIME);
+    let report = server.stop();
+    assert_eq!((report.connections, report.accepted, report.refused), (3, 0, 0), "{report}");
+}
+
+#[test]
+fn bytes_that_trickle_in_do_not_put_the_login_off() {
+    let server = start_with_login_timeout(Duration::from_millis(300));
+    let mut client = Client::connect(server.address);
+    client.stream.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
+    // A name's worth of bytes would last ten times as long as the login may take.
+    let sent = (0..32).find(|_| {
+        client.send_bytes(b"x");
+        match client.stream.peek(&mut [0]) {
+            Ok(_) => true,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}");
+                false
+            }
+        }
+    });
+    assert!(sent.is_some(), "each byte has put the login off");
+    client.stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    expect_refused(client, NOT_IN_TIME);
+}
+
+#[test]
+fn who_is_in_has_all_the_time_there_is() {
+    let server = start_with_login_timeout(Duration::from_secs(1));
+    let mut alice = connect_and_send(&server, "alice\n");
+    expect_in(&mut alice, "alice");
+    // The time is over for who came later, so it is over for alice too.
+    expect_refused(Client::connect(server.address), NOT_IN_TIME);
+    expect_in(&mut alice, "alice");
+    server.stop_with([(alice, 2)]);
+}
+
+#[test]
+fn who_leaves_before_it_has_said_anything_sees_the_end() {
+    let server = start();
+    for _ in 0..50 {
+        leave(Client::connect(server.address));
+    }
+    let report = server.stop();
+    assert_eq!((report.connections, report.accepted), (50, 0), "{report}");
+}
+
+#[test]
+fn a_name_without_its_line_end_is_no_login() {
+    let server = start();
+    for torn in ["a", "alice", "alice\r", "not a name"] {
+        let mut client = connect_and_send(&server, torn);
+        client.half_close();
+        expect_refused(client, NO_LINE_END);
+    }
+    assert_eq!(server.stats().connected, 0);
+    // So the name is free.
+    let mut alice = connect_and_send(&server, "alice\n");
+    expect_in(&mut alice, "alice");
+    let report = server.stop_with([(alice, 1)]);
+    assert_eq!((report.connections, report.accepted), (5, 1), "{report}");
+}
