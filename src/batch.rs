@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
+use memchr::arch::all::is_prefix;
 
 use crate::framing::Line;
 use crate::protocol::{self, LineRefusal, MAX_NAME, Name, Rejection, Request, WHO_NAMES};
@@ -23,11 +24,14 @@ const ENTRY_CHARGE: usize = 64;
 /// What a batch is charged for beside its contents.
 const BATCH_CHARGE: usize = 256;
 
-/// The most that `error: line 18446744073709551615: no such peer: ` and a line end take up.
-const REFUSAL_CHARGE: usize = 56;
+/// What `error: line : no such peer: ` and a line end take up, without number and names.
+const REFUSAL_CHARGE: usize = 29;
+
+/// The most that an answer takes up, without names: its number has up to 20 digits.
+const LONGEST_REFUSAL: usize = REFUSAL_CHARGE + 32;
 
 /// The most that the answer to a bare `/who` takes up.
-const WHO_CHARGE: usize = WHO_NAMES * (MAX_NAME + 2) + REFUSAL_CHARGE;
+const WHO_CHARGE: usize = WHO_NAMES * (MAX_NAME + 2) + LONGEST_REFUSAL;
 
 /// A list of up to this many recipients is searched for doubles name by name, a longer one by
 /// hashing, so that a line full of names costs no more than its length.
@@ -99,6 +103,13 @@ struct RunCharge {
     one_recipient: bool,
 }
 
+impl RunCharge {
+    /// For a message whose frame is of this length.
+    fn of(self, frame: usize) -> usize {
+        if self.one_recipient { frame.max(self.refusal) } else { frame + self.refusal }
+    }
+}
+
 impl BatchBuilder {
     /// A builder for what `name` sends, in lines of up to `max_line` bytes.
     pub(crate) fn new(name: &Name, max_line: usize) -> Self {
@@ -127,7 +138,7 @@ impl BatchBuilder {
     pub(crate) fn most_for(&self, line: &Line<'_>) -> usize {
         let text = line.text().unwrap_or_default();
         let names = 1 + memchr::memchr_iter(b',', text).count();
-        let relay = self.prefix.len() + 2 * text.len() + REFUSAL_CHARGE;
+        let relay = self.prefix.len() + 2 * text.len() + LONGEST_REFUSAL;
         (ENTRY_CHARGE + 2) * (names + 1) + relay.max(WHO_CHARGE)
     }
 
@@ -155,12 +166,7 @@ impl BatchBuilder {
         self.line += 1;
         self.lines += 1;
         let request = match line {
-            Line::Text(text) => {
-                if self.push_to_run(text) {
-                    return;
-                }
-                protocol::parse_request(text)
-            }
+            Line::Text(text) => protocol::parse_request(text),
             Line::NotUtf8 => Err(LineRefusal::NotUtf8),
             Line::TooLong => Err(LineRefusal::TooLong { limit: self.max_line }),
         };
@@ -182,50 +188,70 @@ impl BatchBuilder {
         self.push_reply(|frames| frames.extend_from_slice(Rejection::TornLine.line().as_bytes()));
     }
 
-    /// Appends a message to the open run if it has the same recipient list, to the letter.
-    fn push_to_run(&mut self, text: &[u8]) -> bool {
-        let Some(text) = self.run.as_ref().and_then(|run| text.strip_prefix(run.as_slice())) else {
-            return false;
+    /// Takes lines from the front of `lines`, which are complete and UTF-8, while they go on with
+    /// the open run: the same recipient list, to the letter. Stops where a line needs a closer
+    /// look, and at a charge of `most` or before one of `limit`. Returns how many bytes it took.
+    ///
+    /// This loop is where a busy server spends its own time.
+    pub(crate) fn push_run(&mut self, lines: &[u8], most: usize, limit: usize) -> usize {
+        let (Some(run), Some(Step::Relay { frames: said, messages, .. })) =
+            (&self.run, self.steps.last_mut())
+        else {
+            return 0;
         };
-        self.push_message(protocol::trim(text));
-        true
+        // Kept out of `self`, so that the loop need not store them for every line.
+        let (mut frames, mut charge, mut taken) =
+            (std::mem::take(&mut self.frames), self.charge, 0);
+        let (prefix, each) = (self.prefix.as_slice(), self.run_charge);
+        if let Some(first) = memchr::memchr(b'\n', lines) {
+            // If the others are like the first; to grow step by step would copy all of it again.
+            let frame = (prefix.len() + first + 1).saturating_sub(run.len());
+            frames.reserve((lines.len() / (first + 1) * frame).min(most));
+        }
+        let longest = self.max_line.min(limit / 4).saturating_sub(run.len());
+        let mut rest = lines;
+        while is_prefix(rest, run) {
+            let line = &rest[run.len()..];
+            let Some(length) = memchr::memchr(b'\n', line) else { break };
+            let most_to_come = 2 * (prefix.len() + length) + each.refusal;
+            if length > longest || charge >= most || charge + most_to_come > limit {
+                break;
+            }
+            charge += each.of(push_frame(&mut frames, prefix, protocol::trim(&line[..length])));
+            taken += 1;
+            rest = &line[length + 1..];
+        }
+        said.end = offset(frames.len());
+        *messages += taken;
+        (self.frames, self.charge) = (frames, charge);
+        self.line += u64::from(taken);
+        self.lines += u64::from(taken);
+        lines.len() - rest.len()
     }
 
     fn start_run(&mut self, list: &[u8], text: &[u8]) {
         let recipients = self.push_recipients(list);
         let count = recipients.len();
-        let refusal = REFUSAL_CHARGE + list.len() + 2 * count;
+        // A run never goes on to where its lines' numbers have more than one more digit.
+        let digits = 2 + self.line.ilog10() as usize;
+        let refusal = REFUSAL_CHARGE + digits + list.len() + 2 * count;
         self.run_charge = RunCharge { refusal, one_recipient: count == 1 };
         self.charge += ENTRY_CHARGE * (count + 1);
-        let end = offset(self.frames.len());
-        let (frames, first_line) = (end..end, self.line);
-        self.steps.push(Step::Relay { recipients, frames, first_line, messages: 0 });
-        self.push_message(text);
+        let start = self.frames.len();
+        let frame = push_frame(&mut self.frames, &self.prefix, text);
+        self.charge += self.run_charge.of(frame);
+        let frames = offset(start)..offset(self.frames.len());
+        self.steps.push(Step::Relay { recipients, frames, first_line: self.line, messages: 1 });
         let mut run = list.to_vec();
         run.push(b':');
         self.run = Some(run);
-    }
-
-    /// Adds one message to the last step, which is the open run.
-    fn push_message(&mut self, text: &[u8]) {
-        let before = self.frames.len();
-        self.frames.extend_from_slice(&self.prefix);
-        self.frames.extend_from_slice(text);
-        self.frames.push(b'\n');
-        let frame = self.frames.len() - before;
-        let RunCharge { refusal, one_recipient } = self.run_charge;
-        self.charge += if one_recipient { frame.max(refusal) } else { frame + refusal };
-        if let Some(Step::Relay { frames, messages, .. }) = self.steps.last_mut() {
-            frames.end = offset(self.frames.len());
-            *messages += 1;
-        }
     }
 
     fn push_who(&mut self, list: &[u8]) {
         let recipients = self.push_recipients(list);
         let answer =
             if recipients.is_empty() { WHO_CHARGE } else { list.len() + 2 * recipients.len() };
-        self.charge += ENTRY_CHARGE + REFUSAL_CHARGE + answer;
+        self.charge += ENTRY_CHARGE + LONGEST_REFUSAL + answer;
         self.steps.push(Step::Who { recipients, line: self.line });
     }
 
@@ -263,6 +289,16 @@ impl BatchBuilder {
     }
 }
 
+/// Appends a message, and returns the length of its frame.
+fn push_frame(frames: &mut Vec<u8>, prefix: &[u8], text: &[u8]) -> usize {
+    let length = prefix.len() + text.len() + 1;
+    frames.reserve(length);
+    frames.extend_from_slice(prefix);
+    frames.extend_from_slice(text);
+    frames.push(b'\n');
+    length
+}
+
 /// A batch is kept far below 4 GiB: by the window, and in the last resort by the line limit.
 #[expect(clippy::cast_possible_truncation, reason = "see above")]
 fn offset(length: usize) -> u32 {
@@ -284,10 +320,16 @@ mod tests {
         BatchBuilder::new(&Name::new(b"alice").expect("valid"), 100)
     }
 
+    /// Takes lines as a reader does: one, then all that go on with its run.
     fn batch_of(lines: &[&str]) -> Batch {
         let mut builder = builder();
-        for line in lines {
-            builder.push(Line::Text(line.as_bytes()));
+        let stream = lines.join("\n") + "\n";
+        let mut rest = stream.as_bytes();
+        while let Some(end) = memchr::memchr(b'\n', rest) {
+            let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
+            builder.push(Line::Text(line));
+            rest = &rest[end + 1..];
+            rest = &rest[builder.push_run(rest, usize::MAX, usize::MAX)..];
         }
         builder.finish()
     }

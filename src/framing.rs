@@ -124,6 +124,18 @@ impl LineBuffer {
         }
     }
 
+    /// All complete lines that were not taken yet, line ends included, if every one is UTF-8:
+    /// the fast way for who takes many lines at once, and then [`skip`](Self::skip)s them.
+    pub(crate) fn good_lines(&self) -> &[u8] {
+        let end = if self.lines_utf8 && !self.skipping { self.lines_end } else { self.start };
+        &self.bytes[self.start..end]
+    }
+
+    /// Takes whole lines of `count` bytes, line ends included.
+    pub(crate) fn skip(&mut self, count: usize) {
+        self.start += count;
+    }
+
     /// How many bytes of an unfinished line there are; a line over the limit counts as one more.
     pub(crate) fn unfinished(&self) -> usize {
         self.end - self.lines_end + usize::from(self.skipping)

@@ -201,6 +201,8 @@ impl Reader {
                 if let Err(reason) = outbox.push(line) {
                     return reason;
                 }
+                let taken = outbox.push_run(self.lines.good_lines());
+                self.lines.skip(taken);
             }
             if let Err(reason) = outbox.send() {
                 return reason;
@@ -315,6 +317,11 @@ impl Outbox<'_> {
         }
         self.builder.push(line);
         if self.builder.charge() >= self.most { self.send() } else { Ok(()) }
+    }
+
+    /// Takes as many of these lines as go on with what the last one has begun.
+    fn push_run(&mut self, lines: &[u8]) -> usize {
+        self.builder.push_run(lines, self.most, self.window.limit())
     }
 
     /// Sends the lines taken so far, as soon as the window has room for them.
