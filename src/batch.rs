@@ -24,11 +24,8 @@ const ENTRY_CHARGE: usize = 64;
 /// What a batch is charged for beside its contents.
 const BATCH_CHARGE: usize = 256;
 
-/// What `error: line : no such peer: ` and a line end take up, without number and names.
-const REFUSAL_CHARGE: usize = 29;
-
-/// The most that an answer takes up, without names: its number has up to 20 digits.
-const LONGEST_REFUSAL: usize = REFUSAL_CHARGE + 32;
+/// The most that `error: line 18446744073709551615: no such peer: ` and a line end take up.
+const LONGEST_REFUSAL: usize = 56;
 
 /// The most that the answer to a bare `/who` takes up.
 const WHO_CHARGE: usize = WHO_NAMES * (MAX_NAME + 2) + LONGEST_REFUSAL;
@@ -91,23 +88,6 @@ pub(crate) struct BatchBuilder {
     charge: usize,
     /// The last message's recipient list as typed, its `:` included, while lines can join it.
     run: Option<Vec<u8>>,
-    run_charge: RunCharge,
-}
-
-/// What each message of the open run is charged for.
-#[derive(Clone, Copy, Debug, Default)]
-struct RunCharge {
-    /// The answer to the sender, should a recipient not be there.
-    refusal: usize,
-    /// With one recipient a message is either delivered or refused, and never takes up both.
-    one_recipient: bool,
-}
-
-impl RunCharge {
-    /// For a message whose frame is of this length.
-    fn of(self, frame: usize) -> usize {
-        if self.one_recipient { frame.max(self.refusal) } else { frame + self.refusal }
-    }
 }
 
 impl BatchBuilder {
@@ -125,7 +105,6 @@ impl BatchBuilder {
             torn: 0,
             charge: BATCH_CHARGE,
             run: None,
-            run_charge: RunCharge::default(),
         }
     }
 
@@ -202,7 +181,7 @@ impl BatchBuilder {
         // Kept out of `self`, so that the loop need not store them for every line.
         let (mut frames, mut charge, mut taken) =
             (std::mem::take(&mut self.frames), self.charge, 0);
-        let (prefix, each) = (self.prefix.as_slice(), self.run_charge);
+        let prefix = self.prefix.as_slice();
         if let Some(first) = memchr::memchr(b'\n', lines) {
             // If the others are like the first; to grow step by step would copy all of it again.
             let frame = (prefix.len() + first + 1).saturating_sub(run.len());
@@ -213,11 +192,10 @@ impl BatchBuilder {
         while is_prefix(rest, run) {
             let line = &rest[run.len()..];
             let Some(length) = memchr::memchr(b'\n', line) else { break };
-            let most_to_come = 2 * (prefix.len() + length) + each.refusal;
-            if length > longest || charge >= most || charge + most_to_come > limit {
+            if length > longest || charge >= most || charge + prefix.len() + length >= limit {
                 break;
             }
-            charge += each.of(push_frame(&mut frames, prefix, protocol::trim(&line[..length])));
+            charge += push_frame(&mut frames, prefix, protocol::trim(&line[..length]));
             taken += 1;
             rest = &line[length + 1..];
         }
@@ -231,15 +209,11 @@ impl BatchBuilder {
 
     fn start_run(&mut self, list: &[u8], text: &[u8]) {
         let recipients = self.push_recipients(list);
-        let count = recipients.len();
-        // A run never goes on to where its lines' numbers have more than one more digit.
-        let digits = 2 + self.line.ilog10() as usize;
-        let refusal = REFUSAL_CHARGE + digits + list.len() + 2 * count;
-        self.run_charge = RunCharge { refusal, one_recipient: count == 1 };
-        self.charge += ENTRY_CHARGE * (count + 1);
+        // An entry for each recipient, and one for the answer, should some of them not be there.
+        let names = list.len() + 2 * recipients.len();
+        self.charge += ENTRY_CHARGE * (recipients.len() + 1) + names + LONGEST_REFUSAL;
         let start = self.frames.len();
-        let frame = push_frame(&mut self.frames, &self.prefix, text);
-        self.charge += self.run_charge.of(frame);
+        self.charge += push_frame(&mut self.frames, &self.prefix, text);
         let frames = offset(start)..offset(self.frames.len());
         self.steps.push(Step::Relay { recipients, frames, first_line: self.line, messages: 1 });
         let mut run = list.to_vec();

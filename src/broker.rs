@@ -5,6 +5,7 @@
 //! routing is a plain loop over its inbox, and the stop is the end of that loop.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -17,7 +18,7 @@ use crate::protocol::{self, Name, Rejection, WHO_NAMES};
 use crate::report::CloseReason;
 use crate::stats::Counters;
 use crate::window::Permit;
-use crate::writer::{Goodbye, Outgoing, Piece};
+use crate::writer::{Due, Goodbye, Outgoing, Piece, Refusals};
 
 /// How many events are routed before the writers are woken: enough that under load each of them
 /// is woken once for many batches, few enough that none of them waits for long.
@@ -53,7 +54,7 @@ struct Peer {
     name: Name,
     queue: Sender<Outgoing>,
     /// What this round has for it so far.
-    pending: Vec<Piece>,
+    pending: Vec<Due>,
     /// Complete lines taken from it.
     accepted: u64,
 }
@@ -132,30 +133,21 @@ impl Broker {
         for step in &batch.steps {
             match step {
                 Step::Relay { recipients, frames, first_line, messages } => {
-                    let piece = Piece {
-                        frames: Arc::clone(&batch.frames),
-                        start: frames.start,
-                        end: frames.end,
-                        messages: *messages,
-                        permit: Some(Arc::clone(permit)),
-                    };
+                    let piece = piece_of(batch, frames, *messages, permit);
                     let missing = self.relay(&piece, batch.names(recipients));
                     if !missing.is_empty() {
                         let lines = *first_line..first_line + u64::from(*messages);
-                        let mut text = Vec::new();
-                        for line in lines {
-                            protocol::push_no_such_peer(&mut text, line, &missing);
-                        }
-                        self.reply(sender, text, permit);
+                        let (missing, permit) = (protocol::list(&missing), Arc::clone(permit));
+                        let refusals = Refusals { lines, missing, permit };
+                        self.push(sender, Due::Refusals(Box::new(refusals)));
                     }
                 }
                 Step::Who { recipients, line } => {
                     let text = self.who(batch.names(recipients), *line);
-                    self.reply(sender, text, permit);
+                    self.push(sender, Due::Piece(Piece::reply(text, Arc::clone(permit))));
                 }
                 Step::Reply { frames } => {
-                    let text = &batch.frames[frames.start as usize..frames.end as usize];
-                    self.reply(sender, text.to_vec(), permit);
+                    self.push(sender, Due::Piece(piece_of(batch, frames, 0, permit)));
                 }
             }
         }
@@ -168,7 +160,7 @@ impl Broker {
             match self.by_name.get(name) {
                 Some(&key) => {
                     self.owed += u64::from(piece.messages);
-                    self.push(key, piece.clone());
+                    self.push(key, Due::Piece(piece.clone()));
                 }
                 None => missing.push(name),
             }
@@ -190,18 +182,14 @@ impl Broker {
         text
     }
 
-    /// Answers the sender. The answer holds the permit of the batch that caused it, so that a
-    /// client which does not read its errors is read from no more.
-    fn reply(&mut self, sender: usize, text: Vec<u8>, permit: &Arc<Permit>) {
-        self.push(sender, Piece::reply(text, Arc::clone(permit)));
-    }
-
-    fn push(&mut self, key: usize, piece: Piece) {
+    /// Notes what is due to a peer. An answer, too, holds the permit of the batch that caused it,
+    /// so that a client which does not read its errors is read from no more.
+    fn push(&mut self, key: usize, due: Due) {
         let peer = &mut self.peers[key];
         if peer.pending.is_empty() {
             self.touched.push(key);
         }
-        peer.pending.push(piece);
+        peer.pending.push(due);
     }
 
     /// Wakes the writers of those who got something. What is owed is counted before it can be
@@ -211,6 +199,17 @@ impl Broker {
         for key in self.touched.drain(..) {
             self.peers[key].wake_writer();
         }
+    }
+}
+
+/// The part of a batch that holds these frames.
+fn piece_of(batch: &Batch, frames: &Range<u32>, messages: u32, permit: &Arc<Permit>) -> Piece {
+    Piece {
+        frames: Arc::clone(&batch.frames),
+        start: frames.start,
+        end: frames.end,
+        messages,
+        permit: Some(Arc::clone(permit)),
     }
 }
 
@@ -280,10 +279,15 @@ mod tests {
 
     /// What was queued, as text; the goodbye as its reason and its line.
     fn queued(inbox: &Receiver<Outgoing>) -> String {
-        let text = |piece: &Piece| String::from_utf8_lossy(piece.bytes()).into_owned();
+        let text = |due: Due| match due {
+            Due::Piece(piece) => String::from_utf8_lossy(piece.bytes()).into_owned(),
+            Due::Refusals(mut refusals) => {
+                String::from_utf8_lossy(refusals.next_piece().bytes()).into_owned()
+            }
+        };
         let outgoing = inbox.try_iter().map(|outgoing| match outgoing {
-            Outgoing::One(piece) => text(&piece),
-            Outgoing::Many(pieces) => pieces.iter().map(text).collect(),
+            Outgoing::One(due) => text(due),
+            Outgoing::Many(due) => due.into_iter().map(text).collect(),
             Outgoing::Last(Goodbye { reason, accepted, text }) => {
                 let text = String::from_utf8(text.unwrap_or_default()).expect("text");
                 format!("[{reason}, {accepted} accepted] {text}")

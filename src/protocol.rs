@@ -181,11 +181,18 @@ pub(crate) fn push_refusal(out: &mut Vec<u8>, line: u64, refusal: LineRefusal) {
     out.extend_from_slice(format!("error: line {line}: {refusal}\n").as_bytes());
 }
 
-/// Appends the answer to a line of whose recipients `missing` are not connected.
-pub(crate) fn push_no_such_peer(out: &mut Vec<u8>, line: u64, missing: &[&[u8]]) {
+/// Appends the answer to a line of whose recipients those in the [`list`] are not connected.
+pub(crate) fn push_no_such_peer(out: &mut Vec<u8>, line: u64, missing: &[u8]) {
     out.extend_from_slice(format!("error: line {line}: no such peer: ").as_bytes());
-    push_list(out, missing);
+    out.extend_from_slice(missing);
     out.push(b'\n');
+}
+
+/// Names as answers list them.
+pub(crate) fn list(names: &[&[u8]]) -> Vec<u8> {
+    let mut out = Vec::new();
+    push_list(&mut out, names);
+    out
 }
 
 /// Appends the answer to `/who bob, carol`; at least one of the lists holds a name.

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use crate::batch::Frames;
 use crate::connection::Connection;
 use crate::in_flight::InFlight;
 use crate::linger::{AckPoll, FIN, linger, wait};
-use crate::protocol::Rejection;
+use crate::protocol::{self, Rejection};
 use crate::report::CloseReason;
 use crate::server::Shared;
 use crate::window::Permit;
@@ -26,16 +27,39 @@ use crate::window::Permit;
 /// How many parts one call writes at most; more than that gave no more throughput.
 const PARTS: usize = 64;
 
+/// How much text of answers to refused lines is spelled out at a time, in bytes.
+const REFUSALS_CHUNK: usize = 4 * 1024;
+
 /// How long written messages may stay unsettled while there is nothing to write.
 const SETTLE: Duration = Duration::from_millis(500);
 
 /// What the broker queues for a client.
 #[derive(Debug)]
 pub(crate) enum Outgoing {
-    One(Piece),
-    Many(Vec<Piece>),
+    One(Due),
+    Many(Vec<Due>),
     /// Nothing comes after this.
     Last(Goodbye),
+}
+
+/// Something to write.
+#[derive(Clone, Debug)]
+pub(crate) enum Due {
+    Piece(Piece),
+    Refusals(Box<Refusals>),
+}
+
+/// The answers to consecutive lines of whose recipients the same are not there.
+///
+/// They are spelled out by the writer of the one who caused them, some at a time: neither the
+/// broker's time nor memory is taken up by what a client may not even read.
+#[derive(Clone, Debug)]
+pub(crate) struct Refusals {
+    /// The numbers of the lines that are left to answer.
+    pub(crate) lines: Range<u64>,
+    /// The names that nobody has, as they are listed.
+    pub(crate) missing: Vec<u8>,
+    pub(crate) permit: Arc<Permit>,
 }
 
 /// Part of a batch that is due to one recipient.
@@ -88,7 +112,7 @@ pub(crate) struct Writer {
     connection: Arc<Connection>,
     inbox: Receiver<Outgoing>,
     shared: Arc<Shared>,
-    queue: VecDeque<Piece>,
+    queue: VecDeque<Due>,
     /// How much of the queue's first piece is written, in bytes.
     written_of_first: u32,
     in_flight: InFlight,
@@ -100,6 +124,34 @@ pub(crate) struct Writer {
     /// Whether it failed in the drain, if that was decided before its end.
     in_drain: Option<bool>,
     goodbye: Option<Goodbye>,
+}
+
+impl Due {
+    fn messages(&self) -> u64 {
+        match self {
+            Self::Piece(piece) => u64::from(piece.messages),
+            Self::Refusals(_) => 0,
+        }
+    }
+
+    fn as_piece(&self) -> Option<&Piece> {
+        match self {
+            Self::Piece(piece) => Some(piece),
+            Self::Refusals(_) => None,
+        }
+    }
+}
+
+impl Refusals {
+    /// Spells out some of the answers; none are left if the result is empty.
+    pub(crate) fn next_piece(&mut self) -> Piece {
+        let mut text = Vec::new();
+        while text.len() < REFUSALS_CHUNK {
+            let Some(line) = self.lines.next() else { break };
+            protocol::push_no_such_peer(&mut text, line, &self.missing);
+        }
+        Piece::reply(text, Arc::clone(&self.permit))
+    }
 }
 
 impl Piece {
@@ -204,14 +256,15 @@ impl Writer {
     fn take(&mut self, outgoing: Outgoing) {
         let queued = self.queue.len();
         match outgoing {
-            Outgoing::One(piece) => self.queue.push_back(piece),
-            Outgoing::Many(pieces) => self.queue.extend(pieces),
+            Outgoing::One(due) => self.queue.push_back(due),
+            Outgoing::Many(due) => self.queue.extend(due),
             Outgoing::Last(mut goodbye) => {
-                self.queue.extend(goodbye.text.take().map(Piece::from_text));
+                self.queue
+                    .extend(goodbye.text.take().map(|text| Due::Piece(Piece::from_text(text))));
                 self.goodbye = Some(goodbye);
             }
         }
-        self.owed += self.queue.range(queued..).map(|piece| u64::from(piece.messages)).sum::<u64>();
+        self.owed += self.queue.range(queued..).map(Due::messages).sum::<u64>();
     }
 
     /// Writes the queue, waiting for a slow client as long as the limits allow.
@@ -248,10 +301,13 @@ impl Writer {
 
     /// Writes once, what the socket takes of the queue. Returns how many bytes that were.
     fn write_some(&mut self) -> Result<usize, CloseReason> {
+        self.spell_out_refusals();
         let mut parts = [IoSlice::new(&[]); PARTS];
-        let count = self.queue.len().min(PARTS);
-        for (part, piece) in parts.iter_mut().zip(&self.queue) {
+        let mut count = 0;
+        let pieces = self.queue.iter().map_while(Due::as_piece);
+        for (part, piece) in parts.iter_mut().zip(pieces) {
             *part = IoSlice::new(piece.bytes());
+            count += 1;
         }
         #[cfg(test)]
         crate::fault::point("panic-writer", &parts[0]);
@@ -263,18 +319,29 @@ impl Writer {
         Ok(written)
     }
 
+    /// Puts the first of the answers in front of the queue, if it is their turn.
+    fn spell_out_refusals(&mut self) {
+        if let Some(Due::Refusals(refusals)) = self.queue.front_mut() {
+            let piece = refusals.next_piece();
+            if refusals.lines.is_empty() {
+                self.queue.pop_front();
+            }
+            self.queue.push_front(Due::Piece(piece));
+        }
+    }
+
     /// Moves what `written` more bytes complete from the queue to what is in flight.
     fn note_written(&mut self, written: usize) {
         let mut rest = self.written_of_first as usize + written;
         let mut messages = 0;
-        while let Some(piece) = self.queue.front() {
+        while let Some(piece) = self.queue.front().and_then(Due::as_piece) {
             let length = piece.bytes().len();
             if rest < length {
                 break;
             }
             rest -= length;
             messages += u64::from(piece.messages);
-            if let Some(piece) = self.queue.pop_front() {
+            if let Some(Due::Piece(piece)) = self.queue.pop_front() {
                 self.in_flight.push(piece);
             }
         }
@@ -307,13 +374,11 @@ impl Writer {
     /// message that it was in the middle of, then the reason, then the end. The rest is lost.
     fn say_why_evicted(&mut self) {
         self.connection.make_room();
-        let begun = self.queue.pop_front().filter(|_| self.written_of_first > 0);
-        self.queue.clear();
-        self.queue.extend(begun.map(|mut begun| {
+        self.queue.truncate(usize::from(self.written_of_first > 0));
+        if let Some(Due::Piece(begun)) = self.queue.front_mut() {
             begun.cut_after_line_of(self.written_of_first);
-            begun
-        }));
-        self.queue.push_back(Piece::from_text(Rejection::Evicted.line().into()));
+        }
+        self.queue.push_back(Due::Piece(Piece::from_text(Rejection::Evicted.line().into())));
         let until = Instant::now().checked_add(self.shared.config.linger);
         let mut pause = AckPoll::default();
         while self.queue.is_empty() || self.write_some().is_ok() {
@@ -338,7 +403,8 @@ impl Writer {
     /// Drops what is queued and gives the senders their room back. What of it was written already
     /// counts as in flight.
     fn drop_queue(&mut self) {
-        if let Some(first) = self.queue.front().filter(|_| self.written_of_first > 0) {
+        let first = self.queue.front().and_then(Due::as_piece);
+        if let Some(first) = first.filter(|_| self.written_of_first > 0) {
             self.in_flight.push_part(first, self.written_of_first);
         }
         self.written_of_first = 0;

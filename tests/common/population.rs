@@ -45,6 +45,8 @@ pub struct Transcript {
     seed: u64,
     /// Lines that left this client whole.
     sent: u64,
+    /// It has said that it leaves, after its last line.
+    left: bool,
     /// The number in the closing notice, if one came.
     pub accepted: Option<u64>,
     /// Line number to recipients that were not there.
@@ -134,6 +136,7 @@ impl Actor {
             character: self.character,
             seed: self.seed,
             sent: 0,
+            left: false,
             accepted: None,
             missing: HashMap::new(),
             received: HashMap::new(),
@@ -158,7 +161,7 @@ impl Actor {
             ended.store(true, SeqCst);
             // Unblocks a writer that the server no longer reads from.
             let _ = stream.shutdown(Shutdown::Both);
-            transcript.sent = sending.join().expect("no panic");
+            (transcript.sent, transcript.left) = sending.join().expect("no panic");
         });
         transcript
     }
@@ -174,8 +177,9 @@ impl Actor {
         Ok(socket.into())
     }
 
-    /// Sends what the character says; returns how many lines left whole.
-    fn send(&self, mut stream: TcpStream, ended: &AtomicBool) -> u64 {
+    /// Sends what the character says; returns how many lines left whole, and whether it could say
+    /// that it leaves.
+    fn send(&self, mut stream: TcpStream, ended: &AtomicBool) -> (u64, bool) {
         let count = match self.character {
             Character::Quiet | Character::Stuck => 0,
             Character::Chatty(count) | Character::HalfClosing(count) | Character::Slow(count) => {
@@ -185,11 +189,11 @@ impl Actor {
             Character::MidLogin => {
                 // Whether it arrives makes no difference: nobody is logged in.
                 let _ = stream.write_all(b"c");
-                return 0;
+                return (0, false);
             }
         };
         if stream.write_all(format!("{}\n", self.names[self.number]).as_bytes()).is_err() {
-            return 0;
+            return (0, false);
         }
         let mut random = fastrand::Rng::with_seed(self.seed);
         let mut sent = 0;
@@ -199,14 +203,13 @@ impl Actor {
                 .map(|number| line(self.seed, number, &self.names).1 + "\n")
                 .collect();
             if stream.write_all(packet.as_bytes()).is_err() {
-                return sent;
+                return (sent, false);
             }
             sent += lines;
         }
-        if matches!(self.character, Character::HalfClosing(_)) {
-            let _ = stream.shutdown(Shutdown::Write);
-        }
-        sent
+        // Fails if the connection was reset, which then is all that the client hears of it.
+        let leaves = matches!(self.character, Character::HalfClosing(_)) && sent == count;
+        (sent, leaves && stream.shutdown(Shutdown::Write).is_ok())
     }
 }
 
@@ -263,7 +266,7 @@ impl Transcript {
         match self.accepted {
             Some(accepted) => accepted,
             // It left, saw a clean end, and was told nothing else: everything was accepted.
-            None if matches!(self.character, Character::HalfClosing(_)) && !self.reset => self.sent,
+            None if self.left && !self.reset => self.sent,
             // Its connection was never taken up, or it was cut off by force having sent nothing.
             None => 0,
         }
