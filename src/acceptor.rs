@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -22,13 +23,16 @@ use crate::protocol::Rejection;
 use crate::reader::Reader;
 use crate::report::{Departure, Tally};
 use crate::server::{STACK_SIZE, Shared};
-use crate::shutdown::Phase;
+use crate::shutdown::{Phase, Woken};
 
 /// Pauses after the system had no room for a connection: from the first to the last, doubling.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
 /// How many refused clients are held for the linger time; beyond that the oldest is let go.
 const REFUSED_HELD: usize = 64;
+
+/// How soon ended readers are joined when nobody connects.
+const REAP_PAUSE: Duration = Duration::from_secs(1);
 
 /// How often the same trouble is logged at most.
 const LOG_PAUSE: Duration = Duration::from_secs(1);
@@ -75,10 +79,9 @@ impl Acceptor {
 
     /// The thread: accepts until the stop, then joins all readers and returns their tally.
     pub(crate) fn run(mut self) -> Tally {
-        while self.shared.shutdown.phase() == Phase::Running {
-            self.accept_all();
-            self.release_refused();
-            self.wait();
+        let accepted = catch_unwind(AssertUnwindSafe(|| self.accept_until_stop()));
+        if accepted.is_err() {
+            self.shared.shutdown.shutdown();
         }
         let Self { listener, broker, readers, mut tally, refused, .. } = self;
         drop(listener);
@@ -93,7 +96,21 @@ impl Acceptor {
         for reader in readers {
             join(reader, &mut tally);
         }
+        if let Err(panic) = accepted {
+            // Not before everyone is joined.
+            resume_unwind(panic);
+        }
         tally
+    }
+
+    fn accept_until_stop(&mut self) {
+        while self.shared.shutdown.phase() == Phase::Running {
+            self.accept_all();
+            self.release_refused();
+            if self.wait() == Woken::TimedOut {
+                self.join_ended();
+            }
+        }
     }
 
     /// Accepts whoever is there.
@@ -124,19 +141,24 @@ impl Acceptor {
         }
     }
 
-    /// Waits for the next client and for the stop, or out the pause.
-    fn wait(&mut self) {
-        let (listener, until) = match self.pause {
+    /// Waits for the next client and for the stop, out the pause, or until something is to be done.
+    fn wait(&mut self) -> Woken {
+        let now = Instant::now();
+        let (listener, until) = if let Some(pause) = self.pause {
             // The listener is ready all the time while nobody can be accepted, so it is not asked.
-            Some(pause) => (None, Instant::now().checked_add(pause)),
-            None => (Some(self.listener.as_fd()), self.refused.front().map(|(until, _)| *until)),
+            (None, now.checked_add(pause))
+        } else {
+            let refused = self.refused.front().map(|(until, _)| *until);
+            let ended = now.checked_add(REAP_PAUSE).filter(|_| self.ended_readers() > 0);
+            (Some(self.listener.as_fd()), refused.into_iter().chain(ended).min())
         };
-        let shutdown = &self.shared.shutdown;
-        if let Err(error) = shutdown.wait(listener, PollFlags::IN, until, Phase::Running) {
+        let woken = self.shared.shutdown.wait(listener, PollFlags::IN, until, Phase::Running);
+        woken.unwrap_or_else(|error| {
             self.back_off(&error);
             // Short enough for the stop not to notice; without waiting this loop would spin.
             thread::sleep(BACK_OFF.0);
-        }
+            Woken::Ready
+        })
     }
 
     /// Starts a reader for a client, or turns the client away.
@@ -161,14 +183,22 @@ impl Acceptor {
         }
     }
 
+    /// How many readers have ended and are not joined yet.
+    fn ended_readers(&self) -> u64 {
+        self.shared.ended_readers.get().saturating_sub(self.tally.connections)
+    }
+
     /// Joins the readers that have ended, if there are enough of them to be worth the search, or
     /// if their places are needed.
     fn reap(&mut self) {
-        let ended = self.shared.ended_readers.get().saturating_sub(self.tally.connections);
+        let ended = self.ended_readers();
         let full = self.readers.len() >= self.max_connections;
-        if ended == 0 || !full && ended < 16 + self.readers.len() as u64 / 8 {
-            return;
+        if ended > 0 && (full || ended >= 16 + self.readers.len() as u64 / 8) {
+            self.join_ended();
         }
+    }
+
+    fn join_ended(&mut self) {
         let mut next = 0;
         while let Some(reader) = self.readers.get(next) {
             if reader.is_finished() {

@@ -25,7 +25,7 @@ const ENTRY_CHARGE: usize = 64;
 const BATCH_CHARGE: usize = 256;
 
 /// The most that `error: line 18446744073709551615: no such peer: ` and a line end take up.
-const LONGEST_REFUSAL: usize = 56;
+pub(crate) const LONGEST_REFUSAL: usize = 56;
 
 /// The most that the answer to a bare `/who` takes up.
 const WHO_CHARGE: usize = WHO_NAMES * (MAX_NAME + 2) + LONGEST_REFUSAL;
@@ -130,6 +130,10 @@ impl BatchBuilder {
     pub(crate) fn finish(&mut self) -> Batch {
         self.charge = BATCH_CHARGE;
         self.run = None;
+        if self.frames.capacity() > 2 * self.frames.len() {
+            // The lines were not as expected; what they do not need is not charged for either.
+            self.frames.shrink_to_fit();
+        }
         Batch {
             lines: std::mem::take(&mut self.lines),
             torn: std::mem::take(&mut self.torn),
@@ -182,7 +186,7 @@ impl BatchBuilder {
         let (mut frames, mut charge, mut taken) =
             (std::mem::take(&mut self.frames), self.charge, 0);
         let prefix = self.prefix.as_slice();
-        if let Some(first) = memchr::memchr(b'\n', lines) {
+        if let Some(first) = memchr::memchr(b'\n', lines).filter(|_| is_prefix(lines, run)) {
             // If the others are like the first; to grow step by step would copy all of it again.
             let frame = (prefix.len() + first + 1).saturating_sub(run.len());
             frames.reserve((lines.len() / (first + 1) * frame).min(most));

@@ -81,6 +81,7 @@ impl Broker {
             self.end_round();
         }
         for peer in self.peers.drain() {
+            self.counters.connected.sub(1);
             let text = protocol::closing_notice(peer.accepted).into_bytes();
             peer.part(CloseReason::Shutdown, Some(text));
         }

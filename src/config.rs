@@ -65,6 +65,9 @@ impl Default for Config {
 /// The longest line that can be asked for: offsets in a batch are 32 bits wide.
 const LONGEST_LINE: usize = 64 * 1024 * 1024;
 
+/// The longest time that can be asked for: far below what the clock's arithmetic can hold.
+const LONGEST_TIME: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
 impl Config {
     /// Looks for limits that no server could work with.
     pub(crate) fn check(&self) -> Result<(), Error> {
@@ -75,6 +78,10 @@ impl Config {
             (self.window > 0, "window must be at least 1 byte"),
             (!self.login_timeout.is_zero(), "login_timeout must not be zero"),
             (!self.stall_timeout.is_zero(), "stall_timeout must not be zero"),
+            (self.login_timeout <= LONGEST_TIME, "login_timeout must be at most a year"),
+            (self.stall_timeout <= LONGEST_TIME, "stall_timeout must be at most a year"),
+            (self.drain_timeout <= LONGEST_TIME, "drain_timeout must be at most a year"),
+            (self.linger <= LONGEST_TIME, "linger must be at most a year"),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {
             Some((_, broken)) => Err(Error::Config(broken)),

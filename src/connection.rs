@@ -8,6 +8,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
 
@@ -23,12 +24,14 @@ const DISCARD_CHUNKS: usize = 64;
 /// What a socket's send buffer grows to for a last line, in bytes.
 const LAST_SEND_BUFFER: usize = 1024 * 1024;
 
-/// A client's socket, in non-blocking mode.
+/// A client's socket. Every call asks not to block; the socket itself is not in that mode.
 #[derive(Debug)]
 pub(crate) struct Connection {
     id: ConnectionId,
     socket: TcpStream,
     peer: SocketAddr,
+    /// A FIN is behind the last byte, and counts as one where the kernel counts bytes.
+    fin_sent: AtomicBool,
 }
 
 /// Tells connections apart over the whole life of a server; names may come again, these do not.
@@ -52,9 +55,9 @@ pub(crate) enum Input {
 }
 
 impl Connection {
-    /// Takes over an accepted socket that is in non-blocking mode already.
+    /// Takes over an accepted socket.
     pub(crate) fn new(id: ConnectionId, socket: TcpStream, peer: SocketAddr) -> Self {
-        Self { id, socket, peer }
+        Self { id, socket, peer, fin_sent: AtomicBool::new(false) }
     }
 
     pub(crate) fn id(&self) -> ConnectionId {
@@ -112,16 +115,19 @@ impl Connection {
         }
     }
 
-    /// Sends FIN behind all that was written.
+    /// Sends FIN behind all that was written; a second time it does nothing.
     pub(crate) fn finish_writing(&self) {
         // Fails only if the connection is gone, which whoever waits for its end will notice.
-        let _ = self.socket.shutdown(Shutdown::Write);
+        if self.socket.shutdown(Shutdown::Write).is_ok() {
+            self.fin_sent.store(true, Relaxed);
+        }
     }
 
-    /// How many of the written bytes the peer's kernel has not acknowledged; a FIN counts as one.
+    /// How many of the written bytes the peer's kernel has not acknowledged.
     pub(crate) fn unacknowledged(&self) -> u64 {
         // A socket that can not be asked is gone; what it owed is settled by its error.
-        sys::unacknowledged(&self.socket).unwrap_or(0)
+        let unacknowledged = sys::unacknowledged(&self.socket).unwrap_or(0);
+        unacknowledged.saturating_sub(u64::from(self.fin_sent.load(Relaxed)))
     }
 
     /// True if there is no connection any more: it was reset, timed out, or both sides closed it

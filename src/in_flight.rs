@@ -17,6 +17,9 @@ const SETTLE_BYTES: u64 = 64 * 1024;
 /// The same, in entries.
 const SETTLE_ENTRIES: usize = 1024;
 
+/// Up to this many bytes of answers share an entry.
+const ANSWERS: u32 = 16 * 1024;
+
 /// The messages on their way to one peer, in the order of its stream.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
@@ -60,13 +63,19 @@ impl InFlight {
         let bytes = piece.end - piece.start;
         let ends = if piece.messages <= 1 {
             Ends::WithEntry
-        } else if piece.frames.len() <= 2 * bytes as usize {
+        } else if piece.frames.capacity() <= 2 * bytes as usize {
             Ends::InFrames(piece.frames, piece.start)
         } else {
             Ends::Lengths(line_lengths(piece.bytes()))
         };
         self.bytes += u64::from(bytes);
-        self.entries.push_back(Entry { bytes, messages: piece.messages, ends });
+        match self.entries.back_mut() {
+            // Answers need no ends, so that many small ones take up one entry.
+            Some(last) if last.messages + piece.messages == 0 && last.bytes < ANSWERS => {
+                last.bytes += bytes;
+            }
+            _ => self.entries.push_back(Entry { bytes, messages: piece.messages, ends }),
+        }
     }
 
     /// Notes that only the first `written` bytes of a piece were written, and no more will be.

@@ -64,7 +64,7 @@
 //! - The messages from one client to another arrive in order and without gaps, up to the end of
 //!   either connection.
 //! - The broker never waits for a client. Who sends to a slow recipient is slowed down by its own
-//!   window, nobody else is; memory is bounded by connections × window.
+//!   window, nobody else is; memory is bounded by connections × window, beside a read buffer each.
 //! - The drain ends by its deadline, whatever clients do.
 //!
 //! # What is deliberately absent

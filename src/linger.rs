@@ -9,10 +9,7 @@ use rustix::event::PollFlags;
 use crate::connection::{Connection, Input};
 use crate::report::CloseReason;
 use crate::server::Shared;
-use crate::shutdown::Phase;
-
-/// What a FIN on its way adds to the unacknowledged bytes.
-pub(crate) const FIN: u64 = 1;
+use crate::shutdown::{Phase, has_passed};
 
 /// Waits for the socket (if `events` says for what), the next phase, or `until`, but no longer
 /// than the limits allow: to reach one is the failure. `last_progress` is when the client last
@@ -26,21 +23,24 @@ pub(crate) fn wait(
 ) -> Result<(), CloseReason> {
     let shutdown = &shared.shutdown;
     let phase = shutdown.phase();
-    if phase == Phase::Forced {
-        return Err(CloseReason::Forced);
-    }
+    check_drain(shared)?;
     let stalled = last_progress.checked_add(shared.config.stall_timeout);
     let first = [stalled, shutdown.deadline(), until].into_iter().flatten().min();
     let socket = events.map(|_| connection.as_fd());
     shutdown
         .wait(socket, events.unwrap_or(PollFlags::empty()), first, phase)
         .map_err(|error| CloseReason::broken(&error))?;
-    if has_passed(shutdown.deadline()) {
-        Err(CloseReason::Deadline)
-    } else if has_passed(stalled) {
-        Err(CloseReason::Evicted)
-    } else {
-        Ok(())
+    check_drain(shared)?;
+    if has_passed(stalled) { Err(CloseReason::Evicted) } else { Ok(()) }
+}
+
+/// Fails if the drain has to end now.
+pub(crate) fn check_drain(shared: &Shared) -> Result<(), CloseReason> {
+    let shutdown = &shared.shutdown;
+    match shutdown.phase() {
+        Phase::Forced => Err(CloseReason::Forced),
+        Phase::Draining if has_passed(shutdown.deadline()) => Err(CloseReason::Deadline),
+        Phase::Draining | Phase::Running => Ok(()),
     }
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn linger(connection: &Connection, shared: &Shared) -> Result<(), Clo
         let left = connection.unacknowledged();
         if gone || left == 0 && client_closed {
             // Also a client that ended with a reset may have received all there was.
-            return if left <= FIN { Ok(()) } else { Err(CloseReason::RESET) };
+            return if left == 0 { Ok(()) } else { Err(CloseReason::RESET) };
         }
         if left < unacknowledged {
             (unacknowledged, last_progress) = (left, Instant::now());
@@ -76,10 +76,6 @@ pub(crate) fn linger(connection: &Connection, shared: &Shared) -> Result<(), Clo
             waited => waited?,
         }
     }
-}
-
-fn has_passed(limit: Option<Instant>) -> bool {
-    limit.is_some_and(|limit| Instant::now() >= limit)
 }
 
 /// When to look again whether bytes on their way have arrived, since the kernel has no event for

@@ -65,11 +65,12 @@ fn stop_on_signals(handle: ShutdownHandle) -> Result<(), ctrlc::Error> {
     let signalled = AtomicBool::new(false);
     ctrlc::set_handler(move || {
         if signalled.swap(true, Relaxed) {
-            log::warn!("signalled again, ending the drain by force");
             handle.force();
+            log::warn!("signalled again, ending the drain by force");
         } else {
-            log::info!("signalled, delivering what is due; a second signal ends that by force");
+            // The stop comes first: a log that nobody reads may take no more lines.
             handle.shutdown();
+            log::info!("signalled, delivering what is due; a second signal ends that by force");
         }
     })
 }

@@ -35,6 +35,10 @@ const BATCH: usize = 128 * 1024;
 /// of it: no byte of a line adds more than half of that to its charge, and the rest is small.
 const AMPLE_ROOM: usize = 16 * 1024;
 
+/// How often a reader that waits for its window looks whether its client is still there. It does
+/// not wait for the socket then, since the input that it does not take would wake it for ever.
+const GONE_CHECK: Duration = Duration::from_millis(500);
+
 /// How long a client has to be quiet before its read buffer is given back.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -64,7 +68,7 @@ enum Fill {
     More,
     /// The client has sent its last byte.
     End,
-    /// All that was there when the stop was seen is read.
+    /// All that was there when the stop was seen is read, or the time for that is over.
     Cut,
     TimedOut,
 }
@@ -119,6 +123,7 @@ impl Reader {
             CloseReason::ServerFull => Rejection::ServerFull.line().to_owned(),
             CloseReason::Shutdown => protocol::closing_notice(0),
             CloseReason::LeftBeforeLogin if self.lines.unfinished() > 0 => {
+                self.shared.counters.torn.add(1);
                 Rejection::TornLine.line().to_owned()
             }
             _ => String::new(),
@@ -187,7 +192,7 @@ impl Reader {
         let config = &self.shared.config;
         let window = Window::new(config.window, Arc::clone(&self.shared.counters));
         let mut outbox = Outbox {
-            id: self.connection.id(),
+            connection: Arc::clone(&self.connection),
             builder: BatchBuilder::new(name, config.max_line),
             most: BATCH.min(config.window / 2),
             window: Arc::new(window),
@@ -234,7 +239,8 @@ impl Reader {
             if self.eager {
                 let mut space = self.lines.space();
                 if let Some(left) = self.cut {
-                    let end = left.min(space.len());
+                    let end = if self.shared.shutdown.cut_is_over() { 0 } else { left };
+                    let end = end.min(space.len());
                     space = &mut space[..end];
                 }
                 if space.is_empty() {
@@ -270,9 +276,12 @@ impl Reader {
     /// a client that writes before it reads gets to read what is due to it.
     fn discard_input(&self) {
         while let Ok(Input::Bytes(_) | Input::Empty) = self.connection.discard_input() {
-            let phase = self.shared.shutdown.phase();
-            let socket = Some(self.connection.as_fd());
-            if self.shared.shutdown.wait(socket, PollFlags::IN, None, phase).is_err() {
+            let shutdown = &self.shared.shutdown;
+            let (phase, deadline) = (shutdown.phase(), shutdown.deadline());
+            let woken =
+                shutdown.wait(Some(self.connection.as_fd()), PollFlags::IN, deadline, phase);
+            // At the deadline the writer ends the connection, which joining it will wait for.
+            if !matches!(woken, Ok(Woken::Ready | Woken::PhaseChanged)) {
                 return;
             }
         }
@@ -296,7 +305,7 @@ impl Reader {
 
 /// The way from a reader to the broker, through the window.
 struct Outbox<'a> {
-    id: crate::connection::ConnectionId,
+    connection: Arc<Connection>,
     builder: BatchBuilder,
     /// At this charge a batch is sent without waiting for more lines.
     most: usize,
@@ -334,15 +343,13 @@ impl Outbox<'_> {
         }
         let shutdown = &self.shared.shutdown;
         let permit = self.window.acquire(self.builder.charge(), || match shutdown.phase() {
-            Phase::Running => Ok(None),
-            Phase::Forced => Err(CloseReason::Shutdown),
-            Phase::Draining => match shutdown.cut_deadline() {
-                Some(deadline) if Instant::now() >= deadline => Err(CloseReason::Shutdown),
-                deadline => Ok(deadline),
-            },
+            Phase::Running if self.connection.is_gone() => Err(CloseReason::RESET),
+            Phase::Running => Ok(Instant::now().checked_add(GONE_CHECK)),
+            Phase::Draining | Phase::Forced if shutdown.cut_is_over() => Err(CloseReason::Shutdown),
+            Phase::Draining | Phase::Forced => Ok(shutdown.cut_deadline()),
         })?;
         let batch = Box::new(self.builder.finish());
-        let event = Event::Batch { from: self.id, batch, permit };
+        let event = Event::Batch { from: self.connection.id(), batch, permit };
         self.broker.send(event).map_err(|_| CloseReason::ServerFailed)
     }
 }

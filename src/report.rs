@@ -123,7 +123,7 @@ pub struct Report {
     pub losses_in_drain: Vec<Loss>,
     /// How long the drain took.
     pub drain: Duration,
-    /// Whether the drain was ended by force, by its deadline or by
+    /// Whether a connection was cut off by the drain's deadline or by
     /// [`ShutdownHandle::force`](crate::ShutdownHandle::force).
     pub forced: bool,
 }

@@ -128,6 +128,10 @@ impl Server {
     pub fn run(self) -> Result<Report, Error> {
         let Self { listener, address, capacity, shared } = self;
         log::info!("listening on {address}, room for {capacity}");
+        let machine = Capacity::of_this_machine();
+        if capacity.connections > machine.connections {
+            log::warn!("this machine holds fewer: {machine}");
+        }
         if !address.ip().is_loopback() {
             log::warn!("{address} can be reached from elsewhere, and nobody has to prove a name");
         }

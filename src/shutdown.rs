@@ -112,6 +112,11 @@ impl ShutdownHandle {
         self.since()?.checked_add(self.inner.drain_timeout / 2)
     }
 
+    /// Whether readers have to be done with what they were sent before the stop.
+    pub(crate) fn cut_is_over(&self) -> bool {
+        self.phase() == Phase::Forced || has_passed(self.cut_deadline())
+    }
+
     /// Waits until `fd` is ready for `events`, the phase is no longer `known`, or it is `until`.
     ///
     /// No descriptor waits for the phase and the time alone; `None` for `until` is for ever.
@@ -152,6 +157,11 @@ impl ShutdownHandle {
             }
         }
     }
+}
+
+/// Whether it is this late already; never, if there is no limit.
+pub(crate) fn has_passed(limit: Option<Instant>) -> bool {
+    limit.is_some_and(|limit| Instant::now() >= limit)
 }
 
 /// A flag that can be waited for together with a socket, and that stays set for ever.

@@ -15,17 +15,21 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use rustix::event::PollFlags;
 
-use crate::batch::Frames;
+use crate::batch::{Frames, LONGEST_REFUSAL};
 use crate::connection::Connection;
 use crate::in_flight::InFlight;
-use crate::linger::{AckPoll, FIN, linger, wait};
+use crate::linger::{AckPoll, check_drain, linger, wait};
 use crate::protocol::{self, Rejection};
 use crate::report::CloseReason;
 use crate::server::Shared;
+use crate::shutdown::has_passed;
 use crate::window::Permit;
 
 /// How many parts one call writes at most; more than that gave no more throughput.
 const PARTS: usize = 64;
+
+/// How many entries an empty queue keeps memory for: what a backlog has taken is given back.
+const QUEUE_KEPT: usize = 256;
 
 /// How much text of answers to refused lines is spelled out at a time, in bytes.
 const REFUSALS_CHUNK: usize = 4 * 1024;
@@ -120,7 +124,6 @@ pub(crate) struct Writer {
     owed: u64,
     /// Messages written to the last byte, as the live counters know them.
     written: u64,
-    fin_sent: bool,
     /// Whether it failed in the drain, if that was decided before its end.
     in_drain: Option<bool>,
     goodbye: Option<Goodbye>,
@@ -143,7 +146,13 @@ impl Due {
 }
 
 impl Refusals {
-    /// Spells out some of the answers; none are left if the result is empty.
+    /// True if one piece holds all of the answers.
+    fn are_short(&self) -> bool {
+        let lines = usize::try_from(self.lines.end - self.lines.start).unwrap_or(usize::MAX);
+        lines.saturating_mul(self.missing.len() + LONGEST_REFUSAL) <= REFUSALS_CHUNK || lines == 1
+    }
+
+    /// Spells out some of the answers, at least one.
     pub(crate) fn next_piece(&mut self) -> Piece {
         let mut text = Vec::new();
         while text.len() < REFUSALS_CHUNK {
@@ -196,7 +205,6 @@ impl Writer {
             in_flight: InFlight::default(),
             owed: 0,
             written: 0,
-            fin_sent: false,
             in_drain: None,
             goodbye: None,
         }
@@ -274,6 +282,7 @@ impl Writer {
         while !self.queue.is_empty() {
             if self.write_some()? > 0 {
                 (last_progress, left) = (Instant::now(), u64::MAX);
+                check_drain(&self.shared)?;
                 // What came meanwhile can go out with the rest.
                 self.take_all();
                 continue;
@@ -295,6 +304,9 @@ impl Writer {
                 Err(CloseReason::Evicted) | Ok(()) => {}
                 Err(reason) => return Err(reason),
             }
+        }
+        if self.queue.capacity() > QUEUE_KEPT {
+            self.queue = VecDeque::new();
         }
         Ok(())
     }
@@ -319,13 +331,20 @@ impl Writer {
         Ok(written)
     }
 
-    /// Puts the first of the answers in front of the queue, if it is their turn.
+    /// Makes pieces of the answers whose turn it is: of short ones wherever they stand among the
+    /// next parts, of long ones when they are first.
     fn spell_out_refusals(&mut self) {
+        for due in self.queue.iter_mut().take(PARTS) {
+            match due {
+                Due::Refusals(refusals) if refusals.are_short() => {
+                    *due = Due::Piece(refusals.next_piece());
+                }
+                Due::Refusals(_) => break,
+                Due::Piece(_) => {}
+            }
+        }
         if let Some(Due::Refusals(refusals)) = self.queue.front_mut() {
             let piece = refusals.next_piece();
-            if refusals.lines.is_empty() {
-                self.queue.pop_front();
-            }
             self.queue.push_front(Due::Piece(piece));
         }
     }
@@ -361,13 +380,8 @@ impl Writer {
 
     /// Sends FIN and stays until nothing is on its way any more.
     fn part(&mut self) -> Result<(), CloseReason> {
-        self.finish_writing();
-        linger(&self.connection, &self.shared)
-    }
-
-    fn finish_writing(&mut self) {
         self.connection.finish_writing();
-        self.fin_sent = true;
+        linger(&self.connection, &self.shared)
     }
 
     /// Tells a stalled client why it is evicted, should it read again within the linger time: the
@@ -382,11 +396,11 @@ impl Writer {
         let until = Instant::now().checked_add(self.shared.config.linger);
         let mut pause = AckPoll::default();
         while self.queue.is_empty() || self.write_some().is_ok() {
-            if self.queue.is_empty() && !self.fin_sent {
-                self.finish_writing();
+            if self.queue.is_empty() {
+                self.connection.finish_writing();
             }
-            let over = until.is_none_or(|until| Instant::now() >= until);
-            if over || self.fin_sent && self.connection.unacknowledged() == 0 {
+            let over = has_passed(until);
+            if over || self.queue.is_empty() && self.connection.unacknowledged() == 0 {
                 break;
             }
             let waited = wait(&self.connection, &self.shared, None, pause.next(), Instant::now());
@@ -415,8 +429,7 @@ impl Writer {
     /// now is lost. Returns the messages delivered and the bytes not acknowledged.
     fn settle_for_good(&mut self) -> (u64, u64) {
         self.drop_queue();
-        let fin = if self.fin_sent { FIN } else { 0 };
-        let unacknowledged = self.connection.unacknowledged().saturating_sub(fin);
+        let unacknowledged = self.connection.unacknowledged();
         let delivered = self.in_flight.finish(unacknowledged);
         self.shared.counters.delivered.sub(self.written);
         self.shared.counters.delivered.add(delivered);

@@ -418,3 +418,14 @@ fn who_reads_slowly_but_steadily_is_not_evicted() {
     wait_until("the window to be empty", || server.stats().queued_bytes == 0);
     assert_nothing_lost(&server.stop(), 401);
 }
+
+#[test]
+fn who_is_gone_while_its_window_is_full_frees_its_name() {
+    let server = TestServer::with(patient());
+    let (_stuck, alice) = (server.login_with_small_buffers("stuck"), server.login("alice"));
+    send_until_blocked(&alice.stream, b"stuck: 0123456789012345678901234567890123456789\n");
+    alice.reset();
+    // The recipient is as stuck as before, so that nothing gives her reader its room back.
+    wait_until("her leave", || server.stats().connected == 1);
+    server.login("alice");
+}

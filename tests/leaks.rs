@@ -27,7 +27,7 @@ fn cycle(seed: u64) {
     let clients = Population::start(server.address, seed, &characters);
     wait_until("some traffic", || server.stats().accepted > 50);
     let report = server.stop();
-    clients.check(&report);
+    assert!(clients.check(&report), "checked to the message");
 }
 
 #[test]

@@ -1,0 +1,88 @@
+//! A server's beginning and end: many logins at once, and the drain.
+
+use std::time::Duration;
+
+use criterion::{Criterion, Throughput};
+
+use super::{SHORT, SIDES, begin, cpus, end, start_chat};
+use crate::load::crowd::{self, Crowd};
+use crate::load::floor;
+use crate::load::process::Process;
+use crate::load::protocol::Protocol;
+use crate::load::table::{Kind, Sample, Table};
+
+/// How many log in at once.
+const LOGINS: usize = 5000;
+
+/// Logins as fast as they come, each of which then has to get a message through.
+pub fn connect(criterion: &mut Criterion, table: &mut Table) {
+    let start = |protocol| match protocol {
+        Protocol::Raw => floor::echo(cpus().as_deref()),
+        _ => start_chat(),
+    };
+    for (side, protocol, name) in SIDES {
+        let mut group = begin(criterion, "connect", LOGINS as u64);
+        group.measurement_time(Duration::from_secs(5));
+        group.bench_function(format!("{LOGINS}/{name}"), |bencher| {
+            bencher.iter_custom(|rounds| {
+                let mut elapsed = Duration::ZERO;
+                for _ in 0..rounds {
+                    let server = start(protocol);
+                    let mut clients = Vec::new();
+                    let sample = Sample::of(&server, LOGINS as u64, || {
+                        crowd::log_in(protocol, server.address, LOGINS, &mut clients)
+                    });
+                    table.add(&format!("connect/{LOGINS}"), Kind::Rate, side, sample);
+                    elapsed += sample.elapsed;
+                    drop(clients);
+                    end(server);
+                }
+                elapsed
+            });
+        });
+        group.finish();
+    }
+}
+
+/// From the stop to the report, which is the server's end, with so many clients and messages that
+/// nobody has read yet.
+pub fn drain(criterion: &mut Criterion, table: &mut Table) {
+    let by_clients = [10, 100, 1000, 5000].map(|clients| (clients, 0));
+    let by_messages = [10_000, 100_000, 500_000].map(|queued| (100, queued));
+    for (clients, queued) in by_clients.into_iter().chain(by_messages) {
+        let row = format!("{clients}_clients_{queued}_queued");
+        for (side, protocol, name) in SIDES {
+            let mut group = begin(criterion, "drain", 0);
+            group.throughput(Throughput::Elements((clients + queued) as u64));
+            // Connecting takes far longer than the drain, and is not in this time.
+            group.measurement_time(Duration::from_millis(100));
+            group.warm_up_time(Duration::from_millis(50));
+            group.bench_function(format!("{row}/{name}"), |bencher| {
+                bencher.iter_custom(|rounds| {
+                    let drain = |_| drain_once(protocol, clients, queued / clients);
+                    let elapsed: Duration = (0..rounds).map(drain).sum();
+                    let mut sample = Sample::time(elapsed);
+                    sample.count = rounds;
+                    table.add(&format!("drain/{row}"), Kind::Time, side, sample);
+                    elapsed
+                });
+            });
+            group.finish();
+        }
+    }
+}
+
+fn drain_once(protocol: Protocol, clients: usize, each: usize) -> Duration {
+    let server: Process = match protocol {
+        Protocol::Raw => {
+            let bytes = each * crowd::frame(protocol, clients, SHORT);
+            floor::drain(clients, bytes, cpus().as_deref())
+        }
+        _ => start_chat(),
+    };
+    let mut crowd = Crowd::connect(protocol, &server, clients, SHORT);
+    if protocol != Protocol::Raw {
+        crowd.send_to_neighbours(each);
+    }
+    crowd.drain(server, each)
+}

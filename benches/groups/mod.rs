@@ -1,0 +1,108 @@
+//! The groups of rows, and what they have in common: each row is measured of the server, then of
+//! its floor, with the same work.
+#![allow(unreachable_pub, reason = "a bench has no other crate to be public to")]
+
+pub mod latency;
+pub mod lifecycle;
+pub mod parse;
+pub mod throughput;
+
+use std::time::Duration;
+
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput};
+
+use crate::load::floor;
+use crate::load::process::{self, Process};
+use crate::load::protocol::Protocol;
+use crate::load::table::{Kind, SAMPLES, Sample, Side, Table};
+use crate::load::topology::Topology;
+
+/// What is measured, in this order.
+pub const SIDES: [(Side, Protocol, &str); 2] =
+    [(Side::Server, Protocol::Chat, "a-chat"), (Side::Floor, Protocol::Raw, "floor")];
+
+/// How many clients a mesh has.
+pub const MESH: usize = 100;
+
+/// How many messages of a mesh are one iteration.
+pub const MESH_MESSAGES: u64 = 10_000;
+
+/// The text of a short message, in bytes.
+pub const SHORT: usize = 32;
+
+/// A group of criterion's, for rows that take two seconds each.
+pub fn begin<'a>(
+    criterion: &'a mut Criterion,
+    name: &str,
+    messages: u64,
+) -> BenchmarkGroup<'a, WallTime> {
+    let mut group = criterion.benchmark_group(name);
+    group
+        .throughput(Throughput::Elements(messages))
+        .sample_size(SAMPLES)
+        .sampling_mode(SamplingMode::Flat)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2));
+    group
+}
+
+/// Measures the server and the floor with the same work, `count` times something a round. What
+/// `build` makes is made only if the row is asked for.
+pub fn compare<W: FnMut(u64) -> Duration>(
+    mut group: BenchmarkGroup<'_, WallTime>,
+    table: &mut Table,
+    (group_name, row): (&str, &str),
+    kind: Kind,
+    count: u64,
+    build: impl Fn(Protocol) -> (Process, W),
+) {
+    let full_name = format!("{group_name}/{row}");
+    for (side, protocol, name) in SIDES {
+        let mut rig = None;
+        group.bench_function(format!("{row}/{name}"), |bencher| {
+            let (server, work) = rig.get_or_insert_with(|| build(protocol));
+            bencher.iter_custom(|rounds| {
+                let sample = Sample::of(server, rounds * count, || work(rounds));
+                table.add(&full_name, kind, side, sample);
+                sample.elapsed
+            });
+        });
+        if let Some((server, work)) = rig {
+            // The clients leave before the server stops.
+            drop(work);
+            end(server);
+        }
+    }
+    group.finish();
+}
+
+/// The server under test, or a relay as its floor.
+pub fn start(protocol: Protocol, topology: &Topology, size: usize) -> Process {
+    if protocol == Protocol::Raw {
+        let name = topology.name(0);
+        return floor::relay(
+            topology,
+            protocol.frame(&name, &name, size).stride,
+            cpus().as_deref(),
+        );
+    }
+    start_chat()
+}
+
+/// Stops the server, which has to find nothing lost.
+pub fn end(mut server: Process) {
+    server.stop();
+    server.wait();
+}
+
+pub fn start_chat() -> Process {
+    let executable = env!("CARGO_BIN_EXE_a-chat");
+    Process::start(&mut process::chat(executable, "127.0.0.1:0", cpus().as_deref()))
+}
+
+/// Where the servers have to run, be it the one under test or a floor: `STRESS_CPUS=0` for one
+/// processor that they share with the load.
+pub fn cpus() -> Option<String> {
+    std::env::var("STRESS_CPUS").ok()
+}

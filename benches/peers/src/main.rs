@@ -1,0 +1,73 @@
+//! Drives a-chat, `nats-server` and `redis-server` (Pub/Sub), and a raw relay as the floor,
+//! through the same work in turn, and prints one table. `benches/README.md` says how to run and
+//! how to read it.
+//!
+//! Every server is started anew for each measurement, with nothing on disk, and ended after it.
+//! Arguments, if any, are parts of the names of the work to do; `ROUNDS` says how many times.
+
+#[path = "../../load/mod.rs"]
+mod load;
+mod servers;
+mod work;
+
+use load::floor;
+use load::table::median_of;
+use servers::{SERVERS, is_there, name};
+use work::{Figures, works};
+
+/// The processors that the servers may use: any, or one that they share with the load.
+const PLACES: [(Option<&str>, &str); 2] = [(None, "any processor"), (Some("0"), "processor 0")];
+
+fn main() {
+    if floor::run_if_asked() {
+        return;
+    }
+    servers::raise_open_files();
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|it| name.contains(it));
+    let rounds = std::env::var("ROUNDS").ok().and_then(|it| it.parse().ok()).unwrap_or(3);
+    let there = |server: &_| {
+        let there = is_there(*server);
+        if !there {
+            eprintln!("{} is not installed and is skipped", name(*server));
+        }
+        there
+    };
+    let servers: Vec<_> = SERVERS.into_iter().filter(there).collect();
+    for (cpus, place) in PLACES {
+        println!("\nServer on {place}, the middle of {rounds} rounds:\n");
+        println!("{}", work::HEAD);
+        for work in works().iter().filter(|work| is_wanted(&work.name)) {
+            let mut figures = vec![Vec::new(); servers.len()];
+            // In turn, so that what else the machine does meanwhile hits all of them.
+            for _ in 0..rounds {
+                for (figures, &server) in figures.iter_mut().zip(&servers) {
+                    figures.push(work.measure(server, cpus));
+                }
+            }
+            for (figures, &server) in figures.iter().zip(&servers) {
+                println!("{}", middle(figures).text(&work.name, name(server)));
+            }
+        }
+    }
+    if is_wanted("idle") {
+        println!("\nWith nothing to do:\n\n{}", servers::IDLE_HEAD);
+        for &server in servers.iter().filter(|&&server| servers::is_a_product(server)) {
+            println!("{}", servers::idle(server, rounds));
+        }
+    }
+}
+
+/// Each figure's median, by itself.
+fn middle(figures: &[Figures]) -> Figures {
+    let of = |field: fn(&Figures) -> f64| median_of(figures.iter().map(field).collect());
+    Figures {
+        rate: of(|it| it.rate),
+        p50: of(|it| it.p50),
+        p99: of(|it| it.p99),
+        cpu: of(|it| it.cpu),
+        load_cores: of(|it| it.load_cores),
+        peak: of(|it| it.peak),
+        threads: of(|it| it.threads),
+    }
+}

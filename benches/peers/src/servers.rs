@@ -1,0 +1,144 @@
+//! How each server is started, and what it costs when it has nothing to do.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::load::client::Client;
+use crate::load::floor;
+use crate::load::process::{self, Process, command};
+use crate::load::protocol::Protocol;
+use crate::load::table::median_of;
+use crate::load::topology::Topology;
+
+/// In the order in which they take turns.
+pub const SERVERS: [Protocol; 4] = [Protocol::Chat, Protocol::Raw, Protocol::Nats, Protocol::Redis];
+
+/// How many idle clients are connected to find out what one of them costs.
+const IDLE_CLIENTS: usize = 5000;
+
+pub const IDLE_HEAD: &str = "| server | start to first accept, ms | resident, MiB | KiB per idle client | binary, MiB |\n\
+     | --- | --: | --: | --: | --: |";
+
+pub fn name(server: Protocol) -> &'static str {
+    match server {
+        Protocol::Chat => "a-chat",
+        Protocol::Raw => "raw relay",
+        Protocol::Nats => "NATS",
+        Protocol::Redis => "Redis",
+    }
+}
+
+pub fn is_a_product(server: Protocol) -> bool {
+    server != Protocol::Raw
+}
+
+/// True if the server can be started.
+pub fn is_there(server: Protocol) -> bool {
+    match server {
+        Protocol::Chat | Protocol::Raw => true,
+        Protocol::Nats => find("nats-server").is_some(),
+        Protocol::Redis => find("redis-server").is_some(),
+    }
+}
+
+/// Starts a server for a topology's clients, whose texts are `size` bytes long.
+pub fn start(server: Protocol, topology: &Topology, size: usize, cpus: Option<&str>) -> Process {
+    if server == Protocol::Raw {
+        let name = topology.name(0);
+        return floor::relay(topology, server.frame(&name, &name, size).stride, cpus);
+    }
+    let address = process::free_address();
+    Process::start_on(&mut product(server, address, cpus), address)
+}
+
+/// Ends a server; a-chat has to find that nothing was lost.
+pub fn end(server: Protocol, mut process: Process) {
+    if server == Protocol::Chat {
+        process.stop();
+        process.wait();
+    }
+}
+
+fn product(server: Protocol, address: SocketAddr, cpus: Option<&str>) -> Command {
+    let (host, port) = (address.ip().to_string(), address.port().to_string());
+    let installed = |name| find(name).expect("installed, as was checked before");
+    let mut product = match server {
+        Protocol::Nats => {
+            let mut nats = command(installed("nats-server"), cpus);
+            nats.args(["--addr", &host, "--port", &port, "--log", "/dev/null"]);
+            nats
+        }
+        Protocol::Redis => {
+            let mut redis = command(installed("redis-server"), cpus);
+            redis.args(["--bind", &host, "--port", &port, "--save", "", "--appendonly", "no"]);
+            redis.args(["--maxclients", "15000", "--loglevel", "warning"]);
+            // By default it drops a subscriber that is 32 MB behind; nothing may be lost here.
+            redis.args(["--client-output-buffer-limit", "pubsub 0 0 0"]);
+            redis
+        }
+        Protocol::Chat | Protocol::Raw => {
+            let built = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/release/a-chat");
+            process::chat(built, &address.to_string(), cpus)
+        }
+    };
+    product.stdin(Stdio::null());
+    product
+}
+
+/// An executable of that name, also where only root looks for it.
+fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
+    folders.map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// What a server costs that has nothing to do, as a row of the table.
+pub fn idle(server: Protocol, rounds: usize) -> String {
+    let mut starts = Vec::new();
+    for _ in 0..rounds.max(1) * 3 {
+        let address = process::free_address();
+        let mut product = product(server, address, None);
+        let started = Instant::now();
+        let process = Process::start_on(&mut product, address);
+        starts.push(started.elapsed().as_secs_f64() * 1e3);
+        end(server, process);
+    }
+    // Nobody sends anything.
+    let topology = Topology { clients: IDLE_CLIENTS, routes: Vec::new() };
+    let process = start(server, &topology, 32, None);
+    let resident = mebibytes(process.status("VmRSS"));
+    // One connection each: what Redis needs a second one for is not done here.
+    let connect = |client| {
+        let name = topology.name(client);
+        Client::subscribe(server, process.address, &name, &name)
+    };
+    let clients: Vec<_> = (0..topology.clients).map(connect).collect();
+    let grown = mebibytes(process.status("VmRSS")) - resident;
+    let size = mebibytes(process.executable_size() / 1024);
+    drop(clients);
+    end(server, process);
+    let each = grown * 1024.0 / to_float(IDLE_CLIENTS as u64);
+    let start = median_of(starts);
+    format!("| {} | {start:.1} | {resident:.1} | {each:.1} | {size:.1} |", name(server))
+}
+
+/// Thousands of clients need as many descriptors here as there.
+pub fn raise_open_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Where the system refuses, connecting will say so.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
+/// From KiB, as procfs has it.
+pub fn mebibytes(kibibytes: u64) -> f64 {
+    to_float(kibibytes) / 1024.0
+}
+
+#[expect(clippy::cast_precision_loss, reason = "such numbers stay far below 2^52")]
+pub fn to_float(number: u64) -> f64 {
+    number as f64
+}

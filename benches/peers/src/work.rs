@@ -1,0 +1,139 @@
+//! What the servers have to do, and the figures of one measurement.
+
+use std::time::Duration;
+
+use crate::load::latency::PingPong;
+use crate::load::mesh::Mesh;
+use crate::load::process::Process;
+use crate::load::protocol::Protocol;
+use crate::load::stream::{self, Stream};
+use crate::load::table::Sample;
+use crate::load::topology::Topology;
+use crate::servers::{end, mebibytes, start, to_float};
+
+/// How long a measurement takes, about.
+const TARGET: Duration = Duration::from_millis(1500);
+
+const MESH: usize = 100;
+
+pub const HEAD: &str = "| work | server | messages/s | p50 us | p99 us | CPU us each | load, cores | peak MiB \
+     | threads |\n| --- | --- | --: | --: | --: | --: | --: | --: | --: |";
+
+/// One row's work.
+#[derive(Debug)]
+pub struct Work {
+    pub name: String,
+    kind: Kind,
+    topology: Topology,
+    size: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Stream,
+    Mesh,
+    Latency,
+}
+
+/// What was measured of one server; a figure that makes no sense for the work is 0.
+#[derive(Clone, Copy, Debug)]
+pub struct Figures {
+    /// Deliveries a second.
+    pub rate: f64,
+    /// In microseconds.
+    pub p50: f64,
+    pub p99: f64,
+    /// The server's processor time for one delivery, in microseconds.
+    pub cpu: f64,
+    /// How many processors the load kept busy: near 1 for a thread of it, it is the limit.
+    pub load_cores: f64,
+    /// The most memory that was resident, in MiB.
+    pub peak: f64,
+    pub threads: f64,
+}
+
+pub fn works() -> Vec<Work> {
+    let mut works = Vec::new();
+    for pairs in [1, 8, 64] {
+        for size in [32, 512] {
+            let (name, topology) = (format!("pair/{pairs}x{size}"), Topology::pairs(pairs));
+            works.push(Work { name, kind: Kind::Stream, topology, size });
+        }
+    }
+    let topology = Topology::fan_out(100);
+    works.push(Work { name: "fan_out/1to100x64".into(), kind: Kind::Stream, topology, size: 64 });
+    let topology = Topology::ring(MESH, MESH);
+    works.push(Work { name: "mesh/100x32".into(), kind: Kind::Mesh, topology, size: 32 });
+    let topology = Topology::pairs(1);
+    works.push(Work { name: "latency/idle".into(), kind: Kind::Latency, topology, size: 32 });
+    works
+}
+
+impl Work {
+    /// Starts the server, gives it the work, and ends it.
+    pub fn measure(&self, server: Protocol, cpus: Option<&str>) -> Figures {
+        let Self { topology, size, .. } = self;
+        let process = start(server, topology, *size, cpus);
+        let figures = match self.kind {
+            Kind::Stream => {
+                let mut stream = Stream::connect(server, &process, topology, *size);
+                let deliveries = stream::deliveries(topology, *size);
+                Figures::of(&process, deliveries, |rounds| stream.run(rounds))
+            }
+            Kind::Mesh => {
+                let mut mesh = Mesh::connect(server, &process, topology, MESH, *size);
+                Figures::of(&process, 1000, |rounds| mesh.run(1000 * rounds))
+            }
+            Kind::Latency => {
+                let mut ping = PingPong::connect(server, &process, topology, *size);
+                let figures = Figures::of(&process, 1, |messages| ping.run(messages));
+                let time = |quantile| to_float(ping.times.value_at_quantile(quantile)) / 1e3;
+                Figures { p50: time(0.5), p99: time(0.99), ..figures }
+            }
+        };
+        end(server, process);
+        figures
+    }
+}
+
+impl Figures {
+    /// Has `work` done in growing amounts until one of them takes long enough to be the measure;
+    /// `count` deliveries each.
+    fn of(process: &Process, count: u64, mut work: impl FnMut(u64) -> Duration) -> Self {
+        let (mut rounds, mut elapsed) = (1, work(1));
+        while elapsed < TARGET / 10 {
+            rounds *= 2;
+            elapsed = work(rounds);
+        }
+        let per_round = elapsed / u32::try_from(rounds).unwrap_or(u32::MAX);
+        let rounds = TARGET.as_nanos() / per_round.as_nanos().max(1);
+        let rounds = u64::try_from(rounds).unwrap_or(u64::MAX).max(1);
+        let sample = Sample::of(process, rounds * count, || work(rounds));
+        let (deliveries, seconds) = (to_float(sample.count), sample.elapsed.as_secs_f64());
+        Self {
+            rate: deliveries / seconds,
+            p50: 0.0,
+            p99: 0.0,
+            cpu: sample.server_cpu.as_secs_f64() * 1e6 / deliveries,
+            load_cores: sample.load_cpu.as_secs_f64() / seconds,
+            peak: mebibytes(process.status("VmHWM")),
+            threads: to_float(process.status("Threads")),
+        }
+    }
+
+    /// A row of the table.
+    pub fn text(&self, work: &str, server: &str) -> String {
+        let Self { rate, p50, p99, cpu, load_cores, peak, threads } = self;
+        let time = |time: &f64| if *time > 0.0 { format!("{time:.1}") } else { "-".to_owned() };
+        let rate = if *rate < 1e6 {
+            format!("{:.1} k", rate / 1e3)
+        } else {
+            format!("{:.2} M", rate / 1e6)
+        };
+        let (p50, p99) = (time(p50), time(p99));
+        format!(
+            "| {work} | {server} | {rate} | {p50} | {p99} | {cpu:.4} | {load_cores:.2} \
+             | {peak:.1} | {threads} |"
+        )
+    }
+}

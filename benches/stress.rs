@@ -1,0 +1,57 @@
+//! How fast the server is, grouped by topology, and how close that is to the floor: a relay that
+//! moves the same bytes and looks at none of them. `benches/README.md` says how to read it.
+//!
+//! Server and floor are processes of their own. Connecting is never timed, but where it is what
+//! a group measures, and every message that arrives is checked to be its sender's next.
+
+mod groups;
+mod load;
+
+// The parser is private to the library, so it is compiled into this program once more.
+#[path = "../src/batch.rs"]
+#[allow(dead_code, unused_imports, reason = "only what a reader needs is measured")]
+mod batch;
+#[path = "../src/framing.rs"]
+#[allow(dead_code, unused_imports, reason = "only what a reader needs is measured")]
+mod framing;
+#[path = "../src/protocol.rs"]
+#[allow(dead_code, unused_imports, unreachable_pub, reason = "as above")]
+mod protocol;
+
+use criterion::Criterion;
+
+use groups::{latency, lifecycle, parse, throughput};
+use load::floor;
+use load::table::Table;
+
+fn main() {
+    if floor::run_if_asked() {
+        return;
+    }
+    a_chat::raise_open_files();
+    let mut criterion = Criterion::default().configure_from_args();
+    let mut table = Table::default();
+    for group in [
+        throughput::pair,
+        throughput::fan,
+        throughput::mesh,
+        throughput::clients,
+        latency::latency,
+        lifecycle::connect,
+        lifecycle::drain,
+        parse::parse,
+    ] {
+        group(&mut criterion, &mut table);
+    }
+    criterion.final_summary();
+    // As a test each row runs once, and its figures mean nothing.
+    let is_argument = |wanted: &str| std::env::args().any(|argument| argument == wanted);
+    if is_argument("--bench") && !is_argument("--test") {
+        print(&table.text());
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the table is what a run is for")]
+fn print(text: &str) {
+    println!("{text}");
+}
