@@ -14,11 +14,12 @@ use slab::Slab;
 
 use crate::batch::{Batch, Step};
 use crate::connection::ConnectionId;
+use crate::due::{Due, Piece, Refusals};
 use crate::protocol::{self, Name, Rejection, WHO_NAMES};
 use crate::report::CloseReason;
 use crate::stats::Counters;
 use crate::window::Permit;
-use crate::writer::{Due, Goodbye, Outgoing, Piece, Refusals};
+use crate::writer::{Goodbye, Outgoing};
 
 /// How many events are routed before the writers are woken: enough that under load each of them
 /// is woken once for many batches, few enough that none of them waits for long.

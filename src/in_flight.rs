@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::batch::Frames;
-use crate::writer::Piece;
+use crate::due::Piece;
 
 /// With more bytes than this on their way, it is worth asking the kernel what has arrived.
 const SETTLE_BYTES: u64 = 64 * 1024;

@@ -87,6 +87,7 @@ mod protocol;
 mod batch;
 mod window;
 mod broker;
+mod due;
 mod writer;
 mod in_flight;
 mod linger;

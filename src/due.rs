@@ -1,0 +1,106 @@
+//! What is due to a client: pieces of batches, and answers that are spelled out when it is their
+//! turn. No thread runs here; the broker makes these, and the writer who has them owns them.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::batch::{Frames, LONGEST_REFUSAL};
+use crate::protocol;
+use crate::window::Permit;
+
+/// How much text of answers to refused lines is spelled out at a time, in bytes.
+const REFUSALS_CHUNK: usize = 4 * 1024;
+
+/// Something to write.
+#[derive(Clone, Debug)]
+pub(crate) enum Due {
+    Piece(Piece),
+    Refusals(Box<Refusals>),
+}
+
+/// The answers to consecutive lines of whose recipients the same are not there.
+///
+/// They are spelled out by the writer of the one who caused them, some at a time: neither the
+/// broker's time nor memory is taken up by what a client may not even read.
+#[derive(Clone, Debug)]
+pub(crate) struct Refusals {
+    /// The numbers of the lines that are left to answer.
+    pub(crate) lines: Range<u64>,
+    /// The names that nobody has, as they are listed.
+    pub(crate) missing: Vec<u8>,
+    pub(crate) permit: Arc<Permit>,
+}
+
+/// Part of a batch that is due to one recipient.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    pub(crate) frames: Frames,
+    pub(crate) start: u32,
+    pub(crate) end: u32,
+    /// How many messages these bytes are: none for an answer or a notice.
+    pub(crate) messages: u32,
+    /// Gives the sender its room back when the last recipient's piece is gone.
+    #[expect(dead_code, reason = "it is held, not read")]
+    pub(crate) permit: Option<Arc<Permit>>,
+}
+
+impl Due {
+    pub(crate) fn messages(&self) -> u64 {
+        match self {
+            Self::Piece(piece) => u64::from(piece.messages),
+            Self::Refusals(_) => 0,
+        }
+    }
+
+    pub(crate) fn as_piece(&self) -> Option<&Piece> {
+        match self {
+            Self::Piece(piece) => Some(piece),
+            Self::Refusals(_) => None,
+        }
+    }
+}
+
+impl Refusals {
+    /// True if one piece holds all of the answers.
+    pub(crate) fn are_short(&self) -> bool {
+        let lines = usize::try_from(self.lines.end - self.lines.start).unwrap_or(usize::MAX);
+        lines.saturating_mul(self.missing.len() + LONGEST_REFUSAL) <= REFUSALS_CHUNK || lines == 1
+    }
+
+    /// Spells out some of the answers, at least one.
+    pub(crate) fn next_piece(&mut self) -> Piece {
+        let mut text = Vec::new();
+        while text.len() < REFUSALS_CHUNK {
+            let Some(line) = self.lines.next() else { break };
+            protocol::push_no_such_peer(&mut text, line, &self.missing);
+        }
+        Piece::reply(text, Arc::clone(&self.permit))
+    }
+}
+
+impl Piece {
+    /// A line of the server's own: no message, and nobody's window is charged for it.
+    pub(crate) fn from_text(text: Vec<u8>) -> Self {
+        let end = u32::try_from(text.len()).unwrap_or(0);
+        Self { frames: Arc::new(text), start: 0, end, messages: 0, permit: None }
+    }
+
+    /// An answer to a client; `permit` is that of the batch that caused it.
+    pub(crate) fn reply(text: Vec<u8>, permit: Arc<Permit>) -> Self {
+        Self { permit: Some(permit), ..Self::from_text(text) }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.frames[self.start as usize..self.end as usize]
+    }
+
+    /// Cuts off what comes after the line that holds the last of the first `count` bytes.
+    pub(crate) fn cut_after_line_of(&mut self, count: u32) {
+        let last = count.saturating_sub(1) as usize;
+        if let Some(line_end) = memchr::memchr(b'\n', &self.bytes()[last..]) {
+            self.end = self.start + u32::try_from(last + line_end + 1).unwrap_or(u32::MAX);
+            let lines = memchr::memchr_iter(b'\n', self.bytes()).count();
+            self.messages = self.messages.min(u32::try_from(lines).unwrap_or(u32::MAX));
+        }
+    }
+}
