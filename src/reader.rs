@@ -32,7 +32,8 @@ use crate::writer::{Farewell, Outgoing, Writer};
 const BATCH: usize = 128 * 1024;
 
 /// With this much room in the window, in bytes, a line surely fits that is no longer than a 64th
-/// of it: no byte of a line adds more than half of that to its charge, and the rest is small.
+/// of it: a byte adds 36 to the charge at most, in a list of names of one letter, and what a line
+/// is charged for whatever its length is less than 4 KiB.
 const AMPLE_ROOM: usize = 16 * 1024;
 
 /// How often a reader that waits for its window looks whether its client is still there. It does
