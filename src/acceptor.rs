@@ -1,7 +1,7 @@
 //! The acceptor thread: it owns the listener and all readers, and ends at the stop, when it has
 //! closed the listener and joined every reader.
 //!
-//! It turns clients away when the server is full, and when the system has no descriptor or thread
+//! It turns clients away when the server, or their address's share of it, is full, and when the system has no descriptor or thread
 //! left it waits for better times without spinning.
 
 use std::collections::VecDeque;
@@ -19,6 +19,7 @@ use rustix::io::Errno;
 
 use crate::broker::Event;
 use crate::connection::{Connection, ConnectionId};
+use crate::origin::{Origin, Origins};
 use crate::protocol::Rejection;
 use crate::reader::Reader;
 use crate::report::{Departure, Tally};
@@ -43,8 +44,9 @@ pub(crate) struct Acceptor {
     listener: TcpListener,
     /// Dropped before the readers are joined: the broker ends when the last sender is gone.
     broker: Sender<Event>,
-    readers: Vec<JoinHandle<Departure>>,
+    readers: Vec<(Origin, JoinHandle<Departure>)>,
     max_connections: usize,
+    origins: Origins,
     tally: Tally,
     /// Refused clients and until when they are held: closing at once could reset what was said.
     refused: VecDeque<(Instant, Arc<Connection>)>,
@@ -63,11 +65,13 @@ impl Acceptor {
         max_connections: usize,
         shared: Arc<Shared>,
     ) -> Self {
+        let origins = Origins::new(shared.config.max_per_address);
         Self {
             listener,
             broker,
             readers: Vec::new(),
             max_connections,
+            origins,
             tally: Tally::default(),
             refused: VecDeque::new(),
             shared,
@@ -89,11 +93,11 @@ impl Acceptor {
         for (_, client) in refused {
             let_go(&client);
         }
-        for reader in &readers {
+        for (_, reader) in &readers {
             // Who waits for its window has to hear of the stop too.
             reader.thread().unpark();
         }
-        for reader in readers {
+        for (_, reader) in readers {
             join(reader, &mut tally);
         }
         if let Err(panic) = accepted {
@@ -166,9 +170,15 @@ impl Acceptor {
         self.last_id += 1;
         let id = ConnectionId(self.last_id);
         let connection = Arc::new(Connection::new(id, socket, peer));
-        self.reap();
+        let origin = Origin::of(peer);
+        self.reap(origin);
         if self.readers.len() >= self.max_connections {
-            return self.refuse(connection, &"as many clients are here as there may be");
+            let why = "as many clients are here as there may be";
+            return self.refuse(connection, Rejection::ServerFull, &why);
+        }
+        if self.origins.is_full(origin) {
+            let why = "as many clients of its address are here as there may be";
+            return self.refuse(connection, Rejection::TooManyOfAddress, &why);
         }
         let reader = Reader::new(Arc::clone(&connection), Arc::clone(&self.shared));
         let (broker, ended) = (self.broker.clone(), Ended(Arc::clone(&self.shared)));
@@ -178,8 +188,14 @@ impl Acceptor {
             reader.run(broker)
         });
         match spawned {
-            Ok(reader) => self.readers.push(reader),
-            Err(error) => self.refuse(connection, &format_args!("cannot start a thread: {error}")),
+            Ok(reader) => {
+                self.origins.add(origin);
+                self.readers.push((origin, reader));
+            }
+            Err(error) => {
+                let why = format_args!("cannot start a thread: {error}");
+                self.refuse(connection, Rejection::ServerFull, &why);
+            }
         }
     }
 
@@ -189,10 +205,10 @@ impl Acceptor {
     }
 
     /// Joins the readers that have ended, if there are enough of them to be worth the search, or
-    /// if their places are needed.
-    fn reap(&mut self) {
+    /// if their places are needed by somebody of this origin.
+    fn reap(&mut self, origin: Origin) {
         let ended = self.ended_readers();
-        let full = self.readers.len() >= self.max_connections;
+        let full = self.readers.len() >= self.max_connections || self.origins.is_full(origin);
         if ended > 0 && (full || ended >= 16 + self.readers.len() as u64 / 8) {
             self.join_ended();
         }
@@ -200,23 +216,26 @@ impl Acceptor {
 
     fn join_ended(&mut self) {
         let mut next = 0;
-        while let Some(reader) = self.readers.get(next) {
+        while let Some((_, reader)) = self.readers.get(next) {
             if reader.is_finished() {
-                join(self.readers.swap_remove(next), &mut self.tally);
+                let (origin, reader) = self.readers.swap_remove(next);
+                self.origins.remove(origin);
+                join(reader, &mut self.tally);
             } else {
                 next += 1;
             }
         }
     }
 
-    fn refuse(&mut self, client: Arc<Connection>, why: &dyn std::fmt::Display) {
+    /// Turns a client away with this line; `why` is for the log.
+    fn refuse(&mut self, client: Arc<Connection>, told: Rejection, why: &dyn std::fmt::Display) {
         self.tally.refused += 1;
         if self.may_log() {
             let (peer, refused) = (client.peer(), self.tally.refused);
             log::warn!("refused {peer}, {refused} refused so far: {why}");
         }
         // A new socket takes one line, or it is gone; both are as good as told.
-        let _ = client.write(&[IoSlice::new(Rejection::ServerFull.line().as_bytes())]);
+        let _ = client.write(&[IoSlice::new(told.line().as_bytes())]);
         client.finish_writing();
         if self.refused.len() == REFUSED_HELD {
             self.refused.pop_front().iter().for_each(|(_, client)| let_go(client));

@@ -73,6 +73,11 @@ struct Limits {
     #[arg(long, value_name = "COUNT", env = "A_CHAT_MAX_CONNECTIONS")]
     max_connections: Option<usize>,
 
+    /// How many clients of one address may be connected at once; IPv6 addresses with the same
+    /// first 64 bits count as one [default: no limit]
+    #[arg(long, value_name = "COUNT", env = "A_CHAT_MAX_PER_ADDRESS")]
+    max_per_address: Option<usize>,
+
     /// The longest line, its line end not counted
     #[arg(long, value_name = "BYTES", env = "A_CHAT_MAX_LINE", default_value = "64KiB")]
     max_line: ByteSize,
@@ -127,6 +132,7 @@ impl ServeArgs {
         let time = |duration: humantime::Duration| -> Duration { duration.into() };
         Config {
             max_connections: self.limits.max_connections,
+            max_per_address: self.limits.max_per_address,
             max_line: bytes(self.limits.max_line),
             window: bytes(self.limits.window),
             login_timeout: time(self.timeouts.login_timeout),

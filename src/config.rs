@@ -20,6 +20,12 @@ pub struct Config {
     /// is what the machine can hold, see [`Capacity`](crate::Capacity).
     pub max_connections: Option<usize>,
 
+    /// How many clients of one address may be connected at once; those above are refused. IPv6
+    /// addresses with the same first 64 bits count as one, since a single host has as many as it
+    /// likes of them. `None`, the default, is no limit: behind one address there may be a whole
+    /// office, and on the loopback there is only one.
+    pub max_per_address: Option<usize>,
+
     /// The longest line that a client may send, in bytes, its line end not counted. Default
     /// 64 KiB. The rest of a longer line is skipped; the connection goes on.
     pub max_line: usize,
@@ -52,6 +58,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max_connections: None,
+            max_per_address: None,
             max_line: 64 * 1024,
             window: 256 * 1024,
             login_timeout: Duration::from_secs(10),
@@ -73,6 +80,7 @@ impl Config {
     pub(crate) fn check(&self) -> Result<(), Error> {
         let rules = [
             (self.max_connections != Some(0), "max_connections must be at least 1"),
+            (self.max_per_address != Some(0), "max_per_address must be at least 1"),
             (self.max_line > 0, "max_line must be at least 1 byte"),
             (self.max_line <= LONGEST_LINE, "max_line must be at most 64 MiB"),
             (self.window > 0, "window must be at least 1 byte"),

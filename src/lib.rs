@@ -81,6 +81,7 @@ mod server;
 mod shutdown;
 
 mod acceptor;
+mod origin;
 mod reader;
 mod framing;
 mod protocol;

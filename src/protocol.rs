@@ -114,6 +114,7 @@ pub(crate) enum Rejection {
     NameTaken,
     LoginTimeout,
     ServerFull,
+    TooManyOfAddress,
     Evicted,
     TornLine,
 }
@@ -126,6 +127,7 @@ impl Rejection {
             Self::NameTaken => "error: name taken\n",
             Self::LoginTimeout => "error: login not in time\n",
             Self::ServerFull => "error: server is full\n",
+            Self::TooManyOfAddress => "error: too many connections from your address\n",
             Self::Evicted => "error: evicted, nothing was read for too long\n",
             Self::TornLine => "error: the last line had no line end and was not accepted\n",
         }

@@ -103,7 +103,8 @@ impl fmt::Display for Loss {
 pub struct Report {
     /// Connections that were served, whether they logged in or not.
     pub connections: u64,
-    /// Connections that were turned away because the server was full.
+    /// Connections that were turned away because the server was full, or had as many of their
+    /// address as it may.
     pub refused: u64,
     /// Complete lines taken from clients after their login line.
     pub accepted: u64,

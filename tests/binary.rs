@@ -318,6 +318,7 @@ fn an_address_of_another_machine_is_one_clear_line() {
 fn a_limit_that_can_not_work_is_one_clear_line_that_names_it() {
     let limits = [
         ("--max-connections", "0", "max_connections"),
+        ("--max-per-address", "0", "max_per_address"),
         ("--max-line", "0", "max_line"),
         ("--max-line", "1GiB", "max_line"),
         ("--window", "0", "window"),
@@ -359,9 +360,10 @@ fn a_wrong_command_line_is_refused() {
 
 /// Every flag, its environment variable, its default, and a value that it does not take, if there
 /// is one that is found wrong before it is used.
-const FLAGS: [(&str, &str, Option<&str>, Option<&str>); 10] = [
+const FLAGS: [(&str, &str, Option<&str>, Option<&str>); 11] = [
     ("--listen", "A_CHAT_LISTEN", Some("127.0.0.1:8080"), Some("8080")),
     ("--max-connections", "A_CHAT_MAX_CONNECTIONS", None, Some("many")),
+    ("--max-per-address", "A_CHAT_MAX_PER_ADDRESS", None, Some("few")),
     ("--max-line", "A_CHAT_MAX_LINE", Some("64KiB"), Some("long")),
     ("--window", "A_CHAT_WINDOW", Some("256KiB"), Some("-1")),
     ("--login-timeout", "A_CHAT_LOGIN_TIMEOUT", Some("10s"), Some("10")),

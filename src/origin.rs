@@ -1,0 +1,105 @@
+//! Where clients come from, and how many from each address are here. No thread runs here; the
+//! acceptor owns the counts.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use foldhash::fast::RandomState;
+
+/// What counts as one address: an IPv4 address, or the first 64 bits of an IPv6 address, since
+/// whoever has one of the rest has them all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Origin(IpAddr);
+
+impl Origin {
+    pub(crate) fn of(peer: SocketAddr) -> Self {
+        // A listener for both kinds of address is told an IPv4 one inside an IPv6 one.
+        match peer.ip().to_canonical() {
+            IpAddr::V6(ip) => Self(Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).into()),
+            ip @ IpAddr::V4(_) => Self(ip),
+        }
+    }
+}
+
+/// How many clients of each origin are connected, up to a limit.
+#[derive(Debug)]
+pub(crate) struct Origins {
+    /// `None` is no limit, and then nothing is counted.
+    limit: Option<usize>,
+    /// Holds no origin that nobody is here from, so that it grows no larger than the server.
+    connected: HashMap<Origin, usize, RandomState>,
+}
+
+impl Origins {
+    pub(crate) fn new(limit: Option<usize>) -> Self {
+        Self { limit, connected: HashMap::default() }
+    }
+
+    /// Whether nobody more from there is to be let in.
+    pub(crate) fn is_full(&self, origin: Origin) -> bool {
+        let connected = || self.connected.get(&origin).copied().unwrap_or(0);
+        self.limit.is_some_and(|limit| connected() >= limit)
+    }
+
+    pub(crate) fn add(&mut self, origin: Origin) {
+        if self.limit.is_some() {
+            *self.connected.entry(origin).or_default() += 1;
+        }
+    }
+
+    pub(crate) fn remove(&mut self, origin: Origin) {
+        if let Some(connected) = self.connected.get_mut(&origin) {
+            *connected -= 1;
+            if *connected == 0 {
+                self.connected.remove(&origin);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(address: &str) -> Origin {
+        Origin::of(SocketAddr::new(address.parse().expect("an address"), 1))
+    }
+
+    #[test]
+    fn an_ipv4_address_counts_by_itself_however_it_is_told() {
+        assert_eq!(origin("192.0.2.1"), origin("::ffff:192.0.2.1"));
+        assert_ne!(origin("192.0.2.1"), origin("192.0.2.2"));
+        assert_ne!(origin("::ffff:192.0.2.1"), origin("::ffff:192.0.2.2"));
+    }
+
+    #[test]
+    fn an_ipv6_address_counts_by_its_first_64_bits() {
+        assert_eq!(origin("2001:db8:1:2::1"), origin("2001:db8:1:2:ffff:ffff:ffff:ffff"));
+        assert_ne!(origin("2001:db8:1:2::1"), origin("2001:db8:1:3::1"));
+        assert_ne!(origin("::1"), origin("0:0:0:1::1"));
+    }
+
+    #[test]
+    fn counts_go_up_to_the_limit_and_leave_nothing_behind() {
+        let (one, other) = (origin("192.0.2.1"), origin("2001:db8::1"));
+        let mut origins = Origins::new(Some(2));
+        origins.add(one);
+        origins.add(other);
+        assert!(!origins.is_full(one) && !origins.is_full(other));
+        origins.add(one);
+        assert!(origins.is_full(one) && !origins.is_full(other));
+        origins.remove(one);
+        assert!(!origins.is_full(one));
+        origins.remove(one);
+        origins.remove(other);
+        assert!(origins.connected.is_empty());
+    }
+
+    #[test]
+    fn without_a_limit_nothing_is_counted() {
+        let mut origins = Origins::new(None);
+        origins.add(origin("192.0.2.1"));
+        assert!(origins.connected.is_empty() && !origins.is_full(origin("192.0.2.1")));
+        origins.remove(origin("192.0.2.1"));
+    }
+}
