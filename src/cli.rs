@@ -94,9 +94,14 @@ struct Timeouts {
     #[arg(long, value_name = "TIME", env = "A_CHAT_LOGIN_TIMEOUT", default_value = "10s")]
     login_timeout: humantime::Duration,
 
-    /// How long a recipient may take nothing of what is due to it before it is evicted
+    /// How long a recipient may take next to nothing of what is due to it before it is evicted
     #[arg(long, value_name = "TIME", env = "A_CHAT_STALL_TIMEOUT", default_value = "10s")]
     stall_timeout: humantime::Duration,
+
+    /// How much is more than next to nothing: a recipient that takes less, and not all that is due
+    /// to it, within each stall time-out holds its senders up for too long
+    #[arg(long, value_name = "BYTES", env = "A_CHAT_STALL_BYTES", default_value = "32KiB")]
+    stall_bytes: ByteSize,
 
     /// How long the drain may take before it is ended by force
     #[arg(long, value_name = "TIME", env = "A_CHAT_DRAIN_TIMEOUT", default_value = "5s")]
@@ -137,6 +142,7 @@ impl ServeArgs {
             window: bytes(self.limits.window),
             login_timeout: time(self.timeouts.login_timeout),
             stall_timeout: time(self.timeouts.stall_timeout),
+            stall_bytes: bytes(self.timeouts.stall_bytes),
             drain_timeout: time(self.timeouts.drain_timeout),
             linger: time(self.timeouts.linger),
         }

@@ -39,10 +39,23 @@ pub struct Config {
     /// How long a client may take to send its login line. Default 10 s.
     pub login_timeout: Duration,
 
-    /// How long a recipient may take no byte while something is queued for it in the server,
-    /// before it is evicted and its queue counted as lost. Default 10 s. What the kernels on both
-    /// sides hold for it (some 100 KiB) is not queued in the server any more.
+    /// How long a recipient has to take its [`stall_bytes`](Self::stall_bytes) while more is queued
+    /// for it in the server, before it is evicted and its queue counted as lost. Default 10 s.
+    /// What the kernels on both sides hold for it (some 100 KiB) is not queued in the server any
+    /// more.
     pub stall_timeout: Duration,
+
+    /// How much of what is due to it a recipient has to take in each `stall_timeout`, in bytes;
+    /// all of it, if that is less. Default 32 KiB: a third of what a line of 10 KiB/s carries in
+    /// that time, and half of what a kernel may take at once on the loopback.
+    ///
+    /// Who takes less, a byte now and then, would otherwise hold the windows of all its senders
+    /// for ever. A line waits for a recipient no longer than `stall_timeout × (1 + due /
+    /// stall_bytes)`, where `due` is what is due to the recipient before and with that line: a
+    /// window at most from each of its senders, and what the kernel holds for it. By default that
+    /// is two minutes for a sender whose window is full of lines to a recipient that has no other
+    /// sender, and 80 s more for each other one with a full window.
+    pub stall_bytes: usize,
 
     /// How long a drain may take before it is forced. Default 5 s, because `docker stop` kills
     /// after 10 s.
@@ -63,6 +76,7 @@ impl Default for Config {
             window: 256 * 1024,
             login_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(10),
+            stall_bytes: 32 * 1024,
             drain_timeout: Duration::from_secs(5),
             linger: Duration::from_secs(1),
         }
@@ -86,6 +100,7 @@ impl Config {
             (self.window > 0, "window must be at least 1 byte"),
             (!self.login_timeout.is_zero(), "login_timeout must not be zero"),
             (!self.stall_timeout.is_zero(), "stall_timeout must not be zero"),
+            (self.stall_bytes > 0, "stall_bytes must be at least 1 byte"),
             (self.login_timeout <= LONGEST_TIME, "login_timeout must be at most a year"),
             (self.stall_timeout <= LONGEST_TIME, "stall_timeout must be at most a year"),
             (self.drain_timeout <= LONGEST_TIME, "drain_timeout must be at most a year"),

@@ -30,7 +30,7 @@ pub enum CloseReason {
     LoginTimeout,
     /// No thread could be started for it.
     ServerFull,
-    /// It took no byte for the stall time-out while something was due to it.
+    /// It took next to nothing for the stall time-out while something was due to it.
     Evicted,
     /// The server shut down, and the client got everything.
     Shutdown,

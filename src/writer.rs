@@ -72,6 +72,14 @@ impl Farewell {
     }
 }
 
+/// What a client that is waited for has to take, and since when the time for it runs.
+#[derive(Clone, Copy, Debug)]
+struct Quota {
+    since: Instant,
+    /// How many bytes of its stream it must have acknowledged by the end of the stall time-out.
+    acknowledged: u64,
+}
+
 /// The thread's state.
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -86,6 +94,8 @@ pub(crate) struct Writer {
     owed: u64,
     /// Messages written to the last byte, as the live counters know them.
     written: u64,
+    /// Bytes of the client's stream that were written.
+    written_bytes: u64,
     /// Whether it failed in the drain, if that was decided before its end.
     in_drain: Option<bool>,
     goodbye: Option<Goodbye>,
@@ -106,6 +116,7 @@ impl Writer {
             in_flight: InFlight::default(),
             owed: 0,
             written: 0,
+            written_bytes: 0,
             in_drain: None,
             goodbye: None,
         }
@@ -177,27 +188,28 @@ impl Writer {
     }
 
     /// Writes the queue, waiting for a slow client as long as the limits allow.
+    ///
+    /// A byte now and then does not count as progress: who takes less than the quota holds up
+    /// everybody who has sent to it.
     fn write_queue(&mut self) -> Result<(), CloseReason> {
-        let mut last_progress = Instant::now();
-        let mut left = u64::MAX;
+        let mut quota: Option<Quota> = None;
         while !self.queue.is_empty() {
             if self.write_some()? > 0 {
-                (last_progress, left) = (Instant::now(), u64::MAX);
                 check_drain(&self.shared)?;
                 // What came meanwhile can go out with the rest.
                 self.take_all();
                 continue;
             }
             // A slow client takes bytes for a long time before there is room for more of them.
-            let left_now = self.connection.unacknowledged();
-            if left_now < left {
-                last_progress = if left == u64::MAX { last_progress } else { Instant::now() };
-                left = left_now;
-            }
+            let current = match quota {
+                Some(open) if self.acknowledged() < open.acknowledged => open,
+                _ => self.next_quota(),
+            };
+            quota = Some(current);
             let look_again = Instant::now().checked_add(self.shared.config.stall_timeout / 4);
             let events = Some(PollFlags::OUT);
-            match wait(&self.connection, &self.shared, events, look_again, last_progress) {
-                Err(CloseReason::Evicted) if self.connection.unacknowledged() >= left => {
+            match wait(&self.connection, &self.shared, events, look_again, current.since) {
+                Err(CloseReason::Evicted) if self.acknowledged() < current.acknowledged => {
                     self.in_drain = Some(self.shared.shutdown.is_shutdown());
                     self.say_why_evicted();
                     return Err(CloseReason::Evicted);
@@ -210,6 +222,26 @@ impl Writer {
             self.queue = VecDeque::new();
         }
         Ok(())
+    }
+
+    /// How many bytes of its stream the client's kernel has acknowledged.
+    fn acknowledged(&self) -> u64 {
+        self.written_bytes.saturating_sub(self.connection.unacknowledged())
+    }
+
+    /// What the client has to take from now on: so much, or all that is due to it if that is less.
+    fn next_quota(&self) -> Quota {
+        let (since, acknowledged) = (Instant::now(), self.acknowledged());
+        let enough = acknowledged.saturating_add(self.shared.config.stall_bytes as u64);
+        // Where its stream will end, as far as that matters: mostly the kernel alone has enough.
+        let mut end = self.written_bytes - u64::from(self.written_of_first);
+        for piece in self.queue.iter().filter_map(Due::as_piece) {
+            if end >= enough {
+                break;
+            }
+            end += piece.bytes().len() as u64;
+        }
+        Quota { since, acknowledged: end.min(enough) }
     }
 
     /// Writes once, what the socket takes of the queue. Returns how many bytes that were.
@@ -252,6 +284,7 @@ impl Writer {
 
     /// Moves what `written` more bytes complete from the queue to what is in flight.
     fn note_written(&mut self, written: usize) {
+        self.written_bytes += written as u64;
         let mut rest = self.written_of_first as usize + written;
         let mut messages = 0;
         while let Some(piece) = self.queue.front().and_then(Due::as_piece) {

@@ -400,7 +400,9 @@ fn a_knot_of_clients_that_write_to_each_other_and_never_read_is_untied() {
 #[test]
 fn who_reads_slowly_but_steadily_is_not_evicted() {
     const COUNT: usize = 60;
-    let config = Config { stall_timeout: Duration::from_secs(2), ..patient() };
+    // It takes ten times that much while it reads a line every now and then.
+    let (stall_timeout, stall_bytes) = (Duration::from_secs(2), 2000);
+    let config = Config { stall_timeout, stall_bytes, ..patient() };
     let server = TestServer::with(Config { window: 2 * 1024 * 1024, ..config });
     let mut slow = Client::connect_with_small_buffers(server.address, Some(536));
     slow.send("slow");

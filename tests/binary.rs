@@ -324,6 +324,7 @@ fn a_limit_that_can_not_work_is_one_clear_line_that_names_it() {
         ("--window", "0", "window"),
         ("--login-timeout", "0s", "login_timeout"),
         ("--stall-timeout", "0s", "stall_timeout"),
+        ("--stall-bytes", "0", "stall_bytes"),
     ];
     for (flag, value, named) in limits {
         fails_with(serve(&[]), &[flag, value], &[named]);
@@ -360,7 +361,7 @@ fn a_wrong_command_line_is_refused() {
 
 /// Every flag, its environment variable, its default, and a value that it does not take, if there
 /// is one that is found wrong before it is used.
-const FLAGS: [(&str, &str, Option<&str>, Option<&str>); 11] = [
+const FLAGS: [(&str, &str, Option<&str>, Option<&str>); 12] = [
     ("--listen", "A_CHAT_LISTEN", Some("127.0.0.1:8080"), Some("8080")),
     ("--max-connections", "A_CHAT_MAX_CONNECTIONS", None, Some("many")),
     ("--max-per-address", "A_CHAT_MAX_PER_ADDRESS", None, Some("few")),
@@ -368,6 +369,7 @@ const FLAGS: [(&str, &str, Option<&str>, Option<&str>); 11] = [
     ("--window", "A_CHAT_WINDOW", Some("256KiB"), Some("-1")),
     ("--login-timeout", "A_CHAT_LOGIN_TIMEOUT", Some("10s"), Some("10")),
     ("--stall-timeout", "A_CHAT_STALL_TIMEOUT", Some("10s"), Some("soon")),
+    ("--stall-bytes", "A_CHAT_STALL_BYTES", Some("32KiB"), Some("some")),
     ("--drain-timeout", "A_CHAT_DRAIN_TIMEOUT", Some("5s"), Some("5 apples")),
     ("--linger", "A_CHAT_LINGER", Some("1s"), Some("-1s")),
     ("--log-level", "A_CHAT_LOG_LEVEL", Some("info"), Some("loud")),

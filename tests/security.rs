@@ -5,10 +5,15 @@
 
 mod common;
 
+use std::io::{ErrorKind, Read};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::thread;
+use std::time::Duration;
 
-use a_chat::Config;
-use common::{Client, PATIENCE, TestServer, wait_until};
+use a_chat::{CloseReason, Config};
+use common::bystanders::Bystanders;
+use common::{Client, PATIENCE, TestServer, send_until_blocked, wait_until};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use socket2::{Domain, Socket, Type};
 
 /// What a client gets if too many of its address are there.
@@ -89,4 +94,87 @@ fn the_places_of_an_address_do_not_wear_out() {
             (client, _) => drop(client),
         }
     }
+}
+
+/// Reads up to `bytes` bytes every now and then, until the connection ends or `over` does; returns
+/// how many bytes that were. A pace is what these recipients are about, and no event stands for it.
+fn sip(client: &mut Client, bytes: usize, pause: Duration, over: &Receiver<()>) -> usize {
+    let (mut buffer, mut sum) = (vec![0; bytes], 0);
+    while over.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+        match client.stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => sum += count,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    sum
+}
+
+/// A recipient whose kernel takes next to nothing for it, and that in small portions.
+fn login_of_a_sipper(server: &TestServer, name: &str) -> Client {
+    let mut client = Client::connect_with_small_buffers(server.address, Some(536));
+    client.send(&format!("{name}\n/who {name}"));
+    client.expect_line(&format!("notice: line 1: here: {name}"));
+    client
+}
+
+#[test]
+fn who_takes_a_little_now_and_then_can_not_hold_a_sender_for_ever() {
+    let stall_timeout = Duration::from_secs(1);
+    let config = Config { window: 64 * 1024, stall_timeout, ..Config::default() };
+    let server = TestServer::with(config);
+    let bystanders = Bystanders::start(&server);
+    let mut mallory = login_of_a_sipper(&server, "mallory");
+    let mut alice = server.login("alice");
+    let (over, is_over) = crossbeam_channel::bounded::<()>(0);
+    thread::scope(|scope| {
+        // Some 10 KB/s: it takes something all the time, and never as much as it has to.
+        scope.spawn(move || sip(&mut mallory, 500, Duration::from_millis(50), &is_over));
+        send_until_blocked(&alice.stream, &b"mallory: 0123456789 0123456789\n".repeat(1000));
+        // Her window is full, and she is read from again as soon as it is not.
+        alice.send("\nalice: I go on");
+        let last = std::iter::from_fn(|| alice.line()).find(|line| !line.starts_with("error: "));
+        assert_eq!(last.as_deref(), Some("from alice: I go on"));
+        drop(over);
+    });
+    drop(alice);
+    let report = bystanders.finish(server);
+    let [loss] = report.losses_before_drain.as_slice() else { panic!("{report}") };
+    assert_eq!((loss.name.as_str(), loss.reason), ("mallory", CloseReason::Evicted));
+    assert_eq!(loss.messages, report.lost(), "{report}");
+}
+
+#[test]
+fn who_is_slow_and_honest_gets_the_full_windows_of_many_senders() {
+    const SENDERS: usize = 8;
+    const LINES: usize = 50;
+    // It takes much more than it has to, and what is due to it much longer than the time-out.
+    let (stall_timeout, stall_bytes) = (Duration::from_secs(1), 1024);
+    let config = Config { window: 64 * 1024, stall_timeout, stall_bytes, ..Config::default() };
+    let server = TestServer::with(config);
+    let mut modem = login_of_a_sipper(&server, "modem");
+    let names: Vec<_> = (0..SENDERS).map(|number| format!("sender{number}")).collect();
+    let mut senders: Vec<_> = names.iter().map(|name| server.login(name)).collect();
+    let lines = format!("modem: {}\n", "x".repeat(1000)).repeat(LINES);
+    let (over, is_over) = crossbeam_channel::bounded::<()>(0);
+    let received = thread::scope(|scope| {
+        // Some 50 KB/s.
+        let modem = scope.spawn(|| sip(&mut modem, 1000, Duration::from_millis(20), &is_over));
+        for sender in &mut senders {
+            sender.send_bytes(lines.as_bytes());
+        }
+        wait_until("the windows to be full and empty again", || {
+            let stats = server.stats();
+            stats.accepted == (1 + LINES * SENDERS) as u64 && stats.queued_bytes == 0
+        });
+        drop(over);
+        modem.join().expect("no panic")
+    });
+    assert!(received > 128 * 1024, "{received} bytes are no long wait");
+    let rest = thread::spawn(move || modem.drain());
+    drop(senders);
+    let report = server.stop();
+    rest.join().expect("no panic");
+    assert_eq!((report.owed, report.lost()), ((LINES * SENDERS) as u64, 0), "{report}");
 }
