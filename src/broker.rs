@@ -139,8 +139,7 @@ impl Broker {
                     let missing = self.relay(&piece, batch.names(recipients));
                     if !missing.is_empty() {
                         let lines = *first_line..first_line + u64::from(*messages);
-                        let (missing, permit) = (protocol::list(&missing), Arc::clone(permit));
-                        let refusals = Refusals { lines, missing, permit };
+                        let refusals = Refusals::new(lines, protocol::list(&missing), permit);
                         self.push(sender, Due::Refusals(Box::new(refusals)));
                     }
                 }
@@ -271,6 +270,10 @@ mod tests {
             for line in lines {
                 builder.push(Line::Text(line.as_bytes()));
             }
+            self.batch(id, &mut builder);
+        }
+
+        fn batch(&mut self, id: u64, builder: &mut BatchBuilder) {
             let never = || -> Result<_, ()> { panic!("there is room") };
             let permit = self.window.acquire(builder.charge(), never).expect("there is room");
             let batch = Box::new(builder.finish());
@@ -318,6 +321,22 @@ mod tests {
         bench.lines(1, "alice", &["x: 1", "x: 2"]);
         let answers = "error: line 1: no such peer: x\nerror: line 2: no such peer: x\n";
         assert_eq!(queued(&alice), answers);
+    }
+
+    #[test]
+    fn answers_are_charged_in_full_until_they_are_gone() {
+        let mut bench = Bench::new();
+        let alice = bench.join(1, "alice");
+        // A run, whose further lines are charged for their text alone.
+        let mut builder = BatchBuilder::new(&Name::new(b"alice").expect("a good name"), 100);
+        builder.push(Line::Text(b"x:"));
+        builder.push_run(&b"x:\n".repeat(99), usize::MAX, usize::MAX);
+        bench.batch(1, &mut builder);
+        let charged = bench.window.used();
+        let answers = queued(&alice);
+        assert_eq!(answers.lines().count(), 100);
+        assert!(charged >= answers.len(), "{charged} for {} bytes", answers.len());
+        assert_eq!(bench.window.used(), 0);
     }
 
     #[test]

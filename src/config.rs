@@ -52,9 +52,10 @@ pub struct Config {
     /// Who takes less, a byte now and then, would otherwise hold the windows of all its senders
     /// for ever. A line waits for a recipient no longer than `stall_timeout × (1 + due /
     /// stall_bytes)`, where `due` is what is due to the recipient before and with that line: a
-    /// window at most from each of its senders, and what the kernel holds for it. By default that
-    /// is two minutes for a sender whose window is full of lines to a recipient that has no other
-    /// sender, and 80 s more for each other one with a full window.
+    /// window at most from each of its senders, about one more of answers to lines of its own,
+    /// and what the kernel holds for it. By default that is two minutes for a sender whose window
+    /// is full of lines to a recipient that has no other sender, and 80 s more for each other
+    /// window.
     pub stall_bytes: usize,
 
     /// How long a drain may take before it is forced. Default 5 s, because `docker stop` kills

@@ -25,10 +25,10 @@ pub(crate) enum Due {
 #[derive(Clone, Debug)]
 pub(crate) struct Refusals {
     /// The numbers of the lines that are left to answer.
-    pub(crate) lines: Range<u64>,
+    lines: Range<u64>,
     /// The names that nobody has, as they are listed.
-    pub(crate) missing: Vec<u8>,
-    pub(crate) permit: Arc<Permit>,
+    missing: Vec<u8>,
+    permit: Arc<Permit>,
 }
 
 /// Part of a batch that is due to one recipient.
@@ -61,10 +61,17 @@ impl Due {
 }
 
 impl Refusals {
+    /// The answers to these lines, charged to the window of the batch that they came in: whoever
+    /// sends to their recipient has to wait behind them, so they must not grow beyond it.
+    pub(crate) fn new(lines: Range<u64>, missing: Vec<u8>, batch: &Permit) -> Self {
+        let permit = Arc::new(batch.charge_more(most_bytes(&lines, &missing)));
+        Self { lines, missing, permit }
+    }
+
     /// True if one piece holds all of the answers.
     pub(crate) fn are_short(&self) -> bool {
-        let lines = usize::try_from(self.lines.end - self.lines.start).unwrap_or(usize::MAX);
-        lines.saturating_mul(self.missing.len() + LONGEST_REFUSAL) <= REFUSALS_CHUNK || lines == 1
+        self.lines.end - self.lines.start == 1
+            || most_bytes(&self.lines, &self.missing) <= REFUSALS_CHUNK
     }
 
     /// Spells out some of the answers, at least one.
@@ -76,6 +83,12 @@ impl Refusals {
         }
         Piece::reply(text, Arc::clone(&self.permit))
     }
+}
+
+/// No less than what these answers take up, spelled out.
+fn most_bytes(lines: &Range<u64>, missing: &[u8]) -> usize {
+    let lines = usize::try_from(lines.end - lines.start).unwrap_or(usize::MAX);
+    lines.saturating_mul(missing.len() + LONGEST_REFUSAL)
 }
 
 impl Piece {

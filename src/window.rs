@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use crate::stats::Counters;
 
-/// How much one connection may have on its way, in bytes. Its reader is the only one to take.
+/// How much one connection may have on its way, in bytes. Its reader is the only one to wait.
 #[derive(Debug)]
 pub(crate) struct Window {
     limit: usize,
@@ -65,14 +65,27 @@ impl Window {
             }
             self.wanted.store(0, SeqCst);
         }
+        Ok(self.take(bytes))
+    }
+
+    fn take(self: &Arc<Self>, bytes: usize) -> Permit {
         self.used.fetch_add(bytes, SeqCst);
         self.counters.queued_bytes.add(bytes as u64);
-        Ok(Permit { window: Arc::clone(self), bytes })
+        Permit { window: Arc::clone(self), bytes }
     }
 
     fn has_room(&self, bytes: usize) -> bool {
         let used = self.used.load(SeqCst);
         used == 0 || used.saturating_add(bytes) <= self.limit
+    }
+}
+
+impl Permit {
+    /// A further charge on the same window, for what was not known when this one was taken.
+    ///
+    /// It never waits and so may go beyond the limit; the window's reader then waits the longer.
+    pub(crate) fn charge_more(&self, bytes: usize) -> Self {
+        self.window.take(bytes)
     }
 }
 
@@ -117,6 +130,19 @@ mod tests {
         drop(permit);
         window.acquire(1, FOR_EVER).expect("it never fails");
         assert_eq!(window.used(), 0);
+    }
+
+    #[test]
+    fn what_is_charged_later_may_go_beyond_the_limit_and_is_waited_for() {
+        let window = window(10);
+        let permit = window.acquire(1, FOR_EVER).expect("it never fails");
+        let more = permit.charge_more(1000);
+        assert_eq!(window.used(), 1001);
+        drop(permit);
+        let refused = window.acquire(1, || Err("not while that is on its way"));
+        assert!(refused.is_err());
+        drop(more);
+        window.acquire(10, FOR_EVER).expect("it never fails");
     }
 
     #[test]
