@@ -1,20 +1,23 @@
-//! The binary: arguments, logger, signals to [`ShutdownHandle`], result to exit status. It runs on
+//! The binary: arguments, log, signals to [`ShutdownHandle`], result to exit status. It runs on
 //! the main thread and ends with the server.
 
 mod cli;
+mod logger;
 
-use std::fs::OpenOptions;
-use std::io::{self, LineWriter, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use a_chat::{Server, ShutdownHandle};
-use simplelog::{ConfigBuilder, WriteLogger};
 
 use crate::cli::ServeArgs;
 
 fn main() -> ExitCode {
-    match serve(&cli::parse()) {
+    let served = serve(&cli::parse());
+    log::logger().flush();
+    match served {
         Ok(status) => status,
         Err(error) => {
             // Nowhere is left to complain to, should this fail.
@@ -40,25 +43,21 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Box<dyn std::error::Error>> {
     // A closed standard output is no reason not to serve.
     let _ = io::stdout().write_all(greeting.as_bytes());
     let report = server.run()?;
-    log::logger().flush();
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Sends the log to the file, or else to standard error, by the line and in UTC.
+/// Sends the log to the file, or else to standard error.
 fn start_log(args: &ServeArgs) -> Result<(), Box<dyn std::error::Error>> {
-    let config = ConfigBuilder::new().set_time_format_rfc3339().set_target_level(OFF).build();
-    let out: Box<dyn Write + Send> = match &args.log_file {
+    let out = match &args.log_file {
         Some(path) => {
             let file = OpenOptions::new().create(true).append(true).open(path);
-            let file = file.map_err(|error| format!("cannot open {}: {error}", path.display()))?;
-            Box::new(file)
+            file.map_err(|error| format!("cannot open {}: {error}", path.display()))?
         }
-        None => Box::new(io::stderr()),
+        // A descriptor of its own: to be held up in writing must not hold standard error's lock.
+        None => File::from(io::stderr().as_fd().try_clone_to_owned()?),
     };
-    Ok(WriteLogger::init(args.log_level, config, LineWriter::new(out))?)
+    logger::start(args.log_level, out)
 }
-
-const OFF: log::LevelFilter = log::LevelFilter::Off;
 
 /// The first signal begins the drain, the second ends it by force.
 fn stop_on_signals(handle: ShutdownHandle) -> Result<(), ctrlc::Error> {

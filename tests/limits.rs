@@ -288,7 +288,7 @@ mod of_the_system {
 
     /// `threads` is what the server has without clients, and what three clients need, and `spare`.
     fn goes_on_without_threads(spare: u64) {
-        const AT_REST: u64 = 4;
+        const AT_REST: u64 = 5;
         let Some(launcher) = with_threads(AT_REST + 3 * 2 + spare) else {
             println!("skipped: the number of threads can not be limited here");
             return;

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -34,10 +34,27 @@ pub struct Process {
 impl Process {
     /// Starts a command of [`serve`] or one like it.
     pub fn start(mut command: Command) -> Self {
+        let mut process = Self::start_unheard(&mut command);
+        process.hear();
+        process
+    }
+
+    /// The same, but nobody reads what it writes to standard error, for the time being.
+    pub fn start_unheard(command: &mut Command) -> Self {
         let mut child = command.spawn().expect("an executable");
         let pid = Pid::from_child(&child);
-        let (stdout, log) = (Lines::of(child.stdout.take()), Lines::of(child.stderr.take()));
-        Self { child, pid, stdout, log }
+        let stdout = Lines::of(child.stdout.take());
+        Self { child, pid, stdout, log: Lines::of(None::<ChildStderr>) }
+    }
+
+    /// Reads its standard error from now on.
+    pub fn hear(&mut self) {
+        self.log = Lines::of(self.child.stderr.take());
+    }
+
+    /// What nobody has read so far.
+    pub fn take_stderr(&mut self) -> ChildStderr {
+        self.child.stderr.take().expect("taken once, and by nobody else")
     }
 
     /// The address that the server says it listens on.
