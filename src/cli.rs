@@ -25,7 +25,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the server until SIGINT, SIGTERM or SIGHUP comes; a second one forces the end.
+    /// Run the server until SIGINT, SIGTERM or SIGHUP comes; another one forces the end.
+    ///
+    /// What comes within half a second of the first is taken for the same request, since shells
+    /// and service managers send some of them in pairs.
     ///
     /// Exit status: 0 if every accepted message was delivered in the drain, 1 if one was lost or
     /// the server could not start, 2 if the command line is wrong.

@@ -8,7 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use a_chat::{Server, ShutdownHandle};
 
@@ -59,17 +59,26 @@ fn start_log(args: &ServeArgs) -> Result<(), Box<dyn std::error::Error>> {
     logger::start(args.log_level, out)
 }
 
-/// The first signal begins the drain, the second ends it by force.
+/// How soon after the first signal another one belongs to it. A shell that closes sends SIGHUP
+/// twice, others send SIGTERM and SIGHUP together; nobody who presses Ctrl-C a second time because
+/// the first did not do is that fast.
+const SAME_REQUEST: Duration = Duration::from_millis(500);
+
+/// The first signal begins the drain, one that comes later ends it by force.
 fn stop_on_signals(handle: ShutdownHandle) -> Result<(), ctrlc::Error> {
-    let signalled = AtomicBool::new(false);
-    ctrlc::set_handler(move || {
-        if signalled.swap(true, Relaxed) {
-            handle.force();
-            log::warn!("signalled again, ending the drain by force");
-        } else {
-            // The stop comes first: a log that nobody reads may take no more lines.
+    let mut first: Option<Instant> = None;
+    ctrlc::set_handler(move || match first {
+        None => {
+            first = Some(Instant::now());
             handle.shutdown();
             log::info!("signalled, delivering what is due; a second signal ends that by force");
+        }
+        Some(first) if first.elapsed() < SAME_REQUEST => {
+            log::debug!("signalled again so soon that it is the same request");
+        }
+        Some(_) => {
+            handle.force();
+            log::warn!("signalled again, ending the drain by force");
         }
     })
 }

@@ -12,14 +12,15 @@ mod process;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use common::{Client, try_login, wait_until};
+use common::{Client, PATIENCE, try_login, wait_until};
 use process::{Process, SIGNALLED, executable, run, serve, serve_through};
 use rustix::process::{Pid, Signal};
 use socket2::{Domain, Socket, Type};
@@ -156,11 +157,41 @@ fn a_second_signal_ends_the_drain_and_the_loss_is_named() {
     let (_alice, _bob, messages) = overload_bob(&mut process);
     process.signal(Signal::TERM);
     process.log.expect(SIGNALLED);
-    process.signal(Signal::INT);
-    process.log.expect("signalled again, ending the drain by force");
+    // An operator who does not know how long to wait.
+    let deadline = Instant::now() + PATIENCE;
+    let forced = "signalled again, ending the drain by force";
+    while !process.log.has_within(Duration::from_millis(100), forced) {
+        assert!(Instant::now() < deadline, "{:#?}", process.log);
+        process.signal(Signal::INT);
+    }
     let (status, log) = process.wait();
     assert_eq!(status, 1, "{log:#?}");
     assert_bobs_loss(&log, messages, "drain forced");
+}
+
+#[test]
+fn signals_that_come_together_are_one_request() {
+    let mut command = serve(&WINDOW);
+    command.args(["--drain-timeout", NEVER, "--stall-timeout", NEVER, "--log-level", "debug"]);
+    let mut process = Process::start(command);
+    let (mut alice, bob, messages) = overload_bob(&mut process);
+    for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
+        process.signal(signal);
+    }
+    process.log.expect(SIGNALLED);
+    for _ in 0..2 {
+        process.log.expect_next("it is the same request");
+    }
+    // So the drain goes on, and ends when bob has got everything.
+    bob.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let lines: Vec<_> = BufReader::new(bob).lines().map_while(Result::ok).collect();
+    assert_eq!(lines.len(), messages + 1);
+    assert!(lines[messages].starts_with("notice: server is shutting down"), "{}", lines[messages]);
+    alice.lines_to_eof();
+    drop(alice);
+    let (status, log) = process.wait();
+    assert_eq!(status, 0, "{log:#?}");
+    assert!(!report(&log).contains("by force"), "{log:#?}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
@@ -162,14 +162,24 @@ impl Lines {
 
     /// Waits for the next new line that contains `text`.
     pub fn expect_next(&mut self, text: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        match self.next_within(PATIENCE, text) {
+            Ok(line) => line,
+            Err(error) => panic!("{error}: expected {text:?} after {:#?}", self.seen),
+        }
+    }
+
+    /// Whether a new line that contains `text` comes within so much time.
+    pub fn has_within(&mut self, time: Duration, text: &str) -> bool {
+        self.next_within(time, text).is_ok()
+    }
+
+    fn next_within(&mut self, time: Duration, text: &str) -> Result<String, RecvTimeoutError> {
+        let deadline = Instant::now() + time;
         loop {
-            match self.source.recv_deadline(deadline) {
-                Ok(line) => self.seen.push(line),
-                Err(error) => panic!("{error}: expected {text:?} after {:#?}", self.seen),
-            }
-            if let Some(line) = self.seen.last().filter(|line| line.contains(text)) {
-                return line.clone();
+            let line = self.source.recv_deadline(deadline)?;
+            self.seen.push(line.clone());
+            if line.contains(text) {
+                return Ok(line);
             }
         }
     }
