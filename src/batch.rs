@@ -13,7 +13,7 @@ use foldhash::fast::RandomState;
 use memchr::arch::all::is_prefix;
 
 use crate::framing::Line;
-use crate::protocol::{self, LineRefusal, MAX_NAME, Name, Rejection, Request, WHO_NAMES};
+use crate::protocol::{self, LineRefusal, MAX_LIST, MAX_NAME, Name, Rejection, Request, WHO_NAMES};
 
 /// Finished frames, shared by all recipients.
 pub(crate) type Frames = Arc<Vec<u8>>;
@@ -154,14 +154,14 @@ impl BatchBuilder {
             Line::TooLong => Err(LineRefusal::TooLong { limit: self.max_line }),
         };
         self.run = None;
-        match request {
-            Ok(Request::Empty) => {}
-            Ok(Request::Message { recipients, text }) => self.start_run(recipients, text),
-            Ok(Request::Who { names }) => self.push_who(names),
-            Err(refusal) => {
-                let line = self.line;
-                self.push_reply(|frames| protocol::push_refusal(frames, line, refusal));
-            }
+        let taken = request.and_then(|request| match request {
+            Request::Empty => Ok(()),
+            Request::Message { recipients, text } => self.start_run(recipients, text),
+            Request::Who { names } => self.push_who(names),
+        });
+        if let Err(refusal) = taken {
+            let line = self.line;
+            self.push_reply(|frames| protocol::push_refusal(frames, line, refusal));
         }
     }
 
@@ -211,8 +211,8 @@ impl BatchBuilder {
         lines.len() - rest.len()
     }
 
-    fn start_run(&mut self, list: &[u8], text: &[u8]) {
-        let recipients = self.push_recipients(list);
+    fn start_run(&mut self, list: &[u8], text: &[u8]) -> Result<(), LineRefusal> {
+        let recipients = self.push_recipients(list)?;
         // An entry for each recipient, and one for the answer, should some of them not be there.
         let names = list.len() + 2 * recipients.len();
         self.charge += ENTRY_CHARGE * (recipients.len() + 1) + names + LONGEST_REFUSAL;
@@ -223,14 +223,16 @@ impl BatchBuilder {
         let mut run = list.to_vec();
         run.push(b':');
         self.run = Some(run);
+        Ok(())
     }
 
-    fn push_who(&mut self, list: &[u8]) {
-        let recipients = self.push_recipients(list);
+    fn push_who(&mut self, list: &[u8]) -> Result<(), LineRefusal> {
+        let recipients = self.push_recipients(list)?;
         let answer =
             if recipients.is_empty() { WHO_CHARGE } else { list.len() + 2 * recipients.len() };
         self.charge += ENTRY_CHARGE + LONGEST_REFUSAL + answer;
         self.steps.push(Step::Who { recipients, line: self.line });
+        Ok(())
     }
 
     fn push_reply(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
@@ -240,9 +242,10 @@ impl BatchBuilder {
         self.steps.push(Step::Reply { frames: offset(before)..offset(self.frames.len()) });
     }
 
-    /// Notes the names of a list, each once, and says which entries of `recipients` they are.
-    fn push_recipients(&mut self, list: &[u8]) -> Range<u32> {
-        let first = self.recipients.len();
+    /// Notes the names of a list, each once, and says which entries of `recipients` they are. Of a
+    /// list that is too long nothing stays.
+    fn push_recipients(&mut self, list: &[u8]) -> Result<Range<u32>, LineRefusal> {
+        let (first, first_name) = (self.recipients.len(), self.names.len());
         let mut long_list: Option<HashSet<&[u8], RandomState>> = None;
         for name in protocol::names(list) {
             let known = &self.recipients[first..];
@@ -254,6 +257,11 @@ impl BatchBuilder {
             if double {
                 continue;
             }
+            if self.recipients.len() - first == MAX_LIST {
+                self.recipients.truncate(first);
+                self.names.truncate(first_name);
+                return Err(LineRefusal::LongList);
+            }
             let start = offset(self.names.len());
             self.names.extend_from_slice(name);
             self.recipients.push(start..offset(self.names.len()));
@@ -263,7 +271,7 @@ impl BatchBuilder {
                 long_list = Some(distinct.chain([name]).collect());
             }
         }
-        offset(first)..offset(self.recipients.len())
+        Ok(offset(first)..offset(self.recipients.len()))
     }
 }
 
@@ -356,6 +364,29 @@ mod tests {
         let many: Vec<String> = (0..50).map(|number| format!("n{}", number % 20)).collect();
         let long = batch_of(&[&format!("{}: x", many.join(","))]);
         assert_eq!(recipients(&long, &(0..offset(long.recipients.len()))), many[..20]);
+    }
+
+    #[test]
+    fn a_list_of_too_many_names_is_refused_and_leaves_nothing_in_the_batch() {
+        let many: Vec<String> = (0..=MAX_LIST).map(|number| format!("n{number}")).collect();
+        let (longest, too_long) = (many[1..].join(","), many.join(","));
+        let batch = batch_of(&["bob: 1", &format!("{too_long}: 2"), "bob: 3"]);
+        let [Step::Relay { .. }, Step::Reply { frames: said }, Step::Relay { .. }] =
+            batch.steps.as_slice()
+        else {
+            panic!("{:?}", batch.steps);
+        };
+        let expected = format!("error: line 2: more than {MAX_LIST} names in its list\n");
+        assert_eq!(frames(&batch, said), expected);
+        assert_eq!(recipients(&batch, &(0..offset(batch.recipients.len()))), ["bob", "bob"]);
+        assert_eq!(batch.names, b"bobbob");
+        // Doubles do not count.
+        let batch = batch_of(&[&format!("{longest},{longest}: 1"), &format!("/who {too_long}")]);
+        let [Step::Relay { recipients: to, .. }, Step::Reply { .. }] = batch.steps.as_slice()
+        else {
+            panic!("{:?}", batch.steps);
+        };
+        assert_eq!(recipients(&batch, to), many[1..]);
     }
 
     #[test]

@@ -10,6 +10,10 @@ use std::sync::Arc;
 /// The longest name, in bytes.
 pub(crate) const MAX_NAME: usize = 32;
 
+/// How many different names a list may hold. Each takes the broker a look-up, a queue entry and the
+/// waking of a writer, while everybody else waits: for so many, a millisecond or two.
+pub(crate) const MAX_LIST: usize = 1024;
+
 /// How many names `/who` lists before it stops.
 pub(crate) const WHO_NAMES: usize = 100;
 
@@ -87,6 +91,8 @@ pub(crate) enum LineRefusal {
     NoColon,
     /// No name stands before the `:`.
     NoRecipients,
+    /// The list holds more than [`MAX_LIST`] different names.
+    LongList,
     /// The line is not UTF-8.
     NotUtf8,
     /// The line is longer than `limit` bytes, its line end not counted.
@@ -101,6 +107,7 @@ impl fmt::Display for LineRefusal {
         match self {
             Self::NoColon => f.write_str("no ':' in it, expected \"name, name: text\""),
             Self::NoRecipients => f.write_str("no recipient before the ':'"),
+            Self::LongList => write!(f, "more than {MAX_LIST} names in its list"),
             Self::NotUtf8 => f.write_str("not UTF-8"),
             Self::TooLong { limit } => write!(f, "longer than {limit} bytes"),
         }

@@ -178,3 +178,28 @@ fn who_is_slow_and_honest_gets_the_full_windows_of_many_senders() {
     rest.join().expect("no panic");
     assert_eq!((report.owed, report.lost()), ((LINES * SENDERS) as u64, 0), "{report}");
 }
+
+#[test]
+fn a_list_of_too_many_names_is_refused_as_a_whole() {
+    const MOST: usize = 1024;
+    let server = TestServer::start();
+    let bystanders = Bystanders::start(&server);
+    let (mut alice, mut mallory) = (server.login("alice"), server.login("mallory"));
+    let nobody: Vec<_> = (1..=MOST).map(|number| format!("n{number}")).collect();
+    let (most, nobody) = (nobody[1..].join(","), nobody.join(","));
+    for line in (1..=200).step_by(4) {
+        mallory.send(&format!("alice,{nobody}: x\n/who {nobody},alice\nalice,{most}: {line}"));
+        let refused = format!("more than {MOST} names in its list");
+        mallory.expect_line(&format!("error: line {line}: {refused}"));
+        mallory.expect_line(&format!("error: line {}: {refused}", line + 1));
+        let missing = most.replace(',', ", ");
+        mallory.expect_line(&format!("error: line {}: no such peer: {missing}", line + 2));
+        mallory.send(&format!("/who alice,alice,{most}"));
+        let here = mallory.line().expect("an answer");
+        assert!(here.starts_with(&format!("notice: line {}: here: alice; not here:", line + 3)));
+        alice.expect_line(&format!("from mallory: {line}"));
+    }
+    drop((alice, mallory));
+    let report = bystanders.finish(server);
+    assert_eq!((report.accepted, report.owed, report.lost()), (200, 50, 0), "{report}");
+}
