@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use std::{fmt, io};
 
+use log::Level;
+
 use crate::connection::ConnectionId;
 use crate::protocol::Name;
 
@@ -184,6 +186,9 @@ pub(crate) struct Departure {
 
 impl Departure {
     /// The one place where the end of a connection is logged.
+    ///
+    /// Of who never logged in an operator hears only on request: to connect costs nothing, and
+    /// must not be a way to fill the log.
     pub(crate) fn log(&self) {
         let Self { id, peer, reason, accepted, delivered, lost, unacknowledged, .. } = self;
         let name = self.name.as_ref().map_or("nobody", Name::as_str);
@@ -193,7 +198,9 @@ impl Departure {
                  {delivered} messages out, {lost} lost, {unacknowledged} B unacknowledged"
             );
         } else {
-            log::info!(
+            let level = if self.name.is_some() { Level::Info } else { Level::Debug };
+            log::log!(
+                level,
                 "{name} went, connection {id} from {peer}: {reason}; {accepted} lines in, \
                  {delivered} messages out"
             );

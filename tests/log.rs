@@ -1,4 +1,5 @@
 //! Whatever becomes of the log, nobody waits for it: neither clients, nor the drain, nor the exit.
+//! And who only connects does not fill it.
 //!
 //! Each case starts the real process and fills its log by clients that come and go, while what it
 //! is written to is full, closed, or not read.
@@ -39,6 +40,38 @@ fn bustle(process: &Process, address: SocketAddr) {
     };
     notice(&mut alice, 2);
     notice(&mut bob, 1);
+}
+
+/// Has clients end in every way there is before they are logged in.
+fn knock(address: SocketAddr) {
+    for _ in 0..20 {
+        for said in ["", "torn", "no name\n"] {
+            let mut client = Client::connect(address);
+            client.send_bytes(said.as_bytes());
+            client.half_close();
+            client.lines_to_eof();
+        }
+        let mut silent = Client::connect(address);
+        silent.expect_line("error: login not in time");
+        silent.expect_eof();
+    }
+}
+
+#[test]
+fn who_never_logs_in_leaves_no_line_unless_one_asks_for_it() {
+    for (level, lines) in [("info", 0), ("debug", 80)] {
+        // However long a client is held up between two steps, it sees no reset.
+        let flags = ["--login-timeout", "20ms", "--linger", "1min", "--log-level", level];
+        let mut process = Process::start(serve(&flags));
+        knock(process.address());
+        let (status, log) = process.terminate();
+        assert_eq!(status, 0, "{log:#?}");
+        let gone = log.iter().filter(|line| line.contains("nobody went, connection"));
+        assert_eq!(gone.count(), lines, "{log:#?}");
+        // What one has to know is in the report.
+        assert!(log.last().is_some_and(|line| line.contains("stopped: 80 connections, ")));
+        assert!(lines > 0 || log.len() == 3, "{log:#?}");
+    }
 }
 
 #[test]
