@@ -4,7 +4,7 @@
 //! It touches no socket, never blocks on a peer and never asks whether the server is stopping:
 //! routing is a plain loop over its inbox, and the stop is the end of that loop.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -43,6 +43,8 @@ pub(crate) struct Broker {
     peers: Slab<Peer>,
     by_name: HashMap<Name, usize, RandomState>,
     by_id: HashMap<ConnectionId, usize, RandomState>,
+    /// In the order in which they connected.
+    by_age: BTreeMap<ConnectionId, usize>,
     /// The peers that got something in this round.
     touched: Vec<usize>,
     /// Deliveries that became due in this round.
@@ -66,6 +68,7 @@ impl Broker {
             peers: Slab::new(),
             by_name: HashMap::default(),
             by_id: HashMap::default(),
+            by_age: BTreeMap::new(),
             touched: Vec::new(),
             owed: 0,
             counters,
@@ -108,6 +111,7 @@ impl Broker {
         let key = self.peers.insert(peer);
         self.by_name.insert(name, key);
         self.by_id.insert(id, key);
+        self.by_age.insert(id, key);
         self.counters.connected.add(1);
     }
 
@@ -116,6 +120,7 @@ impl Broker {
         let Some(key) = self.by_id.remove(&id) else {
             return;
         };
+        self.by_age.remove(&id);
         let mut peer = self.peers.remove(key);
         self.by_name.remove(&peer.name);
         self.touched.retain(|&touched| touched != key);
@@ -174,8 +179,8 @@ impl Broker {
         let (here, away): (Vec<_>, Vec<_>) =
             names.partition(|&name| self.by_name.contains_key(name));
         if here.is_empty() && away.is_empty() {
-            let some = self.peers.iter().take(WHO_NAMES);
-            let names: Vec<_> = some.map(|(_, peer)| peer.name.as_str().as_bytes()).collect();
+            let some = self.by_age.values().take(WHO_NAMES);
+            let names: Vec<_> = some.map(|&key| self.peers[key].name.as_str().as_bytes()).collect();
             protocol::push_who(&mut text, line, self.peers.len(), &names);
         } else {
             protocol::push_who_of(&mut text, line, &here, &away);
@@ -364,6 +369,24 @@ mod tests {
         bench.lines(1, "alice", &["bob: newer"]);
         assert_eq!(queued(&old), "from alice: old\n[left, 0 accepted] ");
         assert_eq!(queued(&new), "from alice: new\nfrom alice: newer\n");
+    }
+
+    #[test]
+    fn who_names_those_first_who_connected_first() {
+        let mut bench = Bench::new();
+        // A crowd has left room for whoever comes, all but the last of them at its end.
+        let mut crowd: Vec<_> = (1..=300).map(|id| bench.join(id, &format!("crowd{id}"))).collect();
+        for id in 1..300 {
+            bench.broker.handle(Event::Leave { id: ConnectionId(id) });
+        }
+        let asks = crowd.pop().expect("the last one");
+        for id in 301..=450 {
+            crowd.push(bench.join(id, &format!("new{id}")));
+        }
+        bench.lines(300, "crowd300", &["/who"]);
+        let names: Vec<_> = (301..400).map(|id| format!("new{id}")).collect();
+        let expected = format!("notice: line 1: 151 here: crowd300, {}, ...\n", names.join(", "));
+        assert_eq!(queued(&asks), expected);
     }
 
     #[test]

@@ -34,8 +34,9 @@ pub(crate) struct Connection {
     fin_sent: AtomicBool,
 }
 
-/// Tells connections apart over the whole life of a server; names may come again, these do not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Tells connections apart over the whole life of a server, in the order in which they came; names
+/// may come again, these do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ConnectionId(pub(crate) u64);
 
 impl fmt::Display for ConnectionId {
