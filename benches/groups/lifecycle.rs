@@ -8,7 +8,7 @@ use super::{SHORT, SIDES, begin, cpus, end, start_chat};
 use crate::load::crowd::{self, Crowd};
 use crate::load::floor;
 use crate::load::process::Process;
-use crate::load::protocol::Protocol;
+use crate::load::protocol::{Protocol, STAMP};
 use crate::load::table::{Kind, Sample, Table};
 
 /// How many log in at once.
@@ -32,7 +32,8 @@ pub fn connect(criterion: &mut Criterion, table: &mut Table) {
                     let sample = Sample::of(&server, LOGINS as u64, || {
                         crowd::log_in(protocol, server.address, LOGINS, &mut clients)
                     });
-                    table.add(&format!("connect/{LOGINS}"), Kind::Rate, side, sample);
+                    let kind = Kind::Rate { bytes: crowd::frame(Protocol::Chat, LOGINS, STAMP) };
+                    table.add(&format!("connect/{LOGINS}"), kind, side, sample);
                     elapsed += sample.elapsed;
                     drop(clients);
                     end(server);

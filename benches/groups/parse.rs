@@ -81,6 +81,8 @@ impl Parser {
             rest = later;
             while let Some(line) = self.lines.next_line() {
                 self.builder.push(line);
+                let run = self.builder.push_run(self.lines.good_lines(), usize::MAX, usize::MAX);
+                self.lines.skip(run);
             }
         }
         black_box(self.builder.finish());

@@ -4,6 +4,7 @@ use criterion::Criterion;
 
 use super::{MESH, MESH_MESSAGES, SHORT, begin, compare, start};
 use crate::load::mesh::Mesh;
+use crate::load::protocol::Protocol;
 use crate::load::stream::{self, Stream};
 use crate::load::table::{Kind, Table};
 use crate::load::topology::Topology;
@@ -42,7 +43,8 @@ fn saturate(
 ) {
     let deliveries = stream::deliveries(topology, size);
     let group = begin(criterion, group_name, deliveries);
-    compare(group, table, (group_name, row), Kind::Rate, deliveries, |protocol| {
+    let kind = Kind::Rate { bytes: frame(topology, size) };
+    compare(group, table, (group_name, row), kind, deliveries, |protocol| {
         let server = start(protocol, topology, size);
         let mut stream = Stream::connect(protocol, &server, topology, size);
         (server, move |rounds| stream.run(rounds))
@@ -54,9 +56,16 @@ pub fn mesh(criterion: &mut Criterion, table: &mut Table) {
     let topology = Topology::ring(MESH, MESH);
     let group = begin(criterion, "mesh", MESH_MESSAGES);
     let row = format!("{MESH}x{SHORT}");
-    compare(group, table, ("mesh", &row), Kind::Rate, MESH_MESSAGES, |protocol| {
+    let kind = Kind::Rate { bytes: frame(&topology, SHORT) };
+    compare(group, table, ("mesh", &row), kind, MESH_MESSAGES, |protocol| {
         let server = start(protocol, &topology, SHORT);
         let mut mesh = Mesh::connect(protocol, &server, &topology, MESH, SHORT);
         (server, move |rounds| mesh.run(rounds * MESH_MESSAGES))
     });
+}
+
+/// How long a message is when it arrives, in bytes.
+fn frame(topology: &Topology, size: usize) -> usize {
+    let name = topology.name(0);
+    Protocol::Chat.frame(&name, &name, size).stride
 }

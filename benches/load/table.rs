@@ -17,8 +17,8 @@ pub enum Side {
 /// What a row tells, and so what its ratio means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Messages a second: more is better.
-    Rate,
+    /// So many a second, each of which is so many bytes where it arrives: more is better.
+    Rate { bytes: usize },
     /// Bytes a second: more is better.
     Bytes,
     /// Time: less is better.
@@ -80,8 +80,9 @@ impl Table {
 
     /// The rows as text, in Markdown.
     pub fn text(&self) -> String {
-        let head = "\n| work | a-chat | floor | ratio | CPU us each, a-chat | floor \
-                    | cores, a-chat | load |\n| --- | --: | --: | --: | --: | --: | --: | --: |\n";
+        let head = "\n| work | a-chat | floor | ratio | a-chat, bytes | CPU us each, a-chat | floor \
+                    | cores, a-chat | load |\n\
+                    | --- | --: | --: | --: | --: | --: | --: | --: | --: |\n";
         self.rows.iter().fold(head.to_owned(), |text, row| text + &row.text())
     }
 }
@@ -100,10 +101,11 @@ impl Row {
             cores(server, of).map_or("-".to_owned(), |it| format!("{it:.2}"))
         };
         format!(
-            "| {name} | {} | {} | {} | {} | {} | {} | {} |\n",
+            "| {name} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
             show(ours),
             show(floors),
             ratio.unwrap_or("-".to_owned()),
+            ours.and_then(|ours| kind.bytes_text(ours)).unwrap_or("-".to_owned()),
             each(server),
             each(floor),
             cores(|sample| sample.server_cpu),
@@ -120,11 +122,20 @@ impl Kind {
 
     fn text(self, figure: f64) -> String {
         match self {
-            Self::Rate if figure < 1e6 => format!("{:.1} k/s", figure / 1e3),
-            Self::Rate => format!("{:.2} M/s", figure / 1e6),
+            Self::Rate { .. } if figure < 1e6 => format!("{:.1} k/s", figure / 1e3),
+            Self::Rate { .. } => format!("{:.2} M/s", figure / 1e6),
             Self::Bytes => format!("{:.2} GB/s", figure / 1e9),
             Self::Time if figure < 1e-3 => format!("{:.1} us", figure * 1e6),
             Self::Time => format!("{:.2} ms", figure * 1e3),
+        }
+    }
+
+    /// What a rate is in bytes.
+    #[expect(clippy::cast_precision_loss, reason = "a message is short")]
+    fn bytes_text(self, figure: f64) -> Option<String> {
+        match self {
+            Self::Rate { bytes } => Some(format!("{:.1} MB/s", figure * bytes as f64 / 1e6)),
+            Self::Bytes | Self::Time => None,
         }
     }
 }

@@ -65,6 +65,7 @@ fn middle(figures: &[Figures]) -> Figures {
         rate: of(|it| it.rate),
         p50: of(|it| it.p50),
         p99: of(|it| it.p99),
+        p999: of(|it| it.p999),
         cpu: of(|it| it.cpu),
         load_cores: of(|it| it.load_cores),
         peak: of(|it| it.peak),

@@ -16,8 +16,8 @@ const TARGET: Duration = Duration::from_millis(1500);
 
 const MESH: usize = 100;
 
-pub const HEAD: &str = "| work | server | messages/s | p50 us | p99 us | CPU us each | load, cores | peak MiB \
-     | threads |\n| --- | --- | --: | --: | --: | --: | --: | --: | --: |";
+pub const HEAD: &str = "| work | server | messages/s | p50 us | p99 us | p99.9 us | CPU us each | load, cores | peak MiB \
+     | threads |\n| --- | --- | --: | --: | --: | --: | --: | --: | --: | --: |";
 
 /// One row's work.
 #[derive(Debug)]
@@ -43,6 +43,7 @@ pub struct Figures {
     /// In microseconds.
     pub p50: f64,
     pub p99: f64,
+    pub p999: f64,
     /// The server's processor time for one delivery, in microseconds.
     pub cpu: f64,
     /// How many processors the load kept busy: near 1 for a thread of it, it is the limit.
@@ -88,7 +89,7 @@ impl Work {
                 let mut ping = PingPong::connect(server, &process, topology, *size);
                 let figures = Figures::of(&process, 1, |messages| ping.run(messages));
                 let time = |quantile| to_float(ping.times.value_at_quantile(quantile)) / 1e3;
-                Figures { p50: time(0.5), p99: time(0.99), ..figures }
+                Figures { p50: time(0.5), p99: time(0.99), p999: time(0.999), ..figures }
             }
         };
         end(server, process);
@@ -114,6 +115,7 @@ impl Figures {
             rate: deliveries / seconds,
             p50: 0.0,
             p99: 0.0,
+            p999: 0.0,
             cpu: sample.server_cpu.as_secs_f64() * 1e6 / deliveries,
             load_cores: sample.load_cpu.as_secs_f64() / seconds,
             peak: mebibytes(process.status("VmHWM")),
@@ -123,16 +125,16 @@ impl Figures {
 
     /// A row of the table.
     pub fn text(&self, work: &str, server: &str) -> String {
-        let Self { rate, p50, p99, cpu, load_cores, peak, threads } = self;
+        let Self { rate, p50, p99, p999, cpu, load_cores, peak, threads } = self;
         let time = |time: &f64| if *time > 0.0 { format!("{time:.1}") } else { "-".to_owned() };
         let rate = if *rate < 1e6 {
             format!("{:.1} k", rate / 1e3)
         } else {
             format!("{:.2} M", rate / 1e6)
         };
-        let (p50, p99) = (time(p50), time(p99));
+        let (p50, p99, p999) = (time(p50), time(p99), time(p999));
         format!(
-            "| {work} | {server} | {rate} | {p50} | {p99} | {cpu:.4} | {load_cores:.2} \
+            "| {work} | {server} | {rate} | {p50} | {p99} | {p999} | {cpu:.4} | {load_cores:.2} \
              | {peak:.1} | {threads} |"
         )
     }
