@@ -1,5 +1,5 @@
 //! Whatever becomes of the log, nobody waits for it: neither clients, nor the drain, nor the exit.
-//! And who only connects does not fill it.
+//! And nobody fills it by connecting, or puts into it what it is not for.
 //!
 //! Each case starts the real process and fills its log by clients that come and go, while what it
 //! is written to is full, closed, or not read.
@@ -72,6 +72,26 @@ fn who_never_logs_in_leaves_no_line_unless_one_asks_for_it() {
         assert!(log.last().is_some_and(|line| line.contains("stopped: 80 connections, ")));
         assert!(lines > 0 || log.len() == 3, "{log:#?}");
     }
+}
+
+#[test]
+fn nothing_that_a_client_says_but_its_name_gets_into_the_log() {
+    let mut process = Process::start(serve(&["--log-level", "trace"]));
+    let address = process.address();
+    for name in ["\u{1b}[2J", "alice\rforged", "x\u{9b}31m", "\u{85}"] {
+        let mut client = Client::connect(address);
+        client.send(name);
+        client.lines_to_eof();
+    }
+    let mut alice = try_login(address, "alice").expect("room");
+    alice.send("\u{1b}[2J\nalice: \u{1b}[2J forged\n/who \rforged\nalice: seen");
+    while alice.line().as_deref() != Some("from alice: seen") {}
+    drop(alice);
+    let (status, log) = process.terminate();
+    assert_eq!(status, 0, "{log:#?}");
+    assert!(log.iter().any(|line| line.contains(" alice came, ")), "{log:#?}");
+    let clean = |line: &String| !line.contains("forged") && !line.contains(char::is_control);
+    assert!(log.iter().all(clean), "{log:#?}");
 }
 
 #[test]

@@ -11,13 +11,17 @@ use std::thread;
 use std::time::Duration;
 
 use a_chat::{CloseReason, Config};
-use common::bystanders::Bystanders;
+use common::bystanders::{Bystanders, Peak};
 use common::{Client, PATIENCE, TestServer, send_until_blocked, wait_until};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use socket2::{Domain, Socket, Type};
 
 /// What a client gets if too many of its address are there.
 const TOO_MANY: &str = "error: too many connections from your address";
+
+fn quick() -> Config {
+    Config { linger: Duration::from_millis(100), ..Config::default() }
+}
 
 /// Connects from one of the loopback's many addresses.
 fn connect_from(source: [u8; 4], server: &TestServer) -> Client {
@@ -202,4 +206,124 @@ fn a_list_of_too_many_names_is_refused_as_a_whole() {
     drop((alice, mallory));
     let report = bystanders.finish(server);
     assert_eq!((report.accepted, report.owed, report.lost()), (200, 50, 0), "{report}");
+}
+
+#[test]
+fn who_hoards_places_holds_them_and_nothing_else() {
+    const HOARD: usize = 200;
+    let max_per_address = Some(HOARD);
+    let server = TestServer::with(Config { max_per_address, ..quick() });
+    let bystanders = Bystanders::start(&server);
+    // They are logged in, so they may stay for ever; their neighbour is the first to feel it.
+    let hoard: Vec<_> = (0..HOARD)
+        .map(|number| try_login_from([127, 0, 0, 2], &server, &format!("idle{number}")))
+        .map(|client| client.expect("room"))
+        .collect();
+    assert!(try_login_from([127, 0, 0, 2], &server, "neighbour").is_none(), "they are too many");
+    bystanders.exchange(1000);
+    let mut alice = try_login_from([127, 0, 0, 3], &server, "alice").expect("room");
+    alice.send("alice: hi");
+    alice.expect_line("from alice: hi");
+    drop((alice, hoard));
+    let report = bystanders.finish(server);
+    assert_eq!((report.connections, report.refused), (HOARD as u64 + 1, 1), "{report}");
+    assert_eq!((report.accepted, report.owed), (HOARD as u64 + 2, 1), "{report}");
+}
+
+#[test]
+fn who_asks_for_long_answers_and_reads_none_fills_its_own_window_only() {
+    const ASKED: usize = 5000;
+    let window = 16 * 1024;
+    // It is not to be evicted here.
+    let server = TestServer::with(Config { window, stall_timeout: PATIENCE * 10, ..quick() });
+    let names: Vec<_> = (0..120).map(|number| format!("{number:032}")).collect();
+    let _crowd: Vec<_> = names.iter().map(|name| server.login(name)).collect();
+    let mut mallory = server.login_with_small_buffers("mallory");
+    let peak = Peak::watch(&server);
+    let bystanders = Bystanders::start(&server);
+    // Five bytes ask for more than three thousand.
+    mallory.send_bytes(&b"/who\n".repeat(ASKED));
+    wait_until("a full window", || server.stats().queued_bytes > window as u64 / 2);
+    bystanders.exchange(1000);
+    // What is accepted and not owed is hers: as many as her window and the kernels hold answers to.
+    let stats = server.stats();
+    assert!(stats.accepted < stats.owed + ASKED as u64 / 5, "{stats:?}");
+    for line in 1..=ASKED {
+        let answer = mallory.line().expect("an answer");
+        assert!(answer.starts_with(&format!("notice: line {line}: 123 here: {}", names[0])));
+        assert!(answer.len() > 3000, "{answer}");
+    }
+    drop(mallory);
+    let report = bystanders.finish(server);
+    assert_eq!((report.accepted, report.owed), (ASKED as u64, 0), "{report}");
+    // Hers, and what the bystanders had on their way.
+    let peak = peak.end();
+    assert!(peak <= 3 * window as u64, "{peak} bytes were queued");
+}
+
+#[test]
+fn who_takes_a_name_over_gets_nothing_that_was_due_to_the_one_before() {
+    const ROUNDS: usize = 50;
+    let server = TestServer::with(Config { window: 4 << 20, ..quick() });
+    let mut bob = server.login("bob");
+    let mut before: Option<Client> = None;
+    let text = |round: usize| format!("for number {round} {}", "x".repeat(2000));
+    for round in 0..ROUNDS {
+        let mut holder = server.login_with_small_buffers("alice");
+        // While one has the name nobody else gets it, however often it tries.
+        for _ in 0..3 {
+            let mut squatter = Client::connect(server.address);
+            squatter.send("alice\nbob: I am alice");
+            squatter.expect_line("error: name taken");
+            squatter.expect_eof();
+        }
+        // More than its kernel takes: the rest is still queued when the next one has the name.
+        for _ in 0..100 {
+            bob.send(&format!("alice: {}", text(round)));
+        }
+        bob.send("bob: sent");
+        bob.expect_line("from bob: sent");
+        holder.half_close();
+        wait_until("its leave", || server.stats().connected == 1);
+        if let Some(mut before) = before.replace(holder) {
+            for _ in 0..100 {
+                before.expect_line(&format!("from bob: {}", text(round - 1)));
+            }
+            before.expect_eof();
+        }
+    }
+    let mut last = before.expect("the last one");
+    for _ in 0..100 {
+        last.expect_line(&format!("from bob: {}", text(ROUNDS - 1)));
+    }
+    last.expect_eof();
+    let report = server.stop_with([(bob, 101 * ROUNDS as u64)]);
+    let expected = 101 * ROUNDS as u64;
+    assert_eq!((report.owed, report.delivered), (expected, expected), "{report}");
+}
+
+#[test]
+fn what_a_terminal_may_obey_stays_inside_its_line_and_behind_its_senders_name() {
+    // The server passes text as it is. What it guarantees is where a line begins and ends, so that
+    // whoever shows it can make the rest visible: see docs/security.md.
+    let escapes = [
+        "\rfrom bob: pay mallory",
+        "\u{1b}[2K\u{1b}[1Gfrom bob: pay mallory",
+        "\u{1b}]0;a title\u{7}",
+        "\u{8}\u{8}\u{8}\u{8}\u{7f}",
+        "\u{9b}2J",
+        "\u{b}\u{c}\u{85}\u{2028}from bob: pay mallory",
+        "\0",
+    ];
+    let server = TestServer::start();
+    let (mut alice, mut mallory) = (server.login("alice"), server.login("mallory"));
+    for (text, line) in escapes.iter().zip(1..) {
+        mallory.send(&format!("alice: <{text}>\n{text}"));
+        alice.expect_line(&format!("from mallory: <{text}>"));
+        // What is sent back goes to the one who sent it, on a line that begins as an answer does.
+        let answer = mallory.line().expect("an answer");
+        assert!(answer.starts_with(&format!("error: line {}: ", 2 * line)), "{answer:?}");
+    }
+    let lines = 2 * escapes.len() as u64;
+    server.stop_with([(alice, 0), (mallory, lines)]);
 }
