@@ -256,17 +256,37 @@ pub fn send_until_blocked(stream: &TcpStream, lines: &[u8]) -> u64 {
     sent
 }
 
-/// How many bytes of what was sent the other side's kernel has not acknowledged, from proc(5).
+/// How many bytes of what was sent the other side's kernel has not acknowledged.
 pub fn unacknowledged(stream: &TcpStream) -> u64 {
-    let port = stream.local_addr().expect("an address").port();
+    let local = stream.local_addr().expect("an address");
+    let remote = stream.peer_addr().expect("a connection");
+    // The table may pass over one entry while others come and go.
+    let entry = (0..100).find_map(|_| table_entry(local, remote));
+    entry.expect("the connection is in the table").1
+}
+
+/// Whether the other side has sent FIN, and waits for this side's kernel to acknowledge it.
+pub fn fin_is_on_its_way(stream: &TcpStream) -> bool {
+    const FIN_WAIT1: &str = "04";
+    let local = stream.local_addr().expect("an address");
+    let remote = stream.peer_addr().expect("a connection");
+    table_entry(remote, local).is_some_and(|(state, _)| state == FIN_WAIT1)
+}
+
+/// What the kernel's table of connections, in proc(5), says of one end of one on the loopback: its
+/// state, and how many bytes it has sent that are not acknowledged.
+///
+/// Both ports are needed to find it: one alone may belong to other connections, too.
+fn table_entry(local: SocketAddr, remote: SocketAddr) -> Option<(String, u64)> {
     let table = std::fs::read_to_string("/proc/net/tcp").expect("procfs");
-    let local = format!(":{port:04X}");
-    let queue = table.lines().find_map(|line| {
-        let mut fields = line.split_whitespace().skip(1);
-        let queues =
-            fields.next().filter(|address| address.ends_with(&local)).and(fields.nth(2))?;
+    let ports = [local, remote].map(|address| format!(":{:04X}", address.port()));
+    table.lines().find_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let [_, local, remote, state, queues, ..] = fields[..] else { return None };
+        if !local.ends_with(&ports[0]) || !remote.ends_with(&ports[1]) {
+            return None;
+        }
         let (unacknowledged, _) = queues.split_once(':')?;
-        u64::from_str_radix(unacknowledged, 16).ok()
-    });
-    queue.expect("the connection is in the table")
+        Some((state.to_owned(), u64::from_str_radix(unacknowledged, 16).ok()?))
+    })
 }
