@@ -175,7 +175,10 @@ fn signals_that_come_together_are_one_request() {
     command.args(["--drain-timeout", NEVER, "--stall-timeout", NEVER, "--log-level", "debug"]);
     let mut process = Process::start(command);
     let (mut alice, bob, messages) = overload_bob(&mut process);
-    for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
+    // While it is stopped they wait, so that they come at once however busy the machine is.
+    process.signal(Signal::STOP);
+    wait_until("the process to be stopped", || process.state() == 'T');
+    for signal in [Signal::TERM, Signal::HUP, Signal::INT, Signal::CONT] {
         process.signal(signal);
     }
     process.log.expect(SIGNALLED);

@@ -105,19 +105,26 @@ impl Process {
         fs::read_to_string(self.procfs("maps")).expect("procfs").lines().count()
     }
 
+    /// What the server does: `R` if it runs, `T` if it is stopped, see proc(5).
+    pub fn state(&self) -> char {
+        self.stat()[0].chars().next().expect("a letter")
+    }
+
     /// How long all the server's threads have run, see proc(5).
     pub fn cpu_time(&self) -> Duration {
-        let stat = fs::read_to_string(self.procfs("stat")).expect("procfs");
-        // The second field, the name in brackets, may hold blanks; the third one is next.
-        let (_, fields) = stat.rsplit_once(')').expect("a name in brackets");
-        let ticks: u64 = fields
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .map(|ticks| ticks.parse::<u64>().expect("a number"))
-            .sum();
+        let fields = self.stat();
+        let ticks = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number"));
+        let ticks: u64 = ticks.sum();
         // Whatever its own clock does, Linux tells user space hundredths of a second.
         Duration::from_millis(ticks * 10)
+    }
+
+    /// The fields of proc(5)'s `stat` from the third on.
+    fn stat(&self) -> Vec<String> {
+        let stat = fs::read_to_string(self.procfs("stat")).expect("procfs");
+        // The second one, the name in brackets, may hold blanks.
+        let (_, fields) = stat.rsplit_once(')').expect("a name in brackets");
+        fields.split_whitespace().map(str::to_owned).collect()
     }
 
     fn procfs(&self, entry: &str) -> String {
