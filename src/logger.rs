@@ -20,8 +20,9 @@ use simplelog::{ConfigBuilder, WriteLogger};
 /// the server stops.
 const QUEUE_BYTES: usize = 2 * 1024 * 1024;
 
-/// How long the log is waited for at the end of the process.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the log is waited for at the end of the process: with the default drain that is still
+/// sooner than `docker stop` kills.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Sends this process's log to `out`, by the line and in UTC.
 pub(crate) fn start(
