@@ -5,11 +5,19 @@
 //! sender's window, so that memory is, and so that TCP slows exactly the one who sends too much.
 
 use std::sync::Arc;
+#[cfg(not(all(loom, test)))]
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+#[cfg(not(all(loom, test)))]
 use std::thread::{self, Thread};
 use std::time::Instant;
 
+#[cfg(all(loom, test))]
+use self::model::{AtomicUsize, SeqCst, Thread, thread};
+
 use crate::stats::Counters;
+
+#[cfg(all(loom, test))]
+mod model;
 
 /// How much one connection may have on its way, in bytes. Its reader is the only one to wait.
 #[derive(Debug)]
@@ -107,7 +115,7 @@ impl Window {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::convert::Infallible;
     use std::sync::mpsc;
