@@ -136,9 +136,10 @@ impl LineBuffer {
         self.start += count;
     }
 
-    /// How many bytes of an unfinished line there are; a line over the limit counts as one more.
+    /// How many bytes of an unfinished line there are; the most there can be, if that line is over
+    /// the limit already. Call it when all complete lines are taken.
     pub(crate) fn unfinished(&self) -> usize {
-        self.end - self.lines_end + usize::from(self.skipping)
+        if self.skipping { usize::MAX } else { self.end - self.lines_end }
     }
 
     /// True if [`shrink`](Self::shrink) would give back something worth it.
@@ -221,7 +222,7 @@ mod tests {
             assert!(buffer.next_line().is_none());
             assert!(buffer.bytes.len() <= 2 * READ_CHUNK);
         }
-        assert_eq!(buffer.unfinished(), 1);
+        assert_eq!(buffer.unfinished(), usize::MAX);
     }
 
     #[test]
