@@ -30,6 +30,11 @@ pub(crate) const LONGEST_REFUSAL: usize = 56;
 /// The most that the answer to a bare `/who` takes up.
 const WHO_CHARGE: usize = WHO_NAMES * (MAX_NAME + 2) + LONGEST_REFUSAL;
 
+/// With this much room in the window, in bytes, a line surely fits that is no longer than a 64th
+/// of it: a byte adds 36 to the charge at most, in a list of names of one letter, and what a line
+/// is charged for whatever its length is less than 4 KiB.
+const AMPLE_ROOM: usize = 16 * 1024;
+
 /// A list of up to this many recipients is searched for doubles name by name, a longer one by
 /// hashing, so that a line full of names costs no more than its length.
 const SHORT_LIST: usize = 8;
@@ -113,8 +118,16 @@ impl BatchBuilder {
         self.charge
     }
 
+    /// True if the charge stays within `limit` with one more line.
+    pub(crate) fn has_room_for(&self, line: &Line<'_>, limit: usize) -> bool {
+        let room = limit.saturating_sub(self.charge);
+        let surely_fits =
+            room >= AMPLE_ROOM && line.text().is_none_or(|text| text.len() <= room / 64);
+        surely_fits || self.most_for(line) <= room
+    }
+
     /// No less than what one more line adds to the charge.
-    pub(crate) fn most_for(&self, line: &Line<'_>) -> usize {
+    fn most_for(&self, line: &Line<'_>) -> usize {
         let text = line.text().unwrap_or_default();
         let names = 1 + memchr::memchr_iter(b',', text).count();
         let relay = self.prefix.len() + 2 * text.len() + LONGEST_REFUSAL;

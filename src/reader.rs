@@ -31,11 +31,6 @@ use crate::writer::{Farewell, Outgoing, Writer};
 /// lines of one large read go in one batch, and there is room for the next while it is written.
 const BATCH: usize = 128 * 1024;
 
-/// With this much room in the window, in bytes, a line surely fits that is no longer than a 64th
-/// of it: a byte adds 36 to the charge at most, in a list of names of one letter, and what a line
-/// is charged for whatever its length is less than 4 KiB.
-const AMPLE_ROOM: usize = 16 * 1024;
-
 /// How often a reader that waits for its window looks whether its client is still there. It does
 /// not wait for the socket then, since the input that it does not take would wake it for ever.
 const GONE_CHECK: Duration = Duration::from_millis(500);
@@ -319,10 +314,7 @@ impl Outbox<'_> {
     /// Takes a line, and sends what is large enough: before the line, if the window could not hold
     /// it with the others, and after it otherwise.
     fn push(&mut self, line: Line<'_>) -> Result<(), CloseReason> {
-        let room = self.window.limit().saturating_sub(self.builder.charge());
-        let surely_fits =
-            room >= AMPLE_ROOM && line.text().is_none_or(|text| text.len() <= room / 64);
-        if !surely_fits && self.builder.most_for(&line) > room {
+        if !self.builder.has_room_for(&line, self.window.limit()) {
             self.send()?;
         }
         self.builder.push(line);
