@@ -1,8 +1,8 @@
 //! The acceptor thread: it owns the listener and all readers, and ends at the stop, when it has
 //! closed the listener and joined every reader.
 //!
-//! It turns clients away when the server, or their address's share of it, is full, and when the system has no descriptor or thread
-//! left it waits for better times without spinning.
+//! It turns clients away when the server, or their address's share of it, is full, and when the
+//! system has no descriptor or thread left it waits for better times without spinning.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
