@@ -10,11 +10,10 @@
 mod common;
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use a_chat::{Capacity, Config};
-use common::{Client, FULL, PATIENCE, TestServer, try_login, wait_until};
+use common::{Client, FULL, PATIENCE, TestServer, login_when_there_is_room, try_login, wait_until};
 use rustix::process::{Resource, getrlimit};
 
 /// A server with room for this many clients. Whoever is refused is held for the linger time, so
@@ -30,17 +29,6 @@ fn chat(one: &mut Client, other: &mut Client, names: [&str; 2]) {
     other.expect_line(&format!("from {}: are you there?", names[0]));
     other.send(&format!("{}: yes", names[0]));
     one.expect_line(&format!("from {}: yes", names[1]));
-}
-
-/// Tries until there is room; returns the client and how often it was refused.
-fn login_when_there_is_room(address: SocketAddr, name: &str) -> (Client, u64) {
-    let (mut client, mut refused) = (None, 0);
-    wait_until("room", || {
-        client = try_login(address, name);
-        refused += u64::from(client.is_none());
-        client.is_some()
-    });
-    (client.expect("waited for"), refused)
 }
 
 #[test]

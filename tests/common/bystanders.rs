@@ -23,7 +23,11 @@ pub struct Bystanders {
 
 impl Bystanders {
     pub fn start(server: &TestServer) -> Self {
-        let [mut left, mut right] = ["left", "right"].map(|name| server.login(name));
+        Self::between(["left", "right"].map(|name| server.login(name)))
+    }
+
+    /// The same with clients that are logged in already, as `left` and `right`.
+    pub fn between([mut left, mut right]: [Client; 2]) -> Self {
         let (finish, messages) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (told, said) = (Arc::clone(&finish), Arc::clone(&messages));
         let thread = thread::spawn(move || {
@@ -52,17 +56,22 @@ impl Bystanders {
     /// Lets the two finish and waits until nothing is queued for anybody, then stops the server.
     /// Returns the report without the bystanders' share, which is checked here.
     pub fn finish(self, server: TestServer) -> Report {
-        self.finish.store(true, SeqCst);
-        wait_until("the bystanders' end", || self.thread.is_finished());
-        let clients = self.thread.join().expect("the bystanders are unharmed");
+        let (clients, messages) = self.end();
         wait_until("all windows to be empty", || server.stats().queued_bytes == 0);
-        let messages = self.messages.load(SeqCst);
         let mut report = server.stop_with(clients.map(|client| (client, messages / 2)));
         report.connections -= 2;
         report.accepted -= messages;
         report.owed -= messages;
         report.delivered -= messages;
         report
+    }
+
+    /// Lets the two finish; returns them, and how many messages they have exchanged.
+    pub fn end(self) -> ([Client; 2], u64) {
+        self.finish.store(true, SeqCst);
+        wait_until("the bystanders' end", || self.thread.is_finished());
+        let clients = self.thread.join().expect("the bystanders are unharmed");
+        (clients, self.messages.load(SeqCst))
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod bystanders;
 pub mod population;
+pub mod stream;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -188,6 +189,16 @@ impl Client {
         }
     }
 
+    /// The bytes that have arrived so far, on a connection that has not ended.
+    pub fn arrived(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.stream.set_nonblocking(true).expect("an option");
+        let end = self.input.read_to_end(&mut bytes).expect_err("the connection goes on");
+        assert_eq!(end.kind(), io::ErrorKind::WouldBlock);
+        self.stream.set_nonblocking(false).expect("an option");
+        bytes
+    }
+
     /// Says "I leave" and goes on reading.
     pub fn half_close(&mut self) {
         self.stream.shutdown(Shutdown::Write).expect("an open connection");
@@ -217,6 +228,17 @@ pub fn try_login(address: SocketAddr, name: &str) -> Option<Client> {
     Some(client)
 }
 
+/// Tries until there is room; returns the client and how often it was refused.
+pub fn login_when_there_is_room(address: SocketAddr, name: &str) -> (Client, u64) {
+    let (mut client, mut refused) = (None, 0);
+    wait_until("room", || {
+        client = try_login(address, name);
+        refused += u64::from(client.is_none());
+        client.is_some()
+    });
+    (client.expect("waited for"), refused)
+}
+
 /// Waits until `condition` holds; for what no descriptor and no channel tells.
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -224,6 +246,12 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "waited too long for {what}");
         std::thread::yield_now();
     }
+}
+
+/// Says why a test, or a part of one, can not run here; not through the test harness, which would
+/// keep that to itself.
+pub fn skipped(why: &str) {
+    let _ = writeln!(io::stderr(), "skipped: {why}");
 }
 
 /// How many threads this process has.

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
-use crate::common::{Client, PATIENCE};
+use crate::common::{Client, PATIENCE, wait_until};
 
 pub const EXECUTABLE: &str = env!("CARGO_BIN_EXE_a-chat");
 
@@ -76,17 +76,40 @@ impl Process {
         kill_process(self.pid, signal).expect("a process to signal");
     }
 
+    /// Stops the process, as `kill -STOP` does, until it is told to go on.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+        wait_until("the stop", || self.state() == 'T');
+    }
+
+    /// Lets a process that was stopped go on.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Both, with a while in between.
+    pub fn pause_for(&self, time: Duration) {
+        self.pause();
+        thread::sleep(time);
+        self.resume();
+    }
+
     /// Waits for the end; returns the exit status and the log from its first line on.
-    pub fn wait(mut self) -> (i32, Vec<String>) {
+    pub fn wait(self) -> (i32, Vec<String>) {
+        let (status, log) = self.wait_for_any_end();
+        assert_eq!(status.signal(), None, "{log:#?}");
+        (status.code().expect("no signal, so a status"), log)
+    }
+
+    /// The same, if a signal may be the end of it.
+    pub fn wait_for_any_end(mut self) -> (ExitStatus, Vec<String>) {
         let process = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty());
         let process = process.expect("a descriptor of the child");
         let patience = Timespec::try_from(PATIENCE).expect("not that long");
         let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&patience));
         assert_eq!(ended, Ok(1), "no end in time; the log: {:#?}", self.log.seen);
         let status = self.child.wait().expect("a child that has ended");
-        let log = self.log.take_to_end();
-        assert_eq!(status.signal(), None, "{log:#?}");
-        (status.code().expect("no signal, so a status"), log)
+        (status, self.log.take_to_end())
     }
 
     /// SIGTERM, then [`wait`](Self::wait).
@@ -127,6 +150,19 @@ impl Process {
         fields.split_whitespace().map(str::to_owned).collect()
     }
 
+    /// How often the server's thread of this name has gone to sleep, see proc(5).
+    pub fn switches(&self, thread: &str) -> u64 {
+        let tasks = fs::read_dir(self.procfs("task")).expect("procfs").map_while(Result::ok);
+        let file = |task: &fs::DirEntry, entry| fs::read_to_string(task.path().join(entry));
+        let is_it =
+            |task: &fs::DirEntry| file(task, "comm").is_ok_and(|name| name.trim() == thread);
+        let task = tasks.into_iter().find(is_it).expect("a thread of this name");
+        let status = file(&task, "status").expect("procfs");
+        let switches =
+            status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        switches.expect("a kernel like this").trim().parse().expect("a number")
+    }
+
     fn procfs(&self, entry: &str) -> String {
         format!("/proc/{}/{entry}", self.pid.as_raw_pid())
     }
@@ -157,6 +193,18 @@ impl Lines {
             });
         }
         Self { source, seen: Vec::new() }
+    }
+
+    /// Waits for a line that contains `text`, or for the end of all lines.
+    pub fn expect_or_end(&mut self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.seen.last().is_some_and(|line| line.contains(text)) {
+            match self.source.recv_deadline(deadline) {
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(error) => panic!("{error}: expected {text:?} after {:#?}", self.seen),
+            }
+        }
     }
 
     /// Waits for the first line that contains `text`, those that were seen before included.
@@ -201,7 +249,7 @@ impl Lines {
     }
 }
 
-/// The executable, with no terminal and with nothing of this environment that it would read.
+/// The executable alone.
 pub fn executable() -> Command {
     through(&[], EXECUTABLE)
 }
@@ -223,7 +271,9 @@ pub fn serve_copy_through(launcher: &[&str], copy: &str, flags: &[&str]) -> Comm
     command
 }
 
-fn through(launcher: &[&str], executable: &str) -> Command {
+/// The executable behind a launcher, with no terminal and with nothing of this environment that it
+/// would read.
+pub fn through(launcher: &[&str], executable: &str) -> Command {
     let mut words = launcher.iter().copied().chain([executable]);
     let mut command = Command::new(words.next().expect("the executable at least"));
     command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

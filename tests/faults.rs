@@ -1,0 +1,357 @@
+//! Whatever the system refuses the server, the server goes on: who is there talks on, who can not
+//! be taken in is told so or waits, and when the fault is over new clients are served again.
+//!
+//! Each case runs the executable in a process of its own, beside two bystanders who talk to each
+//! other all the while. What can be short for one process alone is short for real: memory mappings,
+//! threads of a control group. What would be short for the whole machine, such as its table of open
+//! files, is left to strace(1), which refuses single system calls. And the time of day is that of
+//! libfaketime, which lets it jump.
+//!
+//! Elsewhere: no descriptors left and no threads for a user (`RLIMIT_NOFILE`, `RLIMIT_NPROC`) in
+//! `limits.rs`; standard output and log that nobody takes in `binary.rs`; signals in `signals.rs`;
+//! panics in `src/fault.rs`; links that fail in `network.rs`.
+#![cfg(feature = "cli")]
+
+mod common;
+#[path = "common/injection.rs"]
+mod injection;
+#[path = "common/process.rs"]
+mod process;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::bystanders::Bystanders;
+use common::{Client, login_when_there_is_room, skipped, try_login};
+use injection::Injection;
+use process::{Process, SIGNALLED, serve, serve_through};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+/// A server and the two who must not notice what happens to it.
+struct Scene {
+    process: Process,
+    address: SocketAddr,
+    bystanders: Bystanders,
+}
+
+impl Scene {
+    /// Starts a server behind a launcher, and the bystanders.
+    fn start(launcher: &[String], flags: &[&str]) -> Self {
+        let launcher: Vec<_> = launcher.iter().map(String::as_str).collect();
+        let mut process = Process::start(serve_through(&launcher, flags));
+        let address = process.address();
+        let bystanders = Bystanders::between(["left", "right"].map(|name| process.login(name)));
+        Self { process, address, bystanders }
+    }
+
+    /// Nobody is held up, and who comes now is served.
+    fn goes_on(&self) {
+        self.bystanders.exchange(500);
+        drop(try_login(self.address, "late").expect("room"));
+    }
+
+    /// Stops the server, which must have lost nothing at all; returns its log.
+    fn end(self) -> Vec<String> {
+        let (clients, messages) = self.bystanders.end();
+        self.process.signal(Signal::TERM);
+        for mut client in clients {
+            let accepted = messages / 2 + 1;
+            client.expect_line(&format!(
+                "notice: server is shutting down, {accepted} of your lines were accepted"
+            ));
+            client.expect_eof();
+        }
+        let (status, log) = self.process.wait();
+        assert_eq!(status, 0, "{log:#?}");
+        let report = log.last().expect("a report");
+        assert!(report.contains(&format!(" {messages} delivered, 0 lost before")), "{log:#?}");
+        log
+    }
+}
+
+/// How many lines of a log hold this text.
+fn count(log: &[String], text: &str) -> usize {
+    log.iter().filter(|line| line.contains(text)).count()
+}
+
+const CANNOT_ACCEPT: &str = "cannot accept connections";
+
+/// While accept(2) fails thus for a while, clients wait, and are served then.
+fn accepts_again_after(error: &str) -> Option<Vec<String>> {
+    let injection = Injection::of(&format!("accept4:error={error}:when=4..9"))?;
+    let scene = Scene::start(&injection.launcher, &[]);
+    for number in 0..10 {
+        drop(try_login(scene.address, &format!("client-{number}")).expect("room"));
+    }
+    scene.goes_on();
+    assert_eq!(injection.injected(), 6, "{:#?}", injection.calls());
+    Some(scene.end())
+}
+
+#[test]
+fn without_room_in_the_system_clients_wait_and_are_served_when_there_is_some() {
+    for error in ["ENFILE", "ENOBUFS", "ENOMEM"] {
+        let Some(log) = accepts_again_after(error) else { return };
+        // The pauses are a third of a second in all, so that only the first one is logged, unless
+        // the machine is slow.
+        assert_eq!(count(&log, "trying again in 5ms"), 1, "{log:#?}");
+        assert!(count(&log, CANNOT_ACCEPT) < 6, "{log:#?}");
+    }
+}
+
+#[test]
+fn what_goes_wrong_with_one_client_holds_up_nobody_else() {
+    for error in ["ECONNABORTED", "EPROTO", "EPERM", "ENETDOWN"] {
+        let Some(log) = accepts_again_after(error) else { return };
+        assert_eq!(count(&log, CANNOT_ACCEPT), 0, "{log:#?}");
+    }
+}
+
+/// While accept(2) fails thus for ever, the server neither spins nor fills its log, those who are
+/// there talk on, and the stop is not held up.
+fn endures_for_ever(error: &str) {
+    /// A little more than the number of calls in a row after which the server gives in.
+    const IN_A_ROW: usize = 70;
+    let fault = format!("accept4:error={error}:when=12+");
+    let Some(injection) = Injection::of(&fault) else { return };
+    let began = Instant::now();
+    let mut scene = Scene::start(&injection.launcher, &[]);
+    // So many that one of them is behind the twelfth call, whatever calls the others have shared.
+    let waiting: Vec<_> = (0..12).map(|_| Client::connect(scene.address)).collect();
+    scene.process.log.expect("trying again in 1s");
+    let (start, before) = (Instant::now(), injection.injected());
+    scene.process.log.expect_next("trying again in 1s");
+    scene.process.log.expect_next("trying again in 1s");
+    let calls = injection.injected() - before;
+    let pauses = 1 + usize::try_from(start.elapsed().as_secs()).expect("not that long");
+    assert!(calls <= (1 + pauses) * IN_A_ROW, "{error}: {calls} calls in {pauses} pauses");
+    scene.bystanders.exchange(500);
+    drop(waiting);
+    let log = scene.end();
+    let lines = count(&log, CANNOT_ACCEPT) as u64;
+    assert!(lines <= began.elapsed().as_secs() + 2, "{error}: {log:#?}");
+}
+
+#[test]
+fn without_room_in_the_system_for_ever_it_neither_spins_nor_floods_its_log() {
+    endures_for_ever("ENFILE");
+}
+
+/// A control group of its own whose processes and threads are limited in number; taken away when
+/// nothing runs in it any more.
+struct PidsGroup(PathBuf);
+
+impl PidsGroup {
+    /// `None`, and a word on why, if there can be none here.
+    fn new(most: usize) -> Option<Self> {
+        // Of version 1, since in version 2 a group that holds processes can have no limited ones
+        // below it, so that every process on the way would have to be moved.
+        let name = format!("a-chat-{}-{most}", std::process::id());
+        let group = Self(Path::new("/sys/fs/cgroup/pids").join(name));
+        let limited = fs::create_dir(&group.0)
+            .and_then(|()| fs::write(group.0.join("pids.max"), most.to_string()));
+        if let Err(error) = limited {
+            skipped(&format!("no pids control group can be made here: {error}"));
+            return None;
+        }
+        Some(group)
+    }
+
+    /// Moves itself into the group and becomes the executable there.
+    fn launcher(&self) -> [String; 3] {
+        let script = format!("echo $$ > {}/cgroup.procs && exec \"$0\" \"$@\"", self.0.display());
+        ["sh".to_owned(), "-c".to_owned(), script]
+    }
+}
+
+impl Drop for PidsGroup {
+    fn drop(&mut self) {
+        // As long as a killed server is not quite gone the group can not be removed.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while fs::remove_dir(&self.0).is_err() && self.0.exists() && Instant::now() < deadline {
+            thread::yield_now();
+        }
+    }
+}
+
+/// The room for clients that the server says it has, and what limits it.
+fn room(process: &mut Process) -> (usize, String) {
+    let line = process.log.expect("room for ");
+    let (_, rest) = line.split_once("room for ").expect("as it was found");
+    let (room, limited_by) = rest.split_once(" connections, limited by ").expect("both");
+    (room.parse().expect("a number"), limited_by.to_owned())
+}
+
+#[test]
+fn the_default_room_in_a_control_group_is_really_there() {
+    let Some(group) = PidsGroup::new(60) else { return };
+    let mut scene = Scene::start(&group.launcher(), &[]);
+    let (room, limited_by) = room(&mut scene.process);
+    assert_eq!(limited_by, "threads (pids cgroup)");
+    assert!((15..30).contains(&room), "room for {room}");
+    let login = |number| try_login(scene.address, &format!("client-{number}"));
+    let clients: Vec<_> = (2..room).map(|number| login(number).expect("room")).collect();
+    assert!(login(0).is_none() && login(1).is_none(), "there is room for {room} only");
+    drop(clients);
+    let (late, _) = login_when_there_is_room(scene.address, "late");
+    drop(late);
+    let log = scene.end();
+    assert_eq!(count(&log, "cannot start"), 0, "{log:#?}");
+}
+
+/// A group that has room for what the server and the bystanders need, for three clients, and for
+/// `spare` threads more.
+fn goes_on_without_threads_in_its_control_group(spare: usize) {
+    const AT_REST: usize = 5;
+    let Some(group) = PidsGroup::new(AT_REST + (2 + 3) * 2 + spare) else { return };
+    let scene = Scene::start(&group.launcher(), &["--max-connections", "1000"]);
+    let login = |number| try_login(scene.address, &format!("client-{number}"));
+    let mut clients: Vec<_> = (0..3).map(|number| login(number).expect("room")).collect();
+    for number in 3..100 {
+        assert!(login(number).is_none(), "there is no thread left for client {number}");
+    }
+    scene.bystanders.exchange(500);
+    drop(clients.pop());
+    let (late, _) = login_when_there_is_room(scene.address, "late");
+    drop((late, clients));
+    let log = scene.end();
+    assert!(count(&log, "cannot start a ") > 0, "{log:#?}");
+}
+
+#[test]
+fn without_a_thread_for_a_reader_in_its_control_group_it_goes_on() {
+    goes_on_without_threads_in_its_control_group(0);
+}
+
+#[test]
+fn without_a_thread_for_a_writer_in_its_control_group_it_goes_on() {
+    goes_on_without_threads_in_its_control_group(1);
+}
+
+/// The time of day as one process sees it, which can be moved while that process runs.
+struct TimeOfDay {
+    library: PathBuf,
+    folder: TempDir,
+}
+
+impl TimeOfDay {
+    /// `None`, and a word on why, if libfaketime is not here.
+    fn new() -> Option<Self> {
+        let folders = fs::read_dir("/usr/lib").expect("a folder").map_while(Result::ok);
+        let library = |folder: fs::DirEntry| folder.path().join("faketime/libfaketimeMT.so.1");
+        let Some(library) = folders.map(library).find(|library| library.exists()) else {
+            skipped("the time of day can not be moved: libfaketime is missing");
+            return None;
+        };
+        let time = Self { library, folder: tempfile::tempdir().expect("a folder") };
+        time.jump("+0");
+        Some(time)
+    }
+
+    /// Moves the time so far away from the real one.
+    fn jump(&self, offset: &str) {
+        let (new, file) = (self.folder.path().join("new"), self.folder.path().join("offset"));
+        fs::write(&new, offset).and_then(|()| fs::rename(new, file)).expect("a file");
+    }
+
+    fn start(&self, flags: &[&str]) -> Process {
+        let mut command = serve(flags);
+        command.env("LD_PRELOAD", &self.library).env("FAKETIME_NO_CACHE", "1");
+        command.env("FAKETIME_TIMESTAMP_FILE", self.folder.path().join("offset"));
+        // The monotonic clock never jumps; that is what it is for.
+        command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
+        Process::start(command)
+    }
+}
+
+/// The date at the beginning of a line of the log.
+fn date(line: &str) -> &str {
+    line.split('T').next().expect("a date")
+}
+
+/// A client that reads nothing, to which `alice` has sent more than its kernel takes.
+fn overloaded(process: &mut Process, name: &str) -> (Client, Client) {
+    let mut slow = Client::connect_with_small_buffers(process.address(), None);
+    slow.send(&format!("{name}\n/who {name}"));
+    slow.expect_line(&format!("notice: line 1: here: {name}"));
+    let mut alice = process.login("alice");
+    let lines = format!("{name}: {}\n", "x".repeat(1000)).repeat(MESSAGES);
+    alice.send(&format!("{lines}alice: that is all"));
+    alice.expect_line("from alice: that is all");
+    (slow, alice)
+}
+
+/// How much is too much for the slow one, and less than the window.
+const MESSAGES: usize = 400;
+
+const WINDOW: [&str; 2] = ["--window", "1MiB"];
+
+#[test]
+fn a_clock_that_jumps_ahead_brings_no_deadline_nearer() {
+    let Some(time) = TimeOfDay::new() else { return };
+    let mut flags = WINDOW.to_vec();
+    flags.extend(["--login-timeout", "10s", "--stall-timeout", "10s", "--drain-timeout", "1h"]);
+    // Long enough for every thread that waits to have looked at its clock, which it does when a
+    // quarter of its limit is over, and short enough for all limits.
+    let wait = || thread::sleep(Duration::from_secs(3));
+    let mut process = time.start(&flags);
+    let mut silent = Client::connect(process.address());
+    silent.send_bytes(b"sil");
+    let (mut slow, mut alice) = overloaded(&mut process, "slow");
+    let before = process.log.expect("alice came");
+
+    time.jump("+30d");
+    let bob = process.login("bob");
+    assert_ne!(date(&before), date(&process.log.expect("bob came")), "the clock has jumped");
+    wait();
+    silent.send("ent\nsilent: I am in time");
+    silent.expect_line("from silent: I am in time");
+    drop((bob, silent));
+
+    process.signal(Signal::TERM);
+    process.log.expect(SIGNALLED);
+    time.jump("+60d");
+    wait();
+    let notice =
+        |lines| format!("notice: server is shutting down, {lines} of your lines were accepted");
+    alice.expect_line(&notice(MESSAGES + 2));
+    alice.half_close();
+    for _ in 0..MESSAGES {
+        assert!(slow.line().is_some_and(|line| line.starts_with("from alice: xxx")));
+    }
+    slow.expect_line(&notice(1));
+    slow.expect_eof();
+    drop(slow);
+    let (status, log) = process.wait();
+    assert_eq!(status, 0, "{log:#?}");
+    assert!(log.last().is_some_and(|report| date(report) != date(&before)), "{log:#?}");
+}
+
+#[test]
+fn a_clock_that_jumps_back_puts_no_deadline_off() {
+    let Some(time) = TimeOfDay::new() else { return };
+    let mut flags = WINDOW.to_vec();
+    flags.extend(["--login-timeout", "2s", "--stall-timeout", "2s", "--drain-timeout", "2s"]);
+    let mut process = time.start(&flags);
+    let mut silent = Client::connect(process.address());
+    let (slow, alice) = overloaded(&mut process, "slow");
+    let before = process.log.expect("alice came");
+
+    time.jump("-30d");
+    silent.expect_line("error: login not in time");
+    assert_ne!(date(&before), date(&process.log.expect("slow went")), "the clock has jumped");
+    drop((silent, slow, alice));
+
+    let (slower, alice) = overloaded(&mut process, "slower");
+    process.signal(Signal::TERM);
+    process.log.expect(SIGNALLED);
+    time.jump("-60d");
+    let (status, log) = process.wait();
+    assert_eq!(status, 1, "{log:#?}");
+    assert!(count(&log, "drain deadline") > 0 || count(&log, "evicted") > 1, "{log:#?}");
+    drop((slower, alice));
+}
