@@ -1,0 +1,201 @@
+//! Signals at bad moments: at every step of the start and of the end, in the middle of a write to
+//! who is gone, and the two that hold a process up and let it go on.
+//!
+//! Each case runs the executable. A start is interrupted both at random and, where strace(1) may
+//! trace, at each single system call of the main thread in turn. While a process is stopped its
+//! clients go on or are stopped too, and none of them may lose anything by that.
+//!
+//! What the ordinary signals do to a server that runs is in `binary.rs`.
+#![cfg(feature = "cli")]
+
+mod common;
+#[path = "common/injection.rs"]
+mod injection;
+#[path = "common/process.rs"]
+mod process;
+
+use std::collections::HashMap;
+use std::os::unix::process::ExitStatusExt;
+use std::thread;
+use std::time::Duration;
+
+use common::bystanders::Bystanders;
+use common::stream::Stream;
+use common::{Client, try_login};
+use injection::Injection;
+use process::{Process, SIGNALLED, serve, serve_through};
+use rustix::process::Signal;
+
+/// Waits for a process that was signalled some time in its start. True if it had a handler for the
+/// signal by then, and so has ended in an orderly way; else the signal has killed it.
+fn ends_in_order(process: Process, when: &str) -> bool {
+    let (status, log) = process.wait_for_any_end();
+    assert!(!log.iter().any(|line| line.contains("panicked")), "{when}: {log:#?}");
+    match (status.code(), status.signal()) {
+        (Some(0), _) => true,
+        (_, Some(signal)) if signal == Signal::TERM.as_raw() => false,
+        _ => panic!("{when}: {status}; {log:#?}"),
+    }
+}
+
+#[test]
+fn a_start_that_is_interrupted_at_random_ends_cleanly() {
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut in_order = 0;
+    for _ in 0..300 {
+        let process = Process::start(serve(&[]));
+        let delay = Duration::from_micros(random.u64(0..5000));
+        // What is slept for here is the fault's moment.
+        thread::sleep(delay);
+        process.signal(Signal::TERM);
+        in_order += u32::from(ends_in_order(process, &format!("after {delay:?}")));
+    }
+    assert!(in_order > 0, "not one of them came as far as to its handler");
+}
+
+/// The system calls of the main thread in a whole life without clients, each with its number among
+/// those of its name.
+fn calls_of_a_life() -> Option<Vec<(String, u32)>> {
+    let injection = Injection::none("all")?;
+    let mut process = start_under(&injection);
+    process.address();
+    let (status, log) = process.terminate();
+    assert_eq!(status, 0, "{log:#?}");
+    let lines = injection.calls();
+    let main = lines[0].split(' ').next().expect("the number of the main thread");
+    let mut numbers = HashMap::new();
+    let calls = lines.iter().filter_map(|line| {
+        let call = line.strip_prefix(main)?.trim_start();
+        let name = &call[..call.find('(')?];
+        let is_name = name.chars().all(|char| char.is_ascii_alphanumeric() || char == '_');
+        is_name.then(|| {
+            let number = numbers.entry(name.to_owned()).or_insert(0);
+            *number += 1;
+            (name.to_owned(), *number)
+        })
+    });
+    Some(calls.collect())
+}
+
+fn start_under(injection: &Injection) -> Process {
+    let launcher: Vec<_> = injection.launcher.iter().map(String::as_str).collect();
+    Process::start(serve_through(&launcher, &[]))
+}
+
+#[test]
+fn a_start_and_an_end_that_are_interrupted_at_any_system_call_end_cleanly() {
+    let Some(calls) = calls_of_a_life() else { return };
+    assert!(calls.len() > 50, "{calls:?}");
+    let (mut killed, mut in_order) = (0, 0);
+    for (name, number) in calls {
+        let when = format!("{name}:signal=SIGTERM:when={number}");
+        let injection = Injection::of(&when).expect("it has worked before");
+        let mut process = start_under(&injection);
+        // Those whose turn comes only at the end need another signal to come to it.
+        process.stdout.expect_or_end("a-chat listens on ");
+        process.signal(Signal::TERM);
+        if ends_in_order(process, &when) { in_order += 1 } else { killed += 1 }
+    }
+    assert!(killed > 20 && in_order > 20, "{killed} were killed, {in_order} ended in order");
+}
+
+#[test]
+fn writing_to_who_is_gone_and_the_signal_for_that_are_harmless() {
+    let mut process = Process::start(serve(&["--linger", "10ms"]));
+    let bystanders = Bystanders::between(["left", "right"].map(|name| process.login(name)));
+    let (mut alice, address) = (process.login("alice"), process.address());
+    let mut line = 1;
+    for round in 0..50 {
+        let victim = format!("victim-{round}");
+        let client = try_login(address, &victim).expect("room");
+        // It goes with unread input, while more and more is written to it.
+        let mut client = Some(client);
+        let messages = format!("{victim}: {}\n", "x".repeat(1000)).repeat(20);
+        loop {
+            alice.send_bytes(format!("{messages}/who {victim}\n").as_bytes());
+            line += 21;
+            client.take().into_iter().for_each(Client::reset);
+            process.signal(Signal::PIPE);
+            let notice = format!("notice: line {line}: ");
+            let mut answers = std::iter::from_fn(|| alice.line());
+            let answer = answers.find(|answer| answer.starts_with(&notice)).expect("an answer");
+            if answer.ends_with(&format!("not here: {victim}")) {
+                break;
+            }
+        }
+    }
+    bystanders.exchange(500);
+    drop((alice, bystanders.end()));
+    let (status, log) = process.terminate();
+    assert_eq!(status, 0, "{log:#?}");
+    let broken = |line: &&String| line.contains("victim") && line.contains("connection broken");
+    assert_eq!(log.iter().filter(broken).count(), 50, "{log:#?}");
+}
+
+#[test]
+fn a_pause_in_mid_load_loses_nothing() {
+    let mut process = Process::start(serve(&[]));
+    let address = process.address();
+    let streams: Vec<_> = (0..4)
+        .map(|number| {
+            let names = [format!("from-{number}"), format!("to-{number}")];
+            let clients = names.each_ref().map(|name| try_login(address, name).expect("room"));
+            Stream::start(clients, names.each_ref().map(String::as_str), 0)
+        })
+        .collect();
+    for _ in 0..3 {
+        for stream in &streams {
+            stream.flows(1000);
+        }
+        process.pause_for(Duration::from_secs(1));
+    }
+    for stream in &streams {
+        stream.flows(1000);
+    }
+    let (messages, clients): (Vec<_>, Vec<_>) = streams.into_iter().map(Stream::finish).unzip();
+    drop(clients);
+    let (status, log) = process.terminate();
+    assert_eq!(status, 0, "{log:#?}");
+    let messages: u64 = messages.iter().sum();
+    let expected = format!(" {messages} delivered, 0 lost before the drain, 0 lost in it");
+    assert!(log.last().is_some_and(|report| report.contains(&expected)), "{expected}: {log:#?}");
+}
+
+/// A client that reads nothing yet, `slow`, to which `alice` has sent more than its kernel takes.
+fn overloaded(process: &mut Process) -> (Client, Client) {
+    let mut slow = Client::connect_with_small_buffers(process.address(), None);
+    slow.send("slow\n/who slow");
+    slow.expect_line("notice: line 1: here: slow");
+    let mut alice = process.login("alice");
+    let lines = format!("slow: {}\n", "x".repeat(1000)).repeat(MESSAGES);
+    alice.send(&format!("{lines}alice: that is all"));
+    alice.expect_line("from alice: that is all");
+    (slow, alice)
+}
+
+/// More than the kernel takes for `slow`, and less than the window.
+const MESSAGES: usize = 400;
+
+fn expect_messages(slow: &mut Client) {
+    for number in 0..MESSAGES {
+        let message = slow.line().unwrap_or_else(|| panic!("the end after {number} messages"));
+        assert!(message.starts_with("from alice: xxx"), "{message}");
+    }
+}
+
+#[test]
+fn a_pause_in_the_drain_loses_nothing_within_the_deadline() {
+    let flags = ["--window", "1MiB", "--stall-timeout", "2s", "--drain-timeout", "10min"];
+    let mut process = Process::start(serve(&flags));
+    let (mut slow, mut alice) = overloaded(&mut process);
+    process.signal(Signal::TERM);
+    process.log.expect(SIGNALLED);
+    process.pause_for(Duration::from_secs(3));
+    expect_messages(&mut slow);
+    slow.expect_line("notice: server is shutting down, 1 of your lines were accepted");
+    slow.expect_eof();
+    alice.lines_to_eof();
+    drop((slow, alice));
+    let (status, log) = process.wait();
+    assert_eq!(status, 0, "{log:#?}");
+}
