@@ -29,6 +29,11 @@ use crate::shutdown::{Phase, Woken};
 /// Pauses after the system had no room for a connection: from the first to the last, doubling.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
+/// How many errors in a row that concern one client each are taken for that. Should accept(2) fail
+/// so with every client, as a filter of system calls or a firewall can have it, it is the system's
+/// trouble after all, and to try again at once and for ever would be to spin.
+const CLIENTS_FAILED: u32 = 64;
+
 /// How many refused clients are held for the linger time; beyond that the oldest is let go.
 const REFUSED_HELD: usize = 64;
 
@@ -119,10 +124,11 @@ impl Acceptor {
 
     /// Accepts whoever is there.
     fn accept_all(&mut self) {
+        let mut failed = 0;
         while self.shared.shutdown.phase() == Phase::Running {
             match self.listener.accept() {
                 Ok((socket, peer)) => {
-                    self.pause = None;
+                    (self.pause, failed) = (None, 0);
                     self.admit(socket, peer);
                 }
                 Err(error) => match Errno::from_io_error(&error) {
@@ -130,7 +136,9 @@ impl Acceptor {
                         self.pause = None;
                         return;
                     }
-                    Some(error) if concerns_one_client(error) => {}
+                    Some(error) if concerns_one_client(error) && failed < CLIENTS_FAILED => {
+                        failed += 1;
+                    }
                     _ => return self.back_off(&error),
                 },
             }

@@ -141,6 +141,11 @@ fn without_room_in_the_system_for_ever_it_neither_spins_nor_floods_its_log() {
     endures_for_ever("ENFILE");
 }
 
+#[test]
+fn if_no_client_can_be_accepted_for_ever_it_neither_spins_nor_floods_its_log() {
+    endures_for_ever("EPERM");
+}
+
 /// A control group of its own whose processes and threads are limited in number; taken away when
 /// nothing runs in it any more.
 struct PidsGroup(PathBuf);
