@@ -189,10 +189,10 @@ impl Acceptor {
             return self.refuse(connection, Rejection::TooManyOfAddress, &why);
         }
         let reader = Reader::new(Arc::clone(&connection), Arc::clone(&self.shared));
-        let (broker, ended) = (self.broker.clone(), Ended(Arc::clone(&self.shared)));
+        let (broker, shared) = (self.broker.clone(), Arc::clone(&self.shared));
         let thread = thread::Builder::new().name(format!("reader-{id}")).stack_size(STACK_SIZE);
         let spawned = thread.spawn(move || {
-            let _counted_also_if_this_panics = ended;
+            let _counted_also_if_this_panics = Ended(shared);
             reader.run(broker)
         });
         match spawned {

@@ -25,7 +25,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::bystanders::Bystanders;
-use common::{Client, login_when_there_is_room, skipped, try_login};
+use common::{Client, login_when_there_is_room, skipped, try_login, wait_until};
 use injection::Injection;
 use process::{Process, SIGNALLED, serve, serve_through};
 use rustix::process::Signal;
@@ -144,6 +144,27 @@ fn without_room_in_the_system_for_ever_it_neither_spins_nor_floods_its_log() {
 #[test]
 fn if_no_client_can_be_accepted_for_ever_it_neither_spins_nor_floods_its_log() {
     endures_for_ever("EPERM");
+}
+
+#[test]
+fn a_client_for_whom_no_thread_can_be_started_is_told_so() {
+    // The first four are the main thread's, and for the acceptor those of the first clients.
+    let Some(injection) = Injection::of("clone3:error=EAGAIN:when=5..8") else { return };
+    let scene = Scene::start(&injection.launcher, &["--linger", "10ms"]);
+    let first = ["third", "fourth"].map(|name| try_login(scene.address, name).expect("room"));
+    for number in 5..9 {
+        assert!(try_login(scene.address, &format!("client-{number}")).is_none(), "no thread");
+    }
+    scene.goes_on();
+    drop(first);
+    // What has failed leaves nothing behind that the acceptor would look for again and again.
+    wait_until("the acceptor to have nothing to do", || {
+        let before = scene.process.switches("acceptor");
+        thread::sleep(Duration::from_millis(1500));
+        scene.process.switches("acceptor") == before
+    });
+    let log = scene.end();
+    assert!(count(&log, "cannot start a thread") > 0, "{log:#?}");
 }
 
 /// A control group of its own whose processes and threads are limited in number; taken away when
