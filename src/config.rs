@@ -17,7 +17,8 @@ use crate::error::Error;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// How many clients may be connected at once; those above are refused. `None`, the default,
-    /// is what the machine can hold, see [`Capacity`](crate::Capacity).
+    /// is what the machine can hold, see [`Capacity`](crate::Capacity). More than there are memory
+    /// mappings for are not taken in whatever is asked for, since that would abort the process.
     pub max_connections: Option<usize>,
 
     /// How many clients of one address may be connected at once; those above are refused. IPv6

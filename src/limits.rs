@@ -26,6 +26,8 @@ const SPARE_THREADS: u64 = 512;
 /// Mappings kept for everything else, the allocator's arenas and large buffers above all.
 const SPARE_MAPPINGS: u64 = 4096;
 
+const IN_MAPPINGS: &str = "memory mappings (vm.max_map_count)";
+
 /// How many connections the machine can hold, and what limits it.
 ///
 /// ```
@@ -55,11 +57,7 @@ impl Capacity {
                 getrlimit(Resource::Nofile).current.map(|limit| per(limit, SPARE_FILES, 1)),
                 "open files (RLIMIT_NOFILE)",
             ),
-            (
-                number_in("/proc/sys/vm/max_map_count")
-                    .map(|limit| per(limit, SPARE_MAPPINGS, MAPPINGS)),
-                "memory mappings (vm.max_map_count)",
-            ),
+            (room_in_mappings(), IN_MAPPINGS),
             (threads(number_in("/proc/sys/kernel/threads-max")), "threads (kernel.threads-max)"),
             (threads(number_in("/proc/sys/kernel/pid_max")), "threads (kernel.pid_max)"),
             (threads(cgroup_pids_max()), "threads (pids cgroup)"),
@@ -69,6 +67,16 @@ impl Capacity {
         let (connections, limited_by) =
             known.min_by_key(|(connections, _)| *connections).unwrap_or((1000, "a guess"));
         Self { connections: usize::try_from(connections).unwrap_or(usize::MAX), limited_by }
+    }
+
+    /// As many connections as are wanted, but no more than there are memory mappings for: past
+    /// every other limit a client is refused or has to wait, past this one the process aborts.
+    pub(crate) fn wanted(connections: usize) -> Self {
+        let room = room_in_mappings().and_then(|room| usize::try_from(room).ok());
+        match room.filter(|room| *room < connections) {
+            Some(connections) => Self { connections, limited_by: IN_MAPPINGS },
+            None => Self { connections, limited_by: "max_connections" },
+        }
     }
 }
 
@@ -86,6 +94,11 @@ pub fn raise_open_files() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // A refusal is no loss: the capacity is computed from the limit that holds then.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
+/// How many connections there are memory mappings for.
+fn room_in_mappings() -> Option<u64> {
+    number_in("/proc/sys/vm/max_map_count").map(|limit| per(limit, SPARE_MAPPINGS, MAPPINGS))
 }
 
 /// How many connections fit under a limit that each of them takes `each` of.

@@ -87,7 +87,7 @@ impl Server {
         let no_latch = |source| Error::Start { what: "create the stop's descriptors", source };
         let shutdown = ShutdownHandle::new(config.drain_timeout).map_err(no_latch)?;
         let capacity = match config.max_connections {
-            Some(connections) => Capacity { connections, limited_by: "max_connections" },
+            Some(connections) => Capacity::wanted(connections),
             None => Capacity::of_this_machine(),
         };
         let (counters, ended_readers) = (Arc::default(), Counter::default());

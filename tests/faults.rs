@@ -28,7 +28,7 @@ use common::bystanders::Bystanders;
 use common::{Client, login_when_there_is_room, skipped, try_login, wait_until};
 use injection::Injection;
 use process::{Process, SIGNALLED, serve, serve_through};
-use rustix::process::Signal;
+use rustix::process::{Resource, Signal, getrlimit};
 use tempfile::TempDir;
 
 /// A server and the two who must not notice what happens to it.
@@ -256,6 +256,46 @@ fn without_a_thread_for_a_reader_in_its_control_group_it_goes_on() {
 #[test]
 fn without_a_thread_for_a_writer_in_its_control_group_it_goes_on() {
     goes_on_without_threads_in_its_control_group(1);
+}
+
+#[test]
+fn a_crowd_that_there_are_no_memory_mappings_for_is_refused_also_if_it_was_asked_for() {
+    const CROWD: usize = 12_000;
+    const THREADS: usize = 4;
+    a_chat::raise_open_files();
+    let mut default = Process::start(serve(&[]));
+    let (default_room, limited_by) = room(&mut default);
+    assert_eq!(default.terminate().0, 0);
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if limited_by != "memory mappings (vm.max_map_count)" || files < CROWD as u64 + 100 {
+        skipped(&format!("{limited_by} are short here before memory mappings are"));
+        return;
+    }
+    let mut scene = Scene::start(&[], &["--max-connections", "100000"]);
+    let room = room(&mut scene.process).0;
+    assert_eq!(room, default_room, "there is no more room for being asked for");
+    assert!(room < CROWD - 100, "room for {room}");
+
+    let address = scene.address;
+    // One descriptor for each is enough.
+    let login = |number| Some(try_login(address, &format!("client-{number}"))?.stream);
+    let crowd = |first| (first..CROWD).step_by(THREADS).map(login).collect::<Vec<_>>();
+    let crowd: Vec<_> = thread::scope(|scope| {
+        let crowds: Vec<_> = (0..THREADS).map(|first| scope.spawn(move || crowd(first))).collect();
+        crowds.into_iter().flat_map(|crowd| crowd.join().expect("all are answered")).collect()
+    });
+    assert_eq!(crowd.iter().flatten().count(), room - 2, "beside the bystanders");
+    let limit = fs::read_to_string("/proc/sys/vm/max_map_count").expect("procfs");
+    let limit: usize = limit.trim().parse().expect("a number");
+    let mappings = scene.process.mappings();
+    // The test would show nothing if the server were far away from its limit.
+    assert!((limit * 3 / 4..limit).contains(&mappings), "{mappings} mappings of {limit}");
+    scene.bystanders.exchange(500);
+    drop(crowd);
+    let (late, _) = login_when_there_is_room(address, "late");
+    drop(late);
+    let log = scene.end();
+    assert_eq!(count(&log, "cannot start"), 0, "{log:#?}");
 }
 
 /// The time of day as one process sees it, which can be moved while that process runs.
