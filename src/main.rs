@@ -65,7 +65,7 @@ fn start_log(args: &ServeArgs) -> Result<(), Box<dyn std::error::Error>> {
 const SAME_REQUEST: Duration = Duration::from_millis(500);
 
 /// The first signal begins the drain, one that comes later ends it by force.
-fn stop_on_signals(handle: ShutdownHandle) -> Result<(), ctrlc::Error> {
+fn stop_on_signals(handle: ShutdownHandle) -> Result<(), String> {
     let mut first: Option<Instant> = None;
     ctrlc::set_handler(move || match first {
         None => {
@@ -80,5 +80,10 @@ fn stop_on_signals(handle: ShutdownHandle) -> Result<(), ctrlc::Error> {
             handle.force();
             log::warn!("signalled again, ending the drain by force");
         }
+    })
+    .map_err(|error| match error {
+        // Its own text keeps the cause to itself.
+        ctrlc::Error::System(error) => format!("cannot wait for signals: {error}"),
+        error => format!("cannot wait for signals: {error}"),
     })
 }

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use common::bystanders::Bystanders;
 use common::{Client, login_when_there_is_room, skipped, try_login, wait_until};
 use injection::Injection;
-use process::{Process, SIGNALLED, serve, serve_through};
+use process::{Process, SIGNALLED, run, serve, serve_through};
 use rustix::process::{Resource, Signal, getrlimit};
 use tempfile::TempDir;
 
@@ -296,6 +296,35 @@ fn a_crowd_that_there_are_no_memory_mappings_for_is_refused_also_if_it_was_asked
     drop(late);
     let log = scene.end();
     assert_eq!(count(&log, "cannot start"), 0, "{log:#?}");
+}
+
+/// A start for which the system refuses something ends with one line that says so.
+fn does_not_start(fault: &str, what: &str) {
+    let Some(Injection { launcher, .. }) = Injection::of(fault) else { return };
+    let launcher: Vec<_> = launcher.iter().map(String::as_str).collect();
+    let (status, _, log) = run(serve_through(&launcher, &["--log-level", "off"]));
+    assert_eq!((status, log.len()), (1, 1), "{fault}: {log:#?}");
+    assert!(log[0].starts_with("a-chat: ") && log[0].contains(what), "{fault}: {log:#?}");
+}
+
+#[test]
+fn a_start_that_the_system_refuses_is_one_clear_line() {
+    does_not_start("socket:error=EMFILE", "cannot listen on 127.0.0.1:0: Too many open files");
+    does_not_start("bind:error=EACCES", "cannot listen on 127.0.0.1:0: Permission denied");
+    does_not_start("listen:error=EADDRINUSE", "cannot listen on 127.0.0.1:0: Address already");
+    for latch in 1..=2 {
+        let fault = format!("eventfd2:error=EMFILE:when={latch}");
+        does_not_start(&fault, "cannot create the stop's descriptors: Too many open files");
+    }
+    let no_log = "cannot start the log's thread: Resource temporarily unavailable";
+    does_not_start("clone3:error=EAGAIN:when=1", no_log);
+    let no_signals = "cannot wait for signals: Resource temporarily unavailable";
+    does_not_start("clone3:error=EAGAIN:when=2", no_signals);
+    // The broker and the acceptor.
+    for thread in 3..=4 {
+        let fault = format!("clone3:error=EAGAIN:when={thread}");
+        does_not_start(&fault, "cannot start a thread: Resource temporarily unavailable");
+    }
 }
 
 /// The time of day as one process sees it, which can be moved while that process runs.
