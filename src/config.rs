@@ -37,13 +37,14 @@ pub struct Config {
     /// bounded by connections × window (a single line passes also if it needs more).
     pub window: usize,
 
-    /// How long a client may take to send its login line. Default 10 s.
+    /// How long a client may take to send its login line. Default 10 s, of which time in which the
+    /// server itself is stopped is no part either.
     pub login_timeout: Duration,
 
-    /// How long a recipient has to take its [`stall_bytes`](Self::stall_bytes) while more is queued
-    /// for it in the server, before it is evicted and its queue counted as lost. Default 10 s.
-    /// What the kernels on both sides hold for it (some 100 KiB) is not queued in the server any
-    /// more.
+    /// How long a recipient's kernel has to take [`stall_bytes`](Self::stall_bytes) of what is due
+    /// to it, or all of that if it is less, before it is evicted and what it has not taken is
+    /// counted as lost. Default 10 s. Time in which the server itself is stopped, as by SIGSTOP,
+    /// does not count.
     pub stall_timeout: Duration,
 
     /// How much of what is due to it a recipient has to take in each `stall_timeout`, in bytes;

@@ -92,6 +92,7 @@ mod due;
 mod writer;
 mod in_flight;
 mod linger;
+mod patience;
 
 mod config;
 mod connection;

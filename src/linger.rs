@@ -7,31 +7,28 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 
 use crate::connection::{Connection, Input};
+use crate::patience::Stall;
 use crate::report::CloseReason;
 use crate::server::Shared;
 use crate::shutdown::{Phase, has_passed};
 
 /// Waits for the socket (if `events` says for what), the next phase, or `until`, but no longer
-/// than the limits allow: to reach one is the failure. `last_progress` is when the client last
-/// took something.
+/// than the drain may last: to reach its end is the failure.
 pub(crate) fn wait(
     connection: &Connection,
     shared: &Shared,
     events: Option<PollFlags>,
     until: Option<Instant>,
-    last_progress: Instant,
 ) -> Result<(), CloseReason> {
     let shutdown = &shared.shutdown;
     let phase = shutdown.phase();
     check_drain(shared)?;
-    let stalled = last_progress.checked_add(shared.config.stall_timeout);
-    let first = [stalled, shutdown.deadline(), until].into_iter().flatten().min();
+    let first = [shutdown.deadline(), until].into_iter().flatten().min();
     let socket = events.map(|_| connection.as_fd());
     shutdown
         .wait(socket, events.unwrap_or(PollFlags::empty()), first, phase)
         .map_err(|error| CloseReason::broken(&error))?;
-    check_drain(shared)?;
-    if has_passed(stalled) { Err(CloseReason::Evicted) } else { Ok(()) }
+    check_drain(shared)
 }
 
 /// Fails if the drain has to end now.
@@ -51,8 +48,9 @@ pub(crate) fn check_drain(shared: &Shared) -> Result<(), CloseReason> {
 /// everything and the client has closed too, or has not done so for the linger time.
 pub(crate) fn linger(connection: &Connection, shared: &Shared) -> Result<(), CloseReason> {
     let mut pause = AckPoll::default();
-    let mut last_progress = Instant::now();
-    let mut unacknowledged = u64::MAX;
+    let mut stall = Stall::new(shared.config.stall_timeout);
+    let all = connection.unacknowledged();
+    let mut all_arrived = None;
     loop {
         let client_closed =
             !matches!(connection.discard_input(), Ok(Input::Bytes(_) | Input::Empty));
@@ -62,18 +60,20 @@ pub(crate) fn linger(connection: &Connection, shared: &Shared) -> Result<(), Clo
             // Also a client that ended with a reset may have received all there was.
             return if left == 0 { Ok(()) } else { Err(CloseReason::RESET) };
         }
-        if left < unacknowledged {
-            (unacknowledged, last_progress) = (left, Instant::now());
-        }
-        let linger_until = last_progress.checked_add(shared.config.linger);
-        if left == 0 && has_passed(linger_until) {
-            return Ok(());
-        }
-        let until = if left == 0 { linger_until } else { pause.next() };
         let events = (!client_closed).then_some(PollFlags::IN);
-        match wait(connection, shared, events, until, last_progress) {
-            Err(_) if left == 0 => return Ok(()),
-            waited => waited?,
+        if left > 0 {
+            wait(connection, shared, events, pause.next())?;
+            let (taken, now) = (all.saturating_sub(left), Instant::now());
+            if stall.is_due(now) {
+                // Nobody else waits for it any more: any byte will do.
+                stall.look(taken, taken + 1, now)?;
+            }
+        } else {
+            let since = *all_arrived.get_or_insert_with(Instant::now);
+            let until = since.checked_add(shared.config.linger);
+            if has_passed(until) || wait(connection, shared, events, until).is_err() {
+                return Ok(());
+            }
         }
     }
 }

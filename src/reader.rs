@@ -20,6 +20,7 @@ use crate::broker::Event;
 use crate::connection::{Connection, Input};
 use crate::framing::{Line, LineBuffer};
 use crate::linger::linger;
+use crate::patience::Patience;
 use crate::protocol::{self, MAX_NAME, Name, Rejection};
 use crate::report::{CloseReason, Departure};
 use crate::server::{STACK_SIZE, Shared};
@@ -93,7 +94,7 @@ impl Reader {
     }
 
     fn login(&mut self) -> Result<Name, CloseReason> {
-        let until = Instant::now().checked_add(self.shared.config.login_timeout);
+        let mut patience = Patience::new(self.shared.config.login_timeout, Instant::now());
         loop {
             if let Some(line) = self.lines.next_line() {
                 return line.text().and_then(Name::new).ok_or(CloseReason::BadName);
@@ -102,11 +103,13 @@ impl Reader {
             if self.lines.unfinished() > MAX_NAME + 1 {
                 return Err(CloseReason::BadName);
             }
-            match self.fill(until)? {
-                Fill::More => {}
+            if patience.is_over(Instant::now()) {
+                return Err(CloseReason::LoginTimeout);
+            }
+            match self.fill(patience.next_look())? {
+                Fill::More | Fill::TimedOut => {}
                 Fill::End => return Err(CloseReason::LeftBeforeLogin),
                 Fill::Cut => return Err(CloseReason::Shutdown),
-                Fill::TimedOut => return Err(CloseReason::LoginTimeout),
             }
         }
     }

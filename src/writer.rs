@@ -18,6 +18,7 @@ use crate::connection::Connection;
 use crate::due::{Due, Piece};
 use crate::in_flight::InFlight;
 use crate::linger::{AckPoll, check_drain, linger, wait};
+use crate::patience::Stall;
 use crate::protocol::Rejection;
 use crate::report::CloseReason;
 use crate::server::Shared;
@@ -72,14 +73,6 @@ impl Farewell {
     }
 }
 
-/// What a client that is waited for has to take, and since when the time for it runs.
-#[derive(Clone, Copy, Debug)]
-struct Quota {
-    since: Instant,
-    /// How many bytes of its stream it must have acknowledged by the end of the stall time-out.
-    acknowledged: u64,
-}
-
 /// The thread's state.
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -90,6 +83,7 @@ pub(crate) struct Writer {
     /// How much of the queue's first piece is written, in bytes.
     written_of_first: u32,
     in_flight: InFlight,
+    stall: Stall,
     /// Messages taken out of the inbox: delivered, queued or lost.
     owed: u64,
     /// Messages written to the last byte, as the live counters know them.
@@ -107,6 +101,7 @@ impl Writer {
         inbox: Receiver<Outgoing>,
         shared: Arc<Shared>,
     ) -> Self {
+        let stall = Stall::new(shared.config.stall_timeout);
         Self {
             connection,
             inbox,
@@ -114,6 +109,7 @@ impl Writer {
             queue: VecDeque::new(),
             written_of_first: 0,
             in_flight: InFlight::default(),
+            stall,
             owed: 0,
             written: 0,
             written_bytes: 0,
@@ -124,8 +120,7 @@ impl Writer {
 
     /// The thread: delivers until the queue is disconnected, and accounts for every message.
     pub(crate) fn run(mut self) -> Farewell {
-        let served =
-            catch_unwind(AssertUnwindSafe(|| self.deliver_all().and_then(|()| self.part())));
+        let served = catch_unwind(AssertUnwindSafe(|| self.serve()));
         let failure = served.unwrap_or(Err(CloseReason::Panicked)).err();
         let in_drain = self.in_drain.unwrap_or_else(|| self.shared.shutdown.is_shutdown());
         // First the numbers, then the end of the socket: what is acknowledged in between counts as
@@ -145,9 +140,18 @@ impl Writer {
         Farewell { reason, accepted, delivered, lost, unacknowledged, in_drain }
     }
 
+    fn serve(&mut self) -> Result<(), CloseReason> {
+        let delivered = self.deliver_all();
+        if delivered == Err(CloseReason::Evicted) {
+            self.in_drain = Some(self.shared.shutdown.is_shutdown());
+            self.say_why_evicted();
+        }
+        delivered.and_then(|()| self.part())
+    }
+
     /// Delivers until the broker has dropped the queue's sender and all of it is written.
     fn deliver_all(&mut self) -> Result<(), CloseReason> {
-        while let Some(outgoing) = self.next() {
+        while let Some(outgoing) = self.next()? {
             self.take(outgoing);
             self.take_all();
             self.write_queue()?;
@@ -155,16 +159,22 @@ impl Writer {
         Ok(())
     }
 
-    /// Waits for something to write; `None` when nothing will come any more.
-    fn next(&mut self) -> Option<Outgoing> {
+    /// Waits for something to write, and watches meanwhile whether the client takes what it was
+    /// written last; `None` when nothing will come any more.
+    fn next(&mut self) -> Result<Option<Outgoing>, CloseReason> {
         while !self.in_flight.is_empty() {
-            match self.inbox.recv_timeout(SETTLE) {
-                Ok(outgoing) => return Some(outgoing),
-                Err(RecvTimeoutError::Timeout) => self.settle(),
-                Err(RecvTimeoutError::Disconnected) => return None,
+            let settle = Instant::now() + SETTLE;
+            let until = self.stall.next_look().map_or(settle, |look| settle.min(look));
+            match self.inbox.recv_deadline(until) {
+                Ok(outgoing) => return Ok(Some(outgoing)),
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.settle();
+                    self.watch()?;
+                }
             }
         }
-        self.inbox.recv().ok()
+        Ok(self.inbox.recv().ok())
     }
 
     fn take_all(&mut self) {
@@ -192,31 +202,16 @@ impl Writer {
     /// A byte now and then does not count as progress: who takes less than the quota holds up
     /// everybody who has sent to it.
     fn write_queue(&mut self) -> Result<(), CloseReason> {
-        let mut quota: Option<Quota> = None;
         while !self.queue.is_empty() {
             if self.write_some()? > 0 {
                 check_drain(&self.shared)?;
                 // What came meanwhile can go out with the rest.
                 self.take_all();
-                continue;
+            } else {
+                let (events, until) = (Some(PollFlags::OUT), self.stall.next_look());
+                wait(&self.connection, &self.shared, events, until)?;
             }
-            // A slow client takes bytes for a long time before there is room for more of them.
-            let current = match quota {
-                Some(open) if self.acknowledged() < open.acknowledged => open,
-                _ => self.next_quota(),
-            };
-            quota = Some(current);
-            let look_again = Instant::now().checked_add(self.shared.config.stall_timeout / 4);
-            let events = Some(PollFlags::OUT);
-            match wait(&self.connection, &self.shared, events, look_again, current.since) {
-                Err(CloseReason::Evicted) if self.acknowledged() < current.acknowledged => {
-                    self.in_drain = Some(self.shared.shutdown.is_shutdown());
-                    self.say_why_evicted();
-                    return Err(CloseReason::Evicted);
-                }
-                Err(CloseReason::Evicted) | Ok(()) => {}
-                Err(reason) => return Err(reason),
-            }
+            self.watch()?;
         }
         if self.queue.capacity() > QUEUE_KEPT {
             self.queue = VecDeque::new();
@@ -224,14 +219,20 @@ impl Writer {
         Ok(())
     }
 
-    /// How many bytes of its stream the client's kernel has acknowledged.
-    fn acknowledged(&self) -> u64 {
-        self.written_bytes.saturating_sub(self.connection.unacknowledged())
+    /// Watches whether the client takes enough of what is due to it.
+    fn watch(&mut self) -> Result<(), CloseReason> {
+        let now = Instant::now();
+        if !self.stall.is_due(now) {
+            return Ok(());
+        }
+        let acknowledged = self.written_bytes.saturating_sub(self.connection.unacknowledged());
+        let quota = self.next_quota(acknowledged);
+        self.stall.look(acknowledged, quota, now)
     }
 
-    /// What the client has to take from now on: so much, or all that is due to it if that is less.
-    fn next_quota(&self) -> Quota {
-        let (since, acknowledged) = (Instant::now(), self.acknowledged());
+    /// What a client that has taken so much has to have taken when the next stall time-out is
+    /// over: the quota more, or all that is due to it if that is less.
+    fn next_quota(&self, acknowledged: u64) -> u64 {
         let enough = acknowledged.saturating_add(self.shared.config.stall_bytes as u64);
         // Where its stream will end, as far as that matters: mostly the kernel alone has enough.
         let mut end = self.written_bytes - u64::from(self.written_of_first);
@@ -241,7 +242,7 @@ impl Writer {
             }
             end += piece.bytes().len() as u64;
         }
-        Quota { since, acknowledged: end.min(enough) }
+        end.max(self.written_bytes).min(enough)
     }
 
     /// Writes once, what the socket takes of the queue. Returns how many bytes that were.
@@ -337,7 +338,7 @@ impl Writer {
             if over || self.queue.is_empty() && self.connection.unacknowledged() == 0 {
                 break;
             }
-            let waited = wait(&self.connection, &self.shared, None, pause.next(), Instant::now());
+            let waited = wait(&self.connection, &self.shared, None, pause.next());
             if let Err(CloseReason::Deadline | CloseReason::Forced) = waited {
                 break;
             }

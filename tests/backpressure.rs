@@ -306,6 +306,28 @@ fn who_never_reads_is_evicted_and_its_loss_is_reported_to_the_message() {
     assert!((delivered..=most).contains(&received), "{received} received; {loss}; {report}");
 }
 
+#[test]
+fn who_takes_nothing_of_the_little_that_the_kernel_holds_is_evicted_too() {
+    let (stall_timeout, linger) = (Duration::from_secs(1), Duration::from_millis(100));
+    let server = TestServer::with(Config { stall_timeout, linger, ..strict() });
+    let bystanders = Bystanders::start(&server);
+    let stuck = server.login_with_small_buffers("stuck");
+    let mut alice = server.login("alice");
+    // More than its kernel takes, less than the server's does: nothing is queued in the server.
+    alice.send_bytes(&lines("stuck", 60, |_| 1000));
+    wait_until("the eviction", || server.stats().connected == 3);
+    let (lost, delivered) = (server.stats().lost, 60 - server.stats().lost);
+    alice.send("stuck: are you there?");
+    alice.expect_line("error: line 61: no such peer: stuck");
+    bystanders.exchange(100);
+    drop(alice);
+    let report = bystanders.finish(server);
+    assert_eq!((report.owed, report.delivered, report.lost()), (60, delivered, lost), "{report}");
+    assert_evicted(&report, "stuck");
+    let received = leftovers(&stuck.stream);
+    assert!(count_messages(&received, "alice", 1000).0 < 60, "all of it was taken");
+}
+
 /// Lets a recipient be evicted in the middle of a stream of messages; it then reads all there is.
 fn evicted_client_reads_again(segment: Option<u32>, length: usize) {
     // All are accepted before the eviction, and are more than the kernel takes.

@@ -184,6 +184,37 @@ fn expect_messages(slow: &mut Client) {
 }
 
 #[test]
+fn time_in_which_the_server_was_stopped_is_not_held_against_its_clients() {
+    // As when a container is paused: some clients are stopped too, and slow to come back. So the
+    // limits are not much longer than what they are slow for, and the pause is longer.
+    let flags = ["--window", "1MiB", "--login-timeout", "6s", "--stall-timeout", "6s"];
+    let mut process = Process::start(serve(&flags));
+    let bystanders = Bystanders::between(["left", "right"].map(|name| process.login(name)));
+    let mut hesitant = Client::connect(process.address());
+    hesitant.send_bytes(b"hes");
+    let (mut slow, alice) = overloaded(&mut process);
+
+    process.pause();
+    hesitant.send_bytes(b"it");
+    let mut newcomer = Client::connect(process.address());
+    newcomer.send("newcomer\nnewcomer: is anybody there?");
+    thread::sleep(Duration::from_secs(7));
+    process.resume();
+    newcomer.expect_line("from newcomer: is anybody there?");
+    bystanders.exchange(500);
+    thread::sleep(Duration::from_secs(2));
+
+    hesitant.send("ant\nhesitant: in time");
+    hesitant.expect_line("from hesitant: in time");
+    expect_messages(&mut slow);
+    drop((hesitant, newcomer, slow, alice, bystanders.end()));
+    let (status, log) = process.terminate();
+    assert_eq!(status, 0, "{log:#?}");
+    let report = log.last().expect("a report");
+    assert!(report.contains(" 0 lost before the drain, 0 lost in it"), "{log:#?}");
+}
+
+#[test]
 fn a_pause_in_the_drain_loses_nothing_within_the_deadline() {
     let flags = ["--window", "1MiB", "--stall-timeout", "2s", "--drain-timeout", "10min"];
     let mut process = Process::start(serve(&flags));
