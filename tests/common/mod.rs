@@ -287,7 +287,11 @@ pub fn send_until_blocked(stream: &TcpStream, lines: &[u8]) -> u64 {
 /// How many bytes of what was sent the other side's kernel has not acknowledged.
 pub fn unacknowledged(stream: &TcpStream) -> u64 {
     let local = stream.local_addr().expect("an address");
-    let remote = stream.peer_addr().expect("a connection");
+    unacknowledged_between(local, stream.peer_addr().expect("a connection"))
+}
+
+/// The same for two ends, the first of which is on the host that the calling thread is on.
+pub fn unacknowledged_between(local: SocketAddr, remote: SocketAddr) -> u64 {
     // The table may pass over one entry while others come and go.
     let entry = (0..100).find_map(|_| table_entry(local, remote));
     entry.expect("the connection is in the table").1
@@ -301,12 +305,12 @@ pub fn fin_is_on_its_way(stream: &TcpStream) -> bool {
     table_entry(remote, local).is_some_and(|(state, _)| state == FIN_WAIT1)
 }
 
-/// What the kernel's table of connections, in proc(5), says of one end of one on the loopback: its
+/// What the kernel's table of connections, in proc(5), says of one end of one on this host: its
 /// state, and how many bytes it has sent that are not acknowledged.
 ///
 /// Both ports are needed to find it: one alone may belong to other connections, too.
 fn table_entry(local: SocketAddr, remote: SocketAddr) -> Option<(String, u64)> {
-    let table = std::fs::read_to_string("/proc/net/tcp").expect("procfs");
+    let table = std::fs::read_to_string("/proc/thread-self/net/tcp").expect("procfs");
     let ports = [local, remote].map(|address| format!(":{:04X}", address.port()));
     table.lines().find_map(|line| {
         let fields: Vec<_> = line.split_whitespace().collect();
