@@ -104,6 +104,8 @@ mod sys;
 
 #[cfg(test)]
 mod fault;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 
 pub use config::Config;
 pub use error::Error;

@@ -1,0 +1,115 @@
+//! What has to hold for any bytes that clients may send: each check takes an input of the fuzzer,
+//! runs the server's own code and a plain model of it, and panics where they disagree.
+//!
+//! The fuzz targets in `fuzz/` call these checks, and so do the tests below, which replay the
+//! corpus in `tests/corpus` wherever the tests run. Not part of the library that is built for use.
+
+mod batches;
+mod framing;
+mod model;
+mod relay;
+
+pub use batches::batches;
+pub use framing::framing;
+pub use relay::relay;
+
+/// Bytes from here on are no data in an input, but say what happens between the data. None of them
+/// ever stands in UTF-8, and to take one out or put one in leaves the rest of an input as it was,
+/// so that small changes of an input are small changes of what happens.
+const FIRST_SIGN: u8 = 0xF8;
+
+/// One thing that an input asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step<'a> {
+    /// So much data comes at once.
+    Data(&'a [u8]),
+    /// What the sign means, each check says for itself.
+    Sign(u8),
+}
+
+/// The steps of an input.
+fn steps(input: &[u8]) -> impl Iterator<Item = Step<'_>> {
+    let mut rest = input;
+    std::iter::from_fn(move || {
+        let is_sign = |byte: &u8| *byte >= FIRST_SIGN;
+        let length = rest.iter().position(is_sign).unwrap_or(rest.len()).max(1);
+        let (step, later) = rest.split_at_checked(length)?;
+        rest = later;
+        Some(if is_sign(&step[0]) { Step::Sign(step[0]) } else { Step::Data(step) })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::path::Path;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Runs a check on all inputs in its folder of the corpus.
+    fn replay(folder: &str, check: fn(&[u8])) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(folder);
+        let mut replayed = 0;
+        for entry in fs::read_dir(&folder).expect("a corpus") {
+            let path = entry.expect("an entry").path();
+            let input = fs::read(&path).expect("a file");
+            let passed = catch_unwind(AssertUnwindSafe(|| check(&input)));
+            assert!(passed.is_ok(), "{}: {}", path.display(), input.escape_ascii());
+            replayed += 1;
+        }
+        assert!(replayed > 0, "no input in {}", folder.display());
+    }
+
+    #[test]
+    fn corpus_of_framing() {
+        replay("framing", framing);
+    }
+
+    #[test]
+    fn corpus_of_batches() {
+        replay("batches", batches);
+    }
+
+    #[test]
+    fn corpus_of_relay() {
+        replay("relay", relay);
+    }
+
+    /// Inputs that are made of what means something, and of what does not.
+    fn input() -> impl Strategy<Value = Vec<u8>> {
+        let word = prop_oneof![
+            8 => prop::sample::select(
+                [":", ",", "\n", "\r\n", " ", "/who", "c0", "c1", "c2: ", "c0, c1: x\n", "\u{a0}"]
+                    .map(str::as_bytes).map(<[u8]>::to_vec).to_vec(),
+            ),
+            2 => prop::collection::vec(FIRST_SIGN..=u8::MAX, 1),
+            2 => prop::collection::vec(any::<u8>(), 0..4),
+            1 => prop::collection::vec(b'a'..b'e', 0..200),
+        ];
+        prop::collection::vec(word, 0..100).prop_map(|words| words.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn framing_of_any_input(input in input()) {
+            framing(&input);
+        }
+
+        #[test]
+        fn batches_of_any_input(input in input()) {
+            batches(&input);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(50))]
+
+        #[test]
+        fn relay_of_any_input(input in input()) {
+            relay(&input);
+        }
+    }
+}

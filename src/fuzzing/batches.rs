@@ -1,0 +1,132 @@
+//! Lines to batches: whatever lines are put together, a batch asks for what its lines ask for.
+
+use super::framing::read;
+use super::{Step, model, steps};
+use crate::batch::{Batch, BatchBuilder, Step as BatchStep};
+use crate::framing::LineBuffer;
+use crate::protocol::Name;
+
+/// What was taken is sent before more data comes.
+const SENT: u8 = 0xFF;
+
+/// What one line leads to. A reply says of which line it is in its text.
+#[derive(Debug, PartialEq, Eq)]
+enum Effect {
+    Relay { line: u64, to: Vec<String>, frame: String },
+    Who { line: u64, names: Vec<String> },
+    Reply(String),
+}
+
+/// Checks the batches: the first two bytes of the input are the line limit and the window, data is
+/// what one read brings.
+///
+/// # Panics
+///
+/// If the batches ask for anything else than the lines do, or if what they are charged for is not
+/// what they take up.
+pub fn batches(input: &[u8]) {
+    let &[limit, window, ref input @ ..] = input else { return };
+    let max_line = 1 + usize::from(limit);
+    let mut sender = Sender::new(max_line, 512 + 256 * usize::from(window));
+    let mut buffer = LineBuffer::new(max_line);
+    let mut stream = Vec::new();
+    for step in steps(input) {
+        match step {
+            Step::Data(data) => {
+                stream.extend_from_slice(data);
+                read(&mut buffer, data, |buffer| sender.take_lines(buffer));
+            }
+            Step::Sign(SENT) => sender.send(),
+            // Only ends a read.
+            Step::Sign(_) => {}
+        }
+    }
+    sender.send();
+    let (lines, _) = model::lines(&stream);
+    assert_eq!(sender.lines, lines.len() as u64);
+    let effects: Vec<_> =
+        (1..).zip(lines).filter_map(|(number, line)| expected(number, line, max_line)).collect();
+    assert_eq!(sender.effects, effects);
+}
+
+fn expected(number: u64, line: &[u8], max_line: usize) -> Option<Effect> {
+    match model::request(line, max_line) {
+        model::Request::Nothing => None,
+        model::Request::Message { to, text } => {
+            Some(Effect::Relay { line: number, to, frame: format!("from alice: {text}") })
+        }
+        model::Request::Who(names) => Some(Effect::Who { line: number, names }),
+        model::Request::Refused(why) => Some(Effect::Reply(format!("error: line {number}: {why}"))),
+    }
+}
+
+/// Takes and sends lines as a reader does.
+struct Sender {
+    builder: BatchBuilder,
+    window: usize,
+    /// What was sent so far.
+    effects: Vec<Effect>,
+    lines: u64,
+}
+
+impl Sender {
+    fn new(max_line: usize, window: usize) -> Self {
+        let name = Name::new(b"alice").expect("a name");
+        let builder = BatchBuilder::new(&name, max_line);
+        Self { builder, window, effects: Vec::new(), lines: 0 }
+    }
+
+    fn take_lines(&mut self, buffer: &mut LineBuffer) {
+        let most = self.window / 2;
+        while let Some(line) = buffer.next_line() {
+            if !self.builder.has_room_for(&line, self.window) {
+                self.send();
+            }
+            self.builder.push(line);
+            if self.builder.charge() >= most {
+                self.send();
+            }
+            let taken = self.builder.push_run(buffer.good_lines(), most, self.window);
+            buffer.skip(taken);
+        }
+    }
+
+    fn send(&mut self) {
+        let charge = self.builder.charge();
+        let batch = self.builder.finish();
+        assert!(batch.frames.capacity() <= 2 * charge, "what it takes up is charged for");
+        // Only a line that needs more than there is at all may pass alone.
+        assert!(charge <= self.window || batch.lines <= 1, "{charge} for {} lines", batch.lines);
+        self.lines += batch.lines;
+        self.effects.extend(batch.steps.iter().flat_map(|step| effects(&batch, step)));
+    }
+}
+
+/// What a step of a batch leads to, line by line.
+fn effects(batch: &Batch, step: &BatchStep) -> Vec<Effect> {
+    let names = |range| batch.names(range).map(text).collect();
+    let frames = |range: &std::ops::Range<u32>| {
+        let bytes = &batch.frames[range.start as usize..range.end as usize];
+        let (frames, rest) = model::lines(bytes);
+        assert!(rest.is_empty(), "frames are complete");
+        frames.into_iter().map(text).collect::<Vec<_>>()
+    };
+    match step {
+        BatchStep::Relay { recipients, frames: range, first_line, messages } => {
+            let frames = frames(range);
+            assert_eq!(frames.len(), *messages as usize);
+            let relay = |(line, frame)| Effect::Relay { line, to: names(recipients), frame };
+            (*first_line..).zip(frames).map(relay).collect()
+        }
+        BatchStep::Who { recipients, line } => {
+            vec![Effect::Who { line: *line, names: names(recipients) }]
+        }
+        BatchStep::Reply { frames: range } => {
+            frames(range).into_iter().map(Effect::Reply).collect()
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("what is sent is UTF-8")
+}
