@@ -48,7 +48,7 @@ pub fn relay(input: &[u8]) {
         stall_timeout: PATIENCE,
         drain_timeout: PATIENCE,
         linger: PATIENCE,
-        max_connections: None,
+        ..Config::default()
     };
     if mode & 1 == 0 {
         in_step::run(config, input);
