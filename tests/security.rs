@@ -154,7 +154,7 @@ fn who_is_slow_and_honest_gets_the_full_windows_of_many_senders() {
     const SENDERS: usize = 8;
     const LINES: usize = 50;
     // It takes much more than it has to, and what is due to it much longer than the time-out.
-    let (stall_timeout, stall_bytes) = (Duration::from_secs(1), 1024);
+    let (stall_timeout, stall_bytes) = (Duration::from_secs(3), 1024);
     let config = Config { window: 64 * 1024, stall_timeout, stall_bytes, ..Config::default() };
     let server = TestServer::with(config);
     let mut modem = login_of_a_sipper(&server, "modem");
@@ -163,8 +163,8 @@ fn who_is_slow_and_honest_gets_the_full_windows_of_many_senders() {
     let lines = format!("modem: {}\n", "x".repeat(1000)).repeat(LINES);
     let (over, is_over) = crossbeam_channel::bounded::<()>(0);
     let received = thread::scope(|scope| {
-        // Some 50 KB/s.
-        let modem = scope.spawn(|| sip(&mut modem, 1000, Duration::from_millis(20), &is_over));
+        // Some 25 KB/s.
+        let modem = scope.spawn(|| sip(&mut modem, 500, Duration::from_millis(20), &is_over));
         for sender in &mut senders {
             sender.send_bytes(lines.as_bytes());
         }
@@ -175,6 +175,7 @@ fn who_is_slow_and_honest_gets_the_full_windows_of_many_senders() {
         drop(over);
         modem.join().expect("no panic")
     });
+    assert_eq!(server.stats().lost, 0, "it was evicted after {received} bytes");
     assert!(received > 128 * 1024, "{received} bytes are no long wait");
     let rest = thread::spawn(move || modem.drain());
     drop(senders);
