@@ -14,8 +14,7 @@ use std::time::Duration;
 
 use a_chat::{CloseReason, Config, Report};
 use common::bystanders::{Bystanders, Peak};
-use common::population::leftovers;
-use common::{Client, PATIENCE, TestServer, send_until_blocked, wait_until};
+use common::{Client, PATIENCE, TestServer, leftovers, send_until_blocked, wait_until};
 
 const WINDOW: usize = 64 * 1024;
 

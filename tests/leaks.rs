@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 
-use common::population::{Character, Population};
+use common::population::{Manners, Population, Stop, World};
 use common::{TestServer, descriptor_count, thread_count, wait_until};
 
 /// Resident memory of this process, in KiB, from proc(5).
@@ -16,18 +16,12 @@ fn resident_memory() -> u64 {
 }
 
 fn cycle(seed: u64) {
-    let server = TestServer::start();
-    let characters = [
-        Character::Quiet,
-        Character::Chatty(500),
-        Character::Flooding,
-        Character::HalfClosing(100),
-        Character::MidLogin,
-    ];
-    let clients = Population::start(server.address, seed, &characters);
+    let world = World::new(seed, 6, 0, Manners::Polite);
+    let server = TestServer::with(world.config());
+    let clients = Population::start(server.address, world);
     wait_until("some traffic", || server.stats().accepted > 50);
-    let report = server.stop();
-    assert!(clients.check(&report), "checked to the message");
+    let (report, _) = clients.stop(server, Stop::Drain);
+    assert_eq!(report.lost(), 0, "{report}");
 }
 
 #[test]

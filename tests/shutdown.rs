@@ -2,12 +2,11 @@
 //! delivered the report names it.
 //!
 //! The centrepiece is message conservation: a population of clients of every character, a stop at
-//! a random moment, and a model that checks each client's transcript against the report. A
-//! failing seed reproduces with `A_CHAT_SEED=n A_CHAT_ROUNDS=1`; `A_CHAT_ROUNDS` makes it long.
+//! a random moment, and a model that checks each client's transcript against the report. A round
+//! that fails says how to run it again; `A_CHAT_ROUNDS` makes it long.
 
 mod common;
 
-use std::env;
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Barrier;
@@ -15,96 +14,45 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use a_chat::{CloseReason, Config, Server};
-use common::population::{Character, Population, leftovers};
+use a_chat::{CloseReason, Config, Report, Server};
+use common::population::{Manners, Population, Stop, Verdict, World};
+use common::rounds::rounds;
 use common::{
-    Client, PATIENCE, TestServer, fin_is_on_its_way, send_until_blocked, unacknowledged, wait_until,
+    Client, PATIENCE, TestServer, fin_is_on_its_way, leftovers, send_until_blocked, unacknowledged,
+    wait_until,
 };
 
-fn number(variable: &str) -> Option<u64> {
-    env::var(variable).ok().map(|value| value.parse().expect("a number"))
-}
-
-/// Runs rounds of conservation with seeds that follow each other.
-fn rounds(count: u64, first_seed: u64, round: impl Fn(u64)) {
-    let first = number("A_CHAT_SEED").unwrap_or(first_seed);
-    for seed in first..first + number("A_CHAT_ROUNDS").unwrap_or(count) {
-        let failed =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| round(seed))).is_err();
-        assert!(!failed, "failed with A_CHAT_SEED={seed}");
-    }
-}
-
-/// Who is there in a round, apart from stuck clients.
-fn lively(random: &mut fastrand::Rng) -> Vec<Character> {
-    let mut characters = Vec::new();
-    for _ in 0..random.usize(3..14) {
-        characters.push(match random.u8(..10) {
-            0..3 => Character::Quiet,
-            3..6 => Character::Chatty(random.u64(1..3000)),
-            6 => Character::Flooding,
-            7 => Character::HalfClosing(random.u64(1..1000)),
-            8 => Character::Slow(random.u64(1..500)),
-            _ => Character::MidLogin,
-        });
-    }
-    characters
+/// A round with a few clients, stopped at any moment.
+fn conservation(seed: u64, manners: Manners) -> (Report, Verdict) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let world = World::new(seed, random.usize(3..14), 0, manners);
+    let config = world.config();
+    let server = TestServer::with(config.clone());
+    let population = Population::start(server.address, world);
+    let (lines, began) = (random.u64(..3000), Instant::now());
+    // Stuck clients may keep the number from ever being reached; then it is any other moment.
+    wait_until("some traffic", || {
+        server.stats().accepted >= lines || began.elapsed() > Duration::from_millis(300)
+    });
+    let (report, verdict) = population.stop(server, Stop::Drain);
+    assert!(report.drain < config.drain_timeout + Duration::from_secs(5), "{report}");
+    (report, verdict)
 }
 
 #[test]
 fn conservation_with_lively_clients() {
-    rounds(200, 1000, |seed| {
-        let mut random = fastrand::Rng::with_seed(seed);
-        let window = if random.bool() { 256 * 1024 } else { random.usize(5_000..20_000) };
-        // The deadline is far, so that slow clients on a loaded machine do not reach it.
-        let drain_timeout = PATIENCE;
-        let server = TestServer::with(Config { window, drain_timeout, ..Config::default() });
-        let characters = lively(&mut random);
-        let clients = Population::start(server.address, seed, &characters);
-        stop_point(&server, &mut random, &characters);
-        let report = server.stop();
-        assert!(clients.check(&report), "checked to the message");
+    rounds("conservation_with_lively_clients", 1000, 100, Duration::MAX, |seed| {
+        let (report, verdict) = conservation(seed, Manners::Polite);
         assert!(report.is_clean() && !report.forced, "{report}");
-        assert_eq!(report.lost(), 0, "{report}");
-        assert!(report.drain < drain_timeout / 2, "{report}");
+        assert_eq!((report.lost(), verdict.in_doubt), (0, 0), "{report}");
+        assert_eq!(report.delivered, verdict.received, "{report}");
     });
 }
 
 #[test]
 fn conservation_with_stuck_clients() {
-    let (rounds_checked, rounds_exact) = (AtomicU64::new(0), AtomicU64::new(0));
-    rounds(40, 2000, |seed| {
-        let mut random = fastrand::Rng::with_seed(seed);
-        let drain_timeout = Duration::from_millis(random.u64(400..800));
-        let window = random.usize(1000..300_000);
-        let server = TestServer::with(Config { window, drain_timeout, ..Config::default() });
-        let mut characters = lively(&mut random);
-        characters.extend([Character::Stuck; 2]);
-        characters.push(Character::Flooding);
-        let clients = Population::start(server.address, seed, &characters);
-        stop_point(&server, &mut random, &characters);
-        let report = server.stop();
-        rounds_exact.fetch_add(u64::from(clients.check(&report)), SeqCst);
-        rounds_checked.fetch_add(1, SeqCst);
-        assert!(report.drain < drain_timeout + Duration::from_secs(5), "{report}");
-    });
-    let (checked, exact) = (rounds_checked.into_inner(), rounds_exact.into_inner());
-    assert!(exact >= checked / 4, "only {exact} of {checked} rounds were checked to the message");
-}
-
-/// Waits for a random moment: a number of accepted lines, or nothing at all.
-fn stop_point(server: &TestServer, random: &mut fastrand::Rng, characters: &[Character]) {
-    let lines = |character: &Character| match character {
-        Character::Chatty(count) | Character::HalfClosing(count) | Character::Slow(count) => *count,
-        Character::Flooding => 20_000,
-        _ => 0,
-    };
-    let most: u64 = characters.iter().map(lines).sum();
-    let lines = random.u64(0..=most / 4);
-    let began = Instant::now();
-    // Stuck clients may keep the number from ever being reached; then it is any other moment.
-    wait_until("some traffic", || {
-        server.stats().accepted >= lines || began.elapsed() > Duration::from_millis(300)
+    rounds("conservation_with_stuck_clients", 2000, 30, Duration::MAX, |seed| {
+        conservation(seed, Manners::Stubborn);
     });
 }
 
@@ -298,13 +246,12 @@ fn at_the_deadline_the_drain_ends_and_names_what_is_lost() {
 
 #[test]
 fn forced_at_once_everything_is_joined_and_accounted_for() {
-    for _ in 0..20 {
-        let mut server = TestServer::start();
-        let characters = [Character::Chatty(2000), Character::Chatty(2000), Character::Stuck];
-        let _clients = Population::start(server.address, 7, &characters);
+    for seed in 0..20 {
+        let world = World::new(seed, 5, 0, Manners::Rude);
+        let server = TestServer::with(world.config());
+        let population = Population::start(server.address, world);
         wait_until("some traffic", || server.stats().accepted > 100);
-        server.handle.force();
-        let report = server.join();
+        let (report, _) = population.stop(server, Stop::Twice(Duration::ZERO));
         assert!(report.drain < Duration::from_secs(5), "{report}");
     }
 }

@@ -4,10 +4,11 @@
 
 pub mod bystanders;
 pub mod population;
+pub mod rounds;
 pub mod stream;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -91,8 +92,12 @@ impl TestServer {
 
     /// Waits for the report of a server that something else stops.
     pub fn join(&mut self) -> Report {
+        self.join_within(PATIENCE)
+    }
+
+    pub fn join_within(&mut self, patience: Duration) -> Report {
         let thread = self.thread.take().expect("joined once");
-        wait_until("the server's end", || thread.is_finished());
+        wait_for(patience, "the server's end", || thread.is_finished());
         let report = thread.join().expect("no panic").expect("no error");
         assert_eq!(report.owed, report.delivered + report.lost(), "{report}");
         report
@@ -240,8 +245,12 @@ pub fn login_when_there_is_room(address: SocketAddr, name: &str) -> (Client, u64
 }
 
 /// Waits until `condition` holds; for what no descriptor and no channel tells.
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_for(PATIENCE, what, condition);
+}
+
+fn wait_for(patience: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
     while !condition() {
         assert!(Instant::now() < deadline, "waited too long for {what}");
         std::thread::yield_now();
@@ -294,7 +303,7 @@ pub fn unacknowledged(stream: &TcpStream) -> u64 {
 pub fn unacknowledged_between(local: SocketAddr, remote: SocketAddr) -> u64 {
     // The table may pass over one entry while others come and go.
     let entry = (0..100).find_map(|_| table_entry(local, remote));
-    entry.expect("the connection is in the table").1
+    entry.expect("the connection is in the table").unacknowledged
 }
 
 /// Whether the other side has sent FIN, and waits for this side's kernel to acknowledge it.
@@ -302,23 +311,50 @@ pub fn fin_is_on_its_way(stream: &TcpStream) -> bool {
     const FIN_WAIT1: &str = "04";
     let local = stream.local_addr().expect("an address");
     let remote = stream.peer_addr().expect("a connection");
-    table_entry(remote, local).is_some_and(|(state, _)| state == FIN_WAIT1)
+    table_entry(remote, local).is_some_and(|entry| entry.state == FIN_WAIT1)
 }
 
-/// What the kernel's table of connections, in proc(5), says of one end of one on this host: its
-/// state, and how many bytes it has sent that are not acknowledged.
-///
-/// Both ports are needed to find it: one alone may belong to other connections, too.
-fn table_entry(local: SocketAddr, remote: SocketAddr) -> Option<(String, u64)> {
-    let table = std::fs::read_to_string("/proc/thread-self/net/tcp").expect("procfs");
-    let ports = [local, remote].map(|address| format!(":{:04X}", address.port()));
-    table.lines().find_map(|line| {
+/// One end of a connection, as the kernel's table has it.
+pub struct TableEntry {
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
+    pub state: String,
+    /// How many bytes it has sent that are not acknowledged.
+    pub unacknowledged: u64,
+}
+
+/// Both addresses are needed to find one end: one alone may belong to other connections, too.
+fn table_entry(local: SocketAddr, remote: SocketAddr) -> Option<TableEntry> {
+    table().into_iter().find(|entry| (entry.local, entry.remote) == (local, remote))
+}
+
+/// The table of IPv4 connections of the host that the calling thread is on, in proc(5).
+pub fn table() -> Vec<TableEntry> {
+    let address = |text: &str| {
+        let (host, port) = text.split_once(':')?;
+        let host = Ipv4Addr::from(u32::from_str_radix(host, 16).ok()?.to_ne_bytes());
+        Some(SocketAddr::from((host, u16::from_str_radix(port, 16).ok()?)))
+    };
+    let entry = |line: &str| {
         let fields: Vec<_> = line.split_whitespace().collect();
         let [_, local, remote, state, queues, ..] = fields[..] else { return None };
-        if !local.ends_with(&ports[0]) || !remote.ends_with(&ports[1]) {
-            return None;
-        }
         let (unacknowledged, _) = queues.split_once(':')?;
-        Some((state.to_owned(), u64::from_str_radix(unacknowledged, 16).ok()?))
-    })
+        Some(TableEntry {
+            local: address(local)?,
+            remote: address(remote)?,
+            state: state.to_owned(),
+            unacknowledged: u64::from_str_radix(unacknowledged, 16).ok()?,
+        })
+    };
+    let table = std::fs::read_to_string("/proc/thread-self/net/tcp").expect("procfs");
+    table.lines().filter_map(entry).collect()
+}
+
+/// Reads whatever is left of a stream.
+pub fn leftovers(mut stream: &TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+    // Both a clean end and a reset leave what came before them.
+    let _ = stream.read_to_end(&mut bytes);
+    bytes
 }

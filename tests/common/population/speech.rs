@@ -1,0 +1,246 @@
+//! What a life says: each line is a function of the life and the line's number, and knows what the
+//! server has to make of it.
+
+use std::sync::LazyLock;
+
+use super::World;
+use super::life::Who;
+
+/// What chance is asked about.
+const THEME: u64 = 3;
+const LINE: u64 = 4;
+
+/// How many lines there are on one theme. Consecutive lines to the same recipients, spelled the
+/// same to the letter, are what batches are made of.
+const THEME_LINES: u64 = 32;
+
+/// More recipients than this are not listed in the text.
+const LISTED: usize = 12;
+
+/// As many names the server takes in a list.
+const LONGEST_LIST: usize = 1024;
+
+/// What text may hold, however odd: characters of several bytes, NUL, a lone CR, an escape
+/// sequence, things that look like the server's.
+const FILLER: &str = "é→\0 \r\tfrom: \x1b[1m x";
+static ODD_FILLER: LazyLock<String> = LazyLock::new(|| FILLER.repeat(256));
+static PLAIN_FILLER: LazyLock<String> = LazyLock::new(|| "x".repeat(16 * 1024));
+
+/// One name more than that.
+static LONG_LIST: LazyLock<String> = LazyLock::new(|| {
+    let names = (0..=LONGEST_LIST).map(|number| format!("n{number}"));
+    names.collect::<Vec<_>>().join(",")
+});
+
+/// A life's lines, one after the other or in any order.
+#[derive(Clone, Debug)]
+pub struct Speech {
+    who: Who,
+    name: u16,
+    theme: Option<(u64, Theme)>,
+}
+
+#[derive(Clone, Debug)]
+struct Theme {
+    to: Vec<u16>,
+    /// The recipients as they are typed.
+    list: Vec<u8>,
+    long_texts: bool,
+    nonsense: bool,
+}
+
+/// A line.
+#[derive(Debug)]
+pub struct Line {
+    pub meaning: Meaning,
+    /// As it is sent, line end included.
+    pub wire: Vec<u8>,
+}
+
+/// What the server has to make of a line. Lists of names hold each once, in the order typed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// It is ignored.
+    Nothing,
+    /// It is sent to these, those who are not there are named in an answer.
+    Message { to: Vec<u16>, text: Vec<u8> },
+    /// It is answered: who of these is here, and who is not.
+    Question { about: Vec<u16> },
+    /// It is answered: how many are here, and who.
+    Census,
+    /// It is refused, with this text.
+    Refused(String),
+}
+
+impl Speech {
+    pub fn of(who: Who, name: u16) -> Self {
+        Self { who, name, theme: None }
+    }
+
+    /// Whose name it is said under.
+    pub fn name(&self) -> u16 {
+        self.name
+    }
+
+    /// The line of this number; the first after the login line has number 1.
+    pub fn line(&mut self, world: &World, number: u64) -> Line {
+        let theme = match self.theme.take() {
+            Some((index, theme)) if index == number / THEME_LINES => theme,
+            _ => Theme::of(world, self, number / THEME_LINES),
+        };
+        let mut random = world.random(self.who, LINE, number);
+        let (meaning, mut wire) = if theme.nonsense {
+            self.nonsense(world, &theme, &mut random, number)
+        } else {
+            let odd = random.u8(..16) == 0;
+            let longest = if theme.long_texts { world.max_line / 4 } else { 60 };
+            let length = random.usize(..longest);
+            self.message(world, &theme, number, length, odd)
+        };
+        wire.extend_from_slice(if random.u8(..16) == 0 { b"\r\n" } else { b"\n" });
+        self.theme = Some((number / THEME_LINES, theme));
+        Line { meaning, wire }
+    }
+
+    /// A good message with about so many bytes that mean nothing.
+    fn message(
+        &self,
+        world: &World,
+        theme: &Theme,
+        number: u64,
+        length: usize,
+        odd: bool,
+    ) -> (Meaning, Vec<u8>) {
+        let mut text = self.address(world, theme, number).into_bytes();
+        text.extend_from_slice(filler(length, odd).as_bytes());
+        text.push(b'.');
+        // White space around a text is not part of it.
+        let (before, after) = if odd { (" \u{a0}", "\u{2003}\t ") } else { (" ", "") };
+        let wire = [&theme.list[..], b":", before.as_bytes(), &text, after.as_bytes()].concat();
+        (Meaning::Message { to: theme.to.clone(), text }, wire)
+    }
+
+    /// What a text begins with: the life that says it, the line's number, and from whom to whom.
+    fn address(&self, world: &World, theme: &Theme, number: u64) -> String {
+        let names = theme.to.iter().map(|&name| world.name(name));
+        let names = match theme.to.len() {
+            0..=LISTED => names.collect::<Vec<_>>().join("+"),
+            many => format!("{many} names"),
+        };
+        format!("{} #{number} {}>{names} ", self.who, world.name(self.name))
+    }
+
+    /// Something that is not just a message, or hardly one.
+    fn nonsense(
+        &self,
+        world: &World,
+        theme: &Theme,
+        random: &mut fastrand::Rng,
+        number: u64,
+    ) -> (Meaning, Vec<u8>) {
+        let mut pick =
+            |choices: &[&str]| choices[random.usize(..choices.len())].as_bytes().to_vec();
+        let refused = |reason: &str| Meaning::Refused(reason.to_owned());
+        match number % 12 {
+            0 => (Meaning::Nothing, Vec::new()),
+            1 => {
+                let line = pick(&["nonsense", " ", "/whom", "\0\0", "\r\r", "c0 c1", "from c0"]);
+                (refused("no ':' in it, expected \"name, name: text\""), line)
+            }
+            2 => {
+                let line = pick(&[":", ": hello", " , ,: hello", "\u{a0}: hello", "\t::"]);
+                (refused("no recipient before the ':'"), line)
+            }
+            3 => {
+                let mut line = self.message(world, theme, number, 40, false).1;
+                let at = random.usize(..line.len());
+                line.insert(at, 0xFF);
+                (refused("not UTF-8"), line)
+            }
+            4 => {
+                let mut line = self.message(world, theme, number, 0, false).1;
+                line.resize(world.max_line + random.usize(1..3000), b'x');
+                (Meaning::Refused(format!("longer than {} bytes", world.max_line)), line)
+            }
+            5 => {
+                let least = self.message(world, theme, number, 0, false).1.len();
+                self.message(world, theme, number, world.max_line - least, false)
+            }
+            6 => {
+                let list = [b"/who ", theme.list.as_slice()].concat();
+                (Meaning::Question { about: theme.to.clone() }, list)
+            }
+            7 => (Meaning::Census, pick(&["/who", "/who ", "/who\t,, ,"])),
+            8 => self.message(world, theme, number, 0, true),
+            9 => {
+                let line = format!("{}: hello", *LONG_LIST);
+                let reason = format!("more than {LONGEST_LIST} names in its list");
+                (Meaning::Refused(reason), line.into_bytes())
+            }
+            _ => self.message(world, theme, number, random.usize(..2000), true),
+        }
+    }
+}
+
+impl Theme {
+    fn of(world: &World, speaker: &Speech, index: u64) -> Self {
+        let mut random = world.random(speaker.who, THEME, index);
+        let count = match random.u8(..16) {
+            0..11 => 1,
+            11..14 => random.usize(2..4),
+            14 => random.usize(5..2 * LISTED),
+            _ => 2,
+        };
+        let everyone = random.u8(..128) == 0;
+        let mut to: Vec<u16> = Vec::new();
+        let seats = 0..u16::try_from(world.seats).expect("few seats");
+        if everyone {
+            to.extend(seats);
+        } else {
+            for _ in 0..count {
+                let name = match random.u8(..16) {
+                    0 => random.u16(..u16::try_from(world.names.len()).expect("few names")),
+                    1 => speaker.name,
+                    _ => random.u16(seats.clone()),
+                };
+                if !to.contains(&name) {
+                    to.push(name);
+                }
+            }
+        }
+        let list = spell(world, &to, &mut random);
+        let long_texts = random.u8(..12) == 0;
+        Self { to, list, long_texts, nonsense: random.u8(..6) == 0 }
+    }
+}
+
+/// A list of names in one of the ways to type it.
+fn spell(world: &World, names: &[u16], random: &mut fastrand::Rng) -> Vec<u8> {
+    let between = [", ", ",", " ,\t", ",, "][random.usize(..4)];
+    let mut list = names.iter().map(|&name| world.name(name)).collect::<Vec<_>>();
+    if random.u8(..8) == 0 {
+        // A name that is listed twice counts once.
+        list.push(world.name(names[0]));
+    }
+    let around = ["", "", "", " "][random.usize(..4)];
+    format!("{around}{}{around}", list.join(between)).into_bytes()
+}
+
+/// So many bytes, or a few less, of what a text may hold.
+fn filler(length: usize, odd: bool) -> &'static str {
+    if odd {
+        let steps = (length / FILLER.len()).min(256);
+        &ODD_FILLER[..steps * FILLER.len()]
+    } else {
+        &PLAIN_FILLER[..length]
+    }
+}
+
+/// The life and the number of the line that a text begins with.
+pub fn origin(text: &[u8]) -> Option<(Who, u64)> {
+    let mut words = text.splitn(3, |&byte| byte == b' ').map(std::str::from_utf8);
+    let (who, number) = (words.next()?.ok()?, words.next()?.ok()?);
+    let (seat, life) = who.split_once('.')?;
+    let who = Who { seat: seat.parse().ok()?, life: life.parse().ok()? };
+    Some((who, number.strip_prefix('#')?.parse().ok()?))
+}
