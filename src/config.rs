@@ -87,7 +87,7 @@ impl Default for Config {
 }
 
 /// The longest line that can be asked for: offsets in a batch are 32 bits wide.
-const LONGEST_LINE: usize = 64 * 1024 * 1024;
+pub(crate) const LONGEST_LINE: usize = 64 * 1024 * 1024;
 
 /// The longest time that can be asked for: far below what the clock's arithmetic can hold.
 const LONGEST_TIME: Duration = Duration::from_secs(366 * 24 * 60 * 60);

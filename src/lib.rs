@@ -94,6 +94,8 @@ mod in_flight;
 mod linger;
 mod patience;
 
+pub mod client;
+
 mod config;
 mod connection;
 mod error;

@@ -17,6 +17,23 @@ pub(crate) const MAX_LIST: usize = 1024;
 /// How many names `/who` lists before it stops.
 pub(crate) const WHO_NAMES: usize = 100;
 
+/// How what the server says begins: someone's message, a refusal, anything else; and the latter two
+/// if they answer a line, whose number is next.
+pub(crate) const FROM: &str = "from ";
+pub(crate) const ERROR: &str = "error: ";
+pub(crate) const NOTICE: &str = "notice: ";
+pub(crate) const ERROR_LINE: &str = "error: line ";
+pub(crate) const NOTICE_LINE: &str = "notice: line ";
+
+/// The command that asks who is connected.
+pub(crate) const WHO: &str = "/who";
+
+/// What stands before the names that are not connected, in the answer to [`WHO`].
+pub(crate) const NOT_HERE: &str = "not here: ";
+
+/// What stands before and after the number of accepted lines in the last line of a server.
+const CLOSING: (&str, &str) = ("notice: server is shutting down, ", " of your lines were accepted");
+
 /// A client's name: 1 to 32 of `A-Z a-z 0-9 _ . -`, case-sensitive.
 ///
 /// ```
@@ -176,23 +193,23 @@ pub(crate) fn trim(text: &[u8]) -> &[u8] {
 
 /// What follows `/who`, if the line is that command: the word stands alone or before a blank.
 fn who_list(line: &[u8]) -> Option<&[u8]> {
-    let rest = line.strip_prefix(b"/who")?;
+    let rest = line.strip_prefix(WHO.as_bytes())?;
     rest.first().is_none_or(u8::is_ascii_whitespace).then_some(rest)
 }
 
 /// What stands before each of a client's messages: `from alice: `.
 pub(crate) fn message_prefix(name: &Name) -> Vec<u8> {
-    format!("from {name}: ").into_bytes()
+    format!("{FROM}{name}: ").into_bytes()
 }
 
 /// Appends the answer to a refused line.
 pub(crate) fn push_refusal(out: &mut Vec<u8>, line: u64, refusal: LineRefusal) {
-    out.extend_from_slice(format!("error: line {line}: {refusal}\n").as_bytes());
+    out.extend_from_slice(format!("{ERROR_LINE}{line}: {refusal}\n").as_bytes());
 }
 
 /// Appends the answer to a line of whose recipients those in the [`list`] are not connected.
 pub(crate) fn push_no_such_peer(out: &mut Vec<u8>, line: u64, missing: &[u8]) {
-    out.extend_from_slice(format!("error: line {line}: no such peer: ").as_bytes());
+    out.extend_from_slice(format!("{ERROR_LINE}{line}: no such peer: ").as_bytes());
     out.extend_from_slice(missing);
     out.push(b'\n');
 }
@@ -206,13 +223,15 @@ pub(crate) fn list(names: &[&[u8]]) -> Vec<u8> {
 
 /// Appends the answer to `/who bob, carol`; at least one of the lists holds a name.
 pub(crate) fn push_who_of(out: &mut Vec<u8>, line: u64, here: &[&[u8]], away: &[&[u8]]) {
-    out.extend_from_slice(format!("notice: line {line}: ").as_bytes());
+    out.extend_from_slice(format!("{NOTICE_LINE}{line}: ").as_bytes());
     if !here.is_empty() {
         out.extend_from_slice(b"here: ");
         push_list(out, here);
     }
     if !away.is_empty() {
-        out.extend_from_slice(if here.is_empty() { b"not here: " } else { b"; not here: " });
+        let between = if here.is_empty() { "" } else { "; " };
+        out.extend_from_slice(between.as_bytes());
+        out.extend_from_slice(NOT_HERE.as_bytes());
         push_list(out, away);
     }
     out.push(b'\n');
@@ -220,7 +239,7 @@ pub(crate) fn push_who_of(out: &mut Vec<u8>, line: u64, here: &[&[u8]], away: &[
 
 /// Appends the answer to `/who`: how many are connected, and some of their names.
 pub(crate) fn push_who(out: &mut Vec<u8>, line: u64, connected: usize, names: &[&[u8]]) {
-    out.extend_from_slice(format!("notice: line {line}: {connected} here: ").as_bytes());
+    out.extend_from_slice(format!("{NOTICE_LINE}{line}: {connected} here: ").as_bytes());
     push_list(out, names);
     if names.len() < connected {
         out.extend_from_slice(b", ...");
@@ -230,7 +249,14 @@ pub(crate) fn push_who(out: &mut Vec<u8>, line: u64, connected: usize, names: &[
 
 /// The last line of a server that shuts down.
 pub(crate) fn closing_notice(accepted: u64) -> String {
-    format!("notice: server is shutting down, {accepted} of your lines were accepted\n")
+    let (before, after) = CLOSING;
+    format!("{before}{accepted}{after}\n")
+}
+
+/// The number in a [`closing_notice`], its line end taken off.
+pub(crate) fn accepted_in_closing_notice(line: &str) -> Option<u64> {
+    let (before, after) = CLOSING;
+    line.strip_prefix(before)?.strip_suffix(after)?.parse().ok()
 }
 
 fn push_list(out: &mut Vec<u8>, names: &[&[u8]]) {

@@ -222,16 +222,19 @@ fn listen(addresses: impl ToSocketAddrs) -> Result<TcpListener, Error> {
 /// The accepted sockets inherit all these options from the listener, which saves as many system
 /// calls for each of them.
 fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
-    let (idle, interval, retries) = KEEPALIVE;
-    let keepalive =
-        TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(retries);
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_keepalive(&keepalive())?;
     socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
     socket.bind(&SockAddr::from(address))?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+/// How a vanished other side is found out.
+pub(crate) fn keepalive() -> TcpKeepalive {
+    let (idle, interval, retries) = KEEPALIVE;
+    TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(retries)
 }

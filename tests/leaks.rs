@@ -1,10 +1,11 @@
 //! Threads, descriptors and memory come back: one test, alone in its process, that starts, loads
-//! and drains servers over and over and counts what is left each time.
+//! and drains servers over and over, with clients of all kinds, and counts what is left each time.
 
 mod common;
 
 use std::fs;
 
+use a_chat::{Name, client};
 use common::population::{Manners, Population, Stop, World};
 use common::{TestServer, descriptor_count, thread_count, wait_until};
 
@@ -24,13 +25,32 @@ fn cycle(seed: u64) {
     assert_eq!(report.lost(), 0, "{report}");
 }
 
+/// Clients of the library: one that leaves, one that is dropped, one whose server stops.
+fn client_cycle() {
+    let server = TestServer::start();
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| {
+        let name = Name::new(name.as_bytes()).expect("a good name");
+        let (mut outbox, inbox) = client::connect(server.address, &name).expect("a login");
+        outbox.send("alice, bob, carol: hi").expect("an open connection");
+        (outbox, inbox)
+    });
+    drop(alice);
+    assert_eq!(bob.0.finish(None).accepted, 1);
+    let report = server.stop();
+    assert_eq!(report.connections, 3, "{report}");
+    drop(carol.1);
+    assert_eq!(carol.0.finish(None).accepted, 1);
+}
+
 #[test]
 fn nothing_is_left_behind() {
     // The first rounds grow what the allocator and the runtime keep.
     (0..20).for_each(cycle);
+    client_cycle();
     let (threads, descriptors, memory) = (thread_count(), descriptor_count(), resident_memory());
     for seed in 0..100 {
         cycle(seed);
+        client_cycle();
         // A thread that was joined leaves the kernel's list a moment later.
         wait_until("the threads to be gone", || thread_count() == threads);
         assert_eq!(descriptor_count(), descriptors, "cycle {seed}");

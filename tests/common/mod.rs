@@ -5,6 +5,7 @@
 pub mod bystanders;
 pub mod population;
 pub mod rounds;
+pub mod script;
 pub mod stream;
 
 use std::io::{self, BufRead, BufReader, Read, Write};

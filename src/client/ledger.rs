@@ -1,0 +1,319 @@
+//! Which of the lines that were sent the server is known to have accepted, pure: the client's
+//! reader thread owns it.
+//!
+//! The server says how many lines it accepted only when it stops. But it answers a client's lines
+//! in their order and by their number, after it has taken them in: so each answer shows that all
+//! lines up to that one were accepted. Where no line of the user's is answered the client asks
+//! something itself, with a line of its own, see [`Own`]. The user's lines are numbered without
+//! those.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::ended::{EndReason, Ended, Lines};
+
+/// Lines on their way, whole and in one piece.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent {
+    pub(crate) bytes: Arc<[u8]>,
+    /// How many lines that are.
+    pub(crate) lines: u64,
+    /// Set if it is one line of the client's own.
+    pub(crate) own: Option<Own>,
+    /// What it takes up of the room for lines on their way, in bytes.
+    pub(crate) charge: usize,
+}
+
+/// What a line of the client's own is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Own {
+    /// To be answered; what the answer is does not matter.
+    Checkpoint,
+    /// Somebody waits for the answer.
+    Question,
+}
+
+/// What a line was that the server has answered.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Answered {
+    Own(Own),
+    /// The user's line of this number.
+    Yours {
+        number: u64,
+        text: Vec<u8>,
+    },
+    /// A line that was never sent or was answered long ago: this is not the server it seems.
+    Unknown,
+}
+
+/// The lines of one connection that are not known to be accepted, in order.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    /// Of the first piece, `skip` bytes are known to be accepted.
+    sent: VecDeque<Sent>,
+    skip: usize,
+    /// The server's number, and the user's, of the last line that is known to be accepted.
+    line: u64,
+    number: u64,
+    /// The server's number of the last line that was sent.
+    last: u64,
+    /// How many bytes of the stream of lines are known to be accepted.
+    bytes: u64,
+    /// The charge of what was dropped since that was last asked for.
+    freed: usize,
+}
+
+impl Ledger {
+    /// A ledger for lines that the user counts from `after + 1` on.
+    pub(crate) fn new(after: u64) -> Self {
+        Self { sent: VecDeque::new(), skip: 0, line: 0, number: after, last: 0, bytes: 0, freed: 0 }
+    }
+
+    /// Notes what is sent next.
+    pub(crate) fn push(&mut self, sent: Sent) {
+        self.last += sent.lines;
+        self.sent.push_back(sent);
+    }
+
+    /// The number of the user's last line that is known to be accepted.
+    pub(crate) fn accepted(&self) -> u64 {
+        self.number
+    }
+
+    /// True if all of the user's lines are known to be accepted.
+    pub(crate) fn all_accepted(&self) -> bool {
+        self.sent.iter().all(|sent| sent.own.is_some())
+    }
+
+    /// How much room was freed since this was last asked.
+    pub(crate) fn take_freed(&mut self) -> usize {
+        std::mem::take(&mut self.freed)
+    }
+
+    /// Takes note that the server has answered its line `line`: all lines up to it are accepted.
+    pub(crate) fn answered(&mut self, line: u64) -> Answered {
+        if line <= self.line || line > self.last {
+            return Answered::Unknown;
+        }
+        self.accept(line - 1);
+        let Some(first) = self.sent.front() else {
+            return Answered::Unknown;
+        };
+        let answered = if let Some(own) = first.own {
+            Answered::Own(own)
+        } else {
+            let text = first_line(&first.bytes[self.skip..]).to_vec();
+            Answered::Yours { number: self.number + 1, text }
+        };
+        self.accept(line);
+        answered
+    }
+
+    /// Takes note that the server has accepted its lines up to `line`, as far as they were sent.
+    pub(crate) fn accept(&mut self, line: u64) {
+        while let Some(first) = self.sent.front().filter(|_| self.line < line) {
+            let rest = &first.bytes[self.skip..];
+            let wanted = line - self.line;
+            let (lines, bytes) = if wanted >= first.lines {
+                (first.lines, rest.len())
+            } else {
+                (wanted, end_of_line(rest, wanted))
+            };
+            self.line += lines;
+            self.bytes += bytes as u64;
+            self.number += if first.own.is_none() { lines } else { 0 };
+            if lines == first.lines {
+                self.freed += first.charge;
+                self.sent.pop_front();
+                self.skip = 0;
+            } else {
+                self.skip += bytes;
+                self.sent[0].lines -= lines;
+            }
+        }
+    }
+
+    /// What became of all lines, when `written` bytes of them were given to the system.
+    ///
+    /// Unless the server has said how many it accepted, what was written to the last byte of its
+    /// line may have been accepted, and nobody can tell.
+    pub(crate) fn settle(self, reason: EndReason, written: u64) -> Ended {
+        let sure = matches!(reason, EndReason::ShutDown);
+        let mut in_doubt = Lines::after(self.number);
+        let (mut rest, mut offset) = (Vec::new(), self.bytes);
+        let mut skip = self.skip;
+        for sent in &self.sent {
+            let bytes = &sent.bytes[std::mem::take(&mut skip)..];
+            let written_of = usize::try_from(written.saturating_sub(offset)).unwrap_or(usize::MAX);
+            offset += bytes.len() as u64;
+            if sent.own.is_some() {
+                continue;
+            }
+            let written = &bytes[..written_of.min(bytes.len())];
+            let complete = memchr::memrchr(b'\n', written).map_or(0, |end| end + 1);
+            let (doubtful, unsent) = bytes.split_at(if sure { 0 } else { complete });
+            in_doubt.push(doubtful);
+            rest.extend_from_slice(unsent);
+        }
+        let mut unsent = Lines::after(self.number + in_doubt.count());
+        unsent.push(&rest);
+        Ended { reason, accepted: self.number, in_doubt, rest: unsent }
+    }
+}
+
+/// The first line of `lines`, without its line end.
+fn first_line(lines: &[u8]) -> &[u8] {
+    let line = &lines[..memchr::memchr(b'\n', lines).unwrap_or(lines.len())];
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// Where the `count`th line ends, its line end included.
+fn end_of_line(lines: &[u8], count: u64) -> usize {
+    let index = usize::try_from(count - 1).unwrap_or(usize::MAX);
+    memchr::memchr_iter(b'\n', lines).nth(index).map_or(lines.len(), |end| end + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sent(text: &str, own: Option<Own>) -> Sent {
+        let lines = text.matches('\n').count() as u64;
+        Sent { bytes: text.as_bytes().into(), lines, own, charge: text.len() }
+    }
+
+    fn yours(number: u64, text: &str) -> Answered {
+        Answered::Yours { number, text: text.into() }
+    }
+
+    fn texts(lines: &Lines) -> Vec<(u64, String)> {
+        let text = |(number, line)| (number, String::from_utf8_lossy(line).into_owned());
+        lines.iter().map(text).collect()
+    }
+
+    #[test]
+    fn answers_are_numbered_without_the_lines_of_the_clients_own() {
+        let mut ledger = Ledger::new(10);
+        for (text, own) in [
+            ("/who me\n", Some(Own::Question)),
+            ("a\nb\r\nc\n", None),
+            ("/who me\n", Some(Own::Checkpoint)),
+            ("d\n", None),
+        ] {
+            ledger.push(sent(text, own));
+        }
+        assert_eq!(ledger.answered(1), Answered::Own(Own::Question));
+        assert_eq!(ledger.answered(3), yours(12, "b"));
+        assert_eq!((ledger.accepted(), ledger.take_freed()), (12, 8));
+        assert_eq!(ledger.answered(5), Answered::Own(Own::Checkpoint));
+        assert_eq!((ledger.accepted(), ledger.take_freed()), (13, 15));
+        assert_eq!(ledger.answered(6), yours(14, "d"));
+        assert_eq!(ledger.answered(6), Answered::Unknown);
+        assert_eq!(ledger.answered(7), Answered::Unknown);
+        assert_eq!(ledger.accepted(), 14);
+    }
+
+    #[test]
+    fn at_a_shut_down_the_rest_is_what_the_server_has_not_counted() {
+        let mut ledger = Ledger::new(0);
+        ledger.push(sent("/who me\n", Some(Own::Question)));
+        ledger.push(sent("a\nb\nc\n", None));
+        ledger.push(sent("/who me\n", Some(Own::Checkpoint)));
+        ledger.push(sent("d\n", None));
+        ledger.accept(3);
+        let ended = ledger.settle(EndReason::ShutDown, 1000);
+        assert_eq!(ended.accepted, 2);
+        assert!(ended.in_doubt.is_empty());
+        assert_eq!(texts(&ended.rest), [(3, "c".to_owned()), (4, "d".to_owned())]);
+        assert_eq!(ended.rest.into_bytes(), b"c\nd\n");
+    }
+
+    #[test]
+    fn without_a_word_only_what_was_not_written_is_the_rest() {
+        let mut ledger = Ledger::new(0);
+        ledger.push(sent("a\nb\n", None));
+        ledger.push(sent("/who me\n", Some(Own::Checkpoint)));
+        ledger.push(sent("cc\ndd\n", None));
+        assert_eq!(ledger.answered(1), yours(1, "a"));
+        // The second `d` is not written, so that line can not have been taken for one.
+        let ended = ledger.settle(EndReason::Lost(None), 4 + 8 + 4);
+        assert_eq!(ended.accepted, 1);
+        assert_eq!(texts(&ended.in_doubt), [(2, "b".to_owned()), (3, "cc".to_owned())]);
+        assert_eq!(texts(&ended.rest), [(4, "dd".to_owned())]);
+    }
+
+    proptest! {
+        /// Against a plain list of lines, of which some are the client's own.
+        #[test]
+        fn agrees_with_a_list_of_lines(
+            pieces in proptest::collection::vec(
+                prop_oneof![
+                    3 => proptest::collection::vec("[a-c]{0,3}", 1..5).prop_map(Some),
+                    1 => Just(None),
+                ],
+                0..12,
+            ),
+            answers in proptest::collection::vec(1_u64..50, 0..6),
+            end in prop_oneof![
+                (0_u64..60).prop_map(Ok),
+                (0_u64..120).prop_map(Err),
+            ],
+        ) {
+            let mut ledger = Ledger::new(0);
+            // Each line with its number, which those of the client's own do not have.
+            let (mut lines, mut number) = (Vec::new(), 0);
+            for piece in &pieces {
+                if let Some(texts) = piece {
+                    ledger.push(sent(&(texts.join("\n") + "\n"), None));
+                    lines.extend(texts.iter().map(|text| {
+                        number += 1;
+                        (Some(number), text.as_str())
+                    }));
+                } else {
+                    ledger.push(sent("/who\n", Some(Own::Checkpoint)));
+                    lines.push((None, "/who"));
+                }
+            }
+            let index = |line: u64| usize::try_from(line).expect("small");
+            let mut answers = answers;
+            answers.sort_unstable();
+            answers.dedup();
+            let mut known = 0;
+            for answer in answers {
+                let expected = match lines.get(index(answer) - 1) {
+                    Some((Some(number), text)) => yours(*number, text),
+                    Some((None, _)) => Answered::Own(Own::Checkpoint),
+                    None => Answered::Unknown,
+                };
+                prop_assert_eq!(ledger.answered(answer), expected);
+                if index(answer) <= lines.len() {
+                    known = index(answer);
+                }
+            }
+            let (reason, accepted, written) = match end {
+                Ok(line) => {
+                    ledger.accept(line);
+                    known = known.max(index(line).min(lines.len()));
+                    (EndReason::ShutDown, known, 0)
+                }
+                Err(bytes) => {
+                    let mut end = 0;
+                    let complete = lines.iter().take_while(|(_, text)| {
+                        end += text.len() as u64 + 1;
+                        end <= bytes
+                    });
+                    (EndReason::Lost(None), known.max(complete.count()), bytes)
+                }
+            };
+            let ended = ledger.settle(reason, written);
+            let numbered = |lines: &[(Option<u64>, &str)]| -> Vec<(u64, String)> {
+                lines.iter().filter_map(|(number, text)| Some(((*number)?, (*text).to_owned()))).collect()
+            };
+            prop_assert_eq!(ended.accepted, numbered(&lines[..known]).len() as u64);
+            prop_assert_eq!(texts(&ended.in_doubt), numbered(&lines[known..accepted]));
+            prop_assert_eq!(texts(&ended.rest), numbered(&lines[accepted..]));
+        }
+    }
+}

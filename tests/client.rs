@@ -1,0 +1,493 @@
+//! The library's client tells of each line what became of it, however the connection ends, and
+//! numbers lines as its user does.
+//!
+//! Each case connects to a real server in this process or, where the server has to do what none
+//! does at will, to one that the test plays by itself.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::thread;
+use std::time::Duration;
+
+use a_chat::client::{
+    self, ConnectError, EndReason, Ended, Event, Inbox, Outbox, Refusal, SendError,
+};
+use a_chat::{Config, Name};
+use common::script::{Peer, Script};
+use common::{PATIENCE, TestServer, wait_until};
+use crossbeam_channel::{Receiver, unbounded};
+
+/// More than is asked after, so that the client has to ask something itself in between.
+const MANY: u64 = 20_000;
+
+fn name(name: &str) -> Name {
+    Name::new(name.as_bytes()).expect("a good name")
+}
+
+/// What arrives, taken by a thread of its own and to be waited for with a deadline.
+struct Arrivals(Receiver<Event>);
+
+impl Arrivals {
+    fn of(inbox: Inbox) -> Self {
+        let (sender, events) = unbounded();
+        thread::spawn(move || inbox.events().try_for_each(|event| sender.send(event)));
+        Self(events)
+    }
+
+    /// The next event; `None` at the end of the connection.
+    fn next(&self) -> Option<Event> {
+        match self.0.recv_timeout(PATIENCE) {
+            Ok(event) => Some(event),
+            Err(error) if error.is_disconnected() => None,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn expect_message(&self, from: &str, text: &str) {
+        let expected = Event::Message { from: name(from), text: text.to_owned() };
+        assert_eq!(self.next(), Some(expected));
+    }
+
+    fn expect_end(&self) {
+        assert_eq!(self.next(), None);
+    }
+
+    fn expect_end_after_notice(&self, accepted: u64) {
+        assert_eq!(self.next(), Some(Event::ShuttingDown { accepted }));
+        self.expect_end();
+    }
+}
+
+fn connect(server: &TestServer, user: &str) -> (Outbox, Arrivals) {
+    let (outbox, inbox) = client::connect(server.address, &name(user)).expect("a login");
+    (outbox, Arrivals::of(inbox))
+}
+
+/// Ends a connection in time, or fails.
+fn finish(outbox: Outbox) -> Ended {
+    let (sender, ended) = unbounded();
+    thread::spawn(move || sender.send(outbox.finish(None)));
+    ended.recv_timeout(PATIENCE).expect("an end in time")
+}
+
+/// Connects to a server that is played by the test.
+fn connect_to(script: &Script, user: &str) -> (Outbox, Inbox, Peer) {
+    thread::scope(|scope| {
+        let client = scope.spawn(|| client::connect(script.address, &name(user)));
+        let peer = script.log_in(user);
+        let (outbox, inbox) = client.join().expect("no panic").expect("a login");
+        (outbox, inbox, peer)
+    })
+}
+
+#[test]
+fn two_clients_talk_and_leave() {
+    let server = TestServer::start();
+    let (mut alice, alices) = connect(&server, "alice");
+    let (mut bob, bobs) = connect(&server, "bob");
+    assert_eq!(alice.send("bob: hi"), Ok(1));
+    bobs.expect_message("alice", "hi");
+    assert_eq!(bob.send("alice, bob: hi yourself"), Ok(1));
+    alices.expect_message("bob", "hi yourself");
+    bobs.expect_message("bob", "hi yourself");
+    assert_eq!(alice.send("/who bob, carol"), Ok(2));
+    let text = "here: bob; not here: carol".to_owned();
+    assert_eq!(alices.next(), Some(Event::Answer { line: 2, text }));
+    for (outbox, arrivals, accepted) in [(alice, alices, 2), (bob, bobs, 1)] {
+        let ended = finish(outbox);
+        assert!(matches!(ended.reason, EndReason::Left), "{ended:?}");
+        assert_eq!(ended.accepted, accepted);
+        assert!(ended.in_doubt.is_empty() && ended.rest.is_empty(), "{ended:?}");
+        arrivals.expect_end();
+    }
+    assert_eq!(server.stop().lost(), 0);
+}
+
+#[test]
+fn the_numbers_are_those_of_the_users_lines() {
+    let server = TestServer::start();
+    let (mut alice, alices) = connect(&server, "alice");
+    for number in 1..=MANY {
+        let line = if number % 1000 == 0 { "carol: x" } else { "alice: yes" };
+        assert_eq!(alice.send(line), Ok(number));
+    }
+    for number in 1..=MANY {
+        if number % 1000 == 0 {
+            let (reason, text) = ("no such peer: carol".to_owned(), "carol: x".to_owned());
+            let refusal = Refusal { line: number, reason, text };
+            assert_eq!(alices.next(), Some(Event::Refused(refusal)));
+        } else {
+            alices.expect_message("alice", "yes");
+        }
+    }
+    let ended = finish(alice);
+    assert!(matches!(ended.reason, EndReason::Left), "{ended:?}");
+    assert_eq!(ended.accepted, MANY);
+    assert!(server.stop().accepted > MANY, "the client has asked something itself");
+}
+
+#[test]
+fn a_block_is_what_came_with_the_users_numbers() {
+    let server = TestServer::start();
+    let (mut outbox, mut inbox) =
+        client::resume(server.address, &name("alice"), 41).expect("a login");
+    let lines = outbox.send_lines(b"alice: 1\n\nbob: 2\n/who\nx\nalice: 3\n");
+    assert_eq!(lines, Ok(42..48));
+    outbox.half_close();
+    let mut bytes = Vec::new();
+    let mut refusals = Vec::new();
+    while let Some(block) = inbox.next_block() {
+        bytes.extend_from_slice(block.bytes());
+        refusals.extend_from_slice(block.refusals());
+    }
+    let expected = "from alice: 1\n\
+                    error: line 44: no such peer: bob\n\
+                    notice: line 45: 1 here: alice\n\
+                    error: line 46: no ':' in it, expected \"name, name: text\"\n\
+                    from alice: 3\n";
+    assert_eq!(String::from_utf8(bytes).expect("text"), expected);
+    let refused: Vec<_> =
+        refusals.iter().map(|refusal| (refusal.line, refusal.text.as_str())).collect();
+    assert_eq!(refused, [(44, "bob: 2"), (46, "x")]);
+    assert_eq!(finish(outbox).accepted, 47);
+}
+
+#[test]
+fn only_lines_are_sent() {
+    let server = TestServer::start();
+    let (mut alice, _alices) = connect(&server, "alice");
+    assert_eq!(alice.send("alice: a\nalice: b"), Err(SendError::NotALine));
+    assert_eq!(alice.send_lines(b"alice: a\nalice: b"), Err(SendError::NotALine));
+    assert_eq!(alice.send_lines(b""), Err(SendError::NotALine));
+    assert_eq!(alice.send("alice: a\r"), Ok(1));
+    assert_eq!(finish(alice).accepted, 1);
+}
+
+#[test]
+fn absence_is_known_without_a_number() {
+    let server = TestServer::start();
+    let (mut alice, _alices) = connect(&server, "alice");
+    let (_bob, _bobs) = connect(&server, "bob");
+    let names = ["bob", "carol", "alice", "dave"].map(name);
+    assert_eq!(alice.absent(&names), Ok(vec![name("carol"), name("dave")]));
+    assert_eq!(alice.absent(&[]), Ok(Vec::new()));
+    assert_eq!(alice.absent(&names[..1]), Ok(Vec::new()));
+    assert_eq!(alice.send("bob: hi"), Ok(1));
+    assert_eq!(finish(alice).accepted, 1);
+}
+
+#[test]
+fn what_was_accepted_is_known_before_long() {
+    let server = TestServer::start();
+    let (mut alice, _alices) = connect(&server, "alice");
+    for number in 1..=3 {
+        assert_eq!(alice.send("alice: x"), Ok(number));
+    }
+    wait_until("the number of accepted lines", || alice.accepted() == 3);
+}
+
+/// Alice sends without end; the server stops in the middle of it.
+#[test]
+fn at_a_shut_down_each_line_is_accepted_or_in_the_rest() {
+    let server = TestServer::start();
+    let (mut alice, alices) = connect(&server, "alice");
+    let (bob, bobs) = connect(&server, "bob");
+    let sent = Arc::new(AtomicU64::new(0));
+    let so_far = Arc::clone(&sent);
+    let sender = thread::spawn(move || {
+        loop {
+            let number = so_far.fetch_add(1, SeqCst) + 1;
+            match alice.send(format!("bob: {number}")) {
+                Ok(line) => assert_eq!(line, number),
+                Err(error) => {
+                    assert_eq!(error, SendError::Closed);
+                    return alice;
+                }
+            }
+        }
+    });
+    for number in 1..=MANY {
+        bobs.expect_message("alice", &number.to_string());
+    }
+    server.handle.shutdown();
+    let ended = finish(sender.join().expect("no panic"));
+    assert!(matches!(ended.reason, EndReason::ShutDown), "{ended:?}");
+    assert!(ended.in_doubt.is_empty(), "{:?}", ended.in_doubt.count());
+    let accepted = ended.accepted;
+    for number in MANY + 1..=accepted {
+        bobs.expect_message("alice", &number.to_string());
+    }
+    bobs.expect_end_after_notice(0);
+    alices.expect_end_after_notice(accepted);
+    // Also the line whose sending has failed is there.
+    let rest: Vec<_> = ended.rest.iter().collect();
+    assert_eq!(rest.len() as u64, sent.load(SeqCst) - accepted);
+    for (expected, (number, line)) in (accepted + 1..).zip(rest) {
+        assert_eq!((number, line), (expected, format!("bob: {expected}").as_bytes()));
+    }
+    assert!(matches!(finish(bob).reason, EndReason::ShutDown));
+    assert_eq!(server.stop().lost(), 0);
+}
+
+#[test]
+fn the_notice_counts_also_if_a_reset_follows() {
+    let script = Script::listen();
+    let (mut outbox, inbox, mut peer) = connect_to(&script, "alice");
+    for line in ["bob: 1", "bob: 2", "bob: 3"] {
+        outbox.send(line).expect("an open connection");
+    }
+    peer.expect_line("bob: 1");
+    peer.expect_line("bob: 2");
+    peer.close_after(3);
+    // What is unread turns the close into a reset; one is sent in any case.
+    peer.client.reset();
+    let arrivals = Arrivals::of(inbox);
+    arrivals.expect_end_after_notice(2);
+    let ended = finish(outbox);
+    assert!(matches!(ended.reason, EndReason::ShutDown), "{ended:?}");
+    assert_eq!((ended.accepted, ended.rest.into_bytes()), (2, b"bob: 3\n".to_vec()));
+}
+
+#[test]
+fn without_a_word_what_was_not_answered_is_in_doubt() {
+    let script = Script::listen();
+    let (mut outbox, inbox, mut peer) = connect_to(&script, "alice");
+    for line in ["bob: 1", "bob: 2"] {
+        outbox.send(line).expect("an open connection");
+    }
+    peer.expect_line("bob: 1");
+    peer.expect_line("bob: 2");
+    // After a second of silence the client asks.
+    peer.answer_question("alice");
+    outbox.send("bob: 3").expect("an open connection");
+    peer.expect_line("bob: 3");
+    drop(peer);
+    Arrivals::of(inbox).expect_end();
+    let ended = finish(outbox);
+    assert!(matches!(ended.reason, EndReason::Lost(_)), "{ended:?}");
+    assert_eq!(ended.accepted, 2);
+    assert_eq!(ended.in_doubt.iter().collect::<Vec<_>>(), [(3, &b"bob: 3"[..])]);
+    assert!(ended.rest.is_empty(), "{ended:?}");
+}
+
+#[test]
+fn what_was_never_written_is_not_in_doubt() {
+    let script = Script::listen();
+    let (mut outbox, inbox, peer) = connect_to(&script, "alice");
+    drop(peer);
+    Arrivals::of(inbox).expect_end();
+    // The end is known when that of the inbox is; what is sent now can not be written.
+    assert_eq!(outbox.send("bob: late"), Err(SendError::Closed));
+    assert_eq!(outbox.send("bob: later"), Err(SendError::Closed));
+    let ended = finish(outbox);
+    assert_eq!((ended.accepted, ended.in_doubt.count()), (0, 0), "{ended:?}");
+    assert_eq!(ended.rest.into_bytes(), b"bob: late\nbob: later\n");
+}
+
+#[test]
+fn an_end_without_the_last_answer_is_no_clean_one() {
+    let script = Script::listen();
+    let (mut outbox, inbox, mut peer) = connect_to(&script, "alice");
+    outbox.send("bob: 1").expect("an open connection");
+    outbox.half_close();
+    for line in ["bob: 1", "/who alice"] {
+        peer.expect_line(line);
+    }
+    peer.client.expect_eof();
+    drop(peer);
+    Arrivals::of(inbox).expect_end();
+    let ended = finish(outbox);
+    assert!(matches!(ended.reason, EndReason::Lost(None)), "{ended:?}");
+    assert_eq!((ended.accepted, ended.in_doubt.last()), (0, 1));
+}
+
+#[test]
+fn an_eviction_is_named_and_leaves_doubt() {
+    let script = Script::listen();
+    let (mut outbox, inbox, mut peer) = connect_to(&script, "alice");
+    outbox.send("bob: 1").expect("an open connection");
+    peer.expect_line("bob: 1");
+    peer.client.send("error: evicted, nothing was read for too long");
+    drop(peer);
+    let arrivals = Arrivals::of(inbox);
+    let text = "evicted, nothing was read for too long".to_owned();
+    assert_eq!(arrivals.next(), Some(Event::Error(text.clone())));
+    arrivals.expect_end();
+    let ended = finish(outbox);
+    assert!(matches!(&ended.reason, EndReason::Refused(error) if *error == text), "{ended:?}");
+    assert_eq!((ended.accepted, ended.in_doubt.count()), (0, 1));
+}
+
+#[test]
+fn what_is_not_known_to_be_accepted_is_bounded() {
+    // A megabyte, of which each line takes up its length and 96 bytes more.
+    const ROOM: u64 = 1024 * 1024 / (1000 + 96);
+    const LINES: u64 = 4 * ROOM;
+    let script = Script::listen();
+    let (mut outbox, _inbox, mut peer) = connect_to(&script, "alice");
+    let handed = Arc::new(AtomicU64::new(0));
+    let (so_far, (done, all_handed)) = (Arc::clone(&handed), unbounded());
+    let sender = thread::spawn(move || {
+        let line = format!("bob: {}", "x".repeat(994));
+        for _ in 0..LINES {
+            outbox.send(&line).expect("an open connection");
+            so_far.fetch_add(1, SeqCst);
+        }
+        done.send(()).expect("a test that listens");
+        outbox
+    });
+    wait_until("the room to be taken up", || handed.load(SeqCst) >= ROOM);
+    // Were it not bounded, all would be handed over in no time.
+    all_handed.recv_timeout(Duration::from_millis(300)).expect_err("a sender that waits");
+    assert_eq!(handed.load(SeqCst), ROOM);
+    let mut lines = 0;
+    while lines < LINES {
+        if peer.line() == "/who alice" {
+            let line = peer.line;
+            peer.client.send(&format!("notice: line {line}: here: alice"));
+        } else {
+            lines += 1;
+        }
+    }
+    all_handed.recv_timeout(PATIENCE).expect("all are handed over");
+    drop(sender.join().expect("no panic"));
+}
+
+#[test]
+fn a_line_larger_than_the_room_passes() {
+    let max_line = 4 * 1024 * 1024;
+    let config = Config { max_line, linger: Duration::from_millis(100), ..Config::default() };
+    let server = TestServer::with(config);
+    let (mut alice, alices) = connect(&server, "alice");
+    let large = "x".repeat(max_line - "alice: ".len());
+    for line in 1..=3 {
+        assert_eq!(alice.send(format!("alice: {large}")), Ok(line));
+        alices.expect_message("alice", &large);
+    }
+    assert_eq!(finish(alice).accepted, 3);
+}
+
+#[test]
+fn a_full_inbox_holds_up_nobody_who_logs_in() {
+    const BLOCKS: usize = 100;
+    let script = Script::listen();
+    thread::scope(|scope| {
+        let client = scope.spawn(|| client::connect(script.address, &name("alice")));
+        let mut peer = script.accept();
+        peer.client.expect_line("alice");
+        let line = format!("from bob: {}\n", "x".repeat(65_000));
+        peer.client.send_bytes(line.repeat(BLOCKS).as_bytes());
+        peer.answer_question("alice");
+        let (outbox, inbox) = client.join().expect("no panic").expect("a login");
+        drop(peer);
+        let messages = Arrivals::of(inbox);
+        for _ in 0..BLOCKS {
+            assert!(matches!(messages.next(), Some(Event::Message { .. })));
+        }
+        messages.expect_end();
+        drop(outbox);
+    });
+}
+
+#[test]
+fn a_dropped_inbox_holds_up_nothing() {
+    let server = TestServer::start();
+    let (mut alice, inbox) = client::connect(server.address, &name("alice")).expect("a login");
+    drop(inbox);
+    let line = format!("alice: {}", "x".repeat(10_000));
+    for number in 1..=1000 {
+        assert_eq!(alice.send(&line), Ok(number));
+    }
+    assert_eq!(finish(alice).accepted, 1000);
+    let report = server.stop();
+    assert_eq!((report.delivered, report.lost()), (1000, 0), "{report}");
+}
+
+#[test]
+fn a_dropped_outbox_ends_the_connection_also_if_nobody_takes_what_arrives() {
+    let script = Script::listen();
+    let (outbox, inbox, mut peer) = connect_to(&script, "alice");
+    let line = format!("from bob: {}\n", "x".repeat(65_000));
+    common::send_until_blocked(&peer.client.stream, line.as_bytes());
+    let (done, dropped) = unbounded();
+    thread::spawn(move || {
+        drop(outbox);
+        done.send(()).expect("a test that listens");
+    });
+    dropped.recv_timeout(PATIENCE).expect("an end in time");
+    // However the end comes, it comes.
+    peer.client.drain();
+    drop(inbox);
+}
+
+#[test]
+fn a_server_that_does_not_close_is_given_up_in_time() {
+    let script = Script::listen();
+    let (mut outbox, _inbox, mut peer) = connect_to(&script, "alice");
+    outbox.send("bob: 1").expect("an open connection");
+    peer.expect_line("bob: 1");
+    let ended = outbox.finish(Some(Duration::from_millis(50)));
+    assert!(matches!(ended.reason, EndReason::Closed), "{ended:?}");
+    assert_eq!((ended.accepted, ended.in_doubt.count()), (0, 1));
+}
+
+#[test]
+fn who_is_refused_learns_why() {
+    let config = Config { max_connections: Some(1), ..Config::default() };
+    let server = TestServer::with(config);
+    let (alice, _alices) = connect(&server, "alice");
+    let refused = |address, user: &str| {
+        let error = client::connect(address, &name(user)).expect_err("a refusal");
+        assert!(matches!(error, ConnectError::Login(EndReason::Refused(_))), "{error:?}");
+        error.to_string()
+    };
+    assert_eq!(refused(server.address, "bob"), "cannot log in: server is full");
+    let other = TestServer::start();
+    let (_carol, _carols) = connect(&other, "carol");
+    assert_eq!(refused(other.address, "carol"), "cannot log in: name taken");
+    drop(alice);
+
+    let address = server.address;
+    server.stop();
+    let error = client::connect(address, &name("bob")).expect_err("nobody listens");
+    assert!(matches!(error, ConnectError::Connect(_)), "{error:?}");
+    assert!(error.to_string().starts_with("cannot connect: "), "{error}");
+}
+
+#[test]
+fn who_logs_in_at_the_stop_learns_that() {
+    let script = Script::listen();
+    thread::scope(|scope| {
+        let client = scope.spawn(|| client::connect(script.address, &name("alice")));
+        let mut peer = script.accept();
+        peer.close_after(0);
+        drop(peer);
+        let error = client.join().expect("no panic").expect_err("a server that stops");
+        assert!(matches!(error, ConnectError::Login(EndReason::ShutDown)), "{error:?}");
+    });
+}
+
+#[test]
+fn the_rest_goes_to_the_next_server() {
+    let script = Script::listen();
+    let (mut outbox, inbox, mut peer) = connect_to(&script, "alice");
+    for number in 1..=4 {
+        outbox.send(format!("alice: {number}")).expect("an open connection");
+        peer.expect_line(&format!("alice: {number}"));
+    }
+    peer.close_after(3);
+    drop(peer);
+    Arrivals::of(inbox).expect_end_after_notice(2);
+    let ended = finish(outbox);
+    let server = TestServer::start();
+    let (mut outbox, inbox) =
+        client::resume(server.address, &name("alice"), ended.accepted).expect("a login");
+    let lines = outbox.send_lines(&ended.rest.into_bytes());
+    assert_eq!(lines, Ok(3..5));
+    let messages = Arrivals::of(inbox);
+    messages.expect_message("alice", "3");
+    messages.expect_message("alice", "4");
+    assert_eq!(finish(outbox).accepted, 4);
+}

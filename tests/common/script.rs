@@ -1,0 +1,76 @@
+//! A server that a test plays itself, line by line, to show a client what no real server can be
+//! made to do at will: a crash, a refusal, silence.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
+
+use std::net::{SocketAddr, TcpListener};
+
+use super::{Client, PATIENCE, wait_until};
+
+pub struct Script {
+    listener: TcpListener,
+    pub address: SocketAddr,
+}
+
+impl Script {
+    pub fn listen() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_nonblocking(true).expect("an option");
+        let address = listener.local_addr().expect("an address");
+        Self { listener, address }
+    }
+
+    /// Waits for the next client.
+    pub fn accept(&self) -> Peer {
+        let mut accepted = None;
+        wait_until("a client", || {
+            accepted = self.listener.accept().ok();
+            accepted.is_some()
+        });
+        let (stream, _) = accepted.expect("as waited for");
+        stream.set_nonblocking(false).expect("an option");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        Peer { client: Client::from_stream(stream), line: 0 }
+    }
+
+    /// Waits for the next client and lets it log in.
+    pub fn log_in(&self, name: &str) -> Peer {
+        let mut peer = self.accept();
+        peer.client.expect_line(name);
+        peer.answer_question(name);
+        peer
+    }
+}
+
+/// A client as the server sees it.
+pub struct Peer {
+    /// What the server reads from and writes to.
+    pub client: Client,
+    /// How many lines were read after the login.
+    pub line: u64,
+}
+
+impl Peer {
+    /// The next line, which has to be there.
+    pub fn line(&mut self) -> String {
+        self.line += 1;
+        self.client.line().expect("a line")
+    }
+
+    pub fn expect_line(&mut self, expected: &str) {
+        assert_eq!(self.line(), expected);
+    }
+
+    /// Expects `/who name` and answers it.
+    pub fn answer_question(&mut self, name: &str) {
+        self.expect_line(&format!("/who {name}"));
+        let line = self.line;
+        self.client.send(&format!("notice: line {line}: here: {name}"));
+    }
+
+    /// Says that the server stops, having accepted so many lines.
+    pub fn close_after(&mut self, accepted: u64) {
+        self.client.send(&format!(
+            "notice: server is shutting down, {accepted} of your lines were accepted"
+        ));
+    }
+}
