@@ -201,8 +201,9 @@ fn log_in(
         select! {
             recv(outbox.news) -> news => match news {
                 Ok(News::Answer(_)) => return Ok((outbox, inbox)),
-                Ok(News::Broken) | Err(_) => break,
+                // That the connection has ended is noted, too: it was not this side that left.
                 Ok(news) => outbox.note(&news),
+                Err(_) => break,
             },
             // Others may be quick to send: that must not hold up the answer.
             recv(inbox.blocks) -> block => match block {
