@@ -5,7 +5,8 @@ mod common;
 
 use std::fs;
 
-use a_chat::{Name, client};
+use a_chat::Name;
+use a_chat::client::{self, Event};
 use common::population::{Manners, Population, Stop, World};
 use common::{TestServer, descriptor_count, thread_count, wait_until};
 
@@ -36,10 +37,15 @@ fn client_cycle() {
     });
     drop(alice);
     assert_eq!(bob.0.finish(None).accepted, 1);
+    let (outbox, inbox) = carol;
+    let mut events = inbox.events();
+    let is_her_own =
+        |event| matches!(event, Event::Message { from, .. } if from.as_str() == "carol");
+    assert!(events.any(is_her_own), "what she has sent is accepted before the stop");
     let report = server.stop();
     assert_eq!(report.connections, 3, "{report}");
-    drop(carol.1);
-    assert_eq!(carol.0.finish(None).accepted, 1);
+    drop(events);
+    assert_eq!(outbox.finish(None).accepted, 1);
 }
 
 #[test]
