@@ -32,7 +32,7 @@ pub enum EndReason {
     Refused(String),
     /// The connection is gone, with this error of the system's if there was one.
     Lost(Option<io::Error>),
-    /// This side has given it up, see [`Closer`](super::Closer).
+    /// This side has given it up, see [`Outbox::finish`](super::Outbox::finish).
     Closed,
 }
 
