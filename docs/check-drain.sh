@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Lets SPIN explore the model of the drain, docs/drain.pml, in full: what may happen at a stop, and
+# each mistake that the model has to find. Prints a line with the number of states for each, and
+# fails if something does not hold that has to, or if a mistake is not found.
+#
+# Needs spin (https://spinroot.com, in Debian the package spin) and a C compiler. Where they are
+# missing it says so and succeeds, unless it is told --require.
+set -euo pipefail
+
+case ${1-} in
+    --require) missing=1 ;;
+    "") missing=0 ;;
+    *) echo "usage: $0 [--require]" >&2 && exit 2 ;;
+esac
+for tool in spin cc; do
+    if ! command -v "$tool" >/dev/null; then
+        echo "the model of the drain is not checked, since $tool is not installed here"
+        exit "$missing"
+    fi
+done
+
+model=$(cd "$(dirname "$0")" && pwd)/drain.pml
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export model work
+
+# What has to come of it: `ends`, no assertion fails and all threads end or are joined; `halts`,
+# none runs for ever either; otherwise the beginning of what SPIN has to complain about. Then the
+# case's name, and what it is made of.
+cases() {
+    cat <<'END'
+ends  a second signal, one client reads no more     -DSTUCK -DFORCE -DOTHERS=0
+ends  the deadline, one client reads no more        -DSTUCK -DDEADLINE -DOTHERS=0
+halts a second signal, one client reads no more     -DSTUCK -DFORCE -DOTHERS=0 -DLINES=1
+halts the deadline, one client reads no more        -DSTUCK -DDEADLINE -DOTHERS=0 -DLINES=1
+ends  one client reads no more and is evicted       -DSTUCK -DEVICT
+ends  one client resets, or is evicted              -DSTUCK -DEVICT -DDEAD -DOTHERS=0
+halts one client resets, or is evicted              -DSTUCK -DEVICT -DDEAD -DOTHERS=0
+ends  all write before they read, up to the cut     -DWRITES_FIRST -DCUT
+halts all write before they read, up to the cut     -DWRITES_FIRST -DCUT -DOTHERS=0
+ends  one client leaves                             -DLEAVES
+ends  two lines of each client on their way         -DWINDOW=2
+ends  three clients                                 -DCLIENTS=3 -DLINES=1 -DOTHERS=0
+ends  clients come at any moment                    -DLATE
+halts clients come at any moment                    -DLATE
+assertion mistake: a reader leaves at the stop      -DLEAVE_AT_STOP
+assertion mistake: a writer asks for the stop       -DSELECT_ON_STOP
+invalid mistake: a loss keeps its permit          -DFORGET_PERMIT -DSTUCK -DEVICT
+assertion mistake: a close without lingering        -DNO_LINGER
+invalid mistake: the acceptor keeps its sender      -DKEEP_SENDER
+invalid mistake: input is left unread in the drain  -DNO_DISCARD -DWRITES_FIRST -DCUT
+END
+}
+
+# Tries one case, in a folder of its own.
+try() {
+    local expected name flags complaint states verdict
+    read -r expected name <<<"$1"
+    read -ra flags <<<"-D${name#*-D}"
+    name=${name%% -D*}
+    cd "$(mktemp -d -p "$work")"
+    local build=(-DSAFETY) run=()
+    [ "$expected" != halts ] || { build=(-DNP) && run=(-l); }
+    # A search that is not complete, for want of memory or depth, shows nothing.
+    spin "${flags[@]}" -a "$model" >log 2>&1 &&
+        cc -w -O2 -DCOLLAPSE -DMEMLIM=1900 "${build[@]}" -o pan pan.c >>log 2>&1 &&
+        ./pan -m10000 -b "${run[@]}" >log 2>&1 || true
+    states=$(sed -n 's/^ *\([0-9]*\) states, stored.*/\1/p' log)
+    complaint=$(sed -n 's/^pan:1: //p' log)
+    case $expected in
+        ends | halts) grep -q 'errors: 0$' log && ! grep -q 'not completed' log && verdict=holds ;;
+        *) [[ $complaint == "$expected"* ]] && verdict=found ;;
+    esac
+    printf '%-6s %9s states  %s%s\n' "${verdict:=FAILED}" "${states:-no}" "$name" \
+        "$([ "$expected" != halts ] || echo ', without a cycle')"
+    [ "$verdict" != FAILED ] || { tail -n 20 log && spin "${flags[@]}" -t -p -k ./*.trail "$model" |
+        tail -n 200; } 2>&1
+    [ "$verdict" != FAILED ]
+}
+export -f try
+
+cases | tr '\n' '\0' | xargs -0 -n 1 -P "$(nproc)" bash -c 'try "$0"'
