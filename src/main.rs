@@ -29,6 +29,7 @@ fn main() -> ExitCode {
 
 /// Serves until a signal comes: success if the drain lost nothing, failure otherwise.
 fn serve(args: &ServeArgs) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    a_chat::expect_many_threads();
     start_log(args)?;
     a_chat::raise_open_files();
     let server = Server::bind(&args.listen, args.config())?;

@@ -128,6 +128,15 @@ impl Process {
         fs::read_to_string(self.procfs("maps")).expect("procfs").lines().count()
     }
 
+    /// How many bytes of the server's memory are resident. Unlike `VmRSS`, which can be off by dozens
+    /// of pages for each processor, this is counted page by page, see proc(5).
+    pub fn resident(&self) -> u64 {
+        let rollup = fs::read_to_string(self.procfs("smaps_rollup")).expect("procfs");
+        let resident = rollup.lines().find_map(|line| line.strip_prefix("Rss:"));
+        let resident = resident.expect("a kernel like this").trim().trim_end_matches(" kB");
+        resident.parse::<u64>().expect("a number") * 1024
+    }
+
     /// What the server does: `R` if it runs, `T` if it is stopped, see proc(5).
     pub fn state(&self) -> char {
         self.stat()[0].chars().next().expect("a letter")
