@@ -1,7 +1,8 @@
 //! The binary: arguments, log, signals to [`ShutdownHandle`], result to exit status. It runs on
-//! the main thread and ends with the server.
+//! the main thread and ends with the server, or with the client of [`connect`].
 
 mod cli;
+mod connect;
 mod logger;
 
 use std::fs::{File, OpenOptions};
@@ -12,12 +13,15 @@ use std::time::{Duration, Instant};
 
 use a_chat::{Server, ShutdownHandle};
 
-use crate::cli::ServeArgs;
+use crate::cli::{Command, ServeArgs};
 
 fn main() -> ExitCode {
-    let served = serve(&cli::parse());
+    let done = match &cli::parse() {
+        Command::Serve(args) => serve(args),
+        Command::Connect(args) => connect::run(args),
+    };
     log::logger().flush();
-    match served {
+    match done {
         Ok(status) => status,
         Err(error) => {
             // Nowhere is left to complain to, should this fail.
