@@ -231,7 +231,7 @@ impl Peer {
     /// Queues the last thing for this peer and lets its queue go.
     fn part(self, reason: CloseReason, text: Option<Vec<u8>>) {
         let goodbye = Goodbye { reason, accepted: self.accepted, text };
-        let sent = self.queue.send(Outgoing::Last(goodbye));
+        let sent = self.queue.send(Outgoing::Last(Box::new(goodbye)));
         debug_assert!(sent.is_ok(), "a writer outlives its queue's sender");
     }
 }
@@ -294,7 +294,8 @@ mod tests {
         let outgoing = inbox.try_iter().map(|outgoing| match outgoing {
             Outgoing::One(due) => text(due),
             Outgoing::Many(due) => due.into_iter().map(text).collect(),
-            Outgoing::Last(Goodbye { reason, accepted, text }) => {
+            Outgoing::Last(goodbye) => {
+                let Goodbye { reason, accepted, text } = *goodbye;
                 let text = String::from_utf8(text.unwrap_or_default()).expect("text");
                 format!("[{reason}, {accepted} accepted] {text}")
             }

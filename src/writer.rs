@@ -46,8 +46,9 @@ const SETTLE: Duration = Duration::from_millis(500);
 pub(crate) enum Outgoing {
     One(Due),
     Many(Vec<Due>),
-    /// Nothing comes after this.
-    Last(Goodbye),
+    /// Nothing comes after this. In a box, since every entry is as large as the largest, and an idle
+    /// client's queue has room for dozens.
+    Last(Box<Goodbye>),
 }
 
 /// How the broker parts with a client.
@@ -100,7 +101,7 @@ pub(crate) struct Writer {
     written_bytes: u64,
     /// Whether it failed in the drain, if that was decided before its end.
     in_drain: Option<bool>,
-    goodbye: Option<Goodbye>,
+    goodbye: Option<Box<Goodbye>>,
 }
 
 impl Writer {
