@@ -96,6 +96,10 @@ mod patience;
 
 pub mod client;
 
+#[cfg(feature = "load")]
+#[doc(hidden)]
+pub mod load;
+
 mod config;
 mod connection;
 mod error;
