@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use a_chat::{Config, Name};
 use bytesize::ByteSize;
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use log::LevelFilter;
 
 use crate::connect::Plan;
+use crate::stress::StressArgs;
 
 /// How many columns the help takes: the same everywhere, since the README shows it as it is.
 const HELP_WIDTH: usize = 80;
@@ -45,6 +47,18 @@ pub(crate) enum Command {
     /// Exit status: 0 if the server has taken every line, 1 if it has refused one, or nobody knows,
     /// or there was no connection, 2 if the command line is wrong.
     Connect(ConnectArgs),
+
+    /// Put a server under load, and say how much went through and how long it took.
+    ///
+    /// Every message is checked to be its sender's next, and those that are lost, out of order or
+    /// repeated are counted; what has not come within ten seconds is lost. Ctrl-C ends the load
+    /// early, with the figures so far.
+    ///
+    /// A server of its own heeds the environment variables of `serve`.
+    ///
+    /// Exit status: 0 if everything arrived, once and in order, 1 if not, or if the server could
+    /// not be reached, refused something or stopped, 2 if the command line is wrong.
+    Stress(StressArgs),
 }
 
 /// What `serve` needs to know.
@@ -79,6 +93,10 @@ pub(crate) struct ServeArgs {
     /// Append the log to this file instead of writing it to standard error
     #[arg(long, value_name = "PATH", env = "A_CHAT_LOG_FILE", help_heading = "Log")]
     pub(crate) log_file: Option<PathBuf>,
+
+    /// The process that has started the server: when it ends, the server stops
+    #[arg(long, value_name = "PID", hide = true)]
+    pub(crate) parent: Option<i32>,
 }
 
 /// What `connect` needs to know.
@@ -155,6 +173,11 @@ struct Timeouts {
 /// Reads the command line; ends the process with a message and status 2 if it is wrong.
 pub(crate) fn parse() -> Command {
     let command = Cli::parse().command;
+    if let Some(Command::Stress(args)) = &command {
+        if let Err(why) = args.plan() {
+            Cli::command().error(ErrorKind::ValueValidation, why).exit();
+        }
+    }
     let serve = || Cli::parse_from(["a-chat", "serve"]).command;
     command
         .or_else(serve)
@@ -162,7 +185,7 @@ pub(crate) fn parse() -> Command {
 }
 
 /// Looks at the form alone: whether the address exists only listening on it can tell.
-fn address(text: &str) -> Result<String, &'static str> {
+pub(crate) fn address(text: &str) -> Result<String, &'static str> {
     match text.rsplit_once(':') {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
             Ok(text.to_owned())

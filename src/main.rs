@@ -1,9 +1,11 @@
 //! The binary: arguments, log, signals to [`ShutdownHandle`], result to exit status. It runs on
-//! the main thread and ends with the server, or with the client of [`connect`].
+//! the main thread and ends with the server, with the client of [`connect`]
+//! or with the load of [`stress`].
 
 mod cli;
 mod connect;
 mod logger;
+mod stress;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -12,6 +14,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use a_chat::{Server, ShutdownHandle};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use crate::cli::{Command, ServeArgs};
 
@@ -19,6 +22,7 @@ fn main() -> ExitCode {
     let done = match &cli::parse() {
         Command::Serve(args) => serve(args),
         Command::Connect(args) => connect::run(args),
+        Command::Stress(args) => stress::run(args),
     };
     log::logger().flush();
     match done {
@@ -37,6 +41,9 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Box<dyn std::error::Error>> {
     a_chat::raise_open_files();
     let server = Server::bind(&args.listen, args.config())?;
     stop_on_signals(server.shutdown_handle())?;
+    if let Some(parent) = args.parent {
+        stop_with(parent, &server.shutdown_handle())?;
+    }
     let address = server.local_addr();
     let greeting = format!(
         "a-chat listens on {address}\n\
@@ -48,6 +55,17 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let _ = io::stdout().write_all(greeting.as_bytes());
     let report = server.run()?;
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Has the end of the process that started the server come as a signal.
+fn stop_with(parent: i32, handle: &ShutdownHandle) -> io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::TERM))?;
+    // It may have ended before that.
+    let is_there = getppid().is_some_and(|now| now.as_raw_pid() == parent);
+    if !is_there {
+        handle.shutdown();
+    }
+    Ok(())
 }
 
 /// Sends the log to the file, or else to standard error.
