@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use a_chat::load::check::{Check, Tally};
 use a_chat::load::client::Client;
-use a_chat::load::inbox::{Check, Tally};
 use a_chat::load::process::Process;
 use a_chat::load::protocol::Protocol;
 use a_chat::load::readable::Readable;

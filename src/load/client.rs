@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use super::inbox::refusal;
+use super::check::{foreign, refusal};
 use super::protocol::{Greeting, Protocol};
 use super::topology::Topology;
 use super::{Control, Error, PATIENCE, TICK};
@@ -101,7 +101,7 @@ fn greet(address: SocketAddr, greeting: &Greeting) -> Result<TcpStream, Error> {
         let mut chunk = [0; 4096];
         match stream.read(&mut chunk) {
             Ok(0) if heard.is_empty() => return Err(Error::Closed),
-            Ok(0) => return Err(Error::Foreign(String::from_utf8_lossy(&heard).into_owned())),
+            Ok(0) => return Err(foreign(&heard)),
             Ok(count) => heard.extend_from_slice(&chunk[..count]),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(Error::Silent),
@@ -109,6 +109,10 @@ fn greet(address: SocketAddr, greeting: &Greeting) -> Result<TcpStream, Error> {
         }
         if let Some(refusal) = refusal(&heard) {
             return Err(refusal);
+        }
+        let is_line = heard.ends_with(b"\n") && !greeting.chatty;
+        if is_line && !heard.ends_with(greeting.hears.as_bytes()) {
+            return Err(foreign(&heard));
         }
     }
     written.map_err(Error::io("log in"))?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use super::inbox::Tally;
+use super::check::Tally;
 
 /// How much is to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

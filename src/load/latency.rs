@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::client::Client;
 use super::control::Budget;
-use super::inbox::{Inbox, Tally, explain};
+use super::inbox::{Inbox, explain, tally};
 use super::protocol::{Lines, Protocol};
 use super::topology::Topology;
 use super::{Amount, Control, Error, Outcome, PATIENCE, Times};
@@ -58,7 +58,7 @@ impl PingPong {
     ///
     /// If the server ends a connection, refuses a message or sends anything else.
     pub fn run(&mut self, amount: Amount, control: &Control) -> Result<Outcome, Error> {
-        let before = Tally::of(&self.inboxes);
+        let before = tally(&self.inboxes);
         let mut budget = Budget::new(amount, control);
         let mut sent = 0;
         let mut buffer = vec![0; self.inboxes[0].least_buffer()];
@@ -73,8 +73,8 @@ impl PingPong {
             }
             control.show(sent);
         }
-        let tally = Tally::of(&self.inboxes).since(before);
-        Ok(Outcome::of(sent, sent, tally, started - begun))
+        let arrived = tally(&self.inboxes).since(before);
+        Ok(Outcome::of(sent, sent, arrived, started - begun))
     }
 
     /// One message; when it has arrived, `None` if it does not come.

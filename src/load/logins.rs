@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
+use super::check::{foreign, refusal};
 use super::client::connect;
 use super::control::Budget;
-use super::inbox::refusal;
 use super::paced::Schedule;
 use super::protocol::{Protocol, STAMP};
 use super::readable::Readable;
@@ -134,8 +134,7 @@ impl Logins {
             } else if let Some(refusal) = refusal(&login.heard) {
                 return Err(refusal);
             } else if login.heard.ends_with(b"\n") {
-                let heard = String::from_utf8_lossy(&login.heard).trim_end().to_owned();
-                return Err(Error::Foreign(heard));
+                return Err(foreign(&login.heard));
             }
         }
         control.show(self.done);

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::client::Client;
 use super::control::Budget;
-use super::inbox::{Inbox, Tally, explain};
+use super::inbox::{Inbox, explain, tally};
 use super::protocol::{Lines, Protocol, write_stamp};
 use super::readable::Readable;
 use super::stream::{CHUNK, patience};
@@ -88,7 +88,7 @@ impl Mesh {
     }
 
     fn exchange(&mut self, amount: Amount, control: &Control) -> Result<Outcome, Error> {
-        let before = Tally::of(&self.inboxes);
+        let before = tally(&self.inboxes);
         let mut budget = Budget::new(amount, control);
         let mut buffer = vec![0; CHUNK];
         let mut output = Vec::new();
@@ -121,8 +121,8 @@ impl Mesh {
                 break;
             }
         }
-        let tally = Tally::of(&self.inboxes).since(before);
-        Ok(Outcome::of(sent, sent, tally, ended - started))
+        let arrived = tally(&self.inboxes).since(before);
+        Ok(Outcome::of(sent, sent, arrived, ended - started))
     }
 
     /// Sends `count` messages with one write, which the socket always has room for: there are

@@ -18,7 +18,9 @@ pub mod logins;
 pub mod mesh;
 pub mod paced;
 pub mod stream;
+mod sending;
 
+pub mod check;
 pub mod client;
 pub mod inbox;
 pub mod parse;

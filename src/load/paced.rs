@@ -15,7 +15,7 @@ use rustix::net::{SendFlags, send};
 
 use super::client::Client;
 use super::control::Budget;
-use super::inbox::{Inbox, Tally, explain};
+use super::inbox::{Inbox, explain, tally};
 use super::protocol::{Lines, Protocol, read_time, write_stamp, write_time};
 use super::readable::Readable;
 use super::stream::{CHUNK, inboxes, patience};
@@ -152,7 +152,7 @@ impl Paced {
     }
 
     fn exchange(&mut self, amount: Amount, rate: f64, control: &Control) -> Result<Outcome, Error> {
-        let before = Tally::of(&self.inboxes);
+        let before = tally(&self.inboxes);
         let mut budget = Budget::new(amount, control);
         let mut buffer = vec![0; CHUNK];
         let started = Instant::now();
@@ -184,8 +184,8 @@ impl Paced {
                 break;
             }
         }
-        let tally = Tally::of(&self.inboxes).since(before);
-        let outcome = Outcome::of(sent, sent * self.recipients, tally, ended - started);
+        let arrived = tally(&self.inboxes).since(before);
+        let outcome = Outcome::of(sent, sent * self.recipients, arrived, ended - started);
         Ok(Outcome { times: Some(self.times.clone()), ..outcome })
     }
 

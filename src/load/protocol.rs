@@ -40,6 +40,8 @@ pub struct Greeting {
     pub says: String,
     /// The last bytes of the answer; nothing to wait for if empty.
     pub hears: String,
+    /// Whether something else may come before.
+    pub chatty: bool,
 }
 
 /// One line to send, or many of them end to end.
@@ -84,7 +86,7 @@ impl Protocol {
             }
             Self::Redis => (format!("SUBSCRIBE {subject}\r\n"), ":1\r\n".to_owned()),
         };
-        Greeting { says, hears }
+        Greeting { says, hears, chatty: self != Self::Chat }
     }
 
     /// The connection that sends, where the receiving one can not.
@@ -92,7 +94,11 @@ impl Protocol {
         // Publishers do without replies, the fastest that Redis offers: the last `PONG` is heard
         // before replies are off.
         let says = "PING\r\nCLIENT REPLY OFF\r\n".to_owned();
-        (self == Self::Redis).then(|| Greeting { says, hears: "+PONG\r\n".to_owned() })
+        (self == Self::Redis).then(|| Greeting {
+            says,
+            hears: "+PONG\r\n".to_owned(),
+            chatty: true,
+        })
     }
 
     /// A line to all of `to` with a text of `size` bytes.
