@@ -4,6 +4,9 @@
 mod pipe;
 mod input;
 mod handover;
+mod supply;
+mod presence;
+mod backoff;
 mod status;
 mod paint;
 

@@ -13,7 +13,6 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
 
 use a_chat::load::client::Client;
 use a_chat::load::latency::PingPong;
@@ -30,7 +29,7 @@ pub(crate) use self::args::{Mode, Plan, StressArgs};
 use self::figures::Figures;
 use self::own::OwnServer;
 use self::progress::Progress;
-use crate::SAME_REQUEST;
+use crate::signals::{self, Request};
 
 /// The exit status of a process that an interrupt has ended.
 const INTERRUPTED: i32 = 130;
@@ -166,15 +165,10 @@ impl Load {
 /// The first signal ends the load early, one that comes later ends the process.
 fn stop_on_signals(control: &Arc<Control>) -> Result<(), String> {
     let control = Arc::clone(control);
-    let mut first: Option<Instant> = None;
-    let handler = move || match first {
-        None => {
-            first = Some(Instant::now());
-            control.stop();
-        }
-        Some(first) if first.elapsed() < SAME_REQUEST => {}
+    signals::on_request(move |request| match request {
+        Request::First => control.stop(),
+        Request::Same => {}
         #[expect(clippy::exit, reason = "the load may be in a wait that nothing else ends")]
-        Some(_) => std::process::exit(INTERRUPTED),
-    };
-    ctrlc::set_handler(handler).map_err(|error| format!("cannot wait for signals: {error}"))
+        Request::Again => std::process::exit(INTERRUPTED),
+    })
 }
