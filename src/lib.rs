@@ -99,6 +99,9 @@ pub mod client;
 #[cfg(feature = "load")]
 #[doc(hidden)]
 pub mod load;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 
 mod config;
 mod connection;

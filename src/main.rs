@@ -2,7 +2,6 @@
 //! the main thread and ends with the server, with the client of [`connect`] or
 //! with the load of [`stress`].
 
-mod cli;
 mod connect;
 mod logger;
 mod signals;
@@ -13,14 +12,16 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
+use a_chat::cli::{Cli, Command, ServeArgs};
 use a_chat::{Server, ShutdownHandle};
+use clap::Parser;
+use clap::error::ErrorKind;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
-use crate::cli::{Command, ServeArgs};
 use crate::signals::Request;
 
 fn main() -> ExitCode {
-    let done = match &cli::parse() {
+    let done = match &parse() {
         Command::Serve(args) => serve(args),
         Command::Connect(args) => connect::run(args),
         Command::Stress(args) => stress::run(args),
@@ -34,6 +35,20 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Reads the command line; ends the process with a message and status 2 if it is wrong.
+fn parse() -> Command {
+    let command = Cli::parse().command;
+    if let Some(Command::Stress(args)) = &command {
+        if let Err(why) = args.plan() {
+            a_chat::cli::command().error(ErrorKind::ValueValidation, why).exit();
+        }
+    }
+    let serve = || Cli::parse_from(["a-chat", "serve"]).command;
+    command
+        .or_else(serve)
+        .unwrap_or_else(|| unreachable!("the second command line names a command"))
 }
 
 /// Serves until a signal comes: success if the drain lost nothing, failure otherwise.

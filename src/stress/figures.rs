@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use a_chat::cli::Mode;
 use a_chat::load::{Outcome, Times};
 
-use super::args::Mode;
 use super::own::Usage;
 
 /// All of it.

@@ -3,17 +3,17 @@
 //! The load runs on the main thread; another one shows how far it is, and signals come on one of
 //! their own: the first ends the load early, with the figures so far, the next one at once.
 
-mod args;
 mod figures;
 mod own;
 mod progress;
 
 use std::error::Error;
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use a_chat::cli::{Mode, Plan, StressArgs};
 use a_chat::load::client::Client;
 use a_chat::load::latency::PingPong;
 use a_chat::load::mesh::Mesh;
@@ -24,8 +24,6 @@ use a_chat::load::stream::Stream;
 use a_chat::load::topology::Topology;
 use a_chat::load::{self, Control, Outcome, logins};
 
-use self::args::resolve;
-pub(crate) use self::args::{Mode, Plan, StressArgs};
 use self::figures::Figures;
 use self::own::OwnServer;
 use self::progress::Progress;
@@ -54,6 +52,13 @@ pub(crate) fn run(args: &StressArgs) -> Result<ExitCode, Box<dyn Error>> {
         None => Ok(ExitCode::SUCCESS),
         Some(complaint) => Err(complaint.into()),
     }
+}
+
+/// The first address that a name stands for.
+fn resolve(address: &str) -> Result<SocketAddr, String> {
+    let addresses = address.to_socket_addrs();
+    let mut addresses = addresses.map_err(|error| format!("cannot find {address}: {error}"))?;
+    addresses.next().ok_or_else(|| format!("cannot find {address}"))
 }
 
 /// Names that nobody else has are short on a server of its own, and random elsewhere.

@@ -1,17 +1,16 @@
 //! The command line of `stress`, and what it comes to. No thread runs here.
 
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
-use a_chat::Capacity;
-use a_chat::load::Amount;
-use a_chat::load::protocol::{SENDERS, STAMP, TIMED};
-use a_chat::load::topology::Topology;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use rustix::process::{Resource, getrlimit};
 
-use crate::cli::address;
+use super::address;
+use crate::Capacity;
+use crate::load::Amount;
+use crate::load::protocol::{SENDERS, STAMP, TIMED};
+use crate::load::topology::Topology;
 
 /// The longest text, in bytes: as long as a line may be by default.
 const LONGEST_TEXT: usize = 64 * 1024;
@@ -24,7 +23,7 @@ const SPARE_FILES: u64 = 32;
 
 /// What `stress` needs to know.
 #[derive(Debug, Args)]
-pub(crate) struct StressArgs {
+pub struct StressArgs {
     /// Who sends to whom
     #[arg(value_name = "MODE")]
     mode: Mode,
@@ -60,12 +59,12 @@ pub(crate) struct StressArgs {
 
     /// Write one JSON object to standard output instead of a table
     #[arg(long)]
-    pub(crate) json: bool,
+    pub json: bool,
 }
 
 /// The kinds of load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Mode {
+pub enum Mode {
     /// Half of the clients, each to a recipient of its own
     Pair,
     /// One client, to all others at once
@@ -80,19 +79,23 @@ pub(crate) enum Mode {
 
 /// What is to be done.
 #[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) mode: Mode,
+pub struct Plan {
+    pub mode: Mode,
     /// Without one a server has to be started.
-    pub(crate) address: Option<String>,
-    pub(crate) clients: usize,
-    pub(crate) size: usize,
-    pub(crate) amount: Amount,
-    pub(crate) rate: Option<f64>,
+    pub address: Option<String>,
+    pub clients: usize,
+    pub size: usize,
+    pub amount: Amount,
+    pub rate: Option<f64>,
 }
 
 impl StressArgs {
+    /// What the flags come to.
+    ///
+    /// # Errors
+    ///
     /// Says what is wrong with the flags together.
-    pub(crate) fn plan(&self) -> Result<Plan, String> {
+    pub fn plan(&self) -> Result<Plan, String> {
         let Self { mode, rate, .. } = *self;
         let name = mode.name();
         let (default, least, most) = mode.clients();
@@ -131,7 +134,8 @@ impl StressArgs {
 
 impl Mode {
     /// As it stands on the command line.
-    pub(crate) fn name(self) -> String {
+    #[must_use]
+    pub fn name(self) -> String {
         self.to_possible_value().map(|it| it.get_name().to_owned()).unwrap_or_default()
     }
 
@@ -149,7 +153,11 @@ impl Mode {
 
 impl Plan {
     /// Checks that this process, and a server of its own, can have so many clients.
-    pub(crate) fn fits(&self) -> Result<(), String> {
+    ///
+    /// # Errors
+    ///
+    /// Says what has no room for them.
+    pub fn fits(&self) -> Result<(), String> {
         let Self { clients, .. } = self;
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         if *clients as u64 > files.saturating_sub(SPARE_FILES) {
@@ -163,7 +171,8 @@ impl Plan {
     }
 
     /// Who sends to whom, by names that begin like this.
-    pub(crate) fn topology(&self, prefix: String) -> Topology {
+    #[must_use]
+    pub fn topology(&self, prefix: String) -> Topology {
         let topology = match self.mode {
             Mode::Pair => Topology::pairs(self.clients / 2),
             Mode::FanOut => Topology::fan_out(self.clients - 1),
@@ -173,13 +182,6 @@ impl Plan {
         };
         Topology { prefix, ..topology }
     }
-}
-
-/// The first address that a name stands for.
-pub(crate) fn resolve(address: &str) -> Result<SocketAddr, String> {
-    let addresses = address.to_socket_addrs();
-    let mut addresses = addresses.map_err(|error| format!("cannot find {address}: {error}"))?;
-    addresses.next().ok_or_else(|| format!("cannot find {address}"))
 }
 
 fn rate(text: &str) -> Result<f64, &'static str> {
