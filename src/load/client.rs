@@ -88,7 +88,7 @@ pub(super) fn connect(address: SocketAddr) -> Result<TcpStream, Error> {
         socket.set_write_timeout(Some(PATIENCE))?;
         Ok(socket)
     };
-    connect().map_err(|source| Error::Connect { address, source })
+    connect().map_err(Error::Connect)
 }
 
 fn greet(address: SocketAddr, greeting: &Greeting) -> Result<TcpStream, Error> {

@@ -1,7 +1,6 @@
 //! What ends a load before its time. No thread runs here.
 
 use std::io;
-use std::net::SocketAddr;
 use std::{error, fmt};
 
 use super::PATIENCE;
@@ -10,13 +9,8 @@ use super::PATIENCE;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// There is no connection to be had.
-    Connect {
-        /// Where to.
-        address: SocketAddr,
-        /// What the system says.
-        source: io::Error,
-    },
+    /// There is no connection to be had, says the system.
+    Connect(io::Error),
     /// The server has answered with an error of its own, which is this text.
     Refused(String),
     /// The server shuts down.
@@ -53,9 +47,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Connect { address, source } => {
-                write!(f, "cannot connect to {address}: {source}")
-            }
+            Self::Connect(source) => write!(f, "cannot connect: {source}"),
             Self::Refused(text) => write!(f, "the server refuses: {text}"),
             Self::ShutDown => f.write_str("the server shuts down"),
             Self::Closed => f.write_str("the server has closed a connection"),
@@ -70,7 +62,7 @@ impl fmt::Display for Error {
 impl error::Error for Error {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
-            Self::Connect { source, .. } | Self::Io { source, .. } => Some(source),
+            Self::Connect(source) | Self::Io { source, .. } => Some(source),
             _ => None,
         }
     }
