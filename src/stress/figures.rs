@@ -217,7 +217,7 @@ impl Object {
 }
 
 fn micros(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e6
+    float(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)) / 1e3
 }
 
 fn readable(time: Duration) -> String {
