@@ -13,9 +13,7 @@ mod paint;
 use std::error::Error;
 use std::process::ExitCode;
 
-pub(crate) use self::handover::Plan;
-
-use crate::cli::ConnectArgs;
+use a_chat::cli::ConnectArgs;
 
 /// Connects, and stays until the input ends and all that is due was received: success if the server
 /// has taken every line.

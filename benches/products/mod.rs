@@ -1,18 +1,22 @@
 //! How each server is started, and what it costs when it has nothing to do.
 
+#![allow(unreachable_pub, reason = "a bench has no other crate to be public to")]
+
+pub mod work;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use a_chat::load::client::Client;
+use a_chat::load::process::Process;
+use a_chat::load::protocol::Protocol;
+use a_chat::load::topology::Topology;
 
-use crate::load::client::Client;
-use crate::load::floor;
-use crate::load::process::{self, Process, command};
-use crate::load::protocol::Protocol;
-use crate::load::table::median_of;
-use crate::load::topology::Topology;
+use crate::rig::floor;
+use crate::rig::servers::{self, chat, command, free_address, start_on};
+use crate::rig::table::median_of;
 
 /// In the order in which they take turns.
 pub const SERVERS: [Protocol; 4] = [Protocol::Chat, Protocol::Raw, Protocol::Nats, Protocol::Redis];
@@ -51,15 +55,14 @@ pub fn start(server: Protocol, topology: &Topology, size: usize, cpus: Option<&s
         let name = topology.name(0);
         return floor::relay(topology, server.frame(&name, &name, size).stride, cpus);
     }
-    let address = process::free_address();
-    Process::start_on(&mut product(server, address, cpus), address)
+    let address = free_address();
+    start_on(&mut product(server, address, cpus), address)
 }
 
 /// Ends a server; a-chat has to find that nothing was lost.
-pub fn end(server: Protocol, mut process: Process) {
+pub fn end(server: Protocol, process: Process) {
     if server == Protocol::Chat {
-        process.stop();
-        process.wait();
+        servers::end(process);
     }
 }
 
@@ -80,10 +83,7 @@ fn product(server: Protocol, address: SocketAddr, cpus: Option<&str>) -> Command
             redis.args(["--client-output-buffer-limit", "pubsub 0 0 0"]);
             redis
         }
-        Protocol::Chat | Protocol::Raw => {
-            let built = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/release/a-chat");
-            process::chat(built, &address.to_string(), cpus)
-        }
+        Protocol::Chat | Protocol::Raw => chat(&address.to_string(), cpus),
     };
     product.stdin(Stdio::null());
     product
@@ -100,37 +100,31 @@ fn find(name: &str) -> Option<PathBuf> {
 pub fn idle(server: Protocol, rounds: usize) -> String {
     let mut starts = Vec::new();
     for _ in 0..rounds.max(1) * 3 {
-        let address = process::free_address();
+        let address = free_address();
         let mut product = product(server, address, None);
         let started = Instant::now();
-        let process = Process::start_on(&mut product, address);
+        let process = start_on(&mut product, address);
         starts.push(started.elapsed().as_secs_f64() * 1e3);
         end(server, process);
     }
     // Nobody sends anything.
-    let topology = Topology { clients: IDLE_CLIENTS, routes: Vec::new() };
+    let topology = Topology::quiet(IDLE_CLIENTS);
     let process = start(server, &topology, 32, None);
-    let resident = mebibytes(process.status("VmRSS"));
+    let resident = |process: &Process| mebibytes(process.status("VmRSS").expect("procfs"));
+    let before = resident(&process);
     // One connection each: what Redis needs a second one for is not done here.
     let connect = |client| {
         let name = topology.name(client);
-        Client::subscribe(server, process.address, &name, &name)
+        Client::subscribe(server, process.address, &name, &name).expect("a login")
     };
     let clients: Vec<_> = (0..topology.clients).map(connect).collect();
-    let grown = mebibytes(process.status("VmRSS")) - resident;
-    let size = mebibytes(process.executable_size() / 1024);
+    let grown = resident(&process) - before;
+    let size = mebibytes(process.executable_size().expect("procfs") / 1024);
     drop(clients);
     end(server, process);
     let each = grown * 1024.0 / to_float(IDLE_CLIENTS as u64);
     let start = median_of(starts);
-    format!("| {} | {start:.1} | {resident:.1} | {each:.1} | {size:.1} |", name(server))
-}
-
-/// Thousands of clients need as many descriptors here as there.
-pub fn raise_open_files() {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    // Where the system refuses, connecting will say so.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    format!("| {} | {start:.1} | {before:.1} | {each:.1} | {size:.1} |", name(server))
 }
 
 /// From KiB, as procfs has it.

@@ -10,9 +10,11 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 
-use super::process::{Process, command};
-use super::stream::Readable;
-use super::topology::{Route, Topology};
+use a_chat::load::process::Process;
+use a_chat::load::readable::Readable;
+use a_chat::load::topology::{Route, Topology};
+
+use super::servers::{command, start};
 
 /// The first argument of a process that is to be a floor.
 const RELAY: &str = "--floor-relay";
@@ -34,17 +36,17 @@ pub fn relay(topology: &Topology, stride: usize, cpus: Option<&str>) -> Process 
         let to: Vec<_> = to.iter().map(ToString::to_string).collect();
         relay.arg(format!("{from}>{}", to.join(",")));
     }
-    Process::start(&mut relay)
+    start(&mut relay)
 }
 
 /// Starts a server of one thread that gives each client its first bytes back.
 pub fn echo(cpus: Option<&str>) -> Process {
-    Process::start(&mut floor(ECHO, cpus))
+    start(&mut floor(ECHO, cpus))
 }
 
 /// Starts a server that, told to stop, writes so many bytes to each client and ends.
 pub fn drain(clients: usize, bytes: usize, cpus: Option<&str>) -> Process {
-    Process::start(floor(DRAIN, cpus).arg(clients.to_string()).arg(bytes.to_string()))
+    start(floor(DRAIN, cpus).arg(clients.to_string()).arg(bytes.to_string()))
 }
 
 /// Becomes a floor and stays it to the end, if that is what the arguments say.
@@ -111,12 +113,12 @@ fn forward(mut from: &TcpStream, to: &[&TcpStream]) {
 
 /// Many to one: what all of them have to say goes out with one write.
 fn gather(from: &[&TcpStream], to: &[&TcpStream], stride: usize) {
-    let mut readable = Readable::of(from.iter().copied());
+    let mut readable = Readable::of(from.iter().copied()).expect("room");
     let mut torn = vec![Vec::new(); from.len()];
     let mut buffer = vec![0; 8 * CHUNK];
     loop {
         let mut filled = 0;
-        for place in readable.wait_for_ever() {
+        for place in readable.wait_for_ever().expect("sockets") {
             if buffer.len() - filled < CHUNK {
                 break;
             }

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use crate::load::latency::PingPong;
-use crate::load::mesh::Mesh;
-use crate::load::process::Process;
-use crate::load::protocol::Protocol;
-use crate::load::stream::{self, Stream};
-use crate::load::table::Sample;
-use crate::load::topology::Topology;
-use crate::servers::{end, mebibytes, start, to_float};
+use a_chat::load::latency::PingPong;
+use a_chat::load::mesh::Mesh;
+use a_chat::load::process::Process;
+use a_chat::load::protocol::Protocol;
+use a_chat::load::stream::{self, Stream};
+use a_chat::load::topology::Topology;
+use a_chat::load::{Amount, Control};
+
+use super::{end, mebibytes, start, to_float};
+use crate::rig::clean;
+use crate::rig::table::Sample;
 
 /// How long a measurement takes, about.
 const TARGET: Duration = Duration::from_millis(1500);
@@ -75,20 +78,29 @@ impl Work {
     pub fn measure(&self, server: Protocol, cpus: Option<&str>) -> Figures {
         let Self { topology, size, .. } = self;
         let process = start(server, topology, *size, cpus);
+        let (address, control) = (process.address, &Control::default());
         let figures = match self.kind {
             Kind::Stream => {
-                let mut stream = Stream::connect(server, &process, topology, *size);
+                let stream = Stream::connect(server, address, topology, *size, control);
+                let mut stream = stream.expect("logins");
+                let messages = stream::batch_messages(topology, *size) * topology.routes.len();
+                let amount = |rounds| Amount::Messages(rounds * messages as u64);
                 let deliveries = stream::deliveries(topology, *size);
-                Figures::of(&process, deliveries, |rounds| stream.run(rounds))
+                let work = |rounds| clean(stream.run(amount(rounds), control));
+                Figures::of(&process, deliveries, work)
             }
             Kind::Mesh => {
-                let mut mesh = Mesh::connect(server, &process, topology, MESH, *size);
-                Figures::of(&process, 1000, |rounds| mesh.run(1000 * rounds))
+                let mesh = Mesh::connect(server, address, topology, MESH, *size, control);
+                let mut mesh = mesh.expect("logins");
+                let work = |rounds| clean(mesh.run(Amount::Messages(1000 * rounds), control));
+                Figures::of(&process, 1000, work)
             }
             Kind::Latency => {
-                let mut ping = PingPong::connect(server, &process, topology, *size);
-                let figures = Figures::of(&process, 1, |messages| ping.run(messages));
-                let time = |quantile| to_float(ping.times.value_at_quantile(quantile)) / 1e3;
+                let ping = PingPong::connect(server, address, topology, *size);
+                let mut ping = ping.expect("logins");
+                let work = |messages| clean(ping.run(Amount::Messages(messages), control));
+                let figures = Figures::of(&process, 1, work);
+                let time = |quantile| ping.times.quantile(quantile).as_secs_f64() * 1e6;
                 Figures { p50: time(0.5), p99: time(0.99), p999: time(0.999), ..figures }
             }
         };
@@ -118,8 +130,8 @@ impl Figures {
             p999: 0.0,
             cpu: sample.server_cpu.as_secs_f64() * 1e6 / deliveries,
             load_cores: sample.load_cpu.as_secs_f64() / seconds,
-            peak: mebibytes(process.status("VmHWM")),
-            threads: to_float(process.status("Threads")),
+            peak: mebibytes(process.status("VmHWM").expect("procfs")),
+            threads: to_float(process.status("Threads").expect("procfs")),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::process::{Process, own_cpu};
+use a_chat::load::process::{Process, own_cpu};
 
 /// Of how many samples the median is taken, the last ones: what comes before is warming up.
 pub const SAMPLES: usize = 10;
@@ -38,10 +38,16 @@ pub struct Sample {
 impl Sample {
     /// Has `work` done and looks at what it cost; it returns the time that counts.
     pub fn of(server: &Process, count: u64, work: impl FnOnce() -> Duration) -> Self {
-        let (server_before, load_before) = (server.cpu(), own_cpu());
+        let times = || [server.cpu(), own_cpu()].map(|time| time.expect("procfs"));
+        let before = times();
         let elapsed = work();
-        let server_cpu = server.cpu().saturating_sub(server_before);
-        Self { count, elapsed, server_cpu, load_cpu: own_cpu().saturating_sub(load_before) }
+        let [server_cpu, load_cpu] = times();
+        Self {
+            count,
+            elapsed,
+            server_cpu: server_cpu.saturating_sub(before[0]),
+            load_cpu: load_cpu.saturating_sub(before[1]),
+        }
     }
 
     /// A time that was found otherwise.

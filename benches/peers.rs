@@ -5,15 +5,15 @@
 //! Every server is started anew for each measurement, with nothing on disk, and ended after it.
 //! Arguments, if any, are parts of the names of the work to do; `ROUNDS` says how many times.
 
-#[path = "../../load/mod.rs"]
-mod load;
-mod servers;
-mod work;
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a table is what a run is for")]
 
-use load::floor;
-use load::table::median_of;
-use servers::{SERVERS, is_there, name};
-use work::{Figures, works};
+mod products;
+mod rig;
+
+use products::work::{self, Figures, works};
+use products::{SERVERS, is_there, name};
+use rig::floor;
+use rig::table::median_of;
 
 /// The processors that the servers may use: any, or one that they share with the load.
 const PLACES: [(Option<&str>, &str); 2] = [(None, "any processor"), (Some("0"), "processor 0")];
@@ -22,8 +22,10 @@ fn main() {
     if floor::run_if_asked() {
         return;
     }
-    servers::raise_open_files();
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    a_chat::raise_open_files();
+    // Flags are cargo's.
+    let arguments = std::env::args().skip(1);
+    let wanted: Vec<String> = arguments.filter(|it| !it.starts_with("--")).collect();
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|it| name.contains(it));
     let rounds = std::env::var("ROUNDS").ok().and_then(|it| it.parse().ok()).unwrap_or(3);
     let there = |server: &_| {
@@ -51,9 +53,9 @@ fn main() {
         }
     }
     if is_wanted("idle") {
-        println!("\nWith nothing to do:\n\n{}", servers::IDLE_HEAD);
-        for &server in servers.iter().filter(|&&server| servers::is_a_product(server)) {
-            println!("{}", servers::idle(server, rounds));
+        println!("\nWith nothing to do:\n\n{}", products::IDLE_HEAD);
+        for &server in servers.iter().filter(|&&server| products::is_a_product(server)) {
+            println!("{}", products::idle(server, rounds));
         }
     }
 }

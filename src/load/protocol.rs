@@ -14,7 +14,9 @@ pub enum Protocol {
     Chat,
     /// The floor: a relay that reads and writes and looks at nothing.
     Raw,
+    /// `nats-server`.
     Nats,
+    /// `redis-server`, Pub/Sub.
     Redis,
 }
 
@@ -22,27 +24,43 @@ pub enum Protocol {
 /// text of each message.
 pub const STAMP: usize = 6;
 
+/// How long it is with a time after it.
+pub const TIMED: usize = STAMP + 8;
+
+/// A stamp has room for so many senders.
+pub const SENDERS: usize = 1 << 12;
+
+/// The numbers of messages begin again after so many.
+pub(super) const NUMBERS: u32 = 1 << 24;
+
 /// How a connection is made ready for work.
 #[derive(Debug)]
 pub struct Greeting {
+    /// What the client says.
     pub says: String,
     /// The last bytes of the answer; nothing to wait for if empty.
     pub hears: String,
+    /// Whether something else may come before.
+    pub chatty: bool,
 }
 
 /// One line to send, or many of them end to end.
 #[derive(Clone, Debug)]
 pub struct Lines {
+    /// All of them.
     pub bytes: Vec<u8>,
-    /// Where the stamp stands in each line, and how long a line is.
+    /// Where the stamp stands in each line.
     pub stamp: usize,
+    /// How long a line is.
     pub stride: usize,
 }
 
 /// Where to find things in what arrives.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame {
+    /// Where the stamp stands.
     pub stamp: usize,
+    /// How long a frame is.
     pub stride: usize,
 }
 
@@ -68,7 +86,7 @@ impl Protocol {
             }
             Self::Redis => (format!("SUBSCRIBE {subject}\r\n"), ":1\r\n".to_owned()),
         };
-        Greeting { says, hears }
+        Greeting { says, hears, chatty: self != Self::Chat }
     }
 
     /// The connection that sends, where the receiving one can not.
@@ -76,7 +94,11 @@ impl Protocol {
         // Publishers do without replies, the fastest that Redis offers: the last `PONG` is heard
         // before replies are off.
         let says = "PING\r\nCLIENT REPLY OFF\r\n".to_owned();
-        (self == Self::Redis).then(|| Greeting { says, hears: "+PONG\r\n".to_owned() })
+        (self == Self::Redis).then(|| Greeting {
+            says,
+            hears: "+PONG\r\n".to_owned(),
+            chatty: true,
+        })
     }
 
     /// A line to all of `to` with a text of `size` bytes.
@@ -110,8 +132,17 @@ impl Protocol {
         Frame { stamp, stride: stamp + size + self.end().len() }
     }
 
+    /// The first byte of every frame, and of nothing else that a server says.
+    pub(super) fn opening(self) -> u8 {
+        match self {
+            Self::Chat | Self::Raw => b'f',
+            Self::Nats => b'M',
+            Self::Redis => b'*',
+        }
+    }
+
     /// What may stand between two frames and is none.
-    pub fn interlude(self) -> &'static [u8] {
+    pub(super) fn interlude(self) -> &'static [u8] {
         // Sent by the server some seconds after a login; it may go unanswered for an hour.
         if self == Self::Nats { b"PING\r\n" } else { b"" }
     }
@@ -154,6 +185,31 @@ pub fn read_stamp(text: &[u8]) -> (usize, u32) {
     (bits(low) | bits(high) << 6, u32::from_le_bytes(*number))
 }
 
+/// The time that follows a stamp: forty-eight bits of nanoseconds, which is three days.
+pub(super) fn write_time(text: &mut [u8], nanoseconds: u64) {
+    let low = u32::try_from(nanoseconds & 0xff_ffff).expect("24 bits");
+    let high = u32::try_from(nanoseconds >> 24 & 0xff_ffff).expect("24 bits");
+    text[STAMP..STAMP + 4].copy_from_slice(&spread(low).to_le_bytes());
+    text[STAMP + 4..TIMED].copy_from_slice(&spread(high).to_le_bytes());
+}
+
+/// The time in a text, if there is one.
+pub(super) fn read_time(text: &[u8]) -> Option<u64> {
+    let number = |at: usize| {
+        let bytes = text.get(at..at + 4)?.try_into().ok()?;
+        gather(u32::from_le_bytes(bytes)).map(u64::from)
+    };
+    Some(number(STAMP)? | number(STAMP + 4)? << 24)
+}
+
+/// What [`spread`] has made this of, if it has.
+pub(super) fn gather(spread: u32) -> Option<u32> {
+    let bits = spread.wrapping_sub(0x3030_3030);
+    let number =
+        bits & 0x3f | (bits & 0x3f00) >> 2 | (bits & 0x3f_0000) >> 4 | (bits & 0x3f00_0000) >> 6;
+    (self::spread(number) == spread).then_some(number)
+}
+
 /// Twenty-four bits, six to a byte.
 pub fn spread(number: u32) -> u32 {
     let bits = number & 0x3f
@@ -162,4 +218,24 @@ pub fn spread(number: u32) -> u32 {
         | (number & 0xfc_0000) << 6;
     // `0x30 + six bits` reaches from '0' to 'o'.
     bits + 0x3030_3030
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_times_survive() {
+        let mut text = vec![b'x'; TIMED];
+        for (sender, number, time) in
+            [(0, 0, 0), (4095, 0xff_ffff, (1 << 48) - 1), (70, 64, 1 << 30)]
+        {
+            write_stamp(&mut text, sender, number);
+            write_time(&mut text, time);
+            let (there, bits) = read_stamp(&text);
+            assert_eq!((there, gather(bits), read_time(&text)), (sender, Some(number), Some(time)));
+        }
+        assert_eq!(read_time(b"0123456 no time"), None);
+        assert_eq!(gather(u32::from_le_bytes(*b"a \nb")), None);
+    }
 }

@@ -1,55 +1,19 @@
-//! Many clients at a server's beginning and end: they log in at once, or see it stop.
+//! Many clients at a server's end: they see it stop.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::Write;
 use std::time::{Duration, Instant};
 
+use a_chat::load::check::{Check, Tally};
+use a_chat::load::client::Client;
+use a_chat::load::process::Process;
+use a_chat::load::protocol::Protocol;
+use a_chat::load::readable::Readable;
+use a_chat::load::stream::CHUNK;
+use a_chat::load::topology::Topology;
+use a_chat::load::{Control, PATIENCE, logins};
 use rustix::net::{RecvFlags, recv};
 
-use super::PATIENCE;
-use super::client::{Check, Client};
-use super::process::Process;
-use super::protocol::{Protocol, STAMP};
-use super::stream::{CHUNK, Readable};
-use super::topology::Topology;
-
-/// Connects `count` clients which send their names and a message to themselves at once, then
-/// waits for all these messages; the time that takes.
-pub fn log_in(
-    protocol: Protocol,
-    address: SocketAddr,
-    count: usize,
-    clients: &mut Vec<TcpStream>,
-) -> Duration {
-    let topology = Topology::ring(count, count);
-    let names: Vec<_> = (0..count).map(|client| topology.name(client)).collect();
-    let hello = |name: &String| {
-        let line = protocol.line(name, &[name], STAMP).bytes;
-        let login = if protocol == Protocol::Chat { format!("{name}\n") } else { String::new() };
-        [login.as_bytes(), &line].concat()
-    };
-    let hellos: Vec<_> = names.iter().map(hello).collect();
-    let started = Instant::now();
-    for hello in &hellos {
-        let mut client = TcpStream::connect(address).expect("a server that accepts");
-        client.write_all(hello).expect("a server that reads");
-        clients.push(client);
-    }
-    let frame = protocol.frame(&names[0], &names[0], STAMP);
-    let mut echo = vec![0; frame.stride];
-    for (client, name) in clients.iter_mut().zip(&names) {
-        client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        client.read_exact(&mut echo).expect("what the client has sent to itself");
-        assert!(echo.starts_with(format!("from {name}: ").as_bytes()), "{name} got another's");
-    }
-    started.elapsed()
-}
-
-/// How long a frame is, in bytes.
-pub fn frame(protocol: Protocol, clients: usize, size: usize) -> usize {
-    let name = Topology::ring(clients, clients).name(0);
-    protocol.frame(&name, &name, size).stride
-}
+use super::servers;
 
 /// Clients that read nothing until the server stops.
 #[derive(Debug)]
@@ -63,7 +27,8 @@ pub struct Crowd {
 impl Crowd {
     pub fn connect(protocol: Protocol, server: &Process, count: usize, size: usize) -> Self {
         let topology = Topology::ring(count, count);
-        let clients = Client::connect_all(protocol, server.address, &topology);
+        let clients = Client::connect_all(protocol, server.address, &topology, &Control::default());
+        let clients = clients.expect("logins");
         Self { protocol, topology, clients, size }
     }
 
@@ -75,7 +40,7 @@ impl Crowd {
             let line = self.protocol.line(&name, &[&to], self.size);
             let mut lines = line.times(messages);
             lines.number(client, 0);
-            let mut output = &self.clients[client].output;
+            let mut output = &*self.clients[client].output;
             output.write_all(&lines.bytes).expect("room for what nobody reads");
         }
     }
@@ -86,14 +51,17 @@ impl Crowd {
     pub fn drain(mut self, mut server: Process, each: usize) -> Duration {
         let mut said = vec![Vec::new(); self.clients.len()];
         let clients = std::mem::take(&mut self.clients);
-        let mut readable = Readable::of(clients.iter().map(|client| &client.input));
+        let mut readable = Readable::of(clients.iter().map(|client| &*client.input)).expect("room");
         let mut clients: Vec<_> = clients.into_iter().map(Some).collect();
         let mut buffer = vec![0; CHUNK];
         let mut open = clients.len();
         let started = Instant::now();
         server.stop();
+        let mut heard = started;
         while open > 0 {
-            for place in readable.wait() {
+            assert!(heard.elapsed() < PATIENCE, "nothing came for {PATIENCE:?}");
+            for place in readable.wait().expect("sockets") {
+                heard = Instant::now();
                 let Some(client) = &clients[place] else { continue };
                 let received = recv(&client.input, &mut buffer[..], RecvFlags::DONTWAIT);
                 match received {
@@ -107,26 +75,28 @@ impl Crowd {
                 }
             }
         }
-        server.wait();
+        servers::wait(server);
         let elapsed = started.elapsed();
         self.check(&said, each);
         elapsed
     }
 
     fn check(&self, said: &[Vec<u8>], each: usize) {
-        let name = self.topology.name(0);
-        let frame = self.protocol.frame(&name, &name, self.size);
         if self.protocol == Protocol::Raw {
-            assert!(said.iter().all(|bytes| bytes.len() == each * frame.stride));
+            let frame = logins::frame(self.protocol, &self.topology, self.size);
+            assert!(said.iter().all(|bytes| bytes.len() == each * frame));
             return;
         }
+        let name = self.topology.name(0);
+        let frame = self.protocol.frame(&name, &name, self.size);
         let parts = said.iter().map(|bytes| {
             // Texts are stamps and filling, so that the notice begins at the first such word.
             let messages = bytes.windows(8).position(|bytes| bytes == b"notice: ");
             let (messages, notice) = bytes.split_at(messages.unwrap_or(bytes.len()));
-            let mut received = 0;
-            let mut check = Check::new(self.protocol, frame, said.len());
-            let torn = check.walk(messages, |_| received += 1);
+            let mut check = Check::new(self.protocol, frame, 0..said.len());
+            let torn = check.walk(messages, |_| {}).expect("messages");
+            let Tally { received, missing, reordered, repeated } = check.tally;
+            assert_eq!((missing, reordered, repeated), (0, 0, 0));
             assert!(torn.is_empty(), "half a message: {:?}", String::from_utf8_lossy(torn));
             (received, accepted(notice))
         });
