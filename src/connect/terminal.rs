@@ -1,0 +1,115 @@
+//! `connect` at a terminal. The conversation runs on the main thread; the threads `keys` and
+//! `terminal` are joined when that is over.
+//!
+//! ```text
+//!  keys ──Input──> terminal ──lines──> conversation ─> server
+//!                     ^ └─> screen          │
+//!                     └───────News──────────┘ its thread `receiver`, too
+//! ```
+//!
+//! The end of the input goes from left to right: who leaves lets go of the lines, as the end of a
+//! file does in a pipe. The end of the conversation lets go of the news, which ends the thread
+//! `terminal`, which gives the terminal back and tells the thread `keys` to stop.
+
+// In the order in which a key meets them, then what is shown.
+mod tty;
+mod keys;
+mod talk;
+mod line;
+mod history;
+mod completion;
+mod typed;
+mod look;
+mod screen;
+
+use std::env;
+use std::error::Error;
+use std::io::{self, IsTerminal};
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::thread::{self, Builder};
+use std::time::Instant;
+
+use a_chat::Name;
+use a_chat::client::Block;
+use crossbeam_channel::{Sender, bounded, unbounded};
+
+use self::talk::{Leaving, News, Talk};
+use self::tty::Modes;
+use super::handover::{self, Output};
+use super::input::Stop;
+use super::status::Status;
+use crate::SAME_REQUEST;
+use crate::cli::ConnectArgs;
+
+/// How much may wait to be shown, and how much of what is typed to be looked at, in pieces.
+const AHEAD: usize = 4;
+
+/// Whether somebody sits at a terminal that can do what is needed.
+pub(crate) fn is_there() -> bool {
+    let able = env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
+    able && io::stdin().is_terminal() && io::stdout().is_terminal()
+}
+
+/// Talks until the user leaves or the conversation ends. True if the server has taken every line.
+pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
+    let unusable = |error| format!("cannot use the terminal: {error}");
+    let changes = tty::watch_changes().map_err(unusable)?;
+    let modes = Modes::of_terminal().map_err(unusable)?;
+    let (stop, leaving) = (Stop::new()?, Leaving::default());
+    stop_on_signals(stop.clone(), Arc::clone(&leaving), modes.clone())?;
+    let (keys, input) = bounded(AHEAD);
+    thread::scope(|scope| {
+        let mut talk = Talk::start(modes, input, stop.clone(), leaving).map_err(unusable)?;
+        let reader = Builder::new().name("keys".to_owned());
+        reader.spawn_scoped(scope, move || tty::read(&changes, &stop, &keys))?;
+        let name = match &args.name {
+            Some(name) => name.clone(),
+            None => talk.ask_name().map_err(unusable)?.ok_or("no name was given")?,
+        };
+        let (news, shown) = bounded(AHEAD);
+        // Never full for long: somebody has typed all of it.
+        let (lines, typed) = unbounded();
+        let thread = Builder::new().name("terminal".to_owned());
+        let talk = thread.spawn_scoped(scope, move || talk.run(&shown, lines))?;
+        let taken = handover::run(&args.plan(name.clone()), &typed, Terminal { news, name });
+        talk.join().unwrap_or_else(|panic| resume_unwind(panic)).map_err(unusable)?;
+        Ok(taken?)
+    })
+}
+
+/// The first signal ends the input, as leaving does; one that comes later ends everything.
+fn stop_on_signals(stop: Stop, leaving: Leaving, modes: Modes) -> Result<(), ctrlc::Error> {
+    ctrlc::set_handler(move || {
+        if leaving.get_or_init(Instant::now).elapsed() > SAME_REQUEST {
+            modes.leave();
+            #[expect(clippy::exit, reason = "nothing else ends a write that blocks")]
+            std::process::exit(1);
+        }
+        stop.stop();
+    })
+}
+
+/// The way from a conversation to the thread `terminal`.
+#[derive(Clone, Debug)]
+struct Terminal {
+    news: Sender<News>,
+    name: Name,
+}
+
+impl Output for Terminal {
+    fn received(&mut self, block: Block) -> io::Result<()> {
+        self.news.send(News::Said(block)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn status(&mut self, status: &Status<'_>) {
+        let text = match status {
+            Status::Connected { again: false } => {
+                format!("connected as {}, /help says what can be typed", self.name)
+            }
+            status => status.to_string(),
+        };
+        // That thread ends early only if there is no terminal any more.
+        let _ = self.news.send(News::Status(text));
+    }
+}
