@@ -9,7 +9,7 @@ mod common;
 #[path = "common/process.rs"]
 mod process;
 
-use std::io::Write;
+use std::io::{Seek, Write};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -233,7 +233,19 @@ fn at_a_signal_what_the_pipe_holds_is_sent() {
 }
 
 #[test]
-fn a_second_signal_ends_everything() {
+fn two_signals_at_once_are_one() {
+    let script = Script::listen();
+    let (bot, mut peer) = client_of(&script, &[]);
+    bot.signal(Signal::TERM);
+    bot.signal(Signal::HUP);
+    peer.client.expect_eof();
+    peer.client.send("from bob: late");
+    drop(peer);
+    assert_eq!(outcome(bot), (0, vec!["from bob: late".to_owned()], Vec::new()));
+}
+
+#[test]
+fn a_later_signal_ends_everything() {
     let script = Script::listen();
     let (mut bot, mut peer) = client_of(&script, &[]);
     bot.write("bob: hi\n");
@@ -241,9 +253,43 @@ fn a_second_signal_ends_everything() {
     bot.signal(Signal::TERM);
     peer.answer_question("bot");
     peer.client.expect_eof();
-    // The server does not close.
-    bot.signal(Signal::TERM);
+    // The server does not close. What comes at once does not count.
+    wait_until("the end", || {
+        bot.signal(Signal::TERM);
+        bot.state() == 'Z'
+    });
     assert_eq!(outcome(bot).0, 1);
+}
+
+/// A file is there as a whole, however much of it is left: the signal comes first.
+#[test]
+fn a_signal_ends_a_file_where_it_is() {
+    const LINES: usize = 100_000;
+    let mut file = tempfile::tempfile().expect("a file");
+    file.write_all("bob: hi\n".repeat(LINES).as_bytes()).expect("room for it");
+    file.rewind().expect("a file");
+    let script = Script::listen();
+    let mut command = connect(script.address, &["--name", "bot"]);
+    command.stdin(file);
+    let bot = Process::start(command);
+    let mut peer = script.log_in("bot");
+    // More than this is not sent before the server has answered.
+    bot.signal(Signal::TERM);
+    let mut sent = 0;
+    while let Some(line) = peer.client.line() {
+        peer.line += 1;
+        if line == "bob: hi" {
+            sent += 1;
+        } else {
+            let line = peer.line;
+            peer.client.send(&format!("notice: line {line}: here: bot"));
+        }
+    }
+    assert!(sent < LINES, "all of it was sent");
+    drop(peer);
+    let told =
+        format!("a-chat: standard input was read up to line {sent} only: stopped before its end");
+    assert_eq!(outcome(bot), (1, Vec::new(), vec![told]));
 }
 
 #[test]
@@ -275,7 +321,7 @@ fn if_the_server_stops_it_says_from_where_on_nothing_was_accepted() {
     let (status, stdout, stderr) = outcome(bot);
     assert_eq!(stdout, ["notice: server is shutting down, 2 of your lines were accepted"]);
     let complaints = [
-        "a-chat: the server was shut down; your lines up to 2 were accepted",
+        "a-chat: the server was shut down; lines 1 to 2 were accepted",
         "a-chat: from line 3 on nothing was accepted",
     ];
     assert_eq!((status, stderr), (1, complaints.map(str::to_owned).to_vec()));

@@ -4,27 +4,29 @@
 //!
 //! Each connection has a thread `receiver` for what arrives, which ends with the connection.
 
-use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::ops::ControlFlow;
 use std::panic::resume_unwind;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use a_chat::Name;
 use a_chat::client::{self, Block, ConnectError, EndReason, Ended, Inbox, Outbox, SendError};
-use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, never, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never};
 
+use super::backoff::Backoff;
+use super::presence::Presence;
 use super::status::Status;
+use super::supply::{End, Supply};
 
-/// Pauses between attempts to connect: from the first to the last, doubling.
-const CONNECT_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// Between attempts to connect.
+const CONNECT: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
 
-/// Pauses between questions who is there.
-const WHO_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// Between questions who is there.
+const WHO: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
 
-/// How many pieces of input are taken while nothing can be sent, to see whether there are more.
-const AHEAD: usize = 4;
+/// How long the output may take for what has arrived when the time to stay is over.
+const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
 /// What a conversation is to do.
 #[derive(Debug)]
@@ -41,7 +43,7 @@ pub(crate) struct Plan {
 }
 
 /// Where a conversation can be followed, from several threads at once.
-pub(crate) trait Output: Clone + Send {
+pub(crate) trait Output: Clone + Send + 'static {
     /// Takes what the server has said. To fail ends the conversation.
     fn received(&mut self, block: Block) -> io::Result<()>;
 
@@ -49,11 +51,8 @@ pub(crate) trait Output: Clone + Send {
     fn status(&mut self, status: &Status<'_>);
 }
 
-/// Disconnected at the end of a connection.
-type End = Receiver<()>;
-
-/// Holds the conversation. True if it came to its end, and the server has taken every line and
-/// refused none.
+/// Holds the conversation. True if it came to its end, the server has taken every line and refused
+/// none, and no connection was lost.
 ///
 /// `input` brings complete lines; its end is that of the conversation.
 pub(crate) fn run(
@@ -63,13 +62,14 @@ pub(crate) fn run(
 ) -> Result<bool, ConnectError> {
     let mut session = Session {
         plan,
-        input,
+        supply: Supply::new(input, plan.stay),
         output,
-        pending: VecDeque::new(),
+        backoff: CONNECT,
+        futile: false,
         settled: 0,
         logins: 0,
-        input_ended: None,
         clean: true,
+        deaf: false,
     };
     while let Some((outbox, inbox)) = session.connect()? {
         let ended = session.converse(outbox, inbox)?;
@@ -83,23 +83,27 @@ pub(crate) fn run(
 /// The state of a conversation.
 struct Session<'a, O> {
     plan: &'a Plan,
-    input: &'a Receiver<Vec<u8>>,
+    supply: Supply<'a>,
     output: O,
-    /// Lines to send before what the input brings.
-    pending: VecDeque<Vec<u8>>,
+    backoff: Backoff,
+    /// The last connection has come to nothing, so that the next one has to wait.
+    futile: bool,
     /// The number of the last line whose account is closed: it was accepted, or is in doubt.
     settled: u64,
     logins: u64,
-    /// When the end of the input was seen.
-    input_ended: Option<Instant>,
+    /// Nothing has gone wrong so far.
     clean: bool,
+    /// Nobody takes what arrives any more.
+    deaf: bool,
 }
 
 impl<O: Output> Session<'_, O> {
     /// Connects and logs in, however often it takes; `None` if there is no use in it any more.
     fn connect(&mut self) -> Result<Option<(Outbox, Inbox)>, ConnectError> {
-        let mut pause = CONNECT_PAUSE.0;
         let mut told = String::new();
+        if self.futile && self.supply.pause(self.backoff.pause(), &never()).is_break() {
+            return Ok(None);
+        }
         loop {
             let error = match client::resume(&self.plan.address, &self.plan.name, self.settled) {
                 Ok(connection) => {
@@ -116,33 +120,11 @@ impl<O: Output> Session<'_, O> {
                 self.output.status(&Status::Retrying { why: &why });
                 told = why;
             }
-            if self.is_done() || self.pause(pause, &never()).is_break() || self.is_done() {
+            if self.supply.is_over()
+                || self.supply.pause(self.backoff.pause(), &never()).is_break()
+                || self.supply.is_over()
+            {
                 return if self.logins > 0 { Ok(None) } else { Err(error) };
-            }
-            pause = CONNECT_PAUSE.1.min(pause * 2);
-        }
-    }
-
-    /// Waits between two attempts, for more input too: less long if the input or the connection
-    /// ends. `Break` if there is no use in another attempt.
-    fn pause(&mut self, pause: Duration, end: &End) -> ControlFlow<()> {
-        let until = Instant::now() + pause;
-        let (none, mut input) = (never(), self.input);
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let left = self.time_left().map_or(left, |time| time.min(left));
-            if self.input_ended.is_some() || self.pending.len() >= AHEAD {
-                input = &none;
-            }
-            select! {
-                recv(input) -> lines => if let Ok(lines) = lines {
-                    self.pending.push_back(lines);
-                } else {
-                    self.note_end_of_input();
-                    return ControlFlow::Continue(());
-                },
-                recv(end) -> _ => return ControlFlow::Break(()),
-                default(left) => return self.check_time(),
             }
         }
     }
@@ -151,21 +133,32 @@ impl<O: Output> Session<'_, O> {
     fn converse(&mut self, mut outbox: Outbox, inbox: Inbox) -> Result<Ended, ConnectError> {
         let output = self.output.clone();
         let (alive, end) = bounded(0);
-        thread::scope(|scope| {
-            let receiver = thread::Builder::new().name("receiver".to_owned());
-            let receiver = receiver.spawn_scoped(scope, || receive(inbox, output, alive));
-            let receiver = receiver.map_err(ConnectError::Start)?;
-            self.send_all(&mut outbox, &end);
-            let ended = outbox.finish(self.time_left());
-            self.clean &= receiver.join().unwrap_or_else(|panic| resume_unwind(panic));
-            Ok(ended)
-        })
+        let receiver = thread::Builder::new().name("receiver".to_owned());
+        let receiver = receiver.spawn(move || receive(inbox, output, alive));
+        let receiver = receiver.map_err(ConnectError::Start)?;
+        self.send_all(&mut outbox, &end);
+        let ended = outbox.finish(self.supply.time_left());
+        let in_time = match self.supply.time_left() {
+            Some(left) => end.recv_timeout(left.max(LAST_OUTPUT)) != Err(RecvTimeoutError::Timeout),
+            None => true,
+        };
+        let heard = if in_time {
+            receiver.join().unwrap_or_else(|panic| resume_unwind(panic))
+        } else {
+            // A write that blocks can not be ended: the thread is left to the end of the process.
+            let error = io::ErrorKind::TimedOut.into();
+            self.output.status(&Status::OutputFailed { error: &error });
+            Heard { refused: false, failed: true }
+        };
+        self.clean &= !heard.refused && !heard.failed;
+        self.deaf |= heard.failed;
+        Ok(ended)
     }
 
     /// Sends until the input or the connection ends.
     fn send_all(&mut self, outbox: &mut Outbox, end: &End) {
         let mut presence = Presence::default();
-        while let Some(lines) = self.next_lines(end) {
+        while let Some(lines) = self.supply.next(end) {
             let sent = if self.plan.wait_for_recipients && self.logins > 1 {
                 self.send_in_presence(outbox, lines, &mut presence, end)
             } else {
@@ -177,19 +170,8 @@ impl<O: Output> Session<'_, O> {
         }
     }
 
-    /// Waits for lines to send; `None` at the end of the input or of the connection.
-    fn next_lines(&mut self, end: &End) -> Option<Vec<u8>> {
-        if !self.pending.is_empty() || self.input_ended.is_some() {
-            return self.pending.pop_front();
-        }
-        select! {
-            recv(self.input) -> lines => lines.map_err(|_| self.note_end_of_input()).ok(),
-            recv(end) -> _ => None,
-        }
-    }
-
     /// Sends the first of these lines when its recipients are there, and with it those after it
-    /// that are for the same or for others who were met. The rest is pending.
+    /// that are for the same or for others who were met. The rest comes next.
     fn send_in_presence(
         &mut self,
         outbox: &mut Outbox,
@@ -197,26 +179,18 @@ impl<O: Output> Session<'_, O> {
         presence: &mut Presence,
         end: &End,
     ) -> Result<(), SendError> {
-        let mut acquainted = 0;
-        for line in lines.split_inclusive(|&byte| byte == b'\n') {
-            let strangers = presence.strangers(line);
-            if !strangers.is_empty() {
-                if acquainted > 0 {
-                    break;
-                }
-                if let Err(error) = self.wait_for(outbox, &strangers, end) {
-                    self.pending.push_front(lines);
-                    return Err(error);
-                }
-                presence.meet(strangers);
+        loop {
+            let (acquainted, strangers) = presence.acquainted(&lines);
+            if acquainted > 0 {
+                self.supply.put_back(lines.split_off(acquainted));
+                return outbox.send_lines(&lines).map(drop);
             }
-            acquainted += line.len();
+            if let Err(error) = self.wait_for(outbox, &strangers, end) {
+                self.supply.put_back(lines);
+                return Err(error);
+            }
+            presence.meet(strangers);
         }
-        let rest = lines.split_off(acquainted);
-        if !rest.is_empty() {
-            self.pending.push_front(rest);
-        }
-        outbox.send_lines(&lines).map(drop)
     }
 
     /// Waits until all of these are there.
@@ -226,7 +200,7 @@ impl<O: Output> Session<'_, O> {
         names: &[Name],
         end: &End,
     ) -> Result<(), SendError> {
-        let mut pause = WHO_PAUSE.0;
+        let mut backoff = WHO;
         let mut told = Vec::new();
         loop {
             let absent = outbox.absent(names)?;
@@ -237,123 +211,67 @@ impl<O: Output> Session<'_, O> {
                 self.output.status(&Status::WaitingFor { names: &absent });
                 told = absent;
             }
-            if self.pause(pause, end).is_break() {
+            if self.supply.pause(backoff.pause(), end).is_break() {
                 return Err(SendError::Closed);
             }
-            pause = WHO_PAUSE.1.min(pause * 2);
         }
     }
 
     /// Takes over the account of a connection; `Break` if no other is to follow.
     fn settle(&mut self, ended: Ended) -> ControlFlow<()> {
         let Ended { reason, accepted, in_doubt, rest, .. } = ended;
-        self.settled = in_doubt.last();
-        if !rest.is_empty() {
-            self.pending.push_front(rest.into_bytes());
+        self.futile = accepted == self.settled && !matches!(reason, EndReason::ShutDown);
+        if !self.futile {
+            self.backoff = CONNECT;
         }
         if !matches!(reason, EndReason::Left) {
+            let accepted = self.settled + 1..=accepted;
             self.output.status(&Status::Ended { reason: &reason, accepted });
         }
         if !in_doubt.is_empty() {
             self.output.status(&Status::InDoubt { lines: &in_doubt });
         }
+        self.settled = in_doubt.last();
+        self.supply.put_back(rest.into_bytes());
         let failed = matches!(reason, EndReason::Refused(_) | EndReason::Lost(_));
         self.clean &= in_doubt.is_empty() && !failed;
-        self.look_for_input();
-        // Who has left before the end does so because nobody takes what arrives.
-        if self.is_done() || !self.plan.reconnect || matches!(reason, EndReason::Left) {
+        if self.deaf || !self.plan.reconnect || self.supply.is_over() {
             return ControlFlow::Break(());
         }
-        self.check_time()
+        self.supply.check_time()
     }
 
     /// After the last connection: whether all is well.
     fn conclude(mut self) -> bool {
-        self.look_for_input();
-        if !self.pending.is_empty() {
+        let over = self.supply.is_over();
+        if self.supply.has_more() {
             self.output.status(&Status::NotAccepted { from: self.settled + 1 });
         }
-        self.clean && self.is_done()
-    }
-
-    /// True if every line of the input was accepted, or is in doubt.
-    fn is_done(&self) -> bool {
-        self.input_ended.is_some() && self.pending.is_empty()
-    }
-
-    /// Without waiting, looks whether there is more input.
-    fn look_for_input(&mut self) {
-        if self.pending.is_empty() && self.input_ended.is_none() {
-            match self.input.try_recv() {
-                Ok(lines) => self.pending.push_back(lines),
-                Err(TryRecvError::Disconnected) => self.note_end_of_input(),
-                Err(TryRecvError::Empty) => {}
-            }
-        }
-    }
-
-    fn note_end_of_input(&mut self) {
-        self.input_ended.get_or_insert_with(Instant::now);
-    }
-
-    /// How much longer this may stay; `None` for as long as it takes.
-    fn time_left(&self) -> Option<Duration> {
-        let stay = self.input_ended.and(self.plan.stay)?;
-        let stayed = self.input_ended.map_or(Duration::ZERO, |since| since.elapsed());
-        Some(stay.saturating_sub(stayed))
-    }
-
-    fn check_time(&self) -> ControlFlow<()> {
-        if self.time_left().is_some_and(|left| left.is_zero()) {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
+        self.clean && over
     }
 }
 
-/// The thread `receiver`: passes on what arrives on one connection, and ends with it. True if the
-/// server has refused nothing.
+/// What a `receiver` has seen.
+struct Heard {
+    /// The server has refused a line.
+    refused: bool,
+    /// The output takes no more.
+    failed: bool,
+}
+
+/// The thread `receiver`: passes on what arrives on one connection, and ends with it.
 ///
 /// `alive` is only held: that it is gone tells the end of the connection.
-fn receive(mut inbox: Inbox, mut output: impl Output, alive: Sender<()>) -> bool {
-    let mut clean = true;
+fn receive(mut inbox: Inbox, mut output: impl Output, alive: Sender<()>) -> Heard {
+    let mut heard = Heard { refused: false, failed: false };
     while let Some(block) = inbox.next_block() {
-        clean &= block.refusals().is_empty();
+        heard.refused |= !block.refusals().is_empty();
         if let Err(error) = output.received(block) {
             output.status(&Status::OutputFailed { error: &error });
-            clean = false;
+            heard.failed = true;
             break;
         }
     }
     drop(alive);
-    clean
-}
-
-/// Who was met on one connection.
-#[derive(Debug, Default)]
-struct Presence {
-    met: HashSet<Name>,
-    /// The beginning of the last line that was for none but these, up to its `:`.
-    list: Vec<u8>,
-}
-
-impl Presence {
-    /// The recipients of a line that were not met yet.
-    fn strangers(&mut self, line: &[u8]) -> Vec<Name> {
-        if !self.list.is_empty() && line.starts_with(&self.list) {
-            return Vec::new();
-        }
-        let strangers: Vec<_> =
-            client::recipients(line).filter(|name| !self.met.contains(name)).collect();
-        if strangers.is_empty() {
-            let list = memchr::memchr(b':', line).map_or(0, |colon| colon + 1);
-            self.list = line[..list].to_vec();
-        }
-        strangers
-    }
-
-    fn meet(&mut self, names: Vec<Name>) {
-        self.met.extend(names);
-    }
+    heard
 }

@@ -14,6 +14,9 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 #[derive(Debug)]
 pub(crate) struct Input {
     file: File,
+    /// It is a file on disk, which is there as a whole: at the stop there is no use in what is left
+    /// of it.
+    on_disk: bool,
     stop: Stop,
     /// Once told to stop: how much of what was there then is left to read, in bytes.
     left: Option<usize>,
@@ -26,12 +29,30 @@ pub(crate) struct Stop(Arc<OwnedFd>);
 impl Input {
     /// Takes over standard input.
     pub(crate) fn new() -> io::Result<Self> {
-        let file = io::stdin().as_fd().try_clone_to_owned()?.into();
-        Ok(Self { file, stop: Stop::new()?, left: None })
+        let file = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+        let on_disk = file.metadata()?.is_file();
+        Ok(Self { file, on_disk, stop: Stop::new()?, left: None })
     }
 
     pub(crate) fn stop(&self) -> Stop {
         self.stop.clone()
+    }
+
+    /// Waits for something to read, or for the stop.
+    fn wait(&mut self) -> io::Result<()> {
+        let mut both =
+            [PollFd::new(&self.file, PollFlags::IN), PollFd::new(&*self.stop.0, PollFlags::IN)];
+        poll(&mut both, None)?;
+        if both[1].revents().is_empty() {
+            return Ok(());
+        }
+        // What can not tell, as a device, has nothing that would be missed.
+        let there = rustix::io::ioctl_fionread(&self.file).unwrap_or(0);
+        if self.on_disk && there > 0 {
+            return Err(io::Error::other("stopped before its end"));
+        }
+        self.left = Some(usize::try_from(there).unwrap_or(usize::MAX));
+        Ok(())
     }
 }
 
@@ -56,13 +77,7 @@ impl AsFd for Stop {
 impl Read for Input {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.left.is_none() {
-            let mut both =
-                [PollFd::new(&self.file, PollFlags::IN), PollFd::new(&*self.stop.0, PollFlags::IN)];
-            poll(&mut both, None)?;
-            if !both[1].revents().is_empty() {
-                let there = rustix::io::ioctl_fionread(&self.file).unwrap_or(0);
-                self.left = Some(usize::try_from(there).unwrap_or(usize::MAX));
-            }
+            self.wait()?;
         }
         let most = self.left.unwrap_or(usize::MAX).min(buffer.len());
         let count = self.file.read(&mut buffer[..most])?;
@@ -71,13 +86,40 @@ impl Read for Input {
     }
 }
 
-/// The thread `input`: hands over what comes, and ends with it or when nobody wants it any more.
-/// Returns the beginning of a last line that has no end.
-pub(crate) fn read(mut blocks: LineBlocks<Input>, lines: &Sender<Vec<u8>>) -> io::Result<Vec<u8>> {
-    while let Some(block) = blocks.next_block()? {
-        if lines.send(block.to_vec()).is_err() {
-            return Ok(Vec::new());
+/// How reading the input went.
+#[derive(Debug, Default)]
+pub(crate) struct Reading {
+    /// How many lines were handed over.
+    pub(crate) lines: u64,
+    /// The beginning of a last line that has no end.
+    pub(crate) unfinished: Vec<u8>,
+    /// What has kept it from being read to its end.
+    pub(crate) error: Option<io::Error>,
+}
+
+/// The thread `input`: hands over `first`, which was read before, then what comes, and ends with
+/// it or when nobody wants it any more.
+pub(crate) fn read(
+    first: Vec<u8>,
+    mut blocks: LineBlocks<Input>,
+    lines: &Sender<Vec<u8>>,
+) -> Reading {
+    let mut reading = Reading::default();
+    let mut next = Some(first);
+    while let Some(block) = next {
+        let count = memchr::memchr_iter(b'\n', &block).count() as u64;
+        if count > 0 && lines.send(block).is_err() {
+            return reading;
         }
+        reading.lines += count;
+        next = match blocks.next_block() {
+            Ok(block) => block.map(<[u8]>::to_vec),
+            Err(error) => {
+                reading.error = Some(error);
+                return reading;
+            }
+        };
     }
-    Ok(blocks.unfinished().to_vec())
+    reading.unfinished = blocks.unfinished().to_vec();
+    reading
 }

@@ -5,6 +5,9 @@ mod terminal;
 mod pipe;
 mod input;
 mod handover;
+mod supply;
+mod presence;
+mod backoff;
 mod status;
 mod paint;
 

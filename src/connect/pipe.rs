@@ -6,18 +6,18 @@ use std::error::Error;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
 use a_chat::Name;
 use a_chat::client::{Block, LineBlocks, Refusal};
-use crossbeam_channel::bounded;
+use crossbeam_channel::{TryRecvError, bounded};
 
 use super::handover::{self, Output};
-use super::input::{self, Input, Stop};
+use super::input::{self, Input, Reading, Stop};
 use super::paint::visible;
 use super::status::Status;
 use crate::cli::ConnectArgs;
+use crate::signals::{self, Request};
 
 /// How many blocks of input may wait to be sent.
 const AHEAD: usize = 2;
@@ -29,31 +29,38 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
     let stop = input.stop();
     stop_on_signals(stop.clone())?;
     let mut blocks = LineBlocks::new(input);
-    let (lines, waiting) = bounded(AHEAD);
-    let name = if let Some(name) = &args.name {
-        name.clone()
+    let (name, first) = if let Some(name) = &args.name {
+        (name.clone(), Vec::new())
     } else {
         let block = blocks.next_block().map_err(unreadable)?.unwrap_or_default();
         let (name, rest) = name_and_rest(block)?;
-        if !rest.is_empty() {
-            // There is room for it.
-            let _ = lines.send(rest.to_vec());
-        }
-        name
+        (name, rest.to_vec())
     };
+    let (lines, waiting) = bounded(AHEAD);
     let reader = thread::Builder::new().name("input".to_owned());
-    let reader = reader.spawn(move || input::read(blocks, &lines))?;
+    let reader = reader.spawn(move || input::read(first, blocks, &lines))?;
     let output = Pipe { escaped: io::stdout().is_terminal() };
     let taken = handover::run(&args.plan(name), &waiting, output);
+    // If not, it is stopped here, and says nothing of interest about that.
+    let input_ended = matches!(waiting.try_recv(), Err(TryRecvError::Disconnected));
     stop.stop();
     drop(waiting);
-    let unfinished = reader.join().unwrap_or_else(|panic| resume_unwind(panic));
-    let (taken, unfinished) = (taken?, unfinished.map_err(unreadable)?);
+    let reading = reader.join().unwrap_or_else(|panic| resume_unwind(panic));
+    let whole = input_ended && was_whole(&reading);
+    Ok(taken? && whole)
+}
+
+/// True if standard input was read to its end, and the last line had one.
+fn was_whole(reading: &Reading) -> bool {
+    let Reading { lines, unfinished, error } = reading;
+    if let Some(error) = error {
+        complain(&format_args!("standard input was read up to line {lines} only: {error}"));
+    }
     if !unfinished.is_empty() {
-        let text = String::from_utf8_lossy(&unfinished);
+        let text = String::from_utf8_lossy(unfinished);
         complain(&format_args!("the last line has no line end and was not sent: {text}"));
     }
-    Ok(taken && unfinished.is_empty())
+    error.is_none() && unfinished.is_empty()
 }
 
 /// As on the wire, the first line is the name, unless another one was given.
@@ -64,15 +71,13 @@ fn name_and_rest(block: &[u8]) -> Result<(Name, &[u8]), &'static str> {
     Ok((name, &block[end + 1..]))
 }
 
-/// The first signal ends the input, the second one everything, whatever that waits for.
-fn stop_on_signals(stop: Stop) -> Result<(), ctrlc::Error> {
-    let signalled = AtomicBool::new(false);
-    ctrlc::set_handler(move || {
-        if signalled.swap(true, Relaxed) {
-            #[expect(clippy::exit, reason = "nothing else ends a write that blocks")]
-            std::process::exit(1);
-        }
-        stop.stop();
+/// The first signal ends the input, a later one everything, whatever that waits for.
+fn stop_on_signals(stop: Stop) -> Result<(), String> {
+    signals::on_request(move |request| match request {
+        Request::First => stop.stop(),
+        Request::Same => {}
+        #[expect(clippy::exit, reason = "nothing else ends a write that blocks")]
+        Request::Again => std::process::exit(1),
     })
 }
 
@@ -94,7 +99,7 @@ impl Output for Pipe {
             io::stdout().write_all(block.bytes())?;
         }
         for Refusal { line, reason, text } in block.refusals() {
-            complain(&format_args!("line {line} was refused, {reason}: {}", visible(text)));
+            complain(&format_args!("line {line} was refused, {reason}: {text}"));
         }
         Ok(())
     }
@@ -106,8 +111,10 @@ impl Output for Pipe {
     }
 }
 
-/// Says something that is for people only.
+/// Says something that is for people only, who may sit at a terminal.
 fn complain(what: &dyn fmt::Display) {
+    let text = format!("a-chat: {what}");
+    let lines = text.split('\n').map(|line| visible(line) + "\n");
     // Nowhere is left to complain to, should this fail.
-    let _ = io::stderr().write_all(format!("a-chat: {what}\n").as_bytes());
+    let _ = io::stderr().write_all(lines.collect::<String>().as_bytes());
 }

@@ -1,5 +1,6 @@
 //! What happens to a conversation beside what the server says, in words. No thread runs here.
 
+use std::ops::RangeInclusive;
 use std::{fmt, io};
 
 use a_chat::Name;
@@ -11,13 +12,29 @@ const SHOWN: usize = 10;
 /// Something that the user should know.
 #[derive(Debug)]
 pub(crate) enum Status<'a> {
-    Connected { again: bool },
-    Retrying { why: &'a str },
-    WaitingFor { names: &'a [Name] },
-    Ended { reason: &'a EndReason, accepted: u64 },
-    InDoubt { lines: &'a Lines },
-    NotAccepted { from: u64 },
-    OutputFailed { error: &'a io::Error },
+    Connected {
+        again: bool,
+    },
+    Retrying {
+        why: &'a str,
+    },
+    WaitingFor {
+        names: &'a [Name],
+    },
+    /// A connection has ended; on it, these lines were accepted.
+    Ended {
+        reason: &'a EndReason,
+        accepted: RangeInclusive<u64>,
+    },
+    InDoubt {
+        lines: &'a Lines,
+    },
+    NotAccepted {
+        from: u64,
+    },
+    OutputFailed {
+        error: &'a io::Error,
+    },
 }
 
 impl fmt::Display for Status<'_> {
@@ -33,9 +50,14 @@ impl fmt::Display for Status<'_> {
                 }
                 Ok(())
             }
-            Self::Ended { reason, accepted: 0 } => write!(f, "{reason}"),
             Self::Ended { reason, accepted } => {
-                write!(f, "{reason}; your lines up to {accepted} were accepted")
+                write!(f, "{reason}")?;
+                let (first, last) = (accepted.start(), accepted.end());
+                match (accepted.end() + 1).saturating_sub(*accepted.start()) {
+                    0 => Ok(()),
+                    1 => write!(f, "; line {last} was accepted"),
+                    _ => write!(f, "; lines {first} to {last} were accepted"),
+                }
             }
             Self::InDoubt { lines } => {
                 match lines.count() {

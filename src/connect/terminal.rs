@@ -28,7 +28,6 @@ use std::io::{self, IsTerminal};
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::thread::{self, Builder};
-use std::time::Instant;
 
 use a_chat::Name;
 use a_chat::client::Block;
@@ -39,8 +38,8 @@ use self::tty::Modes;
 use super::handover::{self, Output};
 use super::input::Stop;
 use super::status::Status;
-use crate::SAME_REQUEST;
 use crate::cli::ConnectArgs;
+use crate::signals::{self, Request, SAME_REQUEST};
 
 /// How much may wait to be shown, and how much of what is typed to be looked at, in pieces.
 const AHEAD: usize = 4;
@@ -78,10 +77,11 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
     })
 }
 
-/// The first signal ends the input, as leaving does; one that comes later ends everything.
-fn stop_on_signals(stop: Stop, leaving: Leaving, modes: Modes) -> Result<(), ctrlc::Error> {
-    ctrlc::set_handler(move || {
-        if leaving.get_or_init(Instant::now).elapsed() > SAME_REQUEST {
+/// A signal ends the input, as leaving does; one that comes later ends everything.
+fn stop_on_signals(stop: Stop, leaving: Leaving, modes: Modes) -> Result<(), String> {
+    signals::on_request(move |request| {
+        let late = leaving.get().is_some_and(|since| since.elapsed() >= SAME_REQUEST);
+        if late || request == Request::Again {
             modes.leave();
             #[expect(clippy::exit, reason = "nothing else ends a write that blocks")]
             std::process::exit(1);
