@@ -1,6 +1,7 @@
 //! Names that were seen, and how they complete what is being typed. Pure: no thread runs here.
 
 use std::collections::BTreeSet;
+use std::slice;
 
 use a_chat::Name;
 use a_chat::client::Event;
@@ -27,18 +28,17 @@ pub(crate) struct Completion {
 }
 
 impl Names {
-    /// Notes a name, if there is room.
-    pub(crate) fn see(&mut self, name: &Name) {
-        if self.0.len() < MOST {
-            self.0.insert(name.clone());
-        }
+    /// Notes names, as many as there is room for.
+    pub(crate) fn see(&mut self, names: &[Name]) {
+        let room = MOST.saturating_sub(self.0.len());
+        self.0.extend(names.iter().take(room).cloned());
     }
 
     /// Notes who has sent a message or is said to be connected.
     pub(crate) fn see_in(&mut self, event: &Event) {
         match event {
-            Event::Message { from, .. } => self.see(from),
-            Event::Answer { text, .. } => here(text).iter().for_each(|name| self.see(name)),
+            Event::Message { from, .. } => self.see(slice::from_ref(from)),
+            Event::Answer { text, .. } => self.see(&here(text)),
             _ => {}
         }
     }
@@ -120,7 +120,7 @@ mod tests {
 
     fn seen(list: &[&str]) -> Names {
         let mut seen = Names::default();
-        names(list).iter().for_each(|name| seen.see(name));
+        seen.see(&names(list));
         seen
     }
 

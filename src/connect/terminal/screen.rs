@@ -1,6 +1,7 @@
 //! What the terminal shows: lines that stay, and below them the row with the line being typed. The
 //! thread `terminal` owns it.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use rustix::termios::tcgetwinsize;
@@ -62,7 +63,8 @@ impl Screen {
         let room = Self::columns().saturating_sub(prompt.width + 1).max(1);
         let (part, cursor) = part_around(before, after, room);
         let column = prompt.width + cursor;
-        self.out += &format!("{}{part}\r\x1b[{column}C", prompt.text);
+        // Writing to a string does not fail.
+        let _ = write!(self.out, "{}{part}\r\x1b[{column}C", prompt.text);
     }
 
     /// Writes everything at once.

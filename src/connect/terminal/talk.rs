@@ -246,11 +246,11 @@ impl Talk {
             Typed::Message { to, text } => {
                 self.screen.put(&self.look.own(&to, &text));
                 self.send(&format!("{}: {text}", list(&to)));
-                to.iter().for_each(|name| self.names.see(name));
+                self.names.see(&to);
             }
             Typed::Question(line) => self.send(&line),
             Typed::To(names) => {
-                names.iter().for_each(|name| self.names.see(name));
+                self.names.see(&names);
                 self.to = names;
             }
             Typed::Help => self.screen.put(&format!("{HELP}\n")),
