@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::thread::{self, Builder};
 
 use a_chat::Name;
-use a_chat::client::Block;
+use a_chat::client::{Block, EndReason};
 use crossbeam_channel::{Sender, bounded, unbounded};
 
 use self::talk::{Leaving, News, Talk};
@@ -107,6 +107,8 @@ impl Output for Terminal {
             Status::Connected { again: false } => {
                 format!("connected as {}, /help says what can be typed", self.name)
             }
+            // The server has said so itself.
+            Status::Ended { reason: EndReason::ShutDown | EndReason::Refused(_), .. } => return,
             status => status.to_string(),
         };
         // That thread ends early only if there is no terminal any more.
