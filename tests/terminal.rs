@@ -75,7 +75,7 @@ fn what_arrives_does_not_break_the_line_being_typed() {
 /// Also when there is very much of it.
 #[test]
 fn a_flood_leaves_the_line_alone_and_loses_nothing() {
-    const LINES: usize = 20_000;
+    const LINES: usize = 5_000;
     let server = TestServer::start();
     let (mut alice, mut bob) = alice_and_bob(&server);
     alice.press("bob: wait, ");
