@@ -132,12 +132,14 @@ fn commands_answer() {
 fn tab_completes_names_that_were_seen() {
     let server = TestServer::start();
     let (mut alice, mut bob) = alice_and_bob(&server);
-    alice.press("\t");
+    // The key after a Tab shows that this was looked at.
+    alice.press("b\to");
+    alice.expect(&["> bo"]);
     bob.send("alice: hi");
-    alice.expect(&["from bob: hi", ">"]);
-    alice.press("b\t");
+    alice.expect(&["from bob: hi", "> bo"]);
+    alice.press("\t");
     alice.expect(&["> bob:"]);
-    alice.press("ask ca\t");
+    alice.press("ask c\ta");
     alice.expect(&["> bob: ask ca"]);
     let mut others = ["carol", "carlo"].map(|name| server.login(name));
     for client in &mut others {
