@@ -14,6 +14,8 @@
 // In the order in which a key meets them, then what is shown.
 mod tty;
 mod keys;
+mod console;
+mod login;
 mod talk;
 mod line;
 mod history;
@@ -27,14 +29,17 @@ use std::error::Error;
 use std::io::{self, IsTerminal};
 use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::thread::{self, Builder};
+use std::thread::Builder;
+use std::time::Duration;
 
 use a_chat::Name;
 use a_chat::client::{Block, EndReason};
-use crossbeam_channel::{Sender, bounded, unbounded};
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded, unbounded};
 
-use self::talk::{Leaving, News, Talk};
-use self::tty::Modes;
+use self::console::{Console, Leaving};
+use self::look::Look;
+use self::talk::{News, Talk};
+use self::tty::{Modes, Restore};
 use super::handover::{self, Output};
 use super::input::Stop;
 use super::status::Status;
@@ -43,6 +48,9 @@ use crate::signals::{self, Request, SAME_REQUEST};
 
 /// How much may wait to be shown, and how much of what is typed to be looked at, in pieces.
 const AHEAD: usize = 4;
+
+/// How long the terminal may take for what is left when the time to stay is over.
+const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
 /// Whether somebody sits at a terminal that can do what is needed.
 pub(crate) fn is_there() -> bool {
@@ -55,26 +63,41 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
     let unusable = |error| format!("cannot use the terminal: {error}");
     let changes = tty::watch_changes().map_err(unusable)?;
     let modes = Modes::of_terminal().map_err(unusable)?;
+    let _restore = Restore(modes.clone());
     let (stop, leaving) = (Stop::new()?, Leaving::default());
     stop_on_signals(stop.clone(), Arc::clone(&leaving), modes.clone())?;
     let (keys, input) = bounded(AHEAD);
-    thread::scope(|scope| {
-        let mut talk = Talk::start(modes, input, stop.clone(), leaving).map_err(unusable)?;
-        let reader = Builder::new().name("keys".to_owned());
-        reader.spawn_scoped(scope, move || tty::read(&changes, &stop, &keys))?;
-        let name = match &args.name {
-            Some(name) => name.clone(),
-            None => talk.ask_name().map_err(unusable)?.ok_or("no name was given")?,
-        };
-        let (news, shown) = bounded(AHEAD);
-        // Never full for long: somebody has typed all of it.
-        let (lines, typed) = unbounded();
-        let thread = Builder::new().name("terminal".to_owned());
-        let talk = thread.spawn_scoped(scope, move || talk.run(&shown, lines))?;
-        let taken = handover::run(&args.plan(name.clone()), &typed, Terminal { news, name });
-        talk.join().unwrap_or_else(|panic| resume_unwind(panic)).map_err(unusable)?;
-        Ok(taken?)
-    })
+    let mut console =
+        Console::open(modes.clone(), input, stop.clone(), leaving).map_err(unusable)?;
+    let reader = Builder::new().name("keys".to_owned());
+    let reader = reader.spawn(move || tty::read(&changes, &stop, &keys))?;
+    let look = Look::of_environment();
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => {
+            login::ask_name(&mut console, &look).map_err(unusable)?.ok_or("no name was given")?
+        }
+    };
+    let (news, shown) = bounded(AHEAD);
+    // Never full for long: somebody has typed all of it.
+    let (lines, typed) = unbounded();
+    let talk = Talk::new(console, look, lines);
+    let thread = Builder::new().name("terminal".to_owned());
+    let (alive, end) = bounded::<()>(0);
+    let talk = thread.spawn(move || {
+        let _alive = alive;
+        talk.run(&shown)
+    })?;
+    let plan = args.plan(name.clone());
+    let patience = plan.stay.map(|_| LAST_OUTPUT);
+    let taken = handover::run(&plan, &typed, Terminal { news, name, patience });
+    if patience.is_some_and(|time| end.recv_timeout(time) == Err(RecvTimeoutError::Timeout)) {
+        // A write that blocks can not be ended: the thread is left to the end of the process.
+        return Err(unusable(io::ErrorKind::TimedOut.into()).into());
+    }
+    talk.join().unwrap_or_else(|panic| resume_unwind(panic)).map_err(unusable)?;
+    reader.join().unwrap_or_else(|panic| resume_unwind(panic));
+    Ok(taken?)
 }
 
 /// A signal ends the input, as leaving does; one that comes later ends everything.
@@ -95,6 +118,8 @@ fn stop_on_signals(stop: Stop, leaving: Leaving, modes: Modes) -> Result<(), Str
 struct Terminal {
     news: Sender<News>,
     name: Name,
+    /// How long to wait for a terminal that takes nothing; `None` for as long as it takes.
+    patience: Option<Duration>,
 }
 
 impl Output for Terminal {
@@ -111,7 +136,11 @@ impl Output for Terminal {
             Status::Ended { reason: EndReason::ShutDown | EndReason::Refused(_), .. } => return,
             status => status.to_string(),
         };
-        // That thread ends early only if there is no terminal any more.
-        let _ = self.news.send(News::Status(text));
+        let news = News::Status(text);
+        // It fails only if there is no terminal any more, or none that takes anything.
+        let _ = match self.patience {
+            Some(patience) => self.news.send_timeout(news, patience).is_ok(),
+            None => self.news.send(news).is_ok(),
+        };
     }
 }

@@ -20,6 +20,9 @@ const ERROR: &str = "1;31";
 const NOTICE: &str = "1;33";
 const FAINT: &str = "2";
 
+/// How much of a refused line is shown, in characters: enough to know which it was.
+const QUOTED: usize = 200;
+
 /// How things look.
 #[derive(Debug)]
 pub(crate) struct Look {
@@ -46,7 +49,9 @@ impl Look {
                 format!("{}{}: {}\n", self.paint(FAINT, "from "), self.name(from), visible(text))
             }
             Event::Refused(Refusal { line, reason, text }) => {
-                self.error(&format!("{reason}; that was your line {line}: {text}"))
+                let beginning: String = text.chars().take(QUOTED).collect();
+                let more = if beginning.len() < text.len() { "..." } else { "" };
+                self.error(&format!("{reason}; that was your line {line}: {beginning}{more}"))
             }
             Event::Answer { text, .. } | Event::Notice(text) => self.notice(text),
             Event::Error(text) => self.error(text),
@@ -140,6 +145,9 @@ mod tests {
         };
         let expected = "error: no such peer: bob; that was your line 3: bob: ^[\n";
         assert_eq!(PLAIN.event(&Event::Refused(refusal)), expected);
+        let (reason, text) = ("longer than 9 bytes".to_owned(), "\u{e9}".repeat(100_000));
+        let line = PLAIN.event(&Event::Refused(Refusal { line: 4, reason, text }));
+        assert!(line.ends_with("\u{e9}...\n") && line.chars().count() < 300, "{line}");
         let answer = Event::Answer { line: 3, text: "here: bob".to_owned() };
         assert_eq!(PLAIN.event(&answer), "notice: here: bob\n");
         assert_eq!(PLAIN.status("one\ntwo\t"), "a-chat: one\ntwo^I\n");

@@ -60,6 +60,16 @@ impl Modes {
     }
 }
 
+/// Puts the usual modes back when it is dropped, should nobody else come to it.
+#[derive(Debug)]
+pub(crate) struct Restore(pub(crate) Modes);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
 /// Stops this process as Ctrl-Z usually does; it returns when that goes on.
 pub(crate) fn suspend() {
     // The signal is this thread's own, so that all is stopped before this returns.
