@@ -40,10 +40,11 @@ pub(crate) enum Command {
     ///
     /// In a pipe, lines from standard input are sent as they are, and what arrives goes to
     /// standard output; at the end of the input it stays until all that is due has arrived. The
-    /// first signal is taken for the end of the input.
+    /// first signal is taken for the end of the input, another one ends it at once; as with
+    /// `serve`, what comes within half a second of the first is the same request.
     ///
-    /// Exit status: 0 if the server has taken every line, 1 if it has refused one, or nobody knows,
-    /// or there was no connection, 2 if the command line is wrong.
+    /// Exit status: 0 if the server has taken every line, 1 if it has refused one, or a connection
+    /// was lost, or there was none, 2 if the command line is wrong.
     Connect(ConnectArgs),
 }
 
@@ -92,8 +93,8 @@ pub(crate) struct ConnectArgs {
     #[arg(long, value_name = "NAME", value_parser = name)]
     pub(crate) name: Option<Name>,
 
-    /// Go on with the next server when this one stops: what it has not accepted is sent to that
-    /// one, nothing twice
+    /// Go on with the next server when this one stops, and try until there is one: what the last
+    /// one has not accepted is sent to that one, nothing twice
     #[arg(long)]
     reconnect: bool,
 
@@ -101,7 +102,8 @@ pub(crate) struct ConnectArgs {
     #[arg(long, requires = "reconnect")]
     no_wait: bool,
 
-    /// How long to stay at most after the end of the input
+    /// How long to stay at most when all of the input is sent, or to look for a server that takes
+    /// the rest [default: as long as it takes]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     wait: Option<Duration>,
 }

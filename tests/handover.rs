@@ -4,6 +4,7 @@
 //! Each case runs real clients against real servers that are stopped or killed in mid-stream and
 //! started anew on the same port, or against a server that the test plays by itself.
 #![cfg(feature = "cli")]
+#![expect(clippy::print_stdout, reason = "the figures are there to be looked at")]
 
 mod common;
 #[path = "common/process.rs"]
@@ -13,14 +14,16 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ChildStdin;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use common::script::{Peer, Script};
 use crossbeam_channel::{Sender, unbounded};
 use process::{Process, connect, executable, serve};
 use rustix::process::Signal;
 
-/// Longer than any test waits: a time-out that must not be what ends something.
-const NEVER: &str = "10min";
+/// A server whose time-outs are longer than any test waits: they must not be what ends something.
+const PATIENT: [&str; 6] =
+    ["--stall-timeout", "10min", "--drain-timeout", "10min", "--linger", "10min"];
 
 /// A real server that is started again and again on the same port.
 struct Restarted {
@@ -30,7 +33,7 @@ struct Restarted {
 
 impl Restarted {
     fn start() -> Self {
-        let mut server = Process::start(serve(&["--stall-timeout", NEVER]));
+        let mut server = Process::start(serve(&PATIENT));
         let address = server.address();
         Self { server, address }
     }
@@ -44,7 +47,7 @@ impl Restarted {
 
     fn start_on(address: SocketAddr) -> Self {
         let mut command = executable();
-        command.args(["serve", "--listen", &address.to_string(), "--stall-timeout", NEVER]);
+        command.args(["serve", "--listen", &address.to_string()]).args(PATIENT);
         let mut server = Process::start(command);
         assert_eq!(server.address(), address);
         Self { server, address }
@@ -170,8 +173,10 @@ fn each_line_arrives_once_and_in_order_over_ten_restarts() {
         let lines = line.strip_suffix(" were accepted")?;
         lines.rsplit(' ').next()?.parse::<u64>().ok()
     });
-    let in_the_middle = cuts.filter(|cut| cut % PART != 0).count() as u64;
+    let rests: Vec<_> = cuts.zip(1..).map(|(cut, part)| part * PART - cut).collect();
+    let in_the_middle = rests.iter().filter(|&&rest| rest > 0).count() as u64;
     assert!(in_the_middle > RESTARTS / 2, "hardly any restart left a rest: {stderr:#?}");
+    println!("{LINES} lines, {RESTARTS} restarts, {rests:?} lines to send again each time");
     // Bob has nothing more to say and gets nothing more.
     bob.bob.stdin = None;
     let rest = bob.bob.stdout.take_to_end();
@@ -374,6 +379,20 @@ fn whatever_keeps_it_out_for_a_moment_is_tried_again() {
     peer.answer_question("alice");
     drop(peer);
     assert_eq!(alice.wait().0, 0);
+}
+
+/// A server that lets it in and then hangs up is not stormed: each pause is longer than the one
+/// before.
+#[test]
+fn who_is_thrown_out_again_and_again_takes_its_time() {
+    let script = Script::listen();
+    let _alice = steady(script.address, "alice", &[]);
+    let begin = Instant::now();
+    for _ in 0..4 {
+        drop(script.log_in("alice"));
+    }
+    let pauses = Duration::from_millis(50 + 100 + 200);
+    assert!(begin.elapsed() >= pauses, "after only {:?}", begin.elapsed());
 }
 
 /// An evicted recipient comes back, and says that something went wrong.

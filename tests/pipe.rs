@@ -203,6 +203,46 @@ fn a_number_of_seconds_will_do() {
     assert_eq!(outcome(bot).0, 0);
 }
 
+/// What arrives can not be written, so that it can not be waited for either.
+#[test]
+fn the_stay_is_bounded_also_if_the_output_is_stuck() {
+    let script = Script::listen();
+    let mut command = connect(script.address, &["--name", "bot", "--wait", "100ms"]);
+    let (ours, _stuck) = UnixStream::pair().expect("two sockets");
+    command.stdout(Stdio::from(OwnedFd::from(ours)));
+    let mut bot = Process::start(command);
+    let mut peer = script.log_in("bot");
+    let mut sending = peer.client.stream.try_clone().expect("a descriptor");
+    let sender = thread::spawn(move || {
+        let line = format!("from bob: {}\n", "x".repeat(10_000));
+        while sending.write_all(line.as_bytes()).is_ok() {}
+    });
+    bot.stdin = None;
+    peer.client.expect_eof();
+    let (status, stderr) = bot.wait();
+    assert_eq!(status, 1, "{stderr:#?}");
+    assert!(stderr.iter().any(|line| line.starts_with("a-chat: cannot write what arrives: ")));
+    drop(peer);
+    sender.join().expect("no panic");
+}
+
+/// What a server says may be anything, and standard error may be a terminal.
+#[test]
+fn complaints_hold_nothing_that_a_terminal_obeys() {
+    let script = Script::listen();
+    let (mut bot, mut peer) = client_of(&script, &[]);
+    bot.write("bob: \u{1b}c\n");
+    peer.expect_line("bob: \u{1b}c");
+    peer.client.send("error: line 2: \u{1b}[2J\nerror: \u{1b}[3J");
+    drop(peer);
+    let (status, _, stderr) = outcome(bot);
+    let complaints = [
+        "a-chat: line 1 was refused, ^[[2J: bob: ^[c",
+        "a-chat: the server has closed the connection: ^[[3J; line 1 was accepted",
+    ];
+    assert_eq!((status, stderr), (1, complaints.map(str::to_owned).to_vec()));
+}
+
 #[test]
 fn a_signal_is_the_end_of_the_input() {
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
