@@ -63,9 +63,10 @@ fn what_arrives_does_not_break_the_line_being_typed() {
     }
     // The cursor is where it was, too.
     alice.press(&LEFT.repeat(4));
+    alice.wait_until("a move", |alice| alice.column() == 14);
     bob.send("alice: more");
     alice.expect(&["from bob: more", "> bob: half a line"]);
-    assert_eq!(alice.column(), 14);
+    alice.wait_until("no move", |alice| alice.column() == 14);
     alice.press("new \r");
     alice.expect(&["from bob: more", "to bob: half a new line", ">"]);
     bob.expect_line("from alice: half a new line");
