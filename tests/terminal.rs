@@ -13,13 +13,14 @@ mod process;
 mod terminal;
 
 use common::script::{Peer, Script};
-use common::{Client, TestServer, wait_until};
+use common::{Client, TestServer, send_until_blocked, wait_until};
 use process::{EXECUTABLE, through};
 use rustix::process::Signal;
 use terminal::Terminal;
 
 const CTRL_C: &str = "\x03";
 const CTRL_D: &str = "\x04";
+const CTRL_S: &str = "\x13";
 const CTRL_Z: &str = "\x1a";
 const UP: &str = "\x1b[A";
 const DOWN: &str = "\x1b[B";
@@ -510,4 +511,28 @@ fn a_window_that_is_closed_ends_it() {
     drop(bob);
     let report = server.stop();
     assert_eq!((report.delivered, report.lost()), (1, 0), "{report}");
+}
+
+/// Nobody reads what is written: the end does not wait for that for ever.
+#[test]
+fn a_stuck_terminal_holds_up_no_end() {
+    // Everything is full, and no key gets through.
+    let script = Script::listen();
+    let (alice, peer) = alice_of(&script, &["--name", "alice"]);
+    let line = format!("from bob: {}\n", "x".repeat(10_000));
+    send_until_blocked(&peer.client.stream, line.as_bytes());
+    wait_until("the end", || {
+        alice.process.signal(Signal::TERM);
+        alice.process.state() == 'Z'
+    });
+    assert_eq!(alice.wait_unseen(), 1);
+
+    // It sticks after she has left.
+    let script = Script::listen();
+    let (mut alice, mut peer) = alice_of(&script, &["--wait", "2s", "--name", "alice"]);
+    alice.press(CTRL_D);
+    peer.client.expect_eof();
+    wait_until("the usual modes", || alice.is_given_back());
+    alice.press(CTRL_S);
+    assert_eq!(alice.wait_unseen(), 1);
 }

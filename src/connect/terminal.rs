@@ -92,8 +92,9 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
     let patience = plan.stay.map(|_| LAST_OUTPUT);
     let taken = handover::run(&plan, &typed, Terminal { news, name, patience });
     if patience.is_some_and(|time| end.recv_timeout(time) == Err(RecvTimeoutError::Timeout)) {
-        // A write that blocks can not be ended: the thread is left to the end of the process.
-        return Err(unusable(io::ErrorKind::TimedOut.into()).into());
+        // A write that blocks can not be ended: the thread is left to the end of the process. It
+        // can not be told either.
+        return Ok(false);
     }
     talk.join().unwrap_or_else(|panic| resume_unwind(panic)).map_err(unusable)?;
     reader.join().unwrap_or_else(|panic| resume_unwind(panic));

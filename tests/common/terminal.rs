@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 
-use crate::common::PATIENCE;
+use crate::common::{PATIENCE, wait_until};
 use crate::process::{EXECUTABLE, Process, through};
 
 const ROWS: u16 = 24;
@@ -189,6 +189,13 @@ impl Terminal {
         let at_start = screen.cursor_position().1 == 0 || last == "^C";
         assert!(at_start, "a row is left: {rows:#?}");
         (self.process.wait().0, rows)
+    }
+
+    /// The same for a client that has more to write than anybody takes; returns the exit status.
+    pub fn wait_unseen(self) -> i32 {
+        wait_until("the end", || self.process.state() == 'Z');
+        assert!(self.is_given_back(), "the modes are others");
+        self.process.wait().0
     }
 }
 
