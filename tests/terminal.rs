@@ -423,8 +423,7 @@ fn without_colours_there_are_none() {
     bob.send("alice: hi");
     alice.press("/nonsense\r/to bob\r");
     alice.wait_until("both", |alice| {
-        alice.rows().contains(&"from bob: hi".to_owned())
-            && alice.rows().ends_with(&["bob>".to_owned()])
+        alice.rows().contains(&"from bob: hi".to_owned()) && alice.ends_with(&["bob>"])
     });
     for word in ["a-chat", "from", "bob", "error"] {
         assert_eq!(alice.colour(word), vt100::Color::Default);

@@ -10,6 +10,10 @@
 //! The end of the input goes from left to right: who leaves lets go of the lines, as the end of a
 //! file does in a pipe. The end of the conversation lets go of the news, which ends the thread
 //! `terminal`, which gives the terminal back and tells the thread `keys` to stop.
+//!
+//! The line is edited here and not by a library, since what a line editor must not do here is what
+//! they do: to hold up what arrives while it waits for a key, to lose what has arrived when a line
+//! ends, to take signals over, to wait for somebody to type when all is over.
 
 // In the order in which a key meets them, then what is shown.
 mod tty;

@@ -99,11 +99,15 @@ impl Terminal {
         rows
     }
 
+    /// Whether the lowest rows are these.
+    pub fn ends_with(&self, lowest: &[&str]) -> bool {
+        let rows = self.rows();
+        rows.iter().map(String::as_str).collect::<Vec<_>>().ends_with(lowest)
+    }
+
     /// Waits until the lowest rows are these.
     pub fn expect(&mut self, lowest: &[&str]) {
-        self.wait_until(&format!("{lowest:#?} below"), |terminal| {
-            terminal.rows().ends_with_rows(lowest)
-        });
+        self.wait_until(&format!("{lowest:#?} below"), |terminal| terminal.ends_with(lowest));
     }
 
     /// Waits until some row begins with this.
@@ -196,17 +200,5 @@ impl Terminal {
         wait_until("the end", || self.process.state() == 'Z');
         assert!(self.is_given_back(), "the modes are others");
         self.process.wait().0
-    }
-}
-
-/// Rows of a screen.
-pub trait Rows {
-    fn ends_with_rows(&self, lowest: &[&str]) -> bool;
-}
-
-impl Rows for Vec<String> {
-    fn ends_with_rows(&self, lowest: &[&str]) -> bool {
-        let rows: Vec<_> = self.iter().map(String::as_str).collect();
-        rows.ends_with(lowest)
     }
 }

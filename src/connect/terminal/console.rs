@@ -11,10 +11,18 @@ use crossbeam_channel::{Receiver, never};
 use super::super::input::Stop;
 use super::keys::{Decoder, Key};
 use super::screen::Screen;
-use super::tty::{self, Input, Modes};
+use super::tty::{self, Modes};
 
 /// When it was clear that the end has come.
 pub(crate) type Leaving = Arc<OnceLock<Instant>>;
+
+/// What a terminal has to say.
+#[derive(Debug)]
+pub(crate) enum Input {
+    Bytes(Vec<u8>),
+    /// Its window has another size, or this process goes on after a stop.
+    Changed,
+}
 
 /// A terminal with somebody at it.
 #[derive(Debug)]

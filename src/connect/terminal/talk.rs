@@ -5,7 +5,7 @@
 //! being typed, and everything is shown in order and to the last.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use a_chat::Name;
 use a_chat::client::Block;
@@ -42,6 +42,8 @@ pub(crate) struct Talk {
     to: Vec<Name>,
     /// Where lines go; gone when the user leaves.
     lines: Option<Sender<Vec<u8>>>,
+    /// Tells, after that, when the rest should have come.
+    late: Receiver<Instant>,
 }
 
 impl Talk {
@@ -55,12 +57,12 @@ impl Talk {
             names: Names::default(),
             to: Vec::new(),
             lines: Some(lines),
+            late: never(),
         }
     }
 
     /// The thread `terminal`: minds the keys, and shows the news.
     pub(crate) fn run(mut self, news: &Receiver<News>) -> io::Result<()> {
-        let mut late = never();
         self.screen().clear_row();
         self.press_all()?;
         loop {
@@ -86,12 +88,9 @@ impl Talk {
                         Err(_) => break,
                     }
                 }
-                recv(late) -> _ => {
+                recv(self.late) -> _ => {
                     self.say("waiting for what is still on its way; Ctrl-C ends that");
                 }
-            }
-            if !leaving && self.lines.is_none() {
-                late = after(SOON);
             }
         }
         self.leave();
@@ -210,6 +209,7 @@ impl Talk {
                 self.say_not_sent(&line);
             }
             self.console.close();
+            self.late = after(SOON);
         }
     }
 

@@ -14,17 +14,10 @@ use rustix::termios::{
 };
 
 use super::super::input::Stop;
+use super::console::Input;
 
 /// How much is read at once, in bytes.
 const READ: usize = 4096;
-
-/// What a terminal has to say.
-#[derive(Debug)]
-pub(crate) enum Input {
-    Bytes(Vec<u8>),
-    /// Its window has another size, or this process goes on after a stop.
-    Changed,
-}
 
 /// The modes of the terminal: the usual ones, in which it was found, and those for typing.
 #[derive(Clone, Debug)]
