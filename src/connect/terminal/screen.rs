@@ -48,6 +48,9 @@ impl Screen {
     }
 
     /// Takes the lowest row away.
+    ///
+    /// In a window that has become narrower some terminals wrap it: then its upper part stays, since
+    /// to go up for that would take away a message where a terminal has wrapped nothing.
     pub(crate) fn clear_row(&mut self) {
         self.out.push_str(CLEAR_ROW);
     }
