@@ -182,6 +182,7 @@ impl Terminal {
                 self.update();
             }
         }
+        assert_eq!(self.process.state(), 'Z', "no end in time: {:#?}", self.rows());
         let given_back = self.is_given_back();
         self.slave = None;
         while self.update() {}
