@@ -305,7 +305,7 @@ fn a_later_signal_ends_everything() {
 /// A file is there as a whole, however much of it is left: the signal comes first.
 #[test]
 fn a_signal_ends_a_file_where_it_is() {
-    const LINES: usize = 100_000;
+    const LINES: usize = 4_000_000;
     let mut file = tempfile::tempfile().expect("a file");
     file.write_all("bob: hi\n".repeat(LINES).as_bytes()).expect("room for it");
     file.rewind().expect("a file");
@@ -314,7 +314,7 @@ fn a_signal_ends_a_file_where_it_is() {
     command.stdin(file);
     let bot = Process::start(command);
     let mut peer = script.log_in("bot");
-    // More than this is not sent before the server has answered.
+    // Much more is left than the client sends before the server has answered.
     bot.signal(Signal::TERM);
     let mut sent = 0;
     while let Some(line) = peer.client.line() {
