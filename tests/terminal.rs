@@ -16,7 +16,7 @@ use common::script::{Peer, Script};
 use common::{Client, TestServer, send_until_blocked, wait_until};
 use process::{EXECUTABLE, through};
 use rustix::process::Signal;
-use terminal::Terminal;
+use terminal::{Terminal, WAITING};
 
 const CTRL_C: &str = "\x03";
 const CTRL_D: &str = "\x04";
@@ -252,7 +252,7 @@ fn who_leaves_sees_what_is_still_due() {
         peer.answer_question("alice");
         peer.client.expect_eof();
         // It is not over yet, and the terminal is as usual already.
-        alice.expect_row("a-chat: waiting for what is still on its way; Ctrl-C ends that");
+        alice.expect_row(WAITING);
         assert!(alice.is_given_back());
         peer.client.send("from bob: still\nfrom bob: due");
         drop(peer);
@@ -285,7 +285,7 @@ fn a_second_ctrl_c_ends_the_wait() {
     let (mut alice, mut peer) = alice_of(&script, &["--name", "alice"]);
     alice.press(CTRL_C);
     peer.client.expect_eof();
-    alice.expect_row("a-chat: waiting for what is still on its way");
+    alice.expect_row(WAITING);
     // The terminal makes a signal of it again.
     alice.press(CTRL_C);
     assert_eq!(alice.wait().0, 1);

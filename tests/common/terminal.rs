@@ -19,6 +19,9 @@ use crate::process::{EXECUTABLE, Process, through};
 const ROWS: u16 = 24;
 const COLUMNS: u16 = 80;
 
+/// What is said when the end takes more than a second.
+pub const WAITING: &str = "a-chat: waiting for what is still on its way; Ctrl-C ends that";
+
 /// How many rows are kept that have left the screen at its top.
 const SCROLLBACK: usize = 100_000;
 
@@ -172,7 +175,7 @@ impl Terminal {
     }
 
     /// Waits for the client's end: it has to give the terminal back as it was. Returns the exit
-    /// status and what is seen then.
+    /// status and what is seen then, but for the word that it takes its time.
     pub fn wait(mut self) -> (i32, Vec<String>) {
         // It may have more to write than the terminal takes.
         let deadline = Instant::now() + PATIENCE;
@@ -186,7 +189,8 @@ impl Terminal {
         let given_back = self.is_given_back();
         self.slave = None;
         while self.update() {}
-        let rows = self.rows();
+        let mut rows = self.rows();
+        rows.retain(|row| row != WAITING);
         let screen = self.screen.screen();
         assert!(given_back && !screen.bracketed_paste(), "the modes are others: {rows:#?}");
         // The terminal itself shows a Ctrl-C of which it makes a signal.
