@@ -44,6 +44,10 @@ pub enum Command {
 
     /// Connect to a server: to chat at a terminal, or to send and receive lines in a pipe.
     ///
+    /// At a terminal, `bob: hello` says hello to bob, after `/to bob` plain lines do, and Tab
+    /// completes names; `/help` tells the rest. Ctrl-D and Ctrl-C leave: what is still due is
+    /// shown. Names have colours unless `NO_COLOR` is set; `TERM=dumb` is taken for a pipe.
+    ///
     /// In a pipe, lines from standard input are sent as they are, and what arrives goes to
     /// standard output; at the end of the input it stays until all that is due has arrived. The
     /// first signal is taken for the end of the input, another one ends it at once; as with
