@@ -238,6 +238,13 @@ impl End {
     }
 }
 
+impl Round {
+    /// How many of the first messages, so many as were acknowledged, have not come.
+    fn lost(&self) -> u64 {
+        self.acknowledged.saturating_sub(self.received)
+    }
+}
+
 /// A row of the table.
 pub fn text(pace: Pace, dialect: Dialect, rounds: &[Round]) -> String {
     let counts = |count: fn(&Round) -> u64| range(rounds.iter().map(count));
@@ -248,19 +255,28 @@ pub fn text(pace: Pace, dialect: Dialect, rounds: &[Round]) -> String {
         pace.name(),
         dialect.name(),
         counts(|round| round.acknowledged),
-        counts(|round| round.acknowledged.saturating_sub(round.received)),
+        counts(Round::lost),
         counts(|round| round.received.saturating_sub(round.acknowledged)),
         ends(|round| round.sender),
         ends(|round| round.recipient),
         median_of(exit.collect()),
-        tally(rounds.iter().map(|round| round.status.code().map_or(-1, |code| code))),
+        tally(rounds.iter().map(|round| status(round.status))),
     )
 }
 
-/// The least and the most.
+fn status(status: ExitStatus) -> String {
+    status.code().map_or_else(|| status.to_string(), |code| code.to_string())
+}
+
+/// The least and the most, and in how many rounds there were any if not in all.
 fn range(counts: impl Iterator<Item = u64> + Clone) -> String {
-    let (least, most) = (counts.clone().min().unwrap_or(0), counts.max().unwrap_or(0));
-    if least == most { least.to_string() } else { format!("{least} to {most}") }
+    let (least, most) = (counts.clone().min().unwrap_or(0), counts.clone().max().unwrap_or(0));
+    let some = counts.filter(|&count| count > 0).count();
+    match least {
+        _ if least == most => least.to_string(),
+        0 => format!("0 to {most} (in {some})"),
+        _ => format!("{least} to {most}"),
+    }
 }
 
 /// How often there is what, unless it is always the same.
