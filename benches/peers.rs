@@ -1,6 +1,7 @@
 //! Drives a-chat, `nats-server` and `redis-server` (Pub/Sub), and a raw relay as the floor,
-//! through the same work in turn, and prints one table. `benches/README.md` says how to run and
-//! how to read it.
+//! through the same work in turn, and prints one table; then it stops each product, `ngircd` too,
+//! in the middle of a stream, and counts what is lost. `benches/README.md` says how to run and how
+//! to read it.
 //!
 //! Every server is started anew for each measurement, with nothing on disk, and ended after it.
 //! Arguments, if any, are parts of the names of the work to do; `ROUNDS` says how many times.

@@ -22,9 +22,9 @@ pub const HEAD: &str = "| work | server | acknowledged | lost of these | deliver
      | sender's end | recipient's end | stop to exit, ms | status |\n\
      | --- | --- | --: | --: | --: | --- | --- | --: | --: |";
 
-/// How much a slow recipient reads at a time, and how long it then does something else: 10 MB/s.
+/// How much a slow recipient reads at a time, and how long a byte keeps it busy: 10 MB/s.
 const SIP: usize = 64 * 1024;
-const PAUSE: Duration = Duration::from_micros(6400);
+const NANOSECONDS_PER_BYTE: u64 = 100;
 
 /// How far behind it is when the server is stopped, in bytes of text that were sent, unless the
 /// server does not let it come to that for so long.
@@ -168,7 +168,8 @@ fn hear(dialect: Dialect, mut socket: &TcpStream) -> (u64, End) {
 
 /// Receives messages, each of which has to be the next one, and tells when they ended.
 fn receive(mut socket: &TcpStream, pace: Pace, progress: &Progress) -> (u64, End, Instant) {
-    let mut received = 0;
+    let (mut received, mut used) = (0, 0);
+    let begun = Instant::now();
     let size = if pace == Pace::Fast { 256 * 1024 } else { SIP };
     let end = read(&mut socket, size, |bytes| {
         let mut rest = from_mark(bytes);
@@ -180,10 +181,13 @@ fn receive(mut socket: &TcpStream, pace: Pace, progress: &Progress) -> (u64, End
             rest = from_mark(&rest[SIZE..]);
         }
         progress.received.store(u64::from(received), Relaxed);
+        let whole = bytes.len() - rest.len();
+        used += whole as u64;
         if pace == Pace::Slow {
-            thread::sleep(PAUSE);
+            let busy = Duration::from_nanos(used * NANOSECONDS_PER_BYTE);
+            thread::sleep(busy.saturating_sub(begun.elapsed()));
         }
-        bytes.len() - rest.len()
+        whole
     });
     let ended = Instant::now();
     // a-chat waits for its clients to close, a second at most.
