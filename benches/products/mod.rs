@@ -2,8 +2,11 @@
 
 #![allow(unreachable_pub, reason = "a bench has no other crate to be public to")]
 
+pub mod dialect;
+pub mod stop;
 pub mod work;
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -13,6 +16,8 @@ use a_chat::load::client::Client;
 use a_chat::load::process::Process;
 use a_chat::load::protocol::Protocol;
 use a_chat::load::topology::Topology;
+use dialect::Dialect;
+use tempfile::NamedTempFile;
 
 use crate::rig::floor;
 use crate::rig::servers::{self, chat, command, free_address, start_on};
@@ -56,7 +61,12 @@ pub fn start(server: Protocol, topology: &Topology, size: usize, cpus: Option<&s
         return floor::relay(topology, server.frame(&name, &name, size).stride, cpus);
     }
     let address = free_address();
-    start_on(&mut product(server, address, cpus), address)
+    let mut product = product(server, address, cpus);
+    if server == Protocol::Redis {
+        // By default it drops a subscriber that is 32 MB behind; nothing may be lost here.
+        product.args(["--client-output-buffer-limit", "pubsub 0 0 0"]);
+    }
+    start_on(&mut product, address)
 }
 
 /// Ends a server; a-chat has to find that nothing was lost.
@@ -79,14 +89,59 @@ fn product(server: Protocol, address: SocketAddr, cpus: Option<&str>) -> Command
             let mut redis = command(installed("redis-server"), cpus);
             redis.args(["--bind", &host, "--port", &port, "--save", "", "--appendonly", "no"]);
             redis.args(["--maxclients", "15000", "--loglevel", "warning"]);
-            // By default it drops a subscriber that is 32 MB behind; nothing may be lost here.
-            redis.args(["--client-output-buffer-limit", "pubsub 0 0 0"]);
             redis
         }
         Protocol::Chat | Protocol::Raw => chat(&address.to_string(), cpus),
     };
     product.stdin(Stdio::null());
     product
+}
+
+/// Those of which it is measured what a stop does to what they have taken.
+pub const STOPPED: [Dialect; 4] = [Dialect::Chat, Dialect::Ngircd, Dialect::Nats, Dialect::Redis];
+
+/// True if the server can be started.
+pub fn can_be_stopped(server: Dialect) -> bool {
+    match server {
+        Dialect::Chat => true,
+        Dialect::Ngircd => find("ngircd").is_some(),
+        Dialect::Nats => is_there(Protocol::Nats),
+        Dialect::Redis => is_there(Protocol::Redis),
+    }
+}
+
+/// Starts a server with the limits that it has by default.
+pub fn start_to_stop(server: Dialect) -> Process {
+    let address = free_address();
+    let mut command = match server {
+        Dialect::Chat => product(Protocol::Chat, address, None),
+        Dialect::Nats => product(Protocol::Nats, address, None),
+        Dialect::Redis => product(Protocol::Redis, address, None),
+        Dialect::Ngircd => {
+            // It has read its settings when it accepts.
+            let settings = ngircd_settings(address);
+            let mut ngircd =
+                command(find("ngircd").expect("installed, as was checked before"), None);
+            ngircd.arg("--nodaemon").arg("--config").arg(settings.path());
+            return start_on(&mut ngircd, address);
+        }
+    };
+    start_on(&mut command, address)
+}
+
+/// What ngircd does not take from its command line. Without penalties it reads on when a client
+/// sends more than a few lines a second, as all others do.
+fn ngircd_settings(address: SocketAddr) -> NamedTempFile {
+    let mut file = NamedTempFile::new().expect("a temporary file");
+    let (host, port) = (address.ip(), address.port());
+    let settings = format!(
+        "[Global]\nName = irc.bench\nInfo = bench\nListen = {host}\nPorts = {port}\n\
+         MotdPhrase = bench\nAdminEMail = bench@localhost\n\
+         [Limits]\nMaxConnectionsIP = 0\nMaxPenaltyTime = 0\n\
+         [Options]\nDNS = no\nIdent = no\nPAM = no\n"
+    );
+    file.write_all(settings.as_bytes()).expect("room for a few lines");
+    file
 }
 
 /// An executable of that name, also where only root looks for it.

@@ -98,7 +98,9 @@ impl Crowd {
             let Tally { received, missing, reordered, repeated } = check.tally;
             assert_eq!((missing, reordered, repeated), (0, 0, 0));
             assert!(torn.is_empty(), "half a message: {:?}", String::from_utf8_lossy(torn));
-            (received, accepted(notice))
+            let accepted = accepted(notice);
+            let text = String::from_utf8_lossy(notice);
+            (received, accepted.unwrap_or_else(|| panic!("no closing notice: {text:?}")))
         });
         let (received, accepted): (Vec<u64>, Vec<u64>) = parts.unzip();
         for (sender, accepted) in accepted.iter().enumerate() {
@@ -109,10 +111,9 @@ impl Crowd {
     }
 }
 
-/// How many lines the closing notice says were accepted.
-fn accepted(notice: &[u8]) -> u64 {
-    let notice = std::str::from_utf8(notice).expect("text");
-    let words = notice.strip_prefix("notice: server is shutting down, ");
-    let number = words.and_then(|words| words.split(' ').next()?.parse().ok());
-    number.unwrap_or_else(|| panic!("no closing notice: {notice:?}"))
+/// How many lines were accepted, if this is the closing notice.
+pub fn accepted(notice: &[u8]) -> Option<u64> {
+    let words = std::str::from_utf8(notice).ok()?;
+    let words = words.strip_prefix("notice: server is shutting down, ")?;
+    words.split(' ').next()?.parse().ok()
 }
