@@ -81,7 +81,11 @@ impl Refusals {
             || most_bytes(&self.lines, &self.missing) <= REFUSALS_CHUNK
     }
 
-    /// Spells out some of the answers, at least one.
+    pub(crate) fn are_done(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// Spells out some of the answers, at least one if any is left.
     pub(crate) fn next_piece(&mut self) -> Piece {
         let mut text = Vec::new();
         while text.len() < REFUSALS_CHUNK {

@@ -90,6 +90,7 @@ mod window;
 mod broker;
 mod due;
 mod writer;
+mod backlog;
 mod in_flight;
 mod linger;
 mod patience;

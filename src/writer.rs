@@ -5,15 +5,14 @@
 //! acknowledged, and after the last message says goodbye to the socket so that nothing on its way
 //! is thrown away. If the client fails it, it stays to count what can not be delivered.
 
-use std::collections::VecDeque;
-use std::io::{self, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Select};
 use rustix::event::PollFlags;
 
+use crate::backlog::Backlog;
 use crate::connection::Connection;
 use crate::due::{Due, Piece};
 use crate::in_flight::InFlight;
@@ -24,19 +23,8 @@ use crate::report::CloseReason;
 use crate::server::Shared;
 use crate::shutdown::has_passed;
 
-/// How many parts one call writes at most; more than that gave no more throughput.
-const PARTS: usize = 64;
-
-/// Pieces of up to so many bytes are copied together for one write. The bytes were written by
-/// another processor: when this thread copies many small pieces in a row it waits for them all at
-/// once, where the kernel would wait for one part after the other.
-const SMALL: usize = 512;
-
-/// How many bytes are copied together, at most and about.
-const GATHERED: usize = 16 * 1024;
-
-/// How many entries an empty queue keeps memory for: what a backlog has taken is given back.
-const QUEUE_KEPT: usize = 256;
+/// After a wait of this length there is no hurry for the next message.
+const LONG_WAIT: Duration = Duration::from_millis(100);
 
 /// How long written messages may stay unsettled while there is nothing to write.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -75,6 +63,16 @@ pub(crate) struct Farewell {
     pub(crate) in_drain: bool,
 }
 
+impl Outgoing {
+    fn messages(&self) -> u64 {
+        match self {
+            Self::One(due) => due.messages(),
+            Self::Many(due) => due.iter().map(Due::messages).sum(),
+            Self::Last(_) => 0,
+        }
+    }
+}
+
 impl Farewell {
     /// For a connection that nothing was ever due to.
     pub(crate) fn nothing_due(reason: CloseReason) -> Self {
@@ -88,9 +86,9 @@ pub(crate) struct Writer {
     connection: Arc<Connection>,
     inbox: Receiver<Outgoing>,
     shared: Arc<Shared>,
-    queue: VecDeque<Due>,
-    /// How much of the queue's first piece is written, in bytes.
-    written_of_first: u32,
+    /// The last wait for the inbox was a long one.
+    is_idle: bool,
+    backlog: Backlog,
     in_flight: InFlight,
     stall: Stall,
     /// Messages taken out of the inbox: delivered, queued or lost.
@@ -115,8 +113,8 @@ impl Writer {
             connection,
             inbox,
             shared,
-            queue: VecDeque::new(),
-            written_of_first: 0,
+            is_idle: true,
+            backlog: Backlog::default(),
             in_flight: InFlight::default(),
             stall,
             owed: 0,
@@ -163,7 +161,7 @@ impl Writer {
         while let Some(outgoing) = self.next()? {
             self.take(outgoing);
             self.take_all();
-            self.write_queue()?;
+            self.write_backlog()?;
         }
         Ok(())
     }
@@ -174,7 +172,7 @@ impl Writer {
         while !self.in_flight.is_empty() {
             let settle = Instant::now() + SETTLE;
             let until = self.stall.next_look().map_or(settle, |look| settle.min(look));
-            match self.inbox.recv_deadline(until) {
+            match self.receive(Some(until)) {
                 Ok(outgoing) => return Ok(Some(outgoing)),
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
                 Err(RecvTimeoutError::Timeout) => {
@@ -183,7 +181,26 @@ impl Writer {
                 }
             }
         }
-        Ok(self.inbox.recv().ok())
+        Ok(self.receive(None).ok())
+    }
+
+    /// Waits for the broker, until the deadline if there is one.
+    ///
+    /// A channel's own `recv` looks again some times, and yields in between, before it sleeps: well
+    /// spent where one message follows another, and where not, a good part of what a login costs.
+    /// A [`Select`] sleeps at once, be it of one channel alone.
+    fn receive(&mut self, deadline: Option<Instant>) -> Result<Outgoing, RecvTimeoutError> {
+        if let Ok(outgoing) = self.inbox.try_recv() {
+            return Ok(outgoing);
+        }
+        let since = Instant::now();
+        let received = match (self.is_idle, deadline) {
+            (true, deadline) => sleep_until_ready(&self.inbox, deadline),
+            (false, Some(deadline)) => self.inbox.recv_deadline(deadline),
+            (false, None) => self.inbox.recv().map_err(RecvTimeoutError::from),
+        };
+        self.is_idle = since.elapsed() >= LONG_WAIT;
+        received
     }
 
     fn take_all(&mut self) {
@@ -193,25 +210,33 @@ impl Writer {
     }
 
     fn take(&mut self, outgoing: Outgoing) {
-        let queued = self.queue.len();
+        self.owed += outgoing.messages();
         match outgoing {
-            Outgoing::One(due) => self.queue.push_back(due),
-            Outgoing::Many(due) => self.queue.extend(due),
+            Outgoing::One(due) => self.backlog.push(due),
+            Outgoing::Many(due) => self.backlog.push_all(due),
             Outgoing::Last(mut goodbye) => {
-                self.queue
-                    .extend(goodbye.text.take().map(|text| Due::Piece(Piece::from_text(text))));
+                if let Some(text) = goodbye.text.take() {
+                    self.backlog.push(Due::Piece(Piece::from_text(text)));
+                }
                 self.goodbye = Some(goodbye);
             }
         }
-        self.owed += self.queue.range(queued..).map(Due::messages).sum::<u64>();
     }
 
-    /// Writes the queue, waiting for a slow client as long as the limits allow.
+    /// Takes what will not be written: its senders get their room back at once.
+    fn forgo(&mut self, outgoing: Outgoing) {
+        self.owed += outgoing.messages();
+        if let Outgoing::Last(goodbye) = outgoing {
+            self.goodbye = Some(goodbye);
+        }
+    }
+
+    /// Writes the backlog, waiting for a slow client as long as the limits allow.
     ///
     /// A byte now and then does not count as progress: who takes less than the quota holds up
     /// everybody who has sent to it.
-    fn write_queue(&mut self) -> Result<(), CloseReason> {
-        while !self.queue.is_empty() {
+    fn write_backlog(&mut self) -> Result<(), CloseReason> {
+        while !self.backlog.is_empty() {
             if self.write_some()? > 0 {
                 check_drain(&self.shared)?;
                 // What came meanwhile can go out with the rest.
@@ -221,9 +246,6 @@ impl Writer {
                 wait(&self.connection, &self.shared, events, until)?;
             }
             self.watch()?;
-        }
-        if self.queue.capacity() > QUEUE_KEPT {
-            self.queue = VecDeque::new();
         }
         Ok(())
     }
@@ -244,114 +266,29 @@ impl Writer {
     fn next_quota(&self, acknowledged: u64) -> u64 {
         let enough = acknowledged.saturating_add(self.shared.config.stall_bytes as u64);
         // Where its stream will end, as far as that matters: mostly the kernel alone has enough.
-        let mut end = self.written_bytes - u64::from(self.written_of_first);
-        for piece in self.queue.iter().filter_map(Due::as_piece) {
-            if end >= enough {
-                break;
-            }
-            end += piece.bytes().len() as u64;
-        }
+        let queued_from = self.written_bytes - u64::from(self.backlog.begun());
+        let end = queued_from + self.backlog.bytes_up_to(enough.saturating_sub(queued_from));
         end.max(self.written_bytes).min(enough)
     }
 
-    /// Writes once, what the socket takes of the queue. Returns how many bytes that were.
+    /// Writes once, what the socket takes of the backlog. Returns how many bytes that were.
     fn write_some(&mut self) -> Result<usize, CloseReason> {
-        self.spell_out_refusals();
-        #[cfg(test)]
-        if let Some(first) = self.pieces().next() {
-            crate::fault::point("panic-writer", first.bytes());
-        }
-        let small = self.gather_small();
-        let written = if small.is_empty() {
-            self.write_pieces()
-        } else {
-            self.connection.write(&[IoSlice::new(&small)])
-        };
+        let written = self.backlog.write(&self.connection);
         let written = written.map_err(|error| CloseReason::broken(&error))?;
-        self.note_written(written);
-        Ok(written)
-    }
-
-    /// What is next to write, up to the first answers that are not spelled out.
-    fn pieces(&self) -> impl Iterator<Item = &Piece> {
-        self.queue.iter().map_while(Due::as_piece)
-    }
-
-    /// The small pieces that are next, copied together; nothing if there are not two of them.
-    fn gather_small(&self) -> Vec<u8> {
-        let is_small = |piece: &&Piece| piece.bytes().len() <= SMALL;
-        let mut gathered = Vec::new();
-        if self.pieces().take(2).filter(is_small).count() == 2 {
-            gathered.reserve(2 * SMALL);
-            for piece in self.pieces().take_while(is_small) {
-                gathered.extend_from_slice(piece.bytes());
-                if gathered.len() >= GATHERED {
-                    break;
-                }
-            }
-            gathered.drain(..self.written_of_first as usize);
-        }
-        gathered
-    }
-
-    /// Writes the pieces that are next from where they are.
-    fn write_pieces(&self) -> io::Result<usize> {
-        let mut parts = [IoSlice::new(&[]); PARTS];
-        let mut count = 0;
-        for (part, piece) in parts.iter_mut().zip(self.pieces()) {
-            *part = IoSlice::new(piece.bytes());
-            count += 1;
-        }
-        let mut unwritten = &mut parts[..count];
-        IoSlice::advance_slices(&mut unwritten, self.written_of_first as usize);
-        self.connection.write(unwritten)
-    }
-
-    /// Makes pieces of the answers whose turn it is: of short ones wherever they stand among the
-    /// next parts, of long ones when they are first.
-    fn spell_out_refusals(&mut self) {
-        for due in self.queue.iter_mut().take(PARTS) {
-            match due {
-                Due::Refusals(refusals) if refusals.are_short() => {
-                    *due = Due::Piece(refusals.next_piece());
-                }
-                Due::Refusals(_) => break,
-                Due::Piece(_) => {}
-            }
-        }
-        if let Some(Due::Refusals(refusals)) = self.queue.front_mut() {
-            let piece = refusals.next_piece();
-            self.queue.push_front(Due::Piece(piece));
-        }
-    }
-
-    /// Moves what `written` more bytes complete from the queue to what is in flight.
-    fn note_written(&mut self, written: usize) {
         self.written_bytes += written as u64;
-        let mut rest = self.written_of_first as usize + written;
-        let mut messages = 0;
-        while let Some(piece) = self.queue.front().and_then(Due::as_piece) {
-            let length = piece.bytes().len();
-            if rest < length {
-                break;
-            }
-            rest -= length;
-            messages += u64::from(piece.messages);
-            self.in_flight.push(piece);
-            self.queue.pop_front();
-        }
-        self.written_of_first = u32::try_from(rest).unwrap_or(u32::MAX);
+        let messages = self.backlog.advance(written, &mut self.in_flight);
         self.written += messages;
         self.shared.counters.delivered.add(messages);
         if self.in_flight.wants_settling() {
             self.settle();
         }
+        Ok(written)
     }
 
     /// Forgets the messages that the peer's kernel has acknowledged meanwhile.
     fn settle(&mut self) {
         let unacknowledged = self.connection.unacknowledged();
-        self.in_flight.settle(unacknowledged.saturating_sub(u64::from(self.written_of_first)));
+        self.in_flight.settle(unacknowledged.saturating_sub(u64::from(self.backlog.begun())));
     }
 
     /// Sends FIN and stays until nothing is on its way any more.
@@ -364,47 +301,31 @@ impl Writer {
     /// message that it was in the middle of, then the reason, then the end. The rest is lost.
     fn say_why_evicted(&mut self) {
         self.connection.make_room();
-        self.queue.truncate(usize::from(self.written_of_first > 0));
-        if let Some(Due::Piece(begun)) = self.queue.front_mut() {
-            begun.cut_after_line_of(self.written_of_first);
-        }
-        self.queue.push_back(Due::Piece(Piece::from_text(Rejection::Evicted.line().into())));
+        self.backlog.end_with(Rejection::Evicted.line().into());
         let until = Instant::now().checked_add(self.shared.config.linger);
         let mut pause = AckPoll::default();
-        while self.queue.is_empty() || self.write_some().is_ok() {
-            if self.queue.is_empty() {
+        while self.backlog.is_empty() || self.write_some().is_ok() {
+            if self.backlog.is_empty() {
                 self.connection.finish_writing();
             }
             let over = has_passed(until);
-            if over || self.queue.is_empty() && self.connection.unacknowledged() == 0 {
+            if over || self.backlog.is_empty() && self.connection.unacknowledged() == 0 {
                 break;
             }
             let waited = wait(&self.connection, &self.shared, None, pause.next());
             if let Err(CloseReason::Deadline | CloseReason::Forced) = waited {
                 break;
             }
-            // The senders get their room back at once, not when this client is gone.
-            let kept = self.queue.len();
-            self.take_all();
-            self.queue.truncate(kept);
+            while let Ok(outgoing) = self.inbox.try_recv() {
+                self.forgo(outgoing);
+            }
         }
-    }
-
-    /// Drops what is queued and gives the senders their room back. What of it was written already
-    /// counts as in flight.
-    fn drop_queue(&mut self) {
-        let first = self.queue.front().and_then(Due::as_piece);
-        if let Some(first) = first.filter(|_| self.written_of_first > 0) {
-            self.in_flight.push_part(first, self.written_of_first);
-        }
-        self.written_of_first = 0;
-        self.queue.clear();
     }
 
     /// Settles what was written and what was queued, once and for all: what is not acknowledged by
     /// now is lost. Returns the messages delivered and the bytes not acknowledged.
     fn settle_for_good(&mut self) -> (u64, u64) {
-        self.drop_queue();
+        self.backlog.drop_all(&mut self.in_flight);
         let unacknowledged = self.connection.unacknowledged();
         let delivered = self.in_flight.finish(unacknowledged);
         self.shared.counters.delivered.sub(self.written);
@@ -417,9 +338,23 @@ impl Writer {
     fn outlast_inbox(&mut self) {
         while let Ok(outgoing) = self.inbox.recv() {
             let owed = self.owed;
-            self.take(outgoing);
+            self.forgo(outgoing);
             self.shared.counters.lost.add(self.owed - owed);
-            self.queue.clear();
         }
     }
+}
+
+fn sleep_until_ready<T>(
+    inbox: &Receiver<T>,
+    deadline: Option<Instant>,
+) -> Result<T, RecvTimeoutError> {
+    let mut select = Select::new();
+    select.recv(inbox);
+    let ready = match deadline {
+        Some(deadline) => {
+            select.select_deadline(deadline).map_err(|_| RecvTimeoutError::Timeout)?
+        }
+        None => select.select(),
+    };
+    ready.recv(inbox).map_err(RecvTimeoutError::from)
 }
