@@ -128,6 +128,14 @@ impl Process {
         fs::read_to_string(self.procfs("maps")).expect("procfs").lines().count()
     }
 
+    /// How much of the server's memory is resident, in KiB, see proc(5).
+    pub fn resident_memory(&self) -> u64 {
+        let status = fs::read_to_string(self.procfs("status")).expect("procfs");
+        let field = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let size = field.expect("a field").trim().trim_end_matches(" kB");
+        size.parse().expect("a number")
+    }
+
     /// What the server does: `R` if it runs, `T` if it is stopped, see proc(5).
     pub fn state(&self) -> char {
         self.stat()[0].chars().next().expect("a letter")
