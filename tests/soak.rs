@@ -140,8 +140,8 @@ impl Load {
         // Its name is free when the server has noticed, the lines before that may be refused.
         wait_until("the victim's end", || {
             sender.send(&["/who victim".to_owned()]);
-            let lines = std::iter::from_fn(|| sender.client.line());
-            let answer = lines.skip_while(|line| line.ends_with(": no such peer: victim")).next();
+            let is_answer = |line: &String| !line.ends_with(": no such peer: victim");
+            let answer = std::iter::from_fn(|| sender.client.line()).find(is_answer);
             answer.expect("an answer").ends_with(" not here: victim")
         });
     }

@@ -35,7 +35,7 @@ use crossbeam_channel::{Receiver, Sender};
 use self::life::{Life, Who};
 use self::model::Stopped;
 use self::transcript::Transcript;
-use super::{PATIENCE, TestServer, table, wait_until};
+use super::{TestServer, table, wait_until};
 
 pub use self::model::Verdict;
 
