@@ -23,8 +23,8 @@ struct Counting;
 static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
 
 /// How much more may be allocated in the end, in bytes, than was at first, however many cycles
-/// there were: a table of the runtime or of the test may come to grow late, once.
-const KEPT: usize = 8 * 1024;
+/// there were: less than one connection takes.
+const KEPT: usize = 1024;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
