@@ -161,7 +161,11 @@ impl Load {
 /// Measures the server so many times in all this time, at even intervals. Returns how much memory
 /// it had each time, in KiB.
 fn soak(time: Duration, samples: u32) -> Vec<u64> {
-    let mut server = Process::start(serve(&["--stall-timeout=300ms", "--linger=100ms"]));
+    let mut command = serve(&["--stall-timeout=300ms", "--linger=100ms"]);
+    // With an arena for every few threads, each grows to its own peak, and that takes hours: what
+    // is resident then says little about what is allocated.
+    command.env("MALLOC_ARENA_MAX", "1");
+    let mut server = Process::start(command);
     let mut load = Load::start(server.address());
     let (began, start) = (Instant::now(), Size::of(&server));
     let mut memory = Vec::new();
