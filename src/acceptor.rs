@@ -188,12 +188,12 @@ impl Acceptor {
             let why = "as many clients of its address are here as there may be";
             return self.refuse(connection, Rejection::TooManyOfAddress, &why);
         }
-        let reader = Reader::new(Arc::clone(&connection), Arc::clone(&self.shared));
-        let (broker, shared) = (self.broker.clone(), Arc::clone(&self.shared));
+        let (client, shared) = (Arc::clone(&connection), Arc::clone(&self.shared));
+        let broker = self.broker.clone();
         let thread = thread::Builder::new().name(format!("reader-{id}")).stack_size(STACK_SIZE);
         let spawned = thread.spawn(move || {
-            let _counted_also_if_this_panics = Ended(shared);
-            reader.run(broker)
+            let _counted_also_if_this_panics = Ended(Arc::clone(&shared));
+            Reader::new(client, shared).run(broker)
         });
         match spawned {
             Ok(reader) => {

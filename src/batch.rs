@@ -91,8 +91,20 @@ pub(crate) struct BatchBuilder {
     lines: u64,
     torn: u64,
     charge: usize,
-    /// The last message's recipient list as typed, its `:` included, while lines can join it.
-    run: Option<Vec<u8>>,
+    /// The last message's recipient list as typed, its `:` included, while lines can join it;
+    /// else empty.
+    run: Vec<u8>,
+    /// What the last batch came to: the next one is likely to be like it.
+    expected: Size,
+}
+
+/// How much there is in a batch, to make room for as much at once.
+#[derive(Debug, Default)]
+struct Size {
+    frames: usize,
+    names: usize,
+    recipients: usize,
+    steps: usize,
 }
 
 impl BatchBuilder {
@@ -109,7 +121,8 @@ impl BatchBuilder {
             lines: 0,
             torn: 0,
             charge: BATCH_CHARGE,
-            run: None,
+            run: Vec::new(),
+            expected: Size::default(),
         }
     }
 
@@ -142,11 +155,18 @@ impl BatchBuilder {
     /// Hands out what was taken.
     pub(crate) fn finish(&mut self) -> Batch {
         self.charge = BATCH_CHARGE;
-        self.run = None;
-        if self.frames.capacity() > 2 * self.frames.len() {
-            // The lines were not as expected; what they do not need is not charged for either.
-            self.frames.shrink_to_fit();
-        }
+        self.run.clear();
+        // Where the lines were not as expected, what they do not need is not charged for either.
+        shrink(&mut self.frames);
+        shrink(&mut self.names);
+        shrink(&mut self.recipients);
+        shrink(&mut self.steps);
+        self.expected = Size {
+            frames: self.frames.len(),
+            names: self.names.len(),
+            recipients: self.recipients.len(),
+            steps: self.steps.len(),
+        };
         Batch {
             lines: std::mem::take(&mut self.lines),
             torn: std::mem::take(&mut self.torn),
@@ -159,6 +179,12 @@ impl BatchBuilder {
 
     /// Takes one complete line.
     pub(crate) fn push(&mut self, line: Line<'_>) {
+        if self.is_empty() {
+            self.frames.reserve(self.expected.frames);
+            self.names.reserve(self.expected.names);
+            self.recipients.reserve(self.expected.recipients);
+            self.steps.reserve(self.expected.steps);
+        }
         self.line += 1;
         self.lines += 1;
         let request = match line {
@@ -166,7 +192,7 @@ impl BatchBuilder {
             Line::NotUtf8 => Err(LineRefusal::NotUtf8),
             Line::TooLong => Err(LineRefusal::TooLong { limit: self.max_line }),
         };
-        self.run = None;
+        self.run.clear();
         let taken = request.and_then(|request| match request {
             Request::Empty => Ok(()),
             Request::Message { recipients, text } => self.start_run(recipients, text),
@@ -190,16 +216,18 @@ impl BatchBuilder {
     ///
     /// This loop is where a busy server spends its own time.
     pub(crate) fn push_run(&mut self, lines: &[u8], most: usize, limit: usize) -> usize {
-        let (Some(run), Some(Step::Relay { frames: said, messages, .. })) =
-            (&self.run, self.steps.last_mut())
-        else {
+        let Some(Step::Relay { frames: said, messages, .. }) = self.steps.last_mut() else {
             return 0;
         };
+        let run = self.run.as_slice();
+        if run.is_empty() || !is_prefix(lines, run) {
+            return 0;
+        }
         // Kept out of `self`, so that the loop need not store them for every line.
         let (mut frames, mut charge, mut taken) =
             (std::mem::take(&mut self.frames), self.charge, 0);
         let prefix = self.prefix.as_slice();
-        if let Some(first) = memchr::memchr(b'\n', lines).filter(|_| is_prefix(lines, run)) {
+        if let Some(first) = memchr::memchr(b'\n', lines) {
             // If the others are like the first; to grow step by step would copy all of it again.
             let frame = (prefix.len() + first + 1).saturating_sub(run.len());
             frames.reserve((lines.len() / (first + 1) * frame).min(most));
@@ -233,9 +261,8 @@ impl BatchBuilder {
         self.charge += push_frame(&mut self.frames, &self.prefix, text);
         let frames = offset(start)..offset(self.frames.len());
         self.steps.push(Step::Relay { recipients, frames, first_line: self.line, messages: 1 });
-        let mut run = list.to_vec();
-        run.push(b':');
-        self.run = Some(run);
+        self.run.extend_from_slice(list);
+        self.run.push(b':');
         Ok(())
     }
 
@@ -259,6 +286,11 @@ impl BatchBuilder {
     /// list that is too long nothing stays.
     fn push_recipients(&mut self, list: &[u8]) -> Result<Range<u32>, LineRefusal> {
         let (first, first_name) = (self.recipients.len(), self.names.len());
+        if !list.contains(&b',') {
+            // Mostly it is one name.
+            protocol::names(list).for_each(|name| self.push_name(name));
+            return Ok(offset(first)..offset(self.recipients.len()));
+        }
         let mut long_list: Option<HashSet<&[u8], RandomState>> = None;
         for name in protocol::names(list) {
             let known = &self.recipients[first..];
@@ -275,9 +307,7 @@ impl BatchBuilder {
                 self.names.truncate(first_name);
                 return Err(LineRefusal::LongList);
             }
-            let start = offset(self.names.len());
-            self.names.extend_from_slice(name);
-            self.recipients.push(start..offset(self.names.len()));
+            self.push_name(name);
             if long_list.is_none() && self.recipients.len() - first > SHORT_LIST {
                 // The first names once more, into the set; from here on it is asked instead.
                 let distinct = protocol::names(list).take_while(|seen| *seen != name);
@@ -285,6 +315,18 @@ impl BatchBuilder {
             }
         }
         Ok(offset(first)..offset(self.recipients.len()))
+    }
+
+    fn push_name(&mut self, name: &[u8]) {
+        let start = offset(self.names.len());
+        self.names.extend_from_slice(name);
+        self.recipients.push(start..offset(self.names.len()));
+    }
+}
+
+fn shrink<T>(list: &mut Vec<T>) {
+    if list.capacity() > 2 * list.len() {
+        list.shrink_to_fit();
     }
 }
 

@@ -14,7 +14,7 @@ use slab::Slab;
 
 use crate::batch::{Batch, Step};
 use crate::connection::ConnectionId;
-use crate::due::{Due, Piece, Refusals};
+use crate::due::{Charged, Due, Piece, Refusals};
 use crate::protocol::{self, Name, Rejection, WHO_NAMES};
 use crate::report::CloseReason;
 use crate::stats::Counters;
@@ -137,10 +137,12 @@ impl Broker {
         self.peers[sender].accepted += batch.lines;
         self.counters.accepted.add(batch.lines);
         self.counters.torn.add(batch.torn);
+        let frames = Arc::clone(&batch.frames);
+        let charged = Arc::new(Charged { frames, permit: Some(Arc::clone(permit)) });
         for step in &batch.steps {
             match step {
                 Step::Relay { recipients, frames, first_line, messages } => {
-                    let piece = piece_of(batch, frames, *messages, permit);
+                    let piece = piece_of(&charged, frames, *messages);
                     let missing = self.relay(&piece, batch.names(recipients));
                     if !missing.is_empty() {
                         let lines = *first_line..first_line + u64::from(*messages);
@@ -153,7 +155,7 @@ impl Broker {
                     self.push(sender, Due::Piece(Piece::reply(text, Arc::clone(permit))));
                 }
                 Step::Reply { frames } => {
-                    self.push(sender, Due::Piece(piece_of(batch, frames, 0, permit)));
+                    self.push(sender, Due::Piece(piece_of(&charged, frames, 0)));
                 }
             }
         }
@@ -209,14 +211,8 @@ impl Broker {
 }
 
 /// The part of a batch that holds these frames.
-fn piece_of(batch: &Batch, frames: &Range<u32>, messages: u32, permit: &Arc<Permit>) -> Piece {
-    Piece {
-        frames: Arc::clone(&batch.frames),
-        start: frames.start,
-        end: frames.end,
-        messages,
-        permit: Some(Arc::clone(permit)),
-    }
+fn piece_of(charged: &Arc<Charged>, frames: &Range<u32>, messages: u32) -> Piece {
+    Piece { charged: Arc::clone(charged), start: frames.start, end: frames.end, messages }
 }
 
 impl Peer {
@@ -235,7 +231,7 @@ impl Peer {
     /// Queues the last thing for this peer and lets its queue go.
     fn part(self, reason: CloseReason, text: Option<Vec<u8>>) {
         let goodbye = Goodbye { reason, accepted: self.accepted, text };
-        let sent = self.queue.send(Outgoing::Last(goodbye));
+        let sent = self.queue.send(Outgoing::Last(Box::new(goodbye)));
         debug_assert!(sent.is_ok(), "a writer outlives its queue's sender");
     }
 }
@@ -298,7 +294,8 @@ mod tests {
         let outgoing = inbox.try_iter().map(|outgoing| match outgoing {
             Outgoing::One(due) => text(due),
             Outgoing::Many(due) => due.into_iter().map(text).collect(),
-            Outgoing::Last(Goodbye { reason, accepted, text }) => {
+            Outgoing::Last(goodbye) => {
+                let Goodbye { reason, accepted, text } = *goodbye;
                 let text = String::from_utf8(text.unwrap_or_default()).expect("text");
                 format!("[{reason}, {accepted} accepted] {text}")
             }

@@ -4,10 +4,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use a_chat::Config;
+use a_chat::{Config, Name};
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
+
+use crate::connect::Plan;
 
 /// How many columns the help takes: the same everywhere, since the README shows it as it is.
 const HELP_WIDTH: usize = 80;
@@ -24,7 +26,7 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+pub(crate) enum Command {
     /// Run the server until SIGINT, SIGTERM or SIGHUP comes; another one forces the end.
     ///
     /// What comes within half a second of the first is taken for the same request, since shells
@@ -33,6 +35,17 @@ enum Command {
     /// Exit status: 0 if every accepted message was delivered in the drain, 1 if one was lost or
     /// the server could not start, 2 if the command line is wrong.
     Serve(ServeArgs),
+
+    /// Connect to a server: to chat at a terminal, or to send and receive lines in a pipe.
+    ///
+    /// In a pipe, lines from standard input are sent as they are, and what arrives goes to
+    /// standard output; at the end of the input it stays until all that is due has arrived. The
+    /// first signal is taken for the end of the input, another one ends it at once; as with
+    /// `serve`, what comes within half a second of the first is the same request.
+    ///
+    /// Exit status: 0 if the server has taken every line, 1 if it has refused one, or a connection
+    /// was lost, or there was none, 2 if the command line is wrong.
+    Connect(ConnectArgs),
 }
 
 /// What `serve` needs to know.
@@ -67,6 +80,32 @@ pub(crate) struct ServeArgs {
     /// Append the log to this file instead of writing it to standard error
     #[arg(long, value_name = "PATH", env = "A_CHAT_LOG_FILE", help_heading = "Log")]
     pub(crate) log_file: Option<PathBuf>,
+}
+
+/// What `connect` needs to know.
+#[derive(Debug, Args)]
+pub(crate) struct ConnectArgs {
+    /// Where the server listens
+    #[arg(value_name = "ADDR:PORT", default_value = "127.0.0.1:8080", value_parser = address)]
+    address: String,
+
+    /// The name to log in with [default: asked for at a terminal, the first line in a pipe]
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub(crate) name: Option<Name>,
+
+    /// Go on with the next server when this one stops, and try until there is one: what the last
+    /// one has not accepted is sent to that one, nothing twice
+    #[arg(long)]
+    reconnect: bool,
+
+    /// After a restart, do not wait for the recipients of a line before sending it
+    #[arg(long, requires = "reconnect")]
+    no_wait: bool,
+
+    /// How long to stay at most when all of the input is sent, or to look for a server that takes
+    /// the rest [default: as long as it takes]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    wait: Option<Duration>,
 }
 
 #[derive(Debug, Args)]
@@ -116,12 +155,12 @@ struct Timeouts {
 }
 
 /// Reads the command line; ends the process with a message and status 2 if it is wrong.
-pub(crate) fn parse() -> ServeArgs {
+pub(crate) fn parse() -> Command {
     let command = Cli::parse().command;
-    match command.or_else(|| Cli::parse_from(["a-chat", "serve"]).command) {
-        Some(Command::Serve(args)) => args,
-        None => unreachable!("the second command line names a command"),
-    }
+    let serve = || Cli::parse_from(["a-chat", "serve"]).command;
+    command
+        .or_else(serve)
+        .unwrap_or_else(|| unreachable!("the second command line names a command"))
 }
 
 /// Looks at the form alone: whether the address exists only listening on it can tell.
@@ -131,6 +170,27 @@ fn address(text: &str) -> Result<String, &'static str> {
             Ok(text.to_owned())
         }
         _ => Err("expected an address and a port, as in 127.0.0.1:8080 or [::1]:8080"),
+    }
+}
+
+fn name(text: &str) -> Result<Name, &'static str> {
+    Name::new(text.as_bytes()).ok_or("expected 1 to 32 of A-Z a-z 0-9 _ . -")
+}
+
+/// Takes a number of seconds, and also a time as the other flags do.
+fn seconds(text: &str) -> Result<Duration, humantime::DurationError> {
+    text.parse().map(Duration::from_secs).or_else(|_| humantime::parse_duration(text))
+}
+
+impl ConnectArgs {
+    pub(crate) fn plan(&self, name: Name) -> Plan {
+        Plan {
+            address: self.address.clone(),
+            name,
+            reconnect: self.reconnect,
+            wait_for_recipients: !self.no_wait,
+            stay: self.wait,
+        }
     }
 }
 

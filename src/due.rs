@@ -34,11 +34,18 @@ pub(crate) struct Refusals {
 /// Part of a batch that is due to one recipient.
 #[derive(Clone, Debug)]
 pub(crate) struct Piece {
-    pub(crate) frames: Frames,
+    pub(crate) charged: Arc<Charged>,
     pub(crate) start: u32,
     pub(crate) end: u32,
     /// How many messages these bytes are: none for an answer or a notice.
     pub(crate) messages: u32,
+}
+
+/// Frames, and the charge for them on their sender's window. Pieces share both as one, since each
+/// share that is taken and given back costs the processors' caches a round trip.
+#[derive(Debug)]
+pub(crate) struct Charged {
+    pub(crate) frames: Frames,
     /// Gives the sender its room back when the last recipient's piece is gone.
     #[expect(dead_code, reason = "it is held, not read")]
     pub(crate) permit: Option<Arc<Permit>>,
@@ -94,17 +101,22 @@ fn most_bytes(lines: &Range<u64>, missing: &[u8]) -> usize {
 impl Piece {
     /// A line of the server's own: no message, and nobody's window is charged for it.
     pub(crate) fn from_text(text: Vec<u8>) -> Self {
-        let end = u32::try_from(text.len()).unwrap_or(0);
-        Self { frames: Arc::new(text), start: 0, end, messages: 0, permit: None }
+        Self::whole(text, None)
     }
 
     /// An answer to a client; `permit` is that of the batch that caused it.
     pub(crate) fn reply(text: Vec<u8>, permit: Arc<Permit>) -> Self {
-        Self { permit: Some(permit), ..Self::from_text(text) }
+        Self::whole(text, Some(permit))
+    }
+
+    fn whole(text: Vec<u8>, permit: Option<Arc<Permit>>) -> Self {
+        let end = u32::try_from(text.len()).unwrap_or(0);
+        let charged = Arc::new(Charged { frames: Arc::new(text), permit });
+        Self { charged, start: 0, end, messages: 0 }
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.frames[self.start as usize..self.end as usize]
+        &self.charged.frames[self.start as usize..self.end as usize]
     }
 
     /// Cuts off what comes after the line that holds the last of the first `count` bytes.

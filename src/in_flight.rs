@@ -59,12 +59,12 @@ impl InFlight {
     }
 
     /// Notes that a whole piece was written.
-    pub(crate) fn push(&mut self, piece: Piece) {
+    pub(crate) fn push(&mut self, piece: &Piece) {
         let bytes = piece.end - piece.start;
         let ends = if piece.messages <= 1 {
             Ends::WithEntry
-        } else if piece.frames.capacity() <= 2 * bytes as usize {
-            Ends::InFrames(piece.frames, piece.start)
+        } else if piece.charged.frames.capacity() <= 2 * bytes as usize {
+            Ends::InFrames(Arc::clone(&piece.charged.frames), piece.start)
         } else {
             Ends::Lengths(line_lengths(piece.bytes()))
         };
@@ -83,7 +83,7 @@ impl InFlight {
         let part = &piece.bytes()[..written as usize];
         let lines = memchr::memchr_iter(b'\n', part).count();
         let messages = piece.messages.min(u32::try_from(lines).unwrap_or(u32::MAX));
-        let ends = Ends::InFrames(Arc::clone(&piece.frames), piece.start);
+        let ends = Ends::InFrames(Arc::clone(&piece.charged.frames), piece.start);
         self.bytes += u64::from(written);
         self.entries.push_back(Entry { bytes: written, messages, ends });
     }
@@ -151,6 +151,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::due::Charged;
 
     /// A piece of messages of these lengths, with other bytes before it in the same frames.
     fn piece(lengths: &[usize], before: usize, counted: bool) -> Piece {
@@ -162,11 +163,10 @@ mod tests {
         let (start, end) = (u32::try_from(before), u32::try_from(frames.len()));
         let messages = if counted { u32::try_from(lengths.len()) } else { Ok(0) };
         Piece {
-            frames: Arc::new(frames),
+            charged: Arc::new(Charged { frames: Arc::new(frames), permit: None }),
             start: start.expect("small"),
             end: end.expect("small"),
             messages: messages.expect("small"),
-            permit: None,
         }
     }
 
@@ -176,7 +176,7 @@ mod tests {
             for (unacknowledged, acknowledged) in [(0, 3), (1, 2), (5, 2), (6, 1), (9, 1), (10, 0)]
             {
                 let mut in_flight = InFlight::default();
-                in_flight.push(piece(&[2, 4, 5], before, true));
+                in_flight.push(&piece(&[2, 4, 5], before, true));
                 assert_eq!(in_flight.finish(unacknowledged), acknowledged);
             }
         }
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn answers_are_no_messages() {
         let mut in_flight = InFlight::default();
-        in_flight.push(piece(&[9, 9], 0, false));
+        in_flight.push(&piece(&[9, 9], 0, false));
         in_flight.push_part(&piece(&[9, 9], 0, false), 12);
         assert_eq!(in_flight.finish(0), 0);
     }
@@ -194,8 +194,9 @@ mod tests {
     fn nothing_large_is_held_for_little() {
         let mut in_flight = InFlight::default();
         let small = piece(&[2, 2], 10_000, true);
-        let frames = Arc::downgrade(&small.frames);
-        in_flight.push(small);
+        let frames = Arc::downgrade(&small.charged.frames);
+        in_flight.push(&small);
+        drop(small);
         assert!(frames.upgrade().is_none());
     }
 
@@ -217,7 +218,7 @@ mod tests {
                     written += *length as u64;
                     ends.extend(counted.then_some(written));
                 }
-                in_flight.push(piece(lengths, *before, *counted));
+                in_flight.push(&piece(lengths, *before, *counted));
                 arrived = written.min(arrived + acknowledged);
                 in_flight.settle(written - arrived);
             }

@@ -111,7 +111,7 @@ pub mod fuzzing;
 
 pub use config::Config;
 pub use error::Error;
-pub use limits::{Capacity, raise_open_files};
+pub use limits::{Capacity, expect_many_threads, raise_open_files};
 pub use protocol::Name;
 pub use report::{CloseReason, Loss, Report};
 pub use server::Server;

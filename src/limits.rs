@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
+use crate::sys;
+
 /// A connection has a reader and a writer.
 const THREADS: u64 = 2;
 
@@ -94,6 +96,22 @@ pub fn raise_open_files() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // A refusal is no loss: the capacity is computed from the limit that holds then.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
+/// In how many slots the kernel keeps the threads that sleep: with ten thousand of them there are
+/// about ten in each. A slot takes 64 bytes of the kernel's memory.
+const FUTEX_SLOTS: u32 = 1024;
+
+/// Has the kernel find a thread that is to be woken quickly, however many others sleep.
+///
+/// Since Linux 6.16 each process has a table of its own for that, of 16 slots on two processors
+/// and each slot a list. With 5,000 idle clients to walk past, a message took twice the processor
+/// time. Before the first thread is started this costs nothing, later it waits for all processors,
+/// for some 10 ms. It is the process's table, so the program decides: the binary does this at its
+/// start, an embedding program may. Where the system refuses, the table stays as it is.
+pub fn expect_many_threads() {
+    // A refusal is no loss: older systems have one table for all processes, a large one.
+    let _ = sys::set_futex_slots(FUTEX_SLOTS);
 }
 
 /// How many connections there are memory mappings for.

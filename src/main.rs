@@ -1,23 +1,28 @@
 //! The binary: arguments, log, signals to [`ShutdownHandle`], result to exit status. It runs on
-//! the main thread and ends with the server.
+//! the main thread and ends with the server, or with the client of [`connect`].
 
 mod cli;
+mod connect;
 mod logger;
+mod signals;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use a_chat::{Server, ShutdownHandle};
 
-use crate::cli::ServeArgs;
+use crate::cli::{Command, ServeArgs};
+use crate::signals::Request;
 
 fn main() -> ExitCode {
-    let served = serve(&cli::parse());
+    let done = match &cli::parse() {
+        Command::Serve(args) => serve(args),
+        Command::Connect(args) => connect::run(args),
+    };
     log::logger().flush();
-    match served {
+    match done {
         Ok(status) => status,
         Err(error) => {
             // Nowhere is left to complain to, should this fail.
@@ -29,6 +34,7 @@ fn main() -> ExitCode {
 
 /// Serves until a signal comes: success if the drain lost nothing, failure otherwise.
 fn serve(args: &ServeArgs) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    a_chat::expect_many_threads();
     start_log(args)?;
     a_chat::raise_open_files();
     let server = Server::bind(&args.listen, args.config())?;
@@ -59,31 +65,17 @@ fn start_log(args: &ServeArgs) -> Result<(), Box<dyn std::error::Error>> {
     logger::start(args.log_level, out)
 }
 
-/// How soon after the first signal another one belongs to it. A shell that closes sends SIGHUP
-/// twice, others send SIGTERM and SIGHUP together; nobody who presses Ctrl-C a second time because
-/// the first did not do is that fast.
-const SAME_REQUEST: Duration = Duration::from_millis(500);
-
 /// The first signal begins the drain, one that comes later ends it by force.
 fn stop_on_signals(handle: ShutdownHandle) -> Result<(), String> {
-    let mut first: Option<Instant> = None;
-    ctrlc::set_handler(move || match first {
-        None => {
-            first = Some(Instant::now());
+    signals::on_request(move |request| match request {
+        Request::First => {
             handle.shutdown();
             log::info!("signalled, delivering what is due; a second signal ends that by force");
         }
-        Some(first) if first.elapsed() < SAME_REQUEST => {
-            log::debug!("signalled again so soon that it is the same request");
-        }
-        Some(_) => {
+        Request::Same => log::debug!("signalled again so soon that it is the same request"),
+        Request::Again => {
             handle.force();
             log::warn!("signalled again, ending the drain by force");
         }
-    })
-    .map_err(|error| match error {
-        // Its own text keeps the cause to itself.
-        ctrlc::Error::System(error) => format!("cannot wait for signals: {error}"),
-        error => format!("cannot wait for signals: {error}"),
     })
 }

@@ -170,7 +170,9 @@ pub(crate) fn parse_request(line: &[u8]) -> Result<Request<'_>, LineRefusal> {
     }
     let colon = memchr::memchr(b':', line).ok_or(LineRefusal::NoColon)?;
     let (recipients, text) = (&line[..colon], &line[colon + 1..]);
-    if names(recipients).next().is_none() {
+    // Whoever begins like a name is one; what does not has to be looked at more closely.
+    let begins_like_a_name = recipients.first().is_some_and(u8::is_ascii_alphanumeric);
+    if !begins_like_a_name && names(recipients).next().is_none() {
         return Err(LineRefusal::NoRecipients);
     }
     Ok(Request::Message { recipients, text: trim(text) })

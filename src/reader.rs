@@ -80,6 +80,9 @@ impl Reader {
     ///
     /// `broker` is let go before anything is waited for in the end, since the broker ends when
     /// nobody holds a sender any more.
+    ///
+    /// None of the steps is ever inlined: what one of them needs would otherwise be on the stack
+    /// beneath all others, and an idle client's reader has to do with two pages ([`STACK_SIZE`]).
     pub(crate) fn run(mut self, broker: Sender<Event>) -> Departure {
         let session = self.login().and_then(|name| self.start_writer(name));
         let departure = match session {
@@ -93,6 +96,7 @@ impl Reader {
         departure
     }
 
+    #[inline(never)]
     fn login(&mut self) -> Result<Name, CloseReason> {
         let mut patience = Patience::new(self.shared.config.login_timeout, Instant::now());
         loop {
@@ -115,6 +119,7 @@ impl Reader {
     }
 
     /// Ends a connection that has no writer.
+    #[inline(never)]
     fn reject(&self, reason: CloseReason) -> Departure {
         let text = match reason {
             CloseReason::BadName => Rejection::BadName.line().to_owned(),
@@ -137,6 +142,7 @@ impl Reader {
     }
 
     /// Starts the writer of a client that has given a good name.
+    #[inline(never)]
     fn start_writer(&self, name: Name) -> Result<Session, CloseReason> {
         let (connection, shared) = (Arc::clone(&self.connection), Arc::clone(&self.shared));
         let (id, peer, client) = (connection.id(), connection.peer(), name.clone());
@@ -157,9 +163,6 @@ impl Reader {
     }
 
     /// Serves a client to the end.
-    ///
-    /// Never inlined: what it needs would be on the stack already while the writer is started,
-    /// and that would take a third page of memory for every reader.
     #[inline(never)]
     fn serve(&mut self, session: Session, broker: Sender<Event>) -> Departure {
         let Session { name, queue, writer } = session;

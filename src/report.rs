@@ -189,6 +189,7 @@ impl Departure {
     ///
     /// Of who never logged in an operator hears only on request: to connect costs nothing, and
     /// must not be a way to fill the log.
+    #[inline(never)] // Formatting takes much of the stack, see `Reader::run`.
     pub(crate) fn log(&self) {
         let Self { id, peer, reason, accepted, delivered, lost, unacknowledged, .. } = self;
         let name = self.name.as_ref().map_or("nobody", Name::as_str);

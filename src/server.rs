@@ -31,8 +31,11 @@ const UNSENT_BYTES: u32 = 128 * 1024;
 /// as the third says, of silence.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(10), 6);
 
-/// A thread's stack, in bytes: address space, of which only what is touched takes memory. A logger
-/// of the embedding program runs on it too.
+/// A thread's stack, in bytes: address space, of which only the pages that were touched take memory.
+/// A logger of the embedding program runs on it too.
+///
+/// An idle client's threads touch two pages of 4 KiB each, of which the C library takes 4.3 KiB for
+/// the thread itself. What they do until then has to fit into the rest; `tests/footprint.rs` looks.
 pub(crate) const STACK_SIZE: usize = 256 * 1024;
 
 /// What all threads of a server share.

@@ -1,7 +1,10 @@
-//! The one system call that `rustix` has no safe wrapper for. No thread runs here.
-#![expect(unsafe_code, reason = "an ioctl is untyped; the one used here is given its type below")]
+//! The two system calls that `rustix` has no safe wrapper for. No thread runs here.
+#![expect(
+    unsafe_code,
+    reason = "ioctl and prctl are untyped; those used here get their types below"
+)]
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_ulong};
 use std::io;
 use std::os::fd::AsFd;
 
@@ -9,6 +12,13 @@ use rustix::ioctl::{Getter, Opcode, ioctl};
 
 /// `SIOCOUTQ` of `linux/sockios.h` (the same number as `TIOCOUTQ`), see tcp(7).
 const SIOCOUTQ: Opcode = 0x5411;
+
+/// `PR_FUTEX_HASH` of `linux/prctl.h`, since Linux 6.16, and what it is asked to do.
+const PR_FUTEX_HASH: c_int = 78;
+const PR_FUTEX_HASH_SET_SLOTS: c_ulong = 1;
+
+/// For an argument that an option of prctl(2) does not use.
+const UNUSED: c_ulong = 0;
 
 /// How many bytes of a TCP socket's stream the peer's kernel has not acknowledged; a FIN that is
 /// on its way counts as one.
@@ -23,4 +33,42 @@ pub(crate) fn unacknowledged(socket: impl AsFd) -> io::Result<u64> {
     // `Getter<_, c_int>` provides; it reads nothing and has no other effect.
     let queued = unsafe { ioctl(socket, Getter::<SIOCOUTQ, c_int>::new()) }?;
     Ok(u64::try_from(queued).unwrap_or(0))
+}
+
+/// Gives this process a table of so many slots, a power of two, in which the kernel finds the
+/// threads that sleep.
+///
+/// # Errors
+///
+/// Fails where the kernel does not know of it, or has no memory for it.
+pub(crate) fn set_futex_slots(slots: u32) -> io::Result<()> {
+    let slots = c_ulong::from(slots);
+    // SAFETY: this option of prctl(2) takes numbers, all given as `unsigned long` as the kernel
+    // reads them, and touches no memory of the process.
+    match unsafe { libc::prctl(PR_FUTEX_HASH, PR_FUTEX_HASH_SET_SLOTS, slots, UNUSED, UNUSED) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PR_FUTEX_HASH_GET_SLOTS: c_ulong = 2;
+
+    fn futex_slots() -> c_int {
+        // SAFETY: this option of prctl(2) takes nothing, and touches no memory of the process.
+        unsafe { libc::prctl(PR_FUTEX_HASH, PR_FUTEX_HASH_GET_SLOTS, UNUSED, UNUSED, UNUSED) }
+    }
+
+    #[test]
+    fn the_table_of_sleeping_threads_has_as_many_slots_as_are_asked_for() {
+        match set_futex_slots(256) {
+            Ok(()) => assert_eq!(futex_slots(), 256),
+            // Linux before 6.16 knows no such option.
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::InvalidInput),
+        }
+        assert!(set_futex_slots(255).is_err(), "not a power of two");
+    }
 }

@@ -469,6 +469,26 @@ fn who_logs_in_at_the_stop_learns_that() {
     });
 }
 
+/// For a server that is stopped in the moment between the login and the client's first question,
+/// what it has delivered is delivered.
+#[test]
+fn what_is_delivered_in_the_login_is_not_lost_with_it() {
+    let script = Script::listen();
+    thread::scope(|scope| {
+        let client = scope.spawn(|| client::connect(script.address, &name("alice")));
+        let mut peer = script.accept();
+        peer.client.send("from bob: hi");
+        peer.close_after(0);
+        drop(peer);
+        let (outbox, inbox) = client.join().expect("no panic").expect("a login");
+        let alices = Arrivals::of(inbox);
+        alices.expect_message("bob", "hi");
+        alices.expect_end_after_notice(0);
+        let ended = finish(outbox);
+        assert!(matches!(ended.reason, EndReason::ShutDown), "{ended:?}");
+    });
+}
+
 #[test]
 fn the_rest_goes_to_the_next_server() {
     let script = Script::listen();

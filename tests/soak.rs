@@ -45,7 +45,7 @@ struct Size {
 impl Size {
     fn of(server: &Process) -> Self {
         let (threads, descriptors) = (server.count("task"), server.count("fd"));
-        Self { threads, descriptors, memory: server.resident_memory() }
+        Self { threads, descriptors, memory: server.resident() / 1024 }
     }
 }
 

@@ -54,6 +54,11 @@ impl Block {
         &self.refusals
     }
 
+    /// True if somebody's message is in it.
+    pub(crate) fn has_message(&self) -> bool {
+        self.bytes.split(|&byte| byte == b'\n').any(|line| line.starts_with(FROM.as_bytes()))
+    }
+
     /// Each line as an event.
     #[must_use]
     pub fn into_events(self) -> Events {

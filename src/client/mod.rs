@@ -197,21 +197,27 @@ fn log_in(
         || deadline.map_or(LOGIN_TIMEOUT, |end| end.saturating_duration_since(Instant::now()));
     // Should the connection have ended, that is what comes next.
     let _ = outbox.ask(slice::from_ref(name));
-    loop {
+    let in_time = loop {
         select! {
             recv(outbox.news) -> news => match news {
                 Ok(News::Answer(_)) => return Ok((outbox, inbox)),
                 // That the connection has ended is noted, too: it was not this side that left.
                 Ok(news) => outbox.note(&news),
-                Err(_) => break,
+                Err(_) => break true,
             },
             // Others may be quick to send: that must not hold up the answer.
             recv(inbox.blocks) -> block => match block {
                 Ok(block) => inbox.early.push_back(block),
-                Err(_) => break,
+                Err(_) => break true,
             },
-            default(left()) => break,
+            default(left()) => break false,
         }
+    };
+    inbox.early.extend(inbox.blocks.try_iter());
+    if in_time && inbox.early.iter().any(Block::has_message) {
+        // The login has worked, only the server was stopped before it had read the question. For
+        // the server these messages are delivered, so that they must not be lost here.
+        return Ok((outbox, inbox));
     }
     drop(inbox);
     match outbox.finish(Some(left())).reason {
@@ -228,7 +234,8 @@ pub enum ConnectError {
     Connect(io::Error),
     /// The system has refused a thread.
     Start(io::Error),
-    /// The server has ended the connection before the login was done.
+    /// The server has ended the connection before the login was done, and before anything was
+    /// delivered.
     Login(EndReason),
     /// The server has not answered the login in time.
     Silent,

@@ -1,16 +1,16 @@
-//! The real executable as a child process: started on a free port, listened to line by line,
-//! signalled, waited for with a deadline, and killed and reaped if a test fails.
+//! The real executable as a child process, server or client: listened to line by line, signalled,
+//! waited for with a deadline, and killed and reaped if a test fails.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, unbounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
@@ -21,35 +21,50 @@ pub const EXECUTABLE: &str = env!("CARGO_BIN_EXE_a-chat");
 /// What the log says when the first signal was seen.
 pub const SIGNALLED: &str = "delivering what is due";
 
-/// A running server; dropped, it is killed.
+/// A running server or client; dropped, it is killed.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
-    /// The server itself, which is not the child if a launcher stays in between.
+    /// The process itself, which is not the child if a launcher stays in between.
     pub pid: Pid,
+    /// A client's input; let it go to end it.
+    pub stdin: Option<ChildStdin>,
     pub stdout: Lines,
     pub log: Lines,
 }
 
 impl Process {
-    /// Starts a command of [`serve`] or one like it.
+    /// Starts a command of [`serve`], of [`connect`] or one like them.
     pub fn start(mut command: Command) -> Self {
         let mut process = Self::start_unheard(&mut command);
         process.hear();
         process
     }
 
-    /// The same, but nobody reads what it writes to standard error, for the time being.
+    /// The same, but no more of its standard output is taken than the test takes, and a few lines:
+    /// for all the rest the process has to wait.
+    pub fn start_held_back(mut command: Command) -> Self {
+        let mut process = Self::start_with(&mut command, Some(16));
+        process.hear();
+        process
+    }
+
+    /// Starts it, but nobody reads what it writes to standard error, for the time being.
     pub fn start_unheard(command: &mut Command) -> Self {
+        Self::start_with(command, None)
+    }
+
+    fn start_with(command: &mut Command, ahead: Option<usize>) -> Self {
         let mut child = command.spawn().expect("an executable");
         let pid = Pid::from_child(&child);
-        let stdout = Lines::of(child.stdout.take());
-        Self { child, pid, stdout, log: Lines::of(None::<ChildStderr>) }
+        let stdin = child.stdin.take();
+        let stdout = Lines::of(child.stdout.take(), ahead);
+        Self { child, pid, stdin, stdout, log: Lines::of(None::<ChildStderr>, None) }
     }
 
     /// Reads its standard error from now on.
     pub fn hear(&mut self) {
-        self.log = Lines::of(self.child.stderr.take());
+        self.log = Lines::of(self.child.stderr.take(), None);
     }
 
     /// What nobody has read so far.
@@ -70,6 +85,18 @@ impl Process {
         client.send(&format!("{name}\n/who {name}"));
         client.expect_line(&format!("notice: line 1: here: {name}"));
         client
+    }
+
+    /// Writes to standard input.
+    pub fn write(&mut self, text: &str) {
+        let stdin = self.stdin.as_mut().expect("an open input");
+        stdin.write_all(text.as_bytes()).expect("a process that reads");
+    }
+
+    /// Writes to standard input, and ends it.
+    pub fn write_and_end(&mut self, text: &str) {
+        self.write(text);
+        self.stdin = None;
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -128,12 +155,13 @@ impl Process {
         fs::read_to_string(self.procfs("maps")).expect("procfs").lines().count()
     }
 
-    /// How much of the server's memory is resident, in KiB, see proc(5).
-    pub fn resident_memory(&self) -> u64 {
-        let status = fs::read_to_string(self.procfs("status")).expect("procfs");
-        let field = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let size = field.expect("a field").trim().trim_end_matches(" kB");
-        size.parse().expect("a number")
+    /// How many bytes of the server's memory are resident. Unlike `VmRSS`, which can be off by dozens
+    /// of pages for each processor, this is counted page by page, see proc(5).
+    pub fn resident(&self) -> u64 {
+        let rollup = fs::read_to_string(self.procfs("smaps_rollup")).expect("procfs");
+        let resident = rollup.lines().find_map(|line| line.strip_prefix("Rss:"));
+        let resident = resident.expect("a kernel like this").trim().trim_end_matches(" kB");
+        resident.parse::<u64>().expect("a number") * 1024
     }
 
     /// What the server does: `R` if it runs, `T` if it is stopped, see proc(5).
@@ -192,8 +220,8 @@ pub struct Lines {
 }
 
 impl Lines {
-    fn of(pipe: Option<impl Read + Send + 'static>) -> Self {
-        let (sender, source) = unbounded();
+    fn of(pipe: Option<impl Read + Send + 'static>, ahead: Option<usize>) -> Self {
+        let (sender, source) = ahead.map_or_else(unbounded, bounded);
         if let Some(pipe) = pipe {
             thread::spawn(move || {
                 let lines = BufReader::new(pipe).lines().map_while(Result::ok);
@@ -247,8 +275,19 @@ impl Lines {
         }
     }
 
+    /// Waits for the next line.
+    pub fn next(&mut self) -> String {
+        let line = self.source.recv_timeout(PATIENCE);
+        line.unwrap_or_else(|error| panic!("{error} after {:#?}", self.seen))
+    }
+
+    /// Waits for the next line, which has to be this one.
+    pub fn expect_line(&mut self, expected: &str) {
+        assert_eq!(self.next(), expected);
+    }
+
     /// All lines, when the process has closed its end.
-    fn take_to_end(&mut self) -> Vec<String> {
+    pub fn take_to_end(&mut self) -> Vec<String> {
         let deadline = Instant::now() + PATIENCE;
         while let Ok(line) = self.source.recv_deadline(deadline) {
             self.seen.push(line);
@@ -267,7 +306,14 @@ pub fn serve(flags: &[&str]) -> Command {
     serve_through(&[], flags)
 }
 
-/// The same, started by a launcher that takes the command as its last arguments.
+/// `a-chat connect`, with an input to write to.
+pub fn connect(address: SocketAddr, flags: &[&str]) -> Command {
+    let mut command = executable();
+    command.arg("connect").arg(address.to_string()).args(flags).stdin(Stdio::piped());
+    command
+}
+
+/// The same as [`serve`], started by a launcher that takes the command as its last arguments.
 pub fn serve_through(launcher: &[&str], flags: &[&str]) -> Command {
     serve_copy_through(launcher, EXECUTABLE, flags)
 }

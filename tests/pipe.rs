@@ -1,0 +1,426 @@
+//! `a-chat connect` in a pipe sends what it is given, gives out what it gets, and tells by its exit
+//! status whether the server has taken every line.
+//!
+//! Each case runs the real executable against a real server in this process or, where the server
+//! has to do what none does at will, against one that the test plays by itself.
+#![cfg(feature = "cli")]
+
+mod common;
+#[path = "common/process.rs"]
+mod process;
+
+use std::io::{Seek, Write};
+use std::net::{Shutdown, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+
+use a_chat::Config;
+use common::script::{Peer, Script};
+use common::{PATIENCE, TestServer, wait_until};
+use process::{Process, connect, executable, run};
+use rustix::process::Signal;
+
+/// A client of the test's server.
+fn client(server: &TestServer, flags: &[&str]) -> Process {
+    Process::start(connect(server.address, flags))
+}
+
+/// A client of a server that the test plays.
+fn client_of(script: &Script, flags: &[&str]) -> (Process, Peer) {
+    let mut command = connect(script.address, &["--name", "bot"]);
+    command.args(flags);
+    let client = Process::start(command);
+    (client, script.log_in("bot"))
+}
+
+/// Waits for the client's end; returns its exit status, what came out, and what it complained of.
+fn outcome(mut client: Process) -> (i32, Vec<String>, Vec<String>) {
+    let stdout = client.stdout.take_to_end();
+    let (status, stderr) = client.wait();
+    (status, stdout, stderr)
+}
+
+#[test]
+fn what_goes_in_is_sent_and_what_arrives_comes_out_as_it_is() {
+    let server = TestServer::start();
+    let mut alice = server.login("alice");
+    let mut bot = client(&server, &["--name", "bot"]);
+    bot.write("alice: h\u{e9}llo \u{1b}[31m\u{7} \r\n\nalice:\n");
+    alice.expect_lines(&["from bot: h\u{e9}llo \u{1b}[31m\u{7}", "from bot: "]);
+    // Each line comes out at once, whatever it holds.
+    for text in ["one", "", "\u{1b}]0;title\u{7}\ttwo\u{9b}", "from carol: three"] {
+        alice.send(&format!("bot: {text}"));
+        bot.stdout.expect_line(&format!("from alice: {text}"));
+    }
+    bot.write_and_end("/who alice, carol\nalice: bye\n");
+    bot.stdout.expect_line("notice: line 4: here: alice; not here: carol");
+    alice.expect_line("from bot: bye");
+    assert_eq!(outcome(bot), (0, Vec::new(), Vec::new()));
+}
+
+#[test]
+fn at_the_end_of_input_it_stays_for_all_that_is_due() {
+    const LINES: usize = 50_000;
+    let server = TestServer::start();
+    let mut bot = client(&server, &["--name", "bot"]);
+    let lines: Vec<_> = (0..LINES).map(|number| format!("bot: {number}\n")).collect();
+    bot.write_and_end(&lines.concat());
+    let (status, stdout, stderr) = outcome(bot);
+    assert_eq!((status, stderr), (0, Vec::new()));
+    let expected = (0..LINES).map(|number| format!("from bot: {number}"));
+    assert!(stdout.into_iter().eq(expected), "all of it, in order");
+    let report = server.stop();
+    assert_eq!((report.owed, report.lost()), (LINES as u64, 0), "{report}");
+}
+
+#[test]
+fn a_refused_line_is_told_with_its_number_and_text() {
+    let server = TestServer::start();
+    let mut bot = client(&server, &["--name", "bot"]);
+    bot.write_and_end("bot: one\nnonsense \u{1b}[31m\nbot, bob: two\nbot: three\n");
+    let (status, stdout, stderr) = outcome(bot);
+    let expected = [
+        "from bot: one",
+        "error: line 2: no ':' in it, expected \"name, name: text\"",
+        "from bot: two",
+        "error: line 3: no such peer: bob",
+        "from bot: three",
+    ];
+    // The answers keep their order, as the messages do.
+    let sorted = |mut lines: Vec<String>| {
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(stdout), sorted(expected.map(str::to_owned).to_vec()));
+    let complaints = [
+        "a-chat: line 2 was refused, no ':' in it, expected \"name, name: text\": nonsense ^[[31m",
+        "a-chat: line 3 was refused, no such peer: bob: bot, bob: two",
+    ];
+    assert_eq!((status, stderr), (1, complaints.map(str::to_owned).to_vec()));
+}
+
+#[test]
+fn a_last_line_without_an_end_is_not_sent() {
+    let server = TestServer::start();
+    let mut bot = client(&server, &["--name", "bot"]);
+    bot.write_and_end("bot: whole\nbot: to");
+    let (status, stdout, stderr) = outcome(bot);
+    assert_eq!((status, stdout), (1, vec!["from bot: whole".to_owned()]));
+    assert_eq!(stderr, ["a-chat: the last line has no line end and was not sent: bot: to"]);
+    assert_eq!(server.stop().torn, 0);
+}
+
+#[test]
+fn without_a_flag_the_first_line_is_the_name() {
+    let server = TestServer::start();
+    for input in ["bot\nbot: hi\n", "bot\r\nbot: hi\r\n"] {
+        let mut bot = client(&server, &[]);
+        bot.write_and_end(input);
+        assert_eq!(outcome(bot), (0, vec!["from bot: hi".to_owned()], Vec::new()));
+    }
+    // Nothing is sent, and nothing more is to come.
+    let mut quiet = client(&server, &[]);
+    quiet.write_and_end("quiet\n");
+    assert_eq!(outcome(quiet), (0, Vec::new(), Vec::new()));
+    for (input, complaint) in [
+        ("", "a-chat: no --name, and no first line to take for it"),
+        ("bot", "a-chat: no --name, and no first line to take for it"),
+        ("bot: hi\n", "a-chat: no --name, and the first line is none"),
+    ] {
+        let mut bot = client(&server, &[]);
+        bot.write_and_end(input);
+        assert_eq!(outcome(bot), (1, Vec::new(), vec![complaint.to_owned()]));
+    }
+}
+
+#[test]
+fn who_can_not_log_in_says_why_in_one_line() {
+    let server = TestServer::start();
+    let _taken = server.login("bot");
+    let bot = client(&server, &["--name", "bot"]);
+    let complaint = "a-chat: cannot log in: name taken".to_owned();
+    assert_eq!(outcome(bot), (1, Vec::new(), vec![complaint]));
+
+    let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let bot = Process::start(connect(nobody.expect("an address"), &["--name", "bot"]));
+    let (status, stdout, stderr) = outcome(bot);
+    assert_eq!((status, stdout.len(), stderr.len()), (1, 0, 1), "{stderr:?}");
+    assert!(stderr[0].starts_with("a-chat: cannot connect: "), "{stderr:?}");
+
+    // Something else than a relay.
+    let script = Script::listen();
+    let bot = Process::start(connect(script.address, &["--name", "bot"]));
+    let mut peer = script.accept();
+    peer.client.send("HTTP/1.1 400 Bad Request");
+    drop(peer);
+    let (status, stdout, stderr) = outcome(bot);
+    assert_eq!((status, stdout.len(), stderr.len()), (1, 0, 1), "{stderr:?}");
+    assert!(stderr[0].starts_with("a-chat: cannot log in: the connection "), "{stderr:?}");
+}
+
+#[test]
+fn a_wrong_command_line_is_refused() {
+    for (flags, named) in [
+        (&["--name", "a b"][..], "A-Z a-z 0-9 _ . -"),
+        (&["--wait", "soon"], "soon"),
+        (&["--no-wait"], "--reconnect"),
+        (&["here"], "127.0.0.1:8080"),
+    ] {
+        let mut command = executable();
+        command.arg("connect").args(flags);
+        let (status, stdout, stderr) = run(command);
+        assert_eq!((status, stdout.len()), (2, 0), "{stderr:#?}");
+        assert!(stderr.join("\n").contains(named), "{stderr:#?}");
+    }
+}
+
+#[test]
+fn the_stay_is_bounded_and_only_the_lines_count_for_the_status() {
+    let script = Script::listen();
+    for (wait, answered) in [("0.3s", true), ("100ms", false)] {
+        let (mut bot, mut peer) = client_of(&script, &["--wait", wait]);
+        bot.write_and_end("bob: hi\n");
+        peer.expect_line("bob: hi");
+        if answered {
+            peer.answer_question("bot");
+        }
+        // The server does not close.
+        let (status, stdout, stderr) = outcome(bot);
+        assert_eq!(stdout, Vec::<String>::new());
+        assert_eq!(status, i32::from(!answered), "{stderr:#?}");
+        assert_eq!(stderr.iter().any(|line| line.contains("line 1 is in doubt")), !answered);
+    }
+}
+
+#[test]
+fn a_number_of_seconds_will_do() {
+    let script = Script::listen();
+    let (mut bot, _peer) = client_of(&script, &["--wait", "0"]);
+    bot.stdin = None;
+    assert_eq!(outcome(bot).0, 0);
+}
+
+/// What arrives can not be written, so that it can not be waited for either.
+#[test]
+fn the_stay_is_bounded_also_if_the_output_is_stuck() {
+    let script = Script::listen();
+    let mut command = connect(script.address, &["--name", "bot", "--wait", "100ms"]);
+    let (ours, _stuck) = UnixStream::pair().expect("two sockets");
+    command.stdout(Stdio::from(OwnedFd::from(ours)));
+    let mut bot = Process::start(command);
+    let mut peer = script.log_in("bot");
+    let mut sending = peer.client.stream.try_clone().expect("a descriptor");
+    let sender = thread::spawn(move || {
+        let line = format!("from bob: {}\n", "x".repeat(10_000));
+        while sending.write_all(line.as_bytes()).is_ok() {}
+    });
+    bot.stdin = None;
+    peer.client.expect_eof();
+    let (status, stderr) = bot.wait();
+    assert_eq!(status, 1, "{stderr:#?}");
+    assert!(stderr.iter().any(|line| line.starts_with("a-chat: cannot write what arrives: ")));
+    // Without a reset, which depends on what was unread, the sender would go on for a while.
+    let _ = peer.client.stream.shutdown(Shutdown::Both);
+    sender.join().expect("no panic");
+}
+
+/// What a server says may be anything, and standard error may be a terminal.
+#[test]
+fn complaints_hold_nothing_that_a_terminal_obeys() {
+    let script = Script::listen();
+    let (mut bot, mut peer) = client_of(&script, &[]);
+    bot.write("bob: \u{1b}c\n");
+    peer.expect_line("bob: \u{1b}c");
+    peer.client.send("error: line 2: \u{1b}[2J\nerror: \u{1b}[3J");
+    drop(peer);
+    let (status, _, stderr) = outcome(bot);
+    let complaints = [
+        "a-chat: line 1 was refused, ^[[2J: bob: ^[c",
+        "a-chat: the server has closed the connection: ^[[3J; line 1 was accepted",
+    ];
+    assert_eq!((status, stderr), (1, complaints.map(str::to_owned).to_vec()));
+}
+
+#[test]
+fn a_signal_is_the_end_of_the_input() {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let server = TestServer::start();
+        let mut bot = client(&server, &["--name", "bot"]);
+        bot.write("bot: one\n");
+        bot.stdout.expect_line("from bot: one");
+        bot.signal(signal);
+        assert_eq!(outcome(bot), (0, Vec::new(), Vec::new()));
+        assert_eq!(server.stop().accepted, 3, "the line, and a question before and after");
+    }
+}
+
+#[test]
+fn at_a_signal_what_the_pipe_holds_is_sent() {
+    const LINES: usize = 2000;
+    let server = TestServer::start();
+    let mut bot = client(&server, &["--name", "bot"]);
+    bot.write("bot: one\n");
+    bot.stdout.expect_line("from bot: one");
+    // It sleeps while this is written, so that all of it waits in the pipe with the signal.
+    bot.signal(Signal::STOP);
+    bot.write(&"bot: two\n".repeat(LINES));
+    bot.signal(Signal::TERM);
+    bot.signal(Signal::CONT);
+    let (status, stdout, stderr) = outcome(bot);
+    assert_eq!((status, stdout.len(), stderr.len()), (0, LINES, 0), "{stderr:#?}");
+}
+
+#[test]
+fn two_signals_at_once_are_one() {
+    let script = Script::listen();
+    let (bot, mut peer) = client_of(&script, &[]);
+    bot.signal(Signal::TERM);
+    bot.signal(Signal::HUP);
+    peer.client.expect_eof();
+    peer.client.send("from bob: late");
+    drop(peer);
+    assert_eq!(outcome(bot), (0, vec!["from bob: late".to_owned()], Vec::new()));
+}
+
+#[test]
+fn a_later_signal_ends_everything() {
+    let script = Script::listen();
+    let (mut bot, mut peer) = client_of(&script, &[]);
+    bot.write("bob: hi\n");
+    peer.expect_line("bob: hi");
+    bot.signal(Signal::TERM);
+    peer.answer_question("bot");
+    peer.client.expect_eof();
+    // The server does not close. What comes at once does not count.
+    wait_until("the end", || {
+        bot.signal(Signal::TERM);
+        bot.state() == 'Z'
+    });
+    assert_eq!(outcome(bot).0, 1);
+}
+
+/// A file is there as a whole, however much of it is left: the signal comes first.
+#[test]
+fn a_signal_ends_a_file_where_it_is() {
+    const LINES: usize = 4_000_000;
+    let mut file = tempfile::tempfile().expect("a file");
+    file.write_all("bob: hi\n".repeat(LINES).as_bytes()).expect("room for it");
+    file.rewind().expect("a file");
+    let script = Script::listen();
+    let mut command = connect(script.address, &["--name", "bot"]);
+    command.stdin(file);
+    let bot = Process::start(command);
+    let mut peer = script.log_in("bot");
+    // Much more is left than the client sends before the server has answered.
+    bot.signal(Signal::TERM);
+    let mut sent = 0;
+    while let Some(line) = peer.client.line() {
+        peer.line += 1;
+        if line == "bob: hi" {
+            sent += 1;
+        } else {
+            let line = peer.line;
+            peer.client.send(&format!("notice: line {line}: here: bot"));
+        }
+    }
+    assert!(sent < LINES, "all of it was sent");
+    drop(peer);
+    let told =
+        format!("a-chat: standard input was read up to line {sent} only: stopped before its end");
+    assert_eq!(outcome(bot), (1, Vec::new(), vec![told]));
+}
+
+#[test]
+fn it_ends_when_nobody_takes_what_arrives() {
+    let server = TestServer::start();
+    let mut alice = server.login("alice");
+    let mut command = connect(server.address, &["--name", "bot", "--reconnect"]);
+    let (ours, closed) = UnixStream::pair().expect("two sockets");
+    command.stdout(Stdio::from(OwnedFd::from(ours)));
+    drop(closed);
+    let bot = Process::start(command);
+    wait_until("the login", || server.stats().connected == 2);
+    alice.send("bot: hi");
+    let (status, stderr) = bot.wait();
+    assert_eq!(status, 1, "{stderr:#?}");
+    assert!(stderr[0].starts_with("a-chat: cannot write what arrives: "), "{stderr:#?}");
+}
+
+#[test]
+fn if_the_server_stops_it_says_from_where_on_nothing_was_accepted() {
+    let script = Script::listen();
+    let (mut bot, mut peer) = client_of(&script, &[]);
+    bot.write("bob: 1\nbob: 2\nbob: 3\n");
+    for number in 1..=3 {
+        peer.expect_line(&format!("bob: {number}"));
+    }
+    peer.close_after(3);
+    peer.client.half_close();
+    let (status, stdout, stderr) = outcome(bot);
+    assert_eq!(stdout, ["notice: server is shutting down, 2 of your lines were accepted"]);
+    let complaints = [
+        "a-chat: the server was shut down; lines 1 to 2 were accepted",
+        "a-chat: from line 3 on nothing was accepted",
+    ];
+    assert_eq!((status, stderr), (1, complaints.map(str::to_owned).to_vec()));
+}
+
+#[test]
+fn a_server_that_stops_in_the_end_has_taken_every_line() {
+    let script = Script::listen();
+    let (mut bot, mut peer) = client_of(&script, &[]);
+    bot.write_and_end("bob: 1\n");
+    peer.expect_line("bob: 1");
+    peer.expect_line("/who bot");
+    peer.close_after(3);
+    drop(peer);
+    let (status, stdout, _) = outcome(bot);
+    let notice = "notice: server is shutting down, 1 of your lines were accepted".to_owned();
+    assert_eq!((status, stdout), (0, vec![notice]));
+}
+
+#[test]
+fn a_crash_leaves_doubt() {
+    let script = Script::listen();
+    let (mut bot, mut peer) = client_of(&script, &[]);
+    bot.write("bob: 1\nbob: 2\n");
+    peer.expect_line("bob: 1");
+    peer.expect_line("bob: 2");
+    drop(peer);
+    let (status, stdout, stderr) = outcome(bot);
+    assert_eq!((status, stdout), (1, Vec::new()));
+    assert!(stderr[0].starts_with("a-chat: the connection "), "{stderr:#?}");
+    let doubt =
+        "a-chat: lines 1 to 2 are in doubt, sent but perhaps not accepted, and not sent again";
+    assert_eq!(stderr[1..], [doubt, "  line 1: bob: 1", "  line 2: bob: 2"]);
+}
+
+/// The sender waits while its recipient does, but receives all the while.
+#[test]
+fn who_waits_to_send_still_receives() {
+    const LINES: usize = 4000;
+    let (linger, stall_timeout) = (Duration::from_millis(100), 10 * PATIENCE);
+    let server = TestServer::with(Config { linger, stall_timeout, ..Config::default() });
+    let mut alice = server.login("alice");
+    let mut slow = server.login_with_small_buffers("slow");
+    let mut bot = client(&server, &["--name", "bot"]);
+    wait_until("the login", || server.stats().connected == 3);
+    let line = format!("slow: {}\n", "x".repeat(1000));
+    let mut stdin = bot.stdin.take().expect("an input");
+    let writer = thread::spawn(move || {
+        stdin.write_all(line.repeat(LINES).as_bytes()).expect("a client that reads");
+    });
+    wait_until("the window to be full", || server.stats().queued_bytes > 100 * 1024);
+    for number in 0..100 {
+        alice.send(&format!("bot: {number}"));
+        bot.stdout.expect_line(&format!("from alice: {number}"));
+    }
+    for _ in 0..LINES {
+        assert!(slow.line().is_some());
+    }
+    writer.join().expect("no panic");
+    assert_eq!(outcome(bot), (0, Vec::new(), Vec::new()));
+}
