@@ -5,24 +5,13 @@
 //! a group measures, and every message that arrives is checked to be its sender's next.
 
 mod groups;
-mod load;
-
-// The parser is private to the library, so it is compiled into this program once more.
-#[path = "../src/batch.rs"]
-#[allow(dead_code, unused_imports, reason = "only what a reader needs is measured")]
-mod batch;
-#[path = "../src/framing.rs"]
-#[allow(dead_code, unused_imports, reason = "only what a reader needs is measured")]
-mod framing;
-#[path = "../src/protocol.rs"]
-#[allow(dead_code, unused_imports, unreachable_pub, reason = "as above")]
-mod protocol;
+mod rig;
 
 use criterion::Criterion;
 
 use groups::{latency, lifecycle, parse, throughput};
-use load::floor;
-use load::table::Table;
+use rig::floor;
+use rig::table::Table;
 
 fn main() {
     if floor::run_if_asked() {

@@ -1,15 +1,20 @@
 //! The command line: flags, environment variables and their defaults, as one table of limits. No
 //! thread runs here.
+//!
+//! Hidden from the documentation, and no part of what the version number promises: it is public
+//! only because the binary, and the example that writes the manual, are crates of their own.
+
+mod stress;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use a_chat::{Config, Name};
+use crate::{Config, Name};
 use bytesize::ByteSize;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use log::LevelFilter;
 
-use crate::connect::Plan;
+pub use stress::{Mode, Plan, StressArgs};
 
 /// How many columns the help takes: the same everywhere, since the README shows it as it is.
 const HELP_WIDTH: usize = 80;
@@ -20,13 +25,14 @@ const HELP_WIDTH: usize = 80;
 /// Without a command it serves on 127.0.0.1:8080.
 #[derive(Debug, Parser)]
 #[command(name = "a-chat", version, term_width = HELP_WIDTH)]
-struct Cli {
+pub struct Cli {
     #[command(subcommand)]
-    command: Option<Command>,
+    /// What to do: without one, to serve.
+    pub command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub enum Command {
     /// Run the server until SIGINT, SIGTERM or SIGHUP comes; another one forces the end.
     ///
     /// What comes within half a second of the first is taken for the same request, since shells
@@ -38,6 +44,10 @@ pub(crate) enum Command {
 
     /// Connect to a server: to chat at a terminal, or to send and receive lines in a pipe.
     ///
+    /// At a terminal, `bob: hello` says hello to bob, after `/to bob` plain lines do, and Tab
+    /// completes names; `/help` tells the rest. Ctrl-D and Ctrl-C leave: what is still due is
+    /// shown. Names have colours unless `NO_COLOR` is set; `TERM=dumb` is taken for a pipe.
+    ///
     /// In a pipe, lines from standard input are sent as they are, and what arrives goes to
     /// standard output; at the end of the input it stays until all that is due has arrived. The
     /// first signal is taken for the end of the input, another one ends it at once; as with
@@ -46,11 +56,23 @@ pub(crate) enum Command {
     /// Exit status: 0 if the server has taken every line, 1 if it has refused one, or a connection
     /// was lost, or there was none, 2 if the command line is wrong.
     Connect(ConnectArgs),
+
+    /// Put a server under load, and say how much went through and how long it took.
+    ///
+    /// Every message is checked to be its sender's next, and those that are lost, out of order or
+    /// repeated are counted; what has not come within ten seconds is lost. Ctrl-C ends the load
+    /// early, with the figures so far.
+    ///
+    /// A server of its own heeds the environment variables of `serve`.
+    ///
+    /// Exit status: 0 if everything arrived, once and in order, 1 if not, or if the server could
+    /// not be reached, refused something or stopped, 2 if the command line is wrong.
+    Stress(StressArgs),
 }
 
 /// What `serve` needs to know.
 #[derive(Debug, Args)]
-pub(crate) struct ServeArgs {
+pub struct ServeArgs {
     /// Where to listen; port 0 takes a free port, which is then printed
     #[arg(
         long,
@@ -59,7 +81,7 @@ pub(crate) struct ServeArgs {
         default_value = "127.0.0.1:8080",
         value_parser = address
     )]
-    pub(crate) listen: String,
+    pub listen: String,
 
     #[command(flatten)]
     limits: Limits,
@@ -75,37 +97,41 @@ pub(crate) struct ServeArgs {
         default_value = "info",
         help_heading = "Log"
     )]
-    pub(crate) log_level: LevelFilter,
+    pub log_level: LevelFilter,
 
     /// Append the log to this file instead of writing it to standard error
     #[arg(long, value_name = "PATH", env = "A_CHAT_LOG_FILE", help_heading = "Log")]
-    pub(crate) log_file: Option<PathBuf>,
+    pub log_file: Option<PathBuf>,
+
+    /// The process that has started the server: when it ends, the server stops
+    #[arg(long, value_name = "PID", hide = true)]
+    pub parent: Option<i32>,
 }
 
 /// What `connect` needs to know.
 #[derive(Debug, Args)]
-pub(crate) struct ConnectArgs {
+pub struct ConnectArgs {
     /// Where the server listens
     #[arg(value_name = "ADDR:PORT", default_value = "127.0.0.1:8080", value_parser = address)]
-    address: String,
+    pub address: String,
 
     /// The name to log in with [default: asked for at a terminal, the first line in a pipe]
     #[arg(long, value_name = "NAME", value_parser = name)]
-    pub(crate) name: Option<Name>,
+    pub name: Option<Name>,
 
     /// Go on with the next server when this one stops, and try until there is one: what the last
     /// one has not accepted is sent to that one, nothing twice
     #[arg(long)]
-    reconnect: bool,
+    pub reconnect: bool,
 
     /// After a restart, do not wait for the recipients of a line before sending it
     #[arg(long, requires = "reconnect")]
-    no_wait: bool,
+    pub no_wait: bool,
 
     /// How long to stay at most when all of the input is sent, or to look for a server that takes
     /// the rest [default: as long as it takes]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    wait: Option<Duration>,
+    pub wait: Option<Duration>,
 }
 
 #[derive(Debug, Args)]
@@ -154,13 +180,10 @@ struct Timeouts {
     linger: humantime::Duration,
 }
 
-/// Reads the command line; ends the process with a message and status 2 if it is wrong.
-pub(crate) fn parse() -> Command {
-    let command = Cli::parse().command;
-    let serve = || Cli::parse_from(["a-chat", "serve"]).command;
-    command
-        .or_else(serve)
-        .unwrap_or_else(|| unreachable!("the second command line names a command"))
+/// The whole command line, for who describes it elsewhere.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Looks at the form alone: whether the address exists only listening on it can tell.
@@ -182,20 +205,9 @@ fn seconds(text: &str) -> Result<Duration, humantime::DurationError> {
     text.parse().map(Duration::from_secs).or_else(|_| humantime::parse_duration(text))
 }
 
-impl ConnectArgs {
-    pub(crate) fn plan(&self, name: Name) -> Plan {
-        Plan {
-            address: self.address.clone(),
-            name,
-            reconnect: self.reconnect,
-            wait_for_recipients: !self.no_wait,
-            stay: self.wait,
-        }
-    }
-}
-
 impl ServeArgs {
-    pub(crate) fn config(&self) -> Config {
+    #[must_use]
+    pub fn config(&self) -> Config {
         let bytes = |size: ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
         let time = |duration: humantime::Duration| -> Duration { duration.into() };
         Config {

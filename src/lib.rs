@@ -96,6 +96,13 @@ mod patience;
 
 pub mod client;
 
+#[cfg(feature = "load")]
+#[doc(hidden)]
+pub mod load;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
+
 mod config;
 mod connection;
 mod error;

@@ -1,25 +1,30 @@
 //! The binary: arguments, log, signals to [`ShutdownHandle`], result to exit status. It runs on
-//! the main thread and ends with the server, or with the client of [`connect`].
+//! the main thread and ends with the server, with the client of [`connect`] or
+//! with the load of [`stress`].
 
-mod cli;
 mod connect;
 mod logger;
 mod signals;
+mod stress;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
+use a_chat::cli::{Cli, Command, ServeArgs};
 use a_chat::{Server, ShutdownHandle};
+use clap::Parser;
+use clap::error::ErrorKind;
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
-use crate::cli::{Command, ServeArgs};
 use crate::signals::Request;
 
 fn main() -> ExitCode {
-    let done = match &cli::parse() {
+    let done = match &parse() {
         Command::Serve(args) => serve(args),
         Command::Connect(args) => connect::run(args),
+        Command::Stress(args) => stress::run(args),
     };
     log::logger().flush();
     match done {
@@ -32,6 +37,20 @@ fn main() -> ExitCode {
     }
 }
 
+/// Reads the command line; ends the process with a message and status 2 if it is wrong.
+fn parse() -> Command {
+    let command = Cli::parse().command;
+    if let Some(Command::Stress(args)) = &command {
+        if let Err(why) = args.plan() {
+            a_chat::cli::command().error(ErrorKind::ValueValidation, why).exit();
+        }
+    }
+    let serve = || Cli::parse_from(["a-chat", "serve"]).command;
+    command
+        .or_else(serve)
+        .unwrap_or_else(|| unreachable!("the second command line names a command"))
+}
+
 /// Serves until a signal comes: success if the drain lost nothing, failure otherwise.
 fn serve(args: &ServeArgs) -> Result<ExitCode, Box<dyn std::error::Error>> {
     a_chat::expect_many_threads();
@@ -39,6 +58,9 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Box<dyn std::error::Error>> {
     a_chat::raise_open_files();
     let server = Server::bind(&args.listen, args.config())?;
     stop_on_signals(server.shutdown_handle())?;
+    if let Some(parent) = args.parent {
+        stop_with(parent, &server.shutdown_handle())?;
+    }
     let address = server.local_addr();
     let greeting = format!(
         "a-chat listens on {address}\n\
@@ -50,6 +72,17 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let _ = io::stdout().write_all(greeting.as_bytes());
     let report = server.run()?;
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Has the end of the process that started the server come as a signal.
+fn stop_with(parent: i32, handle: &ShutdownHandle) -> io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::TERM))?;
+    // It may have ended before that.
+    let is_there = getppid().is_some_and(|now| now.as_raw_pid() == parent);
+    if !is_there {
+        handle.shutdown();
+    }
+    Ok(())
 }
 
 /// Sends the log to the file, or else to standard error.

@@ -185,8 +185,11 @@ pub(crate) fn names(list: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Takes white space off both ends, Unicode's white space included, as `str::trim` does.
 pub(crate) fn trim(text: &[u8]) -> &[u8] {
-    let text = text.trim_ascii();
     let printable = |byte: Option<&u8>| byte.is_none_or(u8::is_ascii_graphic);
+    if printable(text.first()) && printable(text.last()) {
+        return text;
+    }
+    let text = text.trim_ascii();
     if printable(text.first()) && printable(text.last()) {
         return text;
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// How soon after the first signal another one belongs to it. A shell that closes sends SIGHUP
 /// twice, others send SIGTERM and SIGHUP together; nobody who presses Ctrl-C a second time because
 /// the first did not do is that fast.
-const SAME_REQUEST: Duration = Duration::from_millis(500);
+pub(crate) const SAME_REQUEST: Duration = Duration::from_millis(500);
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,14 +5,17 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use a_chat::load::latency::PingPong;
+use a_chat::load::mesh::Mesh;
+use a_chat::load::process::Process;
+use a_chat::load::topology::Topology;
+use a_chat::load::{Amount, Control};
 use criterion::Criterion;
 
-use super::{MESH, MESH_MESSAGES, SHORT, SIDES, begin, end, start};
-use crate::load::latency::PingPong;
-use crate::load::mesh::Mesh;
-use crate::load::process::Process;
-use crate::load::table::{Kind, Sample, Table};
-use crate::load::topology::Topology;
+use super::{MESH, MESH_MESSAGES, SHORT, SIDES, begin, start};
+use crate::rig::clean;
+use crate::rig::servers::end;
+use crate::rig::table::{Kind, Sample, Table};
 
 /// One message in flight, alone or beside a mesh.
 pub fn latency(criterion: &mut Criterion, table: &mut Table) {
@@ -24,13 +27,20 @@ pub fn latency(criterion: &mut Criterion, table: &mut Table) {
             group.bench_function(format!("{row}/{name}"), |bencher| {
                 let (ping, _, server) = rig.get_or_insert_with(|| {
                     let server = start(protocol, &topology, SHORT);
-                    let mesh = (others > 0)
-                        .then(|| Mesh::connect(protocol, &server, &topology, others, SHORT));
-                    let ping = PingPong::connect(protocol, &server, &topology, SHORT);
-                    (ping, mesh.map(Background::of), server)
+                    let address = server.address;
+                    let mesh = (others > 0).then(|| {
+                        let control = Control::default();
+                        Mesh::connect(protocol, address, &topology, others, SHORT, &control)
+                            .expect("logins")
+                    });
+                    let ping = PingPong::connect(protocol, address, &topology, SHORT);
+                    (ping.expect("logins"), mesh.map(Background::of), server)
                 });
                 bencher.iter_custom(|messages| {
-                    let mut sample = Sample::of(server, messages, || ping.run(messages));
+                    let amount = Amount::Messages(messages);
+                    let mut sample = Sample::of(server, messages, || {
+                        clean(ping.run(amount, &Control::default()))
+                    });
                     if others > 0 {
                         // The mesh's share can not be told from this message's.
                         (sample.server_cpu, sample.load_cpu) = (Duration::ZERO, Duration::ZERO);
@@ -42,8 +52,8 @@ pub fn latency(criterion: &mut Criterion, table: &mut Table) {
             group.finish();
             let Some((ping, background, server)) = rig else { continue };
             for (name, quantile) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
-                let time = Duration::from_nanos(ping.times.value_at_quantile(quantile));
                 let row = format!("latency/{row} {name}");
+                let time = ping.times.quantile(quantile);
                 table.add(&row, Kind::Time, side, Sample::time(time));
             }
             drop((ping, background));
@@ -64,7 +74,7 @@ impl Background {
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
             while !stopped.load(SeqCst) {
-                mesh.run(MESH_MESSAGES);
+                clean(mesh.run(Amount::Messages(MESH_MESSAGES), &Control::default()));
             }
         });
         Self { stop, thread: Some(thread) }

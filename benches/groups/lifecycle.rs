@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
+use a_chat::load::logins::{self, Logins};
+use a_chat::load::process::Process;
+use a_chat::load::protocol::{Protocol, STAMP};
+use a_chat::load::topology::Topology;
 use criterion::{Criterion, Throughput};
 
-use super::{SHORT, SIDES, begin, cpus, end, start_chat};
-use crate::load::crowd::{self, Crowd};
-use crate::load::floor;
-use crate::load::process::Process;
-use crate::load::protocol::{Protocol, STAMP};
-use crate::load::table::{Kind, Sample, Table};
+use super::{SHORT, SIDES, begin, cpus, start_chat};
+use crate::rig::crowd::Crowd;
+use crate::rig::servers::end;
+use crate::rig::table::{Kind, Sample, Table};
+use crate::rig::{clean, floor};
 
 /// How many log in at once.
 const LOGINS: usize = 5000;
@@ -20,6 +23,7 @@ pub fn connect(criterion: &mut Criterion, table: &mut Table) {
         Protocol::Raw => floor::echo(cpus().as_deref()),
         _ => start_chat(),
     };
+    let topology = Topology::quiet(LOGINS);
     for (side, protocol, name) in SIDES {
         let mut group = begin(criterion, "connect", LOGINS as u64);
         group.measurement_time(Duration::from_secs(5));
@@ -28,14 +32,15 @@ pub fn connect(criterion: &mut Criterion, table: &mut Table) {
                 let mut elapsed = Duration::ZERO;
                 for _ in 0..rounds {
                     let server = start(protocol);
-                    let mut clients = Vec::new();
+                    let mut logins = Logins::new().expect("a descriptor");
                     let sample = Sample::of(&server, LOGINS as u64, || {
-                        crowd::log_in(protocol, server.address, LOGINS, &mut clients)
+                        clean(logins.storm(protocol, server.address, &topology))
                     });
-                    let kind = Kind::Rate { bytes: crowd::frame(Protocol::Chat, LOGINS, STAMP) };
+                    let kind =
+                        Kind::Rate { bytes: logins::frame(Protocol::Chat, &topology, STAMP) };
                     table.add(&format!("connect/{LOGINS}"), kind, side, sample);
                     elapsed += sample.elapsed;
-                    drop(clients);
+                    drop(logins);
                     end(server);
                 }
                 elapsed
@@ -76,7 +81,7 @@ pub fn drain(criterion: &mut Criterion, table: &mut Table) {
 fn drain_once(protocol: Protocol, clients: usize, each: usize) -> Duration {
     let server: Process = match protocol {
         Protocol::Raw => {
-            let bytes = each * crowd::frame(protocol, clients, SHORT);
+            let bytes = each * logins::frame(protocol, &Topology::quiet(clients), SHORT);
             floor::drain(clients, bytes, cpus().as_deref())
         }
         _ => start_chat(),

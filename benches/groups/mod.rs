@@ -9,14 +9,14 @@ pub mod throughput;
 
 use std::time::Duration;
 
+use a_chat::load::process::Process;
+use a_chat::load::protocol::Protocol;
+use a_chat::load::topology::Topology;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput};
 
-use crate::load::floor;
-use crate::load::process::{self, Process};
-use crate::load::protocol::Protocol;
-use crate::load::table::{Kind, SAMPLES, Sample, Side, Table};
-use crate::load::topology::Topology;
+use crate::rig::table::{Kind, SAMPLES, Sample, Side, Table};
+use crate::rig::{floor, servers};
 
 /// What is measured, in this order.
 pub const SIDES: [(Side, Protocol, &str); 2] =
@@ -71,7 +71,7 @@ pub fn compare<W: FnMut(u64) -> Duration>(
         if let Some((server, work)) = rig {
             // The clients leave before the server stops.
             drop(work);
-            end(server);
+            servers::end(server);
         }
     }
     group.finish();
@@ -90,15 +90,8 @@ pub fn start(protocol: Protocol, topology: &Topology, size: usize) -> Process {
     start_chat()
 }
 
-/// Stops the server, which has to find nothing lost.
-pub fn end(mut server: Process) {
-    server.stop();
-    server.wait();
-}
-
 pub fn start_chat() -> Process {
-    let executable = env!("CARGO_BIN_EXE_a-chat");
-    Process::start(&mut process::chat(executable, "127.0.0.1:0", cpus().as_deref()))
+    servers::start(&mut servers::chat("127.0.0.1:0", cpus().as_deref()))
 }
 
 /// Where the servers have to run, be it the one under test or a floor: `STRESS_CPUS=0` for one

@@ -4,14 +4,13 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use a_chat::Name;
+use a_chat::load::parse::Parser;
+use a_chat::load::protocol::Protocol;
 use criterion::{Criterion, Throughput};
 
 use super::begin;
-use crate::batch::BatchBuilder;
-use crate::framing::LineBuffer;
-use crate::load::protocol::Protocol;
-use crate::load::table::{Kind, Sample, Side, Table};
-use crate::protocol::Name;
+use crate::rig::table::{Kind, Sample, Side, Table};
 
 /// How much of it there is, in bytes and about: as much as a reader reads at a time.
 const INPUT: usize = 64 * 1024;
@@ -29,7 +28,7 @@ pub fn parse(criterion: &mut Criterion, table: &mut Table) {
         let mut group = begin(criterion, "parse", 0);
         group.throughput(Throughput::Bytes(bytes));
         for (side, name) in [(Side::Server, "a-chat"), (Side::Floor, "floor")] {
-            let mut parser = Parser::new();
+            let mut parser = Parser::new(&Name::new(b"c00").expect("a name"), MAX_LINE);
             let mut copy = Vec::new();
             group.bench_function(format!("{row}/{name}"), |bencher| {
                 bencher.iter_custom(|rounds| {
@@ -56,37 +55,6 @@ fn input(recipients: usize, size: usize) -> Vec<u8> {
     let line = |to: usize| Protocol::Chat.line("c00", &[&format!("c{to:02}")], size).bytes;
     let lines: Vec<u8> = (0..recipients).flat_map(line).collect();
     lines.repeat(INPUT / lines.len())
-}
-
-struct Parser {
-    lines: LineBuffer,
-    builder: BatchBuilder,
-}
-
-impl Parser {
-    fn new() -> Self {
-        let name = Name::new(b"c00").expect("a valid name");
-        Self { lines: LineBuffer::new(MAX_LINE), builder: BatchBuilder::new(&name, MAX_LINE) }
-    }
-
-    /// What a reader does with its input.
-    fn take(&mut self, input: &[u8]) {
-        let mut rest = input;
-        while !rest.is_empty() {
-            let space = self.lines.space();
-            let count = space.len().min(rest.len());
-            let (now, later) = rest.split_at(count);
-            space[..count].copy_from_slice(now);
-            self.lines.advance(count);
-            rest = later;
-            while let Some(line) = self.lines.next_line() {
-                self.builder.push(line);
-                let run = self.builder.push_run(self.lines.good_lines(), usize::MAX, usize::MAX);
-                self.lines.skip(run);
-            }
-        }
-        black_box(self.builder.finish());
-    }
 }
 
 fn count_lines(input: &[u8], copy: &mut Vec<u8>) {

@@ -1,13 +1,15 @@
 //! How many messages a second go through, by topology.
 
+use a_chat::load::mesh::Mesh;
+use a_chat::load::protocol::Protocol;
+use a_chat::load::stream::{self, Stream};
+use a_chat::load::topology::Topology;
+use a_chat::load::{Amount, Control, logins};
 use criterion::Criterion;
 
 use super::{MESH, MESH_MESSAGES, SHORT, begin, compare, start};
-use crate::load::mesh::Mesh;
-use crate::load::protocol::Protocol;
-use crate::load::stream::{self, Stream};
-use crate::load::table::{Kind, Table};
-use crate::load::topology::Topology;
+use crate::rig::clean;
+use crate::rig::table::{Kind, Table};
 
 /// One sender to one recipient, many times over.
 pub fn pair(criterion: &mut Criterion, table: &mut Table) {
@@ -43,11 +45,15 @@ fn saturate(
 ) {
     let deliveries = stream::deliveries(topology, size);
     let group = begin(criterion, group_name, deliveries);
-    let kind = Kind::Rate { bytes: frame(topology, size) };
+    let messages = (stream::batch_messages(topology, size) * topology.routes.len()) as u64;
+    let control = Control::default();
+    let kind = Kind::Rate { bytes: logins::frame(Protocol::Chat, topology, size) };
     compare(group, table, (group_name, row), kind, deliveries, |protocol| {
         let server = start(protocol, topology, size);
-        let mut stream = Stream::connect(protocol, &server, topology, size);
-        (server, move |rounds| stream.run(rounds))
+        let stream = Stream::connect(protocol, server.address, topology, size, &control);
+        let mut stream = stream.expect("logins");
+        let control = &control;
+        (server, move |rounds| clean(stream.run(Amount::Messages(rounds * messages), control)))
     });
 }
 
@@ -56,16 +62,13 @@ pub fn mesh(criterion: &mut Criterion, table: &mut Table) {
     let topology = Topology::ring(MESH, MESH);
     let group = begin(criterion, "mesh", MESH_MESSAGES);
     let row = format!("{MESH}x{SHORT}");
-    let kind = Kind::Rate { bytes: frame(&topology, SHORT) };
+    let kind = Kind::Rate { bytes: logins::frame(Protocol::Chat, &topology, SHORT) };
+    let control = Control::default();
     compare(group, table, ("mesh", &row), kind, MESH_MESSAGES, |protocol| {
         let server = start(protocol, &topology, SHORT);
-        let mut mesh = Mesh::connect(protocol, &server, &topology, MESH, SHORT);
-        (server, move |rounds| mesh.run(rounds * MESH_MESSAGES))
+        let mesh = Mesh::connect(protocol, server.address, &topology, MESH, SHORT, &control);
+        let mut mesh = mesh.expect("logins");
+        let control = &control;
+        (server, move |rounds| clean(mesh.run(Amount::Messages(rounds * MESH_MESSAGES), control)))
     });
-}
-
-/// How long a message is when it arrives, in bytes.
-fn frame(topology: &Topology, size: usize) -> usize {
-    let name = topology.name(0);
-    Protocol::Chat.frame(&name, &name, size).stride
 }

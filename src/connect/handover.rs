@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use a_chat::Name;
+use a_chat::cli::ConnectArgs;
 use a_chat::client::{self, Block, ConnectError, EndReason, Ended, Inbox, Outbox, SendError};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never};
 
@@ -40,6 +41,19 @@ pub(crate) struct Plan {
     pub(crate) wait_for_recipients: bool,
     /// How long to stay after the end of the input.
     pub(crate) stay: Option<Duration>,
+}
+
+impl Plan {
+    /// What the command line asks for.
+    pub(crate) fn of(args: &ConnectArgs, name: Name) -> Self {
+        Self {
+            address: args.address.clone(),
+            name,
+            reconnect: args.reconnect,
+            wait_for_recipients: !args.no_wait,
+            stay: args.wait,
+        }
+    }
 }
 
 /// Where a conversation can be followed, from several threads at once.

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use a_chat::client::LineBlocks;
@@ -22,7 +22,7 @@ pub(crate) struct Input {
     left: Option<usize>,
 }
 
-/// Tells an [`Input`] to stop, from any thread.
+/// Tells who reads from a terminal or a pipe to stop, from any thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Stop(Arc<OwnedFd>);
 
@@ -31,8 +31,7 @@ impl Input {
     pub(crate) fn new() -> io::Result<Self> {
         let file = File::from(io::stdin().as_fd().try_clone_to_owned()?);
         let on_disk = file.metadata()?.is_file();
-        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { file, on_disk, stop: Stop(Arc::new(stop)), left: None })
+        Ok(Self { file, on_disk, stop: Stop::new()?, left: None })
     }
 
     pub(crate) fn stop(&self) -> Stop {
@@ -58,9 +57,20 @@ impl Input {
 }
 
 impl Stop {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self(Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)))
+    }
+
     pub(crate) fn stop(&self) {
         // Nobody reads it, so that it stays readable. It fails only if it is full, which is as good.
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+    }
+}
+
+/// Readable once it was told.
+impl AsFd for Stop {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

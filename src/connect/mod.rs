@@ -1,6 +1,7 @@
 //! `connect`: a client for people at a terminal and for programs in a pipe.
 
 // In the order in which a line meets them, then what they stand on.
+mod terminal;
 mod pipe;
 mod input;
 mod handover;
@@ -13,13 +14,11 @@ mod paint;
 use std::error::Error;
 use std::process::ExitCode;
 
-pub(crate) use self::handover::Plan;
-
-use crate::cli::ConnectArgs;
+use a_chat::cli::ConnectArgs;
 
 /// Connects, and stays until the input ends and all that is due was received: success if the server
 /// has taken every line.
 pub(crate) fn run(args: &ConnectArgs) -> Result<ExitCode, Box<dyn Error>> {
-    let taken = pipe::run(args)?;
+    let taken = if terminal::is_there() { terminal::run(args) } else { pipe::run(args) }?;
     Ok(if taken { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -9,14 +9,14 @@ use std::panic::resume_unwind;
 use std::thread;
 
 use a_chat::Name;
+use a_chat::cli::ConnectArgs;
 use a_chat::client::{Block, LineBlocks, Refusal};
 use crossbeam_channel::{TryRecvError, bounded};
 
-use super::handover::{self, Output};
+use super::handover::{self, Output, Plan};
 use super::input::{self, Input, Reading, Stop};
 use super::paint::visible;
 use super::status::Status;
-use crate::cli::ConnectArgs;
 use crate::signals::{self, Request};
 
 /// How many blocks of input may wait to be sent.
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
     let reader = thread::Builder::new().name("input".to_owned());
     let reader = reader.spawn(move || input::read(first, blocks, &lines))?;
     let output = Pipe { escaped: io::stdout().is_terminal() };
-    let taken = handover::run(&args.plan(name), &waiting, output);
+    let taken = handover::run(&Plan::of(args, name), &waiting, output);
     // If not, it is stopped here, and says nothing of interest about that.
     let input_ended = matches!(waiting.try_recv(), Err(TryRecvError::Disconnected));
     stop.stop();

@@ -139,6 +139,13 @@ impl Process {
         (status, self.log.take_to_end())
     }
 
+    /// The same, and what it has written to standard output.
+    pub fn outcome(mut self) -> (i32, Vec<String>, Vec<String>) {
+        let stdout = self.stdout.take_to_end();
+        let (status, stderr) = self.wait();
+        (status, stdout, stderr)
+    }
+
     /// SIGTERM, then [`wait`](Self::wait).
     pub fn terminate(self) -> (i32, Vec<String>) {
         self.signal(Signal::TERM);
@@ -344,8 +351,5 @@ pub fn through(launcher: &[&str], executable: &str) -> Command {
 /// Runs a command that ends by itself; returns its exit status and the lines of its standard
 /// output and standard error.
 pub fn run(command: Command) -> (i32, Vec<String>, Vec<String>) {
-    let mut process = Process::start(command);
-    let stdout = process.stdout.take_to_end();
-    let (status, stderr) = process.wait();
-    (status, stdout, stderr)
+    Process::start(command).outcome()
 }

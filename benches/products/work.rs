@@ -1,0 +1,153 @@
+//! What the servers have to do, and the figures of one measurement.
+
+use std::time::Duration;
+
+use a_chat::load::latency::PingPong;
+use a_chat::load::mesh::Mesh;
+use a_chat::load::process::Process;
+use a_chat::load::protocol::Protocol;
+use a_chat::load::stream::{self, Stream};
+use a_chat::load::topology::Topology;
+use a_chat::load::{Amount, Control};
+
+use super::{end, mebibytes, start, to_float};
+use crate::rig::clean;
+use crate::rig::table::Sample;
+
+/// How long a measurement takes, about.
+const TARGET: Duration = Duration::from_millis(1500);
+
+const MESH: usize = 100;
+
+pub const HEAD: &str = "| work | server | messages/s | p50 us | p99 us | p99.9 us | CPU us each | load, cores | peak MiB \
+     | threads |\n| --- | --- | --: | --: | --: | --: | --: | --: | --: | --: |";
+
+/// One row's work.
+#[derive(Debug)]
+pub struct Work {
+    pub name: String,
+    kind: Kind,
+    topology: Topology,
+    size: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Stream,
+    Mesh,
+    Latency,
+}
+
+/// What was measured of one server; a figure that makes no sense for the work is 0.
+#[derive(Clone, Copy, Debug)]
+pub struct Figures {
+    /// Deliveries a second.
+    pub rate: f64,
+    /// In microseconds.
+    pub p50: f64,
+    pub p99: f64,
+    pub p999: f64,
+    /// The server's processor time for one delivery, in microseconds.
+    pub cpu: f64,
+    /// How many processors the load kept busy: near 1 for a thread of it, it is the limit.
+    pub load_cores: f64,
+    /// The most memory that was resident, in MiB.
+    pub peak: f64,
+    pub threads: f64,
+}
+
+pub fn works() -> Vec<Work> {
+    let mut works = Vec::new();
+    for pairs in [1, 8, 64] {
+        for size in [32, 512] {
+            let (name, topology) = (format!("pair/{pairs}x{size}"), Topology::pairs(pairs));
+            works.push(Work { name, kind: Kind::Stream, topology, size });
+        }
+    }
+    let topology = Topology::fan_out(100);
+    works.push(Work { name: "fan_out/1to100x64".into(), kind: Kind::Stream, topology, size: 64 });
+    let topology = Topology::ring(MESH, MESH);
+    works.push(Work { name: "mesh/100x32".into(), kind: Kind::Mesh, topology, size: 32 });
+    let topology = Topology::pairs(1);
+    works.push(Work { name: "latency/idle".into(), kind: Kind::Latency, topology, size: 32 });
+    works
+}
+
+impl Work {
+    /// Starts the server, gives it the work, and ends it.
+    pub fn measure(&self, server: Protocol, cpus: Option<&str>) -> Figures {
+        let Self { topology, size, .. } = self;
+        let process = start(server, topology, *size, cpus);
+        let (address, control) = (process.address, &Control::default());
+        let figures = match self.kind {
+            Kind::Stream => {
+                let stream = Stream::connect(server, address, topology, *size, control);
+                let mut stream = stream.expect("logins");
+                let messages = stream::batch_messages(topology, *size) * topology.routes.len();
+                let amount = |rounds| Amount::Messages(rounds * messages as u64);
+                let deliveries = stream::deliveries(topology, *size);
+                let work = |rounds| clean(stream.run(amount(rounds), control));
+                Figures::of(&process, deliveries, work)
+            }
+            Kind::Mesh => {
+                let mesh = Mesh::connect(server, address, topology, MESH, *size, control);
+                let mut mesh = mesh.expect("logins");
+                let work = |rounds| clean(mesh.run(Amount::Messages(1000 * rounds), control));
+                Figures::of(&process, 1000, work)
+            }
+            Kind::Latency => {
+                let ping = PingPong::connect(server, address, topology, *size);
+                let mut ping = ping.expect("logins");
+                let work = |messages| clean(ping.run(Amount::Messages(messages), control));
+                let figures = Figures::of(&process, 1, work);
+                let time = |quantile| ping.times.quantile(quantile).as_secs_f64() * 1e6;
+                Figures { p50: time(0.5), p99: time(0.99), p999: time(0.999), ..figures }
+            }
+        };
+        end(server, process);
+        figures
+    }
+}
+
+impl Figures {
+    /// Has `work` done in growing amounts until one of them takes long enough to be the measure;
+    /// `count` deliveries each.
+    fn of(process: &Process, count: u64, mut work: impl FnMut(u64) -> Duration) -> Self {
+        let (mut rounds, mut elapsed) = (1, work(1));
+        while elapsed < TARGET / 10 {
+            rounds *= 2;
+            elapsed = work(rounds);
+        }
+        let per_round = elapsed / u32::try_from(rounds).unwrap_or(u32::MAX);
+        let rounds = TARGET.as_nanos() / per_round.as_nanos().max(1);
+        let rounds = u64::try_from(rounds).unwrap_or(u64::MAX).max(1);
+        let sample = Sample::of(process, rounds * count, || work(rounds));
+        let (deliveries, seconds) = (to_float(sample.count), sample.elapsed.as_secs_f64());
+        Self {
+            rate: deliveries / seconds,
+            p50: 0.0,
+            p99: 0.0,
+            p999: 0.0,
+            cpu: sample.server_cpu.as_secs_f64() * 1e6 / deliveries,
+            load_cores: sample.load_cpu.as_secs_f64() / seconds,
+            peak: mebibytes(process.status("VmHWM").expect("procfs")),
+            threads: to_float(process.status("Threads").expect("procfs")),
+        }
+    }
+
+    /// A row of the table.
+    pub fn text(&self, work: &str, server: &str) -> String {
+        let Self { rate, p50, p99, p999, cpu, load_cores, peak, threads } = self;
+        let time = |time: &f64| if *time > 0.0 { format!("{time:.1}") } else { "-".to_owned() };
+        let rate = if *rate < 1e6 {
+            format!("{:.1} k", rate / 1e3)
+        } else {
+            format!("{:.2} M", rate / 1e6)
+        };
+        let (p50, p99, p999) = (time(p50), time(p99), time(p999));
+        format!(
+            "| {work} | {server} | {rate} | {p50} | {p99} | {p999} | {cpu:.4} | {load_cores:.2} \
+             | {peak:.1} | {threads} |"
+        )
+    }
+}

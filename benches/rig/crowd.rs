@@ -1,0 +1,119 @@
+//! Many clients at a server's end: they see it stop.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use a_chat::load::check::{Check, Tally};
+use a_chat::load::client::Client;
+use a_chat::load::process::Process;
+use a_chat::load::protocol::Protocol;
+use a_chat::load::readable::Readable;
+use a_chat::load::stream::CHUNK;
+use a_chat::load::topology::Topology;
+use a_chat::load::{Control, PATIENCE, logins};
+use rustix::net::{RecvFlags, recv};
+
+use super::servers;
+
+/// Clients that read nothing until the server stops.
+#[derive(Debug)]
+pub struct Crowd {
+    protocol: Protocol,
+    topology: Topology,
+    clients: Vec<Client>,
+    size: usize,
+}
+
+impl Crowd {
+    pub fn connect(protocol: Protocol, server: &Process, count: usize, size: usize) -> Self {
+        let topology = Topology::ring(count, count);
+        let clients = Client::connect_all(protocol, server.address, &topology, &Control::default());
+        let clients = clients.expect("logins");
+        Self { protocol, topology, clients, size }
+    }
+
+    /// Each sends that many messages to the next, none of which is read.
+    pub fn send_to_neighbours(&mut self, messages: usize) {
+        for client in 0..self.clients.len() {
+            let name = self.topology.name(client);
+            let to = self.topology.name((client + 1) % self.clients.len());
+            let line = self.protocol.line(&name, &[&to], self.size);
+            let mut lines = line.times(messages);
+            lines.number(client, 0);
+            let mut output = &*self.clients[client].output;
+            output.write_all(&lines.bytes).expect("room for what nobody reads");
+        }
+    }
+
+    /// Stops the server, reads what it still says, and closes when it does; the time until it has
+    /// ended. Each client must get what the server says to have accepted from its neighbour, in
+    /// order, or from a floor that many messages' bytes.
+    pub fn drain(mut self, mut server: Process, each: usize) -> Duration {
+        let mut said = vec![Vec::new(); self.clients.len()];
+        let clients = std::mem::take(&mut self.clients);
+        let mut readable = Readable::of(clients.iter().map(|client| &*client.input)).expect("room");
+        let mut clients: Vec<_> = clients.into_iter().map(Some).collect();
+        let mut buffer = vec![0; CHUNK];
+        let mut open = clients.len();
+        let started = Instant::now();
+        server.stop();
+        let mut heard = started;
+        while open > 0 {
+            assert!(heard.elapsed() < PATIENCE, "nothing came for {PATIENCE:?}");
+            for place in readable.wait().expect("sockets") {
+                heard = Instant::now();
+                let Some(client) = &clients[place] else { continue };
+                let received = recv(&client.input, &mut buffer[..], RecvFlags::DONTWAIT);
+                match received {
+                    Ok((0, _)) => {
+                        clients[place] = None;
+                        open -= 1;
+                    }
+                    Ok((count, _)) => said[place].extend_from_slice(&buffer[..count]),
+                    Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+                    Err(error) => panic!("no clean end: {error}"),
+                }
+            }
+        }
+        servers::wait(server);
+        let elapsed = started.elapsed();
+        self.check(&said, each);
+        elapsed
+    }
+
+    fn check(&self, said: &[Vec<u8>], each: usize) {
+        if self.protocol == Protocol::Raw {
+            let frame = logins::frame(self.protocol, &self.topology, self.size);
+            assert!(said.iter().all(|bytes| bytes.len() == each * frame));
+            return;
+        }
+        let name = self.topology.name(0);
+        let frame = self.protocol.frame(&name, &name, self.size);
+        let parts = said.iter().map(|bytes| {
+            // Texts are stamps and filling, so that the notice begins at the first such word.
+            let messages = bytes.windows(8).position(|bytes| bytes == b"notice: ");
+            let (messages, notice) = bytes.split_at(messages.unwrap_or(bytes.len()));
+            let mut check = Check::new(self.protocol, frame, 0..said.len());
+            let torn = check.walk(messages, |_| {}).expect("messages");
+            let Tally { received, missing, reordered, repeated } = check.tally;
+            assert_eq!((missing, reordered, repeated), (0, 0, 0));
+            assert!(torn.is_empty(), "half a message: {:?}", String::from_utf8_lossy(torn));
+            let accepted = accepted(notice);
+            let text = String::from_utf8_lossy(notice);
+            (received, accepted.unwrap_or_else(|| panic!("no closing notice: {text:?}")))
+        });
+        let (received, accepted): (Vec<u64>, Vec<u64>) = parts.unzip();
+        for (sender, accepted) in accepted.iter().enumerate() {
+            // The first accepted line was the question whether the login has worked.
+            let neighbours = received[(sender + 1) % received.len()];
+            assert_eq!(neighbours + 1, *accepted, "accepted but not delivered");
+        }
+    }
+}
+
+/// How many lines were accepted, if this is the closing notice.
+pub fn accepted(notice: &[u8]) -> Option<u64> {
+    let words = std::str::from_utf8(notice).ok()?;
+    let words = words.strip_prefix("notice: server is shutting down, ")?;
+    words.split(' ').next()?.parse().ok()
+}

@@ -1,0 +1,193 @@
+//! The floors: what moving the bytes costs when nobody looks at them. A floor runs as a child
+//! process, the bench itself started again with a hidden argument.
+//!
+//! It knows nothing but how long a message is, so that messages from many to one are not cut in
+//! half, and ends when the bench closes its end of the standard input, be it by its own end.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+
+use a_chat::load::process::Process;
+use a_chat::load::readable::Readable;
+use a_chat::load::topology::{Route, Topology};
+
+use super::servers::{command, start};
+
+/// The first argument of a process that is to be a floor.
+const RELAY: &str = "--floor-relay";
+const ECHO: &str = "--floor-echo";
+const DRAIN: &str = "--floor-drain";
+
+/// As much as the server under test reads at a time, in bytes.
+const CHUNK: usize = 64 * 1024;
+
+/// How many connections may wait to be accepted, as with the server under test.
+const BACKLOG: i32 = 4096;
+
+/// Starts the relay for a topology whose messages are `stride` bytes long: a thread for each
+/// sender, or one for all that send to the same one.
+pub fn relay(topology: &Topology, stride: usize, cpus: Option<&str>) -> Process {
+    let mut relay = floor(RELAY, cpus);
+    relay.arg(topology.clients.to_string()).arg(stride.to_string());
+    for Route { from, to } in &topology.routes {
+        let to: Vec<_> = to.iter().map(ToString::to_string).collect();
+        relay.arg(format!("{from}>{}", to.join(",")));
+    }
+    start(&mut relay)
+}
+
+/// Starts a server of one thread that gives each client its first bytes back.
+pub fn echo(cpus: Option<&str>) -> Process {
+    start(&mut floor(ECHO, cpus))
+}
+
+/// Starts a server that, told to stop, writes so many bytes to each client and ends.
+pub fn drain(clients: usize, bytes: usize, cpus: Option<&str>) -> Process {
+    start(floor(DRAIN, cpus).arg(clients.to_string()).arg(bytes.to_string()))
+}
+
+/// Becomes a floor and stays it to the end, if that is what the arguments say.
+pub fn run_if_asked() -> bool {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [RELAY, clients, stride, ref routes @ ..] => run_relay(number(clients), stride, routes),
+        [ECHO] => run_echo(),
+        [DRAIN, clients, bytes] => run_drain(number(clients), number(bytes)),
+        _ => return false,
+    }
+    true
+}
+
+fn floor(mode: &str, cpus: Option<&str>) -> Command {
+    let mut floor = command(std::env::current_exe().expect("this program"), cpus);
+    floor.arg(mode).stdin(Stdio::piped());
+    floor
+}
+
+fn number(text: &str) -> usize {
+    text.parse().expect("a number")
+}
+
+fn run_relay(clients: usize, stride: &str, routes: &[&str]) {
+    let stride = number(stride);
+    let sockets = Arc::new(accept(clients));
+    // What has the same recipients is one thread's work, which then needs no lock.
+    let mut relays: Vec<(Vec<usize>, Vec<usize>)> = Vec::new();
+    for route in routes {
+        let (from, to) = route.split_once('>').expect("a route");
+        let to: Vec<_> = to.split(',').map(number).collect();
+        match relays.iter_mut().find(|(_, known)| *known == to) {
+            Some((sources, _)) => sources.push(number(from)),
+            None => relays.push((vec![number(from)], to)),
+        }
+    }
+    for (from, to) in relays {
+        let sockets = Arc::clone(&sockets);
+        thread::spawn(move || {
+            let sockets = |places: Vec<usize>| -> Vec<_> {
+                places.into_iter().map(|place| &sockets[place]).collect()
+            };
+            match (sockets(from).as_slice(), sockets(to)) {
+                ([from], to) => forward(from, &to),
+                (from, to) => gather(from, &to, stride),
+            }
+        });
+    }
+    wait_for_stop();
+}
+
+/// One to one or to many.
+fn forward(mut from: &TcpStream, to: &[&TcpStream]) {
+    let mut buffer = vec![0; CHUNK];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        for mut to in to.iter().copied() {
+            if to.write_all(&buffer[..count]).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Many to one: what all of them have to say goes out with one write.
+fn gather(from: &[&TcpStream], to: &[&TcpStream], stride: usize) {
+    let mut readable = Readable::of(from.iter().copied()).expect("room");
+    let mut torn = vec![Vec::new(); from.len()];
+    let mut buffer = vec![0; 8 * CHUNK];
+    loop {
+        let mut filled = 0;
+        for place in readable.wait_for_ever().expect("sockets") {
+            if buffer.len() - filled < CHUNK {
+                break;
+            }
+            let torn = &mut torn[place];
+            let start = filled + torn.len();
+            buffer[filled..start].copy_from_slice(torn);
+            let mut source = from[place];
+            let Ok(count @ 1..) = source.read(&mut buffer[start..start + CHUNK / 2]) else {
+                return;
+            };
+            let held = torn.len() + count;
+            let whole = filled + held - held % stride;
+            torn.clear();
+            torn.extend_from_slice(&buffer[whole..filled + held]);
+            filled = whole;
+        }
+        for mut to in to.iter().copied() {
+            if to.write_all(&buffer[..filled]).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn run_echo() {
+    let listener = listen();
+    thread::spawn(move || {
+        let mut clients = Vec::new();
+        let mut buffer = vec![0; 4096];
+        // All of them are accepted before their answers are read, so that the order is no matter.
+        while let Ok((mut client, _)) = listener.accept() {
+            let Ok(count) = client.read(&mut buffer) else { continue };
+            if client.write_all(&buffer[..count]).is_ok() {
+                clients.push(client);
+            }
+        }
+    });
+    wait_for_stop();
+}
+
+fn run_drain(clients: usize, bytes: usize) {
+    let sockets = accept(clients);
+    let bytes = vec![b'x'; bytes];
+    wait_for_stop();
+    for mut socket in sockets {
+        socket.write_all(&bytes).expect("a client that reads");
+    }
+}
+
+/// Says where it listens, and takes connections in the order in which they come.
+fn accept(clients: usize) -> Vec<TcpStream> {
+    let listener = listen();
+    let accept = |_| {
+        let (socket, _) = listener.accept().expect("a connection");
+        socket.set_nodelay(true).expect("an option");
+        socket
+    };
+    (0..clients).map(accept).collect()
+}
+
+#[expect(clippy::print_stdout, reason = "this is how the bench learns the address")]
+fn listen() -> TcpListener {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    // The standard library's backlog is too short for thousands that come at once.
+    rustix::net::listen(&listener, BACKLOG).expect("a longer backlog");
+    println!("{}", listener.local_addr().expect("an address"));
+    listener
+}
+
+fn wait_for_stop() {
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+}

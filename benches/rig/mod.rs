@@ -1,0 +1,21 @@
+//! What both benches stand on beside the load generator of the library: servers to start, floors
+//! to compare them with, and the table of ratios.
+#![allow(dead_code, unreachable_pub, reason = "each bench uses its own part of this")]
+
+pub mod crowd;
+pub mod floor;
+pub mod servers;
+pub mod table;
+
+use std::time::Duration;
+
+use a_chat::load::{Error, Outcome};
+
+/// The time that a load has taken, which has to have gone well.
+pub fn clean(outcome: Result<Outcome, Error>) -> Duration {
+    match outcome {
+        Ok(outcome) if outcome.is_clean() => outcome.elapsed,
+        Ok(outcome) => panic!("not all arrived, once and in order: {outcome:?}"),
+        Err(error) => panic!("{error}"),
+    }
+}

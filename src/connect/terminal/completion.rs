@@ -1,0 +1,186 @@
+//! Names that were seen, and how they complete what is being typed. Pure: no thread runs here.
+
+use std::collections::BTreeSet;
+use std::slice;
+
+use a_chat::Name;
+use a_chat::client::Event;
+
+/// How many names are kept: who is sent messages under ever new names need not keep all of them.
+const MOST: usize = 4096;
+
+/// The commands, with a blank after those that take names.
+const COMMANDS: [&str; 4] = ["/help", "/quit", "/to ", "/who "];
+
+/// The names that were seen.
+#[derive(Debug, Default)]
+pub(crate) struct Names(BTreeSet<Name>);
+
+/// What can become of the beginning of a word.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Completion {
+    /// Where the word begins, in bytes.
+    pub(crate) start: usize,
+    /// What to put there: all that is certain.
+    pub(crate) text: String,
+    /// What it can become, if nothing was certain but what was there.
+    pub(crate) choices: Vec<String>,
+}
+
+impl Names {
+    /// Notes names, as many as there is room for.
+    pub(crate) fn see(&mut self, names: &[Name]) {
+        let room = MOST.saturating_sub(self.0.len());
+        self.0.extend(names.iter().take(room).cloned());
+    }
+
+    /// Notes who has sent a message or is said to be connected.
+    pub(crate) fn see_in(&mut self, event: &Event) {
+        match event {
+            Event::Message { from, .. } => self.see(slice::from_ref(from)),
+            Event::Answer { text, .. } => self.see(&here(text)),
+            _ => {}
+        }
+    }
+
+    /// What the word between these two parts of a line can become.
+    pub(crate) fn complete(&self, before: &str, after: &str) -> Option<Completion> {
+        if before.starts_with('/') && !before.contains(char::is_whitespace) {
+            let commands = COMMANDS.into_iter().filter(|command| command.starts_with(before));
+            return completion(0, before, commands.map(str::to_owned).collect(), "");
+        }
+        let start = before
+            .rfind(|char| !is_legal(char))
+            .map_or(0, |at| at + before[at..].chars().next().map_or(0, char::len_utf8));
+        let (context, word) = before.split_at(start);
+        let addressing = is_list(context);
+        let listing = addressing || ["/to ", "/who "].iter().any(|word| context.starts_with(word));
+        if word.is_empty() && !listing {
+            return None;
+        }
+        let names = self.0.iter().map(Name::as_str).filter(|name| name.starts_with(word));
+        let end = if addressing && !after.starts_with([':', ',']) { ": " } else { "" };
+        completion(start, word, names.map(str::to_owned).collect(), end)
+    }
+}
+
+/// What these candidates make of a word; `end` goes after a candidate that is the only one.
+fn completion(start: usize, word: &str, mut choices: Vec<String>, end: &str) -> Option<Completion> {
+    let [first, others @ ..] = &choices[..] else { return None };
+    let mut text = first.clone();
+    if others.is_empty() {
+        text.push_str(end);
+    }
+    for other in others {
+        // All of them are ASCII.
+        let same = text.bytes().zip(other.bytes()).take_while(|(one, two)| one == two).count();
+        text.truncate(same);
+    }
+    if text.len() > word.len() || choices.len() == 1 {
+        choices.clear();
+    }
+    Some(Completion { start, text, choices })
+}
+
+/// Whether a name may follow this in the list at the beginning of a line.
+fn is_list(text: &str) -> bool {
+    let names = text.split(',').map(str::trim);
+    let legal = |name: &str| !name.is_empty() && name.chars().all(is_legal);
+    match text.trim_end().strip_suffix(',') {
+        Some(_) => names.filter(|name| !name.is_empty()).all(legal),
+        None => text.trim().is_empty(),
+    }
+}
+
+fn is_legal(char: char) -> bool {
+    Name::new(char.encode_utf8(&mut [0; 4]).as_bytes()).is_some()
+}
+
+/// The names that an answer says are connected: `here: bob; not here: carol`, `2 here: alice, bob`.
+fn here(answer: &str) -> Vec<Name> {
+    const HERE: &str = "here: ";
+    let list = answer.split(';').find_map(|part| {
+        let (before, list) = part.split_once(HERE)?;
+        let counted = before.trim().parse::<usize>().is_ok();
+        (before.is_empty() || counted).then_some(list)
+    });
+    // Three dots at the end say that there are more.
+    let list = list.unwrap_or_default();
+    let list = list.strip_suffix(", ...").unwrap_or(list);
+    list.split(", ").filter_map(|name| Name::new(name.as_bytes())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(list: &[&str]) -> Vec<Name> {
+        list.iter().filter_map(|name| Name::new(name.as_bytes())).collect()
+    }
+
+    fn seen(list: &[&str]) -> Names {
+        let mut seen = Names::default();
+        seen.see(&names(list));
+        seen
+    }
+
+    /// The line after Tab, with the choices.
+    fn tab(seen: &Names, before: &str) -> Option<(String, Vec<String>)> {
+        let Completion { start, text, choices } = seen.complete(before, "")?;
+        Some((before[..start].to_owned() + &text, choices))
+    }
+
+    #[test]
+    fn names_complete_words() {
+        let seen = seen(&["bob", "carol", "carlo"]);
+        for (before, after) in [
+            ("b", "bob: "),
+            ("bob, c", "bob, car"),
+            ("bob,caro", "bob,carol: "),
+            ("/to b", "/to bob"),
+            ("/who bob, carl", "/who bob, carlo"),
+            ("bob: ask caro", "bob: ask carol"),
+            ("ask (b", "ask (bob"),
+            ("h\u{e9} b", "h\u{e9} bob"),
+            ("/h", "/help"),
+            ("/t", "/to "),
+        ] {
+            assert_eq!(tab(&seen, before), Some((after.to_owned(), Vec::new())), "{before}");
+        }
+        for before in ["x", "hello ", "bob: ", "/x", "bob: ask car\u{e9}"] {
+            assert_eq!(tab(&seen, before), None, "{before}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_certain_is_a_choice() {
+        let seen = seen(&["bob", "carol", "carlo"]);
+        let choices = |list: &[&str]| list.iter().map(|&name| name.to_owned()).collect();
+        let two = choices(&["carlo", "carol"]);
+        assert_eq!(tab(&seen, "car"), Some(("car".to_owned(), two)));
+        let all = choices(&["bob", "carlo", "carol"]);
+        for before in ["", "/to ", "bob, "] {
+            assert_eq!(tab(&seen, before), Some((before.to_owned(), all.clone())), "{before:?}");
+        }
+        let commands = choices(&COMMANDS);
+        assert_eq!(tab(&seen, "/"), Some(("/".to_owned(), commands)));
+    }
+
+    #[test]
+    fn a_name_before_a_colon_gets_no_other() {
+        let seen = seen(&["bob"]);
+        let completion = seen.complete("b", ": hi").expect("bob");
+        assert_eq!(completion.text, "bob");
+    }
+
+    #[test]
+    fn messages_and_answers_show_names() {
+        let alice = names(&["alice"]).remove(0);
+        let mut seen = Names::default();
+        seen.see_in(&Event::Message { from: alice, text: "hi".to_owned() });
+        for text in ["here: bob; not here: dave", "2 here: carol, eve, ...", "not here: dave"] {
+            seen.see_in(&Event::Answer { line: 1, text: text.to_owned() });
+        }
+        assert!(seen.0.into_iter().eq(names(&["alice", "bob", "carol", "eve"])));
+    }
+}

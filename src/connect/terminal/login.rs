@@ -1,0 +1,39 @@
+//! The question for the name, before there is a conversation. It runs on the main thread.
+
+use std::io;
+
+use a_chat::Name;
+
+use super::console::Console;
+use super::keys::Key;
+use super::line::Line;
+use super::look::{Look, Prompt};
+
+const QUESTION: &str = "your name: ";
+
+/// Asks for the user's name; `None` if that one leaves instead.
+pub(crate) fn ask_name(console: &mut Console, look: &Look) -> io::Result<Option<Name>> {
+    let prompt = Prompt { text: QUESTION.to_owned(), width: QUESTION.len() };
+    let mut line = Line::default();
+    loop {
+        while let Some(key) = console.key() {
+            match key {
+                Key::Interrupt => return Ok(None),
+                Key::EndOfFile if line.text().is_empty() => return Ok(None),
+                Key::Enter => {
+                    if let Some(name) = Name::new(line.take().trim().as_bytes()) {
+                        return Ok(Some(name));
+                    }
+                    console.screen.clear_row();
+                    console.screen.put(&look.error("a name is 1 to 32 of A-Z a-z 0-9 _ . -"));
+                }
+                _ => drop(line.edit(key)),
+            }
+        }
+        console.screen.clear_row();
+        console.screen.put_row(&prompt, line.halves());
+        console.screen.flush()?;
+        let Ok(input) = console.input.recv() else { return Ok(None) };
+        console.take(input)?;
+    }
+}

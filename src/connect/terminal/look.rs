@@ -1,0 +1,204 @@
+//! How things look on a terminal: one line for each, in colours where they are wanted. Pure: no
+//! thread runs here.
+//!
+//! Everything that came from elsewhere is made visible, see [`visible`]. As on the wire, nothing
+//! but a message begins with `from `, whatever names people give themselves.
+
+use std::env;
+
+use a_chat::Name;
+use a_chat::client::{Event, Refusal};
+
+use super::super::paint::visible;
+use super::typed::list;
+
+/// Colours for names, as codes of ECMA-48. Those of errors and notices are not among them, and none
+/// that can hardly be read on black or on white.
+const NAMES: [&str; 7] = ["32", "35", "36", "92", "94", "95", "96"];
+
+const ERROR: &str = "1;31";
+const NOTICE: &str = "1;33";
+const FAINT: &str = "2";
+
+/// How much of a refused line is shown, in characters: enough to know which it was.
+const QUOTED: usize = 200;
+
+/// How things look.
+#[derive(Debug)]
+pub(crate) struct Look {
+    colours: bool,
+}
+
+/// What stands before the line that is being typed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Prompt {
+    pub(crate) text: String,
+    /// How many columns it takes up.
+    pub(crate) width: usize,
+}
+
+impl Look {
+    /// With colours, unless `NO_COLOR` is set to anything.
+    pub(crate) fn of_environment() -> Self {
+        Self { colours: env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) }
+    }
+
+    pub(crate) fn event(&self, event: &Event) -> String {
+        match event {
+            Event::Message { from, text } => {
+                format!("{}{}: {}\n", self.paint(FAINT, "from "), self.name(from), visible(text))
+            }
+            Event::Refused(Refusal { line, reason, text }) => {
+                let beginning: String = text.chars().take(QUOTED).collect();
+                let more = if beginning.len() < text.len() { "..." } else { "" };
+                self.error(&format!("{reason}; that was your line {line}: {beginning}{more}"))
+            }
+            Event::Answer { text, .. } | Event::Notice(text) => self.notice(text),
+            Event::Error(text) => self.error(text),
+            Event::ShuttingDown { accepted } => self.notice(&format!(
+                "the server is shutting down, {accepted} of your lines were accepted"
+            )),
+            Event::Other(text) => format!("{}\n", visible(text)),
+            _ => String::new(),
+        }
+    }
+
+    /// A message that was sent.
+    pub(crate) fn own(&self, to: &[Name], text: &str) -> String {
+        let names: Vec<_> = to.iter().map(|name| self.name(name)).collect();
+        format!("{}{}: {}\n", self.paint(FAINT, "to "), names.join(", "), visible(text))
+    }
+
+    pub(crate) fn error(&self, text: &str) -> String {
+        format!("{} {}\n", self.paint(ERROR, "error:"), visible(text))
+    }
+
+    fn notice(&self, text: &str) -> String {
+        format!("{} {}\n", self.paint(NOTICE, "notice:"), visible(text))
+    }
+
+    /// What the client itself has to say; it may have several lines.
+    pub(crate) fn status(&self, text: &str) -> String {
+        let lines = text.split('\n').enumerate().map(|(number, line)| {
+            let whose = if number == 0 { "a-chat: " } else { "" };
+            self.paint(FAINT, &(whose.to_owned() + &visible(line))) + "\n"
+        });
+        lines.collect()
+    }
+
+    /// Words to choose from.
+    pub(crate) fn choices(&self, words: &[String]) -> String {
+        self.paint(FAINT, &words.join("  ")) + "\n"
+    }
+
+    /// The prompt if plain lines go to these, in half of so many columns.
+    pub(crate) fn prompt(&self, to: &[Name], columns: usize) -> Prompt {
+        let room = columns / 2;
+        // How many names fit, with the number of the others, which has a few digits.
+        let fits = |&count: &usize| list(&to[..count]).len() + ", +999> ".len() <= room;
+        let count = (0..=to.len()).rev().find(fits).unwrap_or(0);
+        let others = (count < to.len()).then(|| format!("+{}", to.len() - count));
+        let join = |names: Vec<String>| names.into_iter().chain(others.clone()).collect::<Vec<_>>();
+        let plain = join(to[..count].iter().map(Name::to_string).collect()).join(", ") + "> ";
+        let painted = join(to[..count].iter().map(|name| self.name(name)).collect()).join(", ");
+        Prompt { text: painted + "> ", width: plain.len() }
+    }
+
+    /// The same name has the same colour everywhere and for ever.
+    fn name(&self, name: &Name) -> String {
+        // FNV-1a, whose lowest bits are its best.
+        let hash = name
+            .as_str()
+            .bytes()
+            .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        self.paint(NAMES[hash as usize % NAMES.len()], name.as_str())
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.colours { format!("\x1b[{code}m{text}\x1b[m") } else { text.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Look = Look { colours: false };
+    const COLOURED: Look = Look { colours: true };
+
+    fn names(list: &[&str]) -> Vec<Name> {
+        list.iter().filter_map(|name| Name::new(name.as_bytes())).collect()
+    }
+
+    fn message(from: &str, text: &str) -> Event {
+        Event::Message { from: names(&[from]).remove(0), text: text.to_owned() }
+    }
+
+    #[test]
+    fn lines_tell_what_they_are() {
+        assert_eq!(PLAIN.event(&message("error", "x")), "from error: x\n");
+        assert_eq!(PLAIN.own(&names(&["bob", "carol"]), "hi"), "to bob, carol: hi\n");
+        let refusal = Refusal {
+            line: 3,
+            reason: "no such peer: bob".to_owned(),
+            text: "bob: \x1b".to_owned(),
+        };
+        let expected = "error: no such peer: bob; that was your line 3: bob: ^[\n";
+        assert_eq!(PLAIN.event(&Event::Refused(refusal)), expected);
+        let (reason, text) = ("longer than 9 bytes".to_owned(), "\u{e9}".repeat(100_000));
+        let line = PLAIN.event(&Event::Refused(Refusal { line: 4, reason, text }));
+        assert!(line.ends_with("\u{e9}...\n") && line.chars().count() < 300, "{line}");
+        let answer = Event::Answer { line: 3, text: "here: bob".to_owned() };
+        assert_eq!(PLAIN.event(&answer), "notice: here: bob\n");
+        assert_eq!(PLAIN.status("one\ntwo\t"), "a-chat: one\ntwo^I\n");
+    }
+
+    #[test]
+    fn nothing_from_elsewhere_is_obeyed() {
+        let nasty = "\x1b]0;x\x07\r\n\u{9b}2J\u{202e}".to_owned();
+        let refusal = Refusal { line: 1, reason: nasty.clone(), text: nasty.clone() };
+        for event in [
+            message("bob", &nasty),
+            Event::Refused(refusal),
+            Event::Answer { line: 1, text: nasty.clone() },
+            Event::Error(nasty.clone()),
+            Event::Notice(nasty.clone()),
+            Event::Other(nasty.clone()),
+        ] {
+            let line = PLAIN.event(&event);
+            assert_eq!(line.matches(char::is_control).collect::<String>(), "\n", "{event:?}");
+            assert!(!line.contains('\u{202e}'), "{event:?}");
+        }
+        assert!(!PLAIN.status(&nasty).replace('\n', "").contains(char::is_control));
+        assert!(!PLAIN.error(&nasty).trim_end().contains(char::is_control));
+        assert!(!PLAIN.own(&[], &nasty).trim_end().contains(char::is_control));
+    }
+
+    #[test]
+    fn names_keep_their_colours_and_differ() {
+        let lines: Vec<_> = ["alice", "bob", "carol", "dave", "eve"]
+            .iter()
+            .map(|name| COLOURED.event(&message(name, "")).replace(name, ""))
+            .collect();
+        assert!(lines.iter().any(|line| *line != lines[0]), "{lines:?}");
+        assert_eq!(COLOURED.event(&message("bob", "")).replace("bob", ""), lines[1]);
+        for style in NAMES {
+            assert!(!ERROR.contains(style) && !NOTICE.contains(style));
+        }
+    }
+
+    #[test]
+    fn the_prompt_says_to_whom_and_stays_short() {
+        let prompt = |to: &[&str], columns| PLAIN.prompt(&names(to), columns).text;
+        assert_eq!(prompt(&[], 80), "> ");
+        assert_eq!(prompt(&["bob", "carol"], 80), "bob, carol> ");
+        assert_eq!(prompt(&["bob", "carol", "dave"], 32), "bob, +2> ");
+        assert_eq!(prompt(&["bob", "carol"], 10), "+2> ");
+        for columns in 0..100 {
+            let painted = COLOURED.prompt(&names(&["bob", "carol", "dave"]), columns);
+            let plain = PLAIN.prompt(&names(&["bob", "carol", "dave"]), columns);
+            assert_eq!((painted.width, plain.width), (plain.text.len(), plain.text.len()));
+            assert!(plain.width <= 4.max(columns / 2), "{columns}: {plain:?}");
+        }
+    }
+}

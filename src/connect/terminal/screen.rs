@@ -1,0 +1,147 @@
+//! What the terminal shows: lines that stay, and below them the row with the line being typed. The
+//! thread `terminal` owns it.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use rustix::termios::tcgetwinsize;
+use unicode_width::UnicodeWidthChar;
+
+use super::super::paint::visible;
+use super::look::Prompt;
+
+/// Has the terminal say what is pasted and what is typed, see `keys.rs`.
+const PASTES: (&str, &str) = ("\x1b[?2004h", "\x1b[?2004l");
+
+/// Goes to the beginning of the row, and clears it and all below.
+const CLEAR_ROW: &str = "\r\x1b[J";
+
+/// Clears everything that is seen.
+const CLEAR_ALL: &str = "\x1b[H\x1b[2J";
+
+/// How many columns a terminal has that does not say.
+const COLUMNS: u16 = 80;
+
+/// The terminal's screen.
+#[derive(Debug, Default)]
+pub(crate) struct Screen {
+    /// What is to be written.
+    out: String,
+}
+
+impl Screen {
+    pub(crate) fn open(&mut self) {
+        self.out.push_str(PASTES.0);
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.out.push_str(PASTES.1);
+    }
+
+    pub(crate) fn columns() -> usize {
+        let columns = tcgetwinsize(io::stdout()).map_or(0, |size| size.ws_col);
+        usize::from(if columns == 0 { COLUMNS } else { columns })
+    }
+
+    pub(crate) fn clear_all(&mut self) {
+        self.out.push_str(CLEAR_ALL);
+    }
+
+    /// Takes the lowest row away.
+    ///
+    /// In a window that has become narrower some terminals wrap it: then its upper part stays, since
+    /// to go up for that would take away a message where a terminal has wrapped nothing.
+    pub(crate) fn clear_row(&mut self) {
+        self.out.push_str(CLEAR_ROW);
+    }
+
+    /// Puts complete lines where the lowest row was.
+    pub(crate) fn put(&mut self, lines: &str) {
+        self.out.push_str(lines);
+    }
+
+    /// Puts the lowest row there, which holds as much of the line as there is room for.
+    pub(crate) fn put_row(&mut self, prompt: &Prompt, (before, after): (&str, &str)) {
+        // The last column is left free, so that no terminal ever has to wrap this row.
+        let room = Self::columns().saturating_sub(prompt.width + 1).max(1);
+        let (part, cursor) = part_around(before, after, room);
+        let column = prompt.width + cursor;
+        // Writing to a string does not fail.
+        let _ = write!(self.out, "{}{part}\r\x1b[{column}C", prompt.text);
+    }
+
+    /// Writes everything at once.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        let written = stdout.write_all(self.out.as_bytes()).and_then(|()| stdout.flush());
+        self.out.clear();
+        written
+    }
+}
+
+/// As much of a text as so many columns hold, and the column in them where `after` begins.
+///
+/// A text that is longer moves by half of the room at once, so that it seldom does.
+fn part_around(before: &str, after: &str, room: usize) -> (String, usize) {
+    let (before, after) = (visible(before), visible(after));
+    let cursor: usize = before.chars().map(width).sum();
+    let step = room.div_ceil(2);
+    let start = cursor.saturating_sub(room).div_ceil(step) * step;
+    let (mut part, mut column) = (String::new(), 0);
+    for char in before.chars().chain(after.chars()) {
+        let next = column + width(char);
+        if next > start + room {
+            break;
+        }
+        if column >= start {
+            part.push(char);
+        } else if next > start {
+            // The second half of a wide one.
+            part.push(' ');
+        }
+        column = next;
+    }
+    (part, cursor - start)
+}
+
+fn width(char: char) -> usize {
+    char.width().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_line_is_seen_whole() {
+        assert_eq!(part_around("he", "llo", 10), ("hello".to_owned(), 2));
+        assert_eq!(part_around("", "", 1), (String::new(), 0));
+        assert_eq!(part_around("a\n\u{1b}", "\t", 10), ("a^J^[^I".to_owned(), 5));
+        assert_eq!(part_around("e\u{301}\u{1f600}", "x", 4), ("e\u{301}\u{1f600}x".to_owned(), 3));
+    }
+
+    #[test]
+    fn a_long_line_is_seen_around_the_cursor() {
+        assert_eq!(part_around("", "0123456789", 4), ("0123".to_owned(), 0));
+        assert_eq!(part_around("0123", "456789", 4), ("0123".to_owned(), 4));
+        assert_eq!(part_around("01234", "56789", 4), ("2345".to_owned(), 3));
+        assert_eq!(part_around("0123456789", "", 4), ("6789".to_owned(), 4));
+        // A wide character is not cut.
+        assert_eq!(part_around("0\u{1f600}12", "34", 4), (" 123".to_owned(), 3));
+        assert_eq!(part_around("0", "12\u{1f600}", 4), ("012".to_owned(), 1));
+    }
+
+    #[test]
+    fn the_cursor_is_always_inside() {
+        let text =
+            "some \u{4e2d}\u{6587} and e\u{301} and \u{1f600}\u{1f600}\u{1f600} of it\n".repeat(3);
+        for room in 1..40 {
+            for (at, _) in text.char_indices() {
+                let (before, after) = text.split_at(at);
+                let (part, cursor) = part_around(before, after, room);
+                let width: usize = part.chars().map(width).sum();
+                assert!(cursor <= room && width <= room, "{room} {at}: {part:?} {cursor}");
+            }
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! What has to arrive: every message is its sender's next. Pure: bytes in, counts out.
+
+use std::ops::Range;
+
+use super::Error;
+use super::protocol::{Frame, NUMBERS, Protocol, gather, read_stamp, spread};
+use crate::protocol::{ERROR, NOTICE, accepted_in_closing_notice};
+
+/// How many gaps are remembered for each recipient. With more of them a message that is only late
+/// can not be told from one that has come twice.
+const MOST_GAPS: usize = 1 << 16;
+
+/// A message that had not arrived before.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a> {
+    /// Whose message it is.
+    pub sender: usize,
+    /// How far this sender has come with it: by this message, by those that are missing before it
+    /// too, or by none if it was missing itself.
+    pub advance: u32,
+    /// What it says, and its line end.
+    pub text: &'a [u8],
+}
+
+/// What has arrived at one recipient, or at many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Messages, each counted once.
+    pub received: u64,
+    /// Messages that later ones have overtaken and that have not arrived.
+    pub missing: u64,
+    /// Messages that have arrived after later ones.
+    pub reordered: u64,
+    /// Messages that had arrived before.
+    pub repeated: u64,
+}
+
+impl Tally {
+    /// That of this and of another recipient.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            received: self.received + other.received,
+            missing: self.missing + other.missing,
+            reordered: self.reordered + other.reordered,
+            repeated: self.repeated + other.repeated,
+        }
+    }
+
+    /// How much more than that other one.
+    pub(super) fn since(self, before: Self) -> Self {
+        Self {
+            received: self.received - before.received,
+            missing: self.missing.saturating_sub(before.missing),
+            reordered: self.reordered - before.reordered,
+            repeated: self.repeated - before.repeated,
+        }
+    }
+}
+
+/// What has to come next to one recipient: every message is its sender's next.
+#[derive(Debug)]
+pub struct Check {
+    pub(super) frame: Frame,
+    opening: u8,
+    interlude: &'static [u8],
+    /// The first of the senders.
+    first: usize,
+    /// What each sender's next message has to be numbered.
+    next: Vec<u32>,
+    gaps: Vec<Gap>,
+    /// What has arrived.
+    pub tally: Tally,
+}
+
+/// Numbers of one sender's that have not arrived.
+#[derive(Clone, Copy, Debug)]
+struct Gap {
+    sender: usize,
+    first: u32,
+    count: u32,
+}
+
+/// What stands where the next message was expected.
+enum Found<'a> {
+    /// One of these senders' messages, out of turn, and what it advances; `None` if it had come.
+    Message(usize, Option<u32>),
+    /// Something that may stand there; the rest follows it.
+    Interlude(&'a [u8]),
+    /// The beginning of a line.
+    Torn,
+}
+
+impl Check {
+    /// Nothing has arrived yet of what these senders send.
+    pub fn new(protocol: Protocol, frame: Frame, senders: Range<usize>) -> Self {
+        Self {
+            frame,
+            opening: protocol.opening(),
+            interlude: protocol.interlude(),
+            first: senders.start,
+            next: vec![0; senders.len()],
+            gaps: Vec::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// Checks all whole messages, tells `arrived` of them, and returns what is left.
+    ///
+    /// # Errors
+    ///
+    /// If there is anything but messages.
+    pub fn walk<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        mut arrived: impl FnMut(Arrival<'_>),
+    ) -> Result<&'a [u8], Error> {
+        let mut rest = bytes;
+        while rest.len() >= self.frame.stride {
+            let (frame, after) = rest.split_at(self.frame.stride);
+            let text = &frame[self.frame.stamp..];
+            let (sender, number) = read_stamp(text);
+            let next = self.next.get_mut(sender.wrapping_sub(self.first));
+            let next = next.filter(|next| spread(**next) == number);
+            match next.filter(|_| frame.ends_with(b"\n")) {
+                Some(next) => {
+                    *next = next.wrapping_add(1);
+                    self.tally.received += 1;
+                    arrived(Arrival { sender, advance: 1, text });
+                    rest = after;
+                }
+                None => match self.find(rest)? {
+                    Found::Message(sender, advance) => {
+                        if let Some(advance) = advance {
+                            arrived(Arrival { sender, advance, text });
+                        }
+                        rest = after;
+                    }
+                    Found::Interlude(after) => rest = after,
+                    Found::Torn => return Ok(rest),
+                },
+            }
+        }
+        while rest.first().is_some_and(|first| *first != self.opening) {
+            match self.find(rest)? {
+                Found::Interlude(after) => rest = after,
+                Found::Message(..) | Found::Torn => break,
+            }
+        }
+        Ok(rest)
+    }
+
+    #[cold]
+    fn find<'a>(&mut self, bytes: &'a [u8]) -> Result<Found<'a>, Error> {
+        if let Some(rest) = bytes.strip_prefix(self.interlude).filter(|rest| rest != &bytes) {
+            return Ok(Found::Interlude(rest));
+        }
+        let frame = bytes.get(..self.frame.stride);
+        let frame = frame.filter(|it| it[0] == self.opening && it.ends_with(b"\n"));
+        if let Some((sender, number)) = frame.map(|frame| read_stamp(&frame[self.frame.stamp..])) {
+            let is_known = self.next.get(sender.wrapping_sub(self.first)).is_some();
+            if let Some(number) = gather(number).filter(|_| is_known) {
+                return Ok(Found::Message(sender, self.out_of_turn(sender, number)));
+            }
+        }
+        let Some(end) = memchr::memchr(b'\n', bytes) else { return Ok(Found::Torn) };
+        let (line, rest) = bytes.split_at(end + 1);
+        match refusal(line) {
+            Some(refusal) => Err(refusal),
+            None if line.starts_with(NOTICE.as_bytes()) => Ok(Found::Interlude(rest)),
+            None => Err(foreign(line)),
+        }
+    }
+
+    /// Counts what was skipped, or came late, or came again.
+    fn out_of_turn(&mut self, sender: usize, number: u32) -> Option<u32> {
+        let next = &mut self.next[sender - self.first];
+        let skipped = number.wrapping_sub(*next) % NUMBERS;
+        if skipped < NUMBERS / 2 {
+            if self.gaps.len() == MOST_GAPS {
+                self.gaps.remove(0);
+            }
+            self.gaps.push(Gap { sender, first: *next % NUMBERS, count: skipped });
+            *next = number.wrapping_add(1);
+            self.tally.received += 1;
+            self.tally.missing += u64::from(skipped);
+            return Some(skipped + 1);
+        }
+        let behind = |gap: &Gap| number.wrapping_sub(gap.first) % NUMBERS;
+        let is_in = |gap: &Gap| gap.sender == sender && behind(gap) < gap.count;
+        let Some(place) = self.gaps.iter().position(is_in) else {
+            self.tally.repeated += 1;
+            return None;
+        };
+        let gap = self.gaps.swap_remove(place);
+        let before = behind(&gap);
+        let after =
+            Gap { first: number.wrapping_add(1) % NUMBERS, count: gap.count - before - 1, ..gap };
+        let parts = [Gap { count: before, ..gap }, after];
+        self.gaps.extend(parts.iter().filter(|gap| gap.count > 0));
+        self.tally.received += 1;
+        self.tally.missing -= 1;
+        self.tally.reordered += 1;
+        Some(0)
+    }
+}
+
+/// Whether whole lines have one with which a server of ours ends something.
+pub(super) fn refusal(lines: &[u8]) -> Option<Error> {
+    lines.split_inclusive(|byte| *byte == b'\n').find_map(|line| {
+        let line = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
+        match line.strip_prefix(ERROR) {
+            Some(text) => Some(Error::Refused(text.to_owned())),
+            None => accepted_in_closing_notice(line).map(|_| Error::ShutDown),
+        }
+    })
+}
+
+/// The beginning of what should not be there.
+pub(super) fn foreign(bytes: &[u8]) -> Error {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]);
+    Error::Foreign(text.trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a client gets of the first two senders' messages with these numbers.
+    fn frames(numbers: &[(usize, u32)]) -> Vec<u8> {
+        let mut line = Protocol::Raw.line("ann", &[], 8);
+        let frames = numbers.iter().flat_map(|&(sender, number)| {
+            line.number(sender, number);
+            line.bytes.clone()
+        });
+        frames.collect()
+    }
+
+    fn check() -> Check {
+        Check::new(Protocol::Chat, Protocol::Chat.frame("ann", "bob", 8), 0..2)
+    }
+
+    fn tally(received: u64, missing: u64, reordered: u64, repeated: u64) -> Tally {
+        Tally { received, missing, reordered, repeated }
+    }
+
+    #[test]
+    fn each_sender_counts_by_itself() {
+        let (mut check, mut from) = (check(), Vec::new());
+        let bytes = frames(&[(0, 0), (1, 0), (1, 1), (0, 1)]);
+        let (whole, torn) = bytes.split_at(bytes.len() - 3);
+        let rest = check.walk(whole, |it| from.push((it.sender, it.advance))).expect("messages");
+        assert_eq!(from, [(0, 1), (1, 1), (1, 1)]);
+        let rest = [rest, torn].concat();
+        assert_eq!(check.walk(&rest, |_| {}).expect("messages"), b"");
+        assert_eq!(check.tally, tally(4, 0, 0, 0));
+    }
+
+    #[test]
+    fn gaps_are_missing_until_they_are_filled() {
+        let mut check = check();
+        let mut advances = Vec::new();
+        let mut walk = |check: &mut Check, numbers: &[u32]| {
+            let numbers: Vec<_> = numbers.iter().map(|&number| (1, number)).collect();
+            let rest =
+                check.walk(&frames(&numbers), |it| advances.push(it.advance)).map(<[_]>::len);
+            assert_eq!(rest.expect("messages"), 0);
+            check.tally
+        };
+        assert_eq!(walk(&mut check, &[0, 4]), tally(2, 3, 0, 0));
+        assert_eq!(walk(&mut check, &[2, 5]), tally(4, 2, 1, 0));
+        assert_eq!(walk(&mut check, &[2, 5]), tally(4, 2, 1, 2));
+        assert_eq!(walk(&mut check, &[3, 1]), tally(6, 0, 3, 2));
+        assert_eq!(advances, [1, 4, 0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn numbers_begin_again() {
+        let mut check = check();
+        check.next[0] = NUMBERS - 1;
+        let bytes = frames(&[(0, NUMBERS - 1), (0, 1), (0, 0), (0, 2)]);
+        assert_eq!(check.walk(&bytes, |_| {}).expect("messages"), b"");
+        assert_eq!(check.tally, tally(4, 0, 1, 0));
+    }
+
+    #[test]
+    fn what_is_no_message_ends_it() {
+        let error = |text: &str| {
+            let bytes = [frames(&[(0, 0)]), text.as_bytes().to_vec()].concat();
+            check().walk(&bytes, |_| {}).expect_err("no message").to_string()
+        };
+        assert_eq!(
+            error("error: line 2: no such peer: bob\n"),
+            "the server refuses: line 2: no such peer: bob"
+        );
+        assert_eq!(error("error: x\n"), "the server refuses: x");
+        let notice = crate::protocol::closing_notice(3);
+        assert_eq!(error(&notice), "the server shuts down");
+        let foreign = "not a message of this load: \"from eve: and a longer text\"";
+        assert_eq!(error("from eve: and a longer text\n"), foreign);
+    }
+
+    #[test]
+    fn other_notices_and_beginnings_are_left_alone() {
+        let mut check = check();
+        let bytes = [b"notice: hm\n".to_vec(), frames(&[(0, 0)]), b"error: lin".to_vec()].concat();
+        assert_eq!(check.walk(&bytes, |_| {}).expect("messages"), b"error: lin");
+        assert_eq!(check.tally, tally(1, 0, 0, 0));
+    }
+}

@@ -1,0 +1,99 @@
+//! One message in flight: it is sent, it arrives, and only then the next one is sent. One thread
+//! does it all.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::client::Client;
+use super::control::Budget;
+use super::inbox::{Inbox, explain, tally};
+use super::protocol::{Lines, Protocol};
+use super::topology::Topology;
+use super::{Amount, Control, Error, Outcome, PATIENCE, Times};
+
+/// Two clients and what was measured between them so far.
+#[derive(Debug)]
+pub struct PingPong {
+    from: Client,
+    sender: usize,
+    /// The recipient's, and that of who sends.
+    inboxes: [Inbox; 2],
+    line: Lines,
+    next: u32,
+    /// Of all runs.
+    pub times: Times,
+}
+
+impl PingPong {
+    /// The last two clients of a topology, of which one sends to the other.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::connect`].
+    pub fn connect(
+        protocol: Protocol,
+        address: SocketAddr,
+        topology: &Topology,
+        size: usize,
+    ) -> Result<Self, Error> {
+        let (sender, recipient) = (topology.clients - 2, topology.clients - 1);
+        let names = [topology.name(sender), topology.name(recipient)];
+        let [from, to] = names.each_ref();
+        let connect = |name: &str| Client::connect(protocol, address, name, name);
+        let sends = connect(from)?;
+        let receives = connect(to)?;
+        let frame = protocol.frame(from, to, size);
+        let inboxes = [
+            Inbox::new(protocol, &receives, frame, sender..sender + 1),
+            Inbox::new(protocol, &sends, frame, 0..0),
+        ];
+        let line = protocol.line(from, &[to], size);
+        Ok(Self { from: sends, sender, inboxes, line, next: 0, times: Times::default() })
+    }
+
+    /// Sends that much, one message at a time.
+    ///
+    /// # Errors
+    ///
+    /// If the server ends a connection, refuses a message or sends anything else.
+    pub fn run(&mut self, amount: Amount, control: &Control) -> Result<Outcome, Error> {
+        let before = tally(&self.inboxes);
+        let mut budget = Budget::new(amount, control);
+        let mut sent = 0;
+        let mut buffer = vec![0; self.inboxes[0].least_buffer()];
+        let begun = Instant::now();
+        let mut started = begun;
+        while budget.take(1) > 0 {
+            sent += 1;
+            let ended = self.send_one(started, &mut buffer);
+            match ended.map_err(|error| explain(&mut self.inboxes, error))? {
+                Some(now) => started = now,
+                None => break,
+            }
+            control.show(sent);
+        }
+        let arrived = tally(&self.inboxes).since(before);
+        Ok(Outcome::of(sent, sent, arrived, started - begun))
+    }
+
+    /// One message; when it has arrived, `None` if it does not come.
+    fn send_one(&mut self, started: Instant, buffer: &mut [u8]) -> Result<Option<Instant>, Error> {
+        self.line.number(self.sender, self.next);
+        self.next = self.next.wrapping_add(1);
+        (&*self.from.output).write_all(&self.line.bytes).map_err(Error::io("send"))?;
+        let mut arrived = false;
+        loop {
+            self.inboxes[0].read(buffer, |_| arrived = true)?;
+            let now = Instant::now();
+            if arrived {
+                self.times.add(now - started);
+                return Ok(Some(now));
+            }
+            self.inboxes[1].look(buffer)?;
+            if now - started >= PATIENCE {
+                return Ok(None);
+            }
+        }
+    }
+}

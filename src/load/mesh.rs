@@ -1,0 +1,148 @@
+//! The mesh: everybody sends to everybody, few messages at a time. Each sender may have [`WINDOW`]
+//! messages that nobody has received yet.
+//!
+//! One thread does it all: it sends for whoever may send, then receives what is there.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::client::Client;
+use super::control::Budget;
+use super::inbox::{Inbox, explain, tally};
+use super::protocol::{Lines, Protocol, write_stamp};
+use super::readable::Readable;
+use super::stream::{CHUNK, patience};
+use super::topology::Topology;
+use super::{Amount, Control, Error, Outcome};
+
+/// How many unreceived messages a sender may have.
+pub const WINDOW: u32 = 256;
+
+/// And how many bytes of them, about. A server that takes in no less from each client always has
+/// room for them, so that the only thread never has to wait in a write.
+const WINDOW_BYTES: usize = 64 * 1024;
+
+/// Connected clients.
+#[derive(Debug)]
+pub struct Mesh {
+    clients: Vec<Client>,
+    inboxes: Vec<Inbox>,
+    readable: Readable,
+    window: u32,
+    /// What each may still send before something of it is received.
+    credits: Vec<u32>,
+    /// The number of each sender's next message to each recipient.
+    next: Vec<Vec<u32>>,
+    /// A line to each recipient; for the floor, from each sender.
+    lines: Vec<Lines>,
+    /// The floor can not route: whatever a client sends goes to its neighbour.
+    to_neighbour: bool,
+    random: fastrand::Rng,
+}
+
+impl Mesh {
+    /// Connects the first `count` clients of a topology.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::connect`], and if the load is told to stop.
+    pub fn connect(
+        protocol: Protocol,
+        address: SocketAddr,
+        topology: &Topology,
+        count: usize,
+        size: usize,
+        control: &Control,
+    ) -> Result<Self, Error> {
+        let names: Vec<_> = (0..count).map(|client| topology.name(client)).collect();
+        let connect = |name: &String| {
+            let connect = || Client::connect(protocol, address, name, name);
+            if control.is_stopped() { Err(Error::Stopped) } else { connect() }
+        };
+        let clients: Vec<_> = names.iter().map(connect).collect::<Result<_, _>>()?;
+        let frame = protocol.frame(&names[0], &names[0], size);
+        let inbox = |client: &Client| Inbox::new(protocol, client, frame, 0..count);
+        let inboxes: Vec<_> = clients.iter().map(inbox).collect();
+        let window = u32::try_from(WINDOW_BYTES / frame.stride).unwrap_or(WINDOW).clamp(2, WINDOW);
+        Ok(Self {
+            readable: Readable::of(inboxes.iter().map(Inbox::socket))?,
+            window,
+            credits: vec![window; count],
+            next: vec![vec![0; count]; count],
+            lines: names.iter().map(|name| protocol.line(name, &[name], size)).collect(),
+            to_neighbour: protocol == Protocol::Raw,
+            random: fastrand::Rng::with_seed(7),
+            clients,
+            inboxes,
+        })
+    }
+
+    /// Sends that much, and waits until the last message of it has arrived.
+    ///
+    /// # Errors
+    ///
+    /// If the server ends a connection, refuses a message or sends anything else.
+    pub fn run(&mut self, amount: Amount, control: &Control) -> Result<Outcome, Error> {
+        self.exchange(amount, control).map_err(|error| explain(&mut self.inboxes, error))
+    }
+
+    fn exchange(&mut self, amount: Amount, control: &Control) -> Result<Outcome, Error> {
+        let before = tally(&self.inboxes);
+        let mut budget = Budget::new(amount, control);
+        let mut buffer = vec![0; CHUNK];
+        let mut output = Vec::new();
+        let (mut sent, mut settled, mut received) = (0, 0, 0);
+        let started = Instant::now();
+        let mut ended = started;
+        while received < sent || !budget.is_over() {
+            for sender in 0..self.clients.len() {
+                // Half a window at least, as a client does that does not write for each message.
+                let credits = self.credits[sender];
+                let count =
+                    if credits >= self.window / 2 { budget.take(credits.into()) } else { 0 };
+                if count > 0 {
+                    self.send(sender, u32::try_from(count).expect("a window"), &mut output)?;
+                    sent += count;
+                }
+            }
+            let before = received;
+            for place in self.readable.wait()? {
+                self.inboxes[place].read(&mut buffer, |arrival| {
+                    self.credits[arrival.sender] += arrival.advance;
+                    settled += u64::from(arrival.advance);
+                    received += 1;
+                })?;
+            }
+            if received > before {
+                ended = Instant::now();
+                control.show(received);
+            } else if ended.elapsed() >= patience(settled >= sent) {
+                break;
+            }
+        }
+        let arrived = tally(&self.inboxes).since(before);
+        Ok(Outcome::of(sent, sent, arrived, ended - started))
+    }
+
+    /// Sends `count` messages with one write, which the socket always has room for: there are
+    /// never more than a window of them on their way.
+    fn send(&mut self, sender: usize, count: u32, output: &mut Vec<u8>) -> Result<(), Error> {
+        self.credits[sender] -= count;
+        output.clear();
+        for _ in 0..count {
+            let recipient = if self.to_neighbour {
+                (sender + 1) % self.clients.len()
+            } else {
+                self.random.usize(..self.clients.len())
+            };
+            let line = &self.lines[recipient];
+            let stamp = output.len() + line.stamp;
+            output.extend_from_slice(&line.bytes);
+            let next = &mut self.next[sender][recipient];
+            write_stamp(&mut output[stamp..], sender, *next);
+            *next = next.wrapping_add(1);
+        }
+        (&*self.clients[sender].output).write_all(output).map_err(Error::io("send"))
+    }
+}

@@ -1,0 +1,240 @@
+//! So many messages a second, whether the server keeps up or not, and how long each of them
+//! takes. One thread does it all: it sends what is due, then receives what is there.
+//!
+//! Times count from when a message was to be sent, not from when it was: a server that holds the
+//! load up for a while makes all messages late that were due meanwhile, and a load that left
+//! these out would see one slow message instead of many (this is known as coordinated omission).
+
+use std::net::{SocketAddr, TcpStream};
+use std::num::NonZero;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
+
+use super::client::Client;
+use super::control::Budget;
+use super::inbox::{Inbox, explain, tally};
+use super::protocol::{Lines, Protocol, read_time, write_stamp, write_time};
+use super::readable::Readable;
+use super::stream::{CHUNK, inboxes, patience};
+use super::topology::Topology;
+use super::{Amount, Control, Error, Outcome, TICK, Times};
+
+/// With so many bytes that no socket has taken yet nothing more is built: what is due stays due.
+const BACKLOG: usize = 1 << 20;
+
+/// How soon a full socket is tried again.
+const RETRY: Duration = Duration::from_millis(1);
+
+/// When which message is to be sent. Computed from the start anew for each, so that nothing adds
+/// up to a drift.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Schedule {
+    /// Messages a second; without it each is due at once.
+    rate: Option<f64>,
+    started: Instant,
+}
+
+impl Schedule {
+    pub(super) fn new(rate: Option<f64>, started: Instant) -> Self {
+        Self { rate, started }
+    }
+
+    /// How long after the start.
+    fn due(&self, number: u64) -> Option<Duration> {
+        #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
+        let seconds = |rate: f64| number as f64 / rate;
+        // What lies beyond all time never comes.
+        Some(Duration::try_from_secs_f64(seconds(self.rate?)).unwrap_or(Duration::MAX))
+    }
+
+    pub(super) fn intended(&self, number: u64) -> Option<Instant> {
+        self.started.checked_add(self.due(number)?)
+    }
+
+    /// How long there is still to wait for it.
+    pub(super) fn wait(&self, number: u64) -> Duration {
+        self.due(number).map_or(Duration::ZERO, |due| due.saturating_sub(self.started.elapsed()))
+    }
+}
+
+/// Connected clients.
+#[derive(Debug)]
+pub struct Paced {
+    senders: Vec<Sender>,
+    inboxes: Vec<Inbox>,
+    readable: Readable,
+    /// What can be sent; a mesh has a line to each recipient, other shapes one of each sender.
+    lines: Vec<Lines>,
+    /// Deliveries that each of them makes.
+    recipients: u64,
+    random: fastrand::Rng,
+    /// Of all runs.
+    pub times: Times,
+}
+
+#[derive(Debug)]
+struct Sender {
+    client: usize,
+    socket: Arc<TcpStream>,
+    /// Which lines it sends, one of them at random, and how often it has.
+    targets: Vec<(u32, u32)>,
+    unwritten: Vec<u8>,
+}
+
+impl Paced {
+    /// Connects a topology's clients, each of which sends along its route or, in a `mesh`, to a
+    /// random one each time. Texts are `size` bytes long, at least [`TIMED`](super::protocol::TIMED).
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::connect_all`].
+    pub fn connect(
+        address: SocketAddr,
+        topology: &Topology,
+        mesh: bool,
+        size: usize,
+        control: &Control,
+    ) -> Result<Self, Error> {
+        let protocol = Protocol::Chat;
+        let clients = Client::connect_all(protocol, address, topology, control)?;
+        let names = topology.names();
+        let lines: Vec<_> = if mesh {
+            names.iter().map(|name| protocol.line(name, &[name], size)).collect()
+        } else {
+            let to = |to: &[usize]| to.iter().map(|&to| names[to].as_str()).collect::<Vec<_>>();
+            let routes = topology.routes.iter();
+            routes.map(|it| protocol.line(&names[it.from], &to(&it.to), size)).collect()
+        };
+        let sender = |(route, client): (u32, usize)| Sender {
+            client,
+            socket: Arc::clone(&clients[client].output),
+            targets: if mesh {
+                (0..).take(lines.len()).map(|line| (line, 0)).collect()
+            } else {
+                vec![(route, 0)]
+            },
+            unwritten: Vec::new(),
+        };
+        let senders = (0..).zip(topology.routes.iter().map(|route| route.from)).map(sender);
+        let senders = senders.collect();
+        let inboxes = if mesh {
+            let frame = protocol.frame(&names[0], &names[0], size);
+            let inbox = |client| Inbox::new(protocol, client, frame, 0..clients.len());
+            clients.iter().map(inbox).collect()
+        } else {
+            inboxes(protocol, &clients, topology, size)
+        };
+        Ok(Self {
+            readable: Readable::of(inboxes.iter().map(Inbox::socket))?,
+            recipients: if mesh { 1 } else { topology.routes[0].to.len() as u64 },
+            random: fastrand::Rng::with_seed(7),
+            times: Times::default(),
+            senders,
+            inboxes,
+            lines,
+        })
+    }
+
+    /// Sends that much, `rate` messages a second in all, and waits until the last message of it
+    /// has arrived.
+    ///
+    /// # Errors
+    ///
+    /// If the server ends a connection, refuses a message or sends anything else.
+    pub fn run(&mut self, amount: Amount, rate: f64, control: &Control) -> Result<Outcome, Error> {
+        // The kernel may else wake it 50 us late, and all messages would seem to take longer. If
+        // it does not let us, they do.
+        let _ = rustix::thread::set_current_timer_slack(NonZero::new(1));
+        self.exchange(amount, rate, control).map_err(|error| explain(&mut self.inboxes, error))
+    }
+
+    fn exchange(&mut self, amount: Amount, rate: f64, control: &Control) -> Result<Outcome, Error> {
+        let before = tally(&self.inboxes);
+        let mut budget = Budget::new(amount, control);
+        let mut buffer = vec![0; CHUNK];
+        let started = Instant::now();
+        let schedule = Schedule::new(Some(rate), started);
+        let (mut sent, mut settled, mut received) = (0, 0, 0);
+        let mut ended = started;
+        while received < sent * self.recipients || !budget.is_over() {
+            while self.backlog() < BACKLOG && schedule.wait(sent).is_zero() && budget.take(1) > 0 {
+                self.build(sent, schedule.due(sent).unwrap_or_default());
+                sent += 1;
+            }
+            self.write()?;
+            let next = if budget.is_over() { TICK } else { schedule.wait(sent).min(TICK) };
+            let time = if self.backlog() > 0 { RETRY } else { next };
+            let before = received;
+            let times = &mut self.times;
+            for place in self.readable.wait_for(Some(time))? {
+                self.inboxes[place].read(&mut buffer, |arrival| {
+                    let due = read_time(arrival.text).map_or(Duration::ZERO, Duration::from_nanos);
+                    times.add(started.elapsed().saturating_sub(due));
+                    settled += u64::from(arrival.advance);
+                    received += 1;
+                })?;
+            }
+            if received > before || settled >= sent * self.recipients && !budget.is_over() {
+                ended = Instant::now();
+                control.show(received);
+            } else if ended.elapsed() >= patience(settled >= sent * self.recipients) {
+                break;
+            }
+        }
+        let arrived = tally(&self.inboxes).since(before);
+        let outcome = Outcome::of(sent, sent * self.recipients, arrived, ended - started);
+        Ok(Outcome { times: Some(self.times.clone()), ..outcome })
+    }
+
+    /// How many bytes no socket has taken yet.
+    fn backlog(&self) -> usize {
+        self.senders.iter().map(|sender| sender.unwritten.len()).sum()
+    }
+
+    /// Builds the message that was due so long after the start.
+    fn build(&mut self, number: u64, due: Duration) {
+        let senders = self.senders.len() as u64;
+        let place = usize::try_from(number % senders).expect("a place");
+        let sender = &mut self.senders[place];
+        let target = self.random.usize(..sender.targets.len());
+        let (line, next) = &mut sender.targets[target];
+        let line = &self.lines[*line as usize];
+        let stamp = sender.unwritten.len() + line.stamp;
+        sender.unwritten.extend_from_slice(&line.bytes);
+        let text = &mut sender.unwritten[stamp..];
+        write_stamp(text, sender.client, *next);
+        write_time(text, u64::try_from(due.as_nanos()).unwrap_or(u64::MAX));
+        *next = next.wrapping_add(1);
+    }
+
+    /// Writes what the sockets take just now.
+    fn write(&mut self) -> Result<(), Error> {
+        for sender in self.senders.iter_mut().filter(|sender| !sender.unwritten.is_empty()) {
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            match send(&sender.socket, &sender.unwritten, flags) {
+                Ok(count) => drop(sender.unwritten.drain(..count)),
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(error) => return Err(Error::io("send")(error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schedule_does_not_drift() {
+        let schedule = Schedule::new(Some(3.0), Instant::now());
+        assert_eq!(schedule.due(0), Some(Duration::ZERO));
+        assert_eq!(schedule.due(3_000_000_000), Some(Duration::from_secs(1_000_000_000)));
+        assert_eq!(Schedule::new(Some(1e-300), Instant::now()).due(1), Some(Duration::MAX));
+        assert!(schedule.wait(3_000_000) > Duration::from_secs(900_000));
+        assert_eq!(Schedule::new(None, Instant::now()).wait(7), Duration::ZERO);
+    }
+}

@@ -1,0 +1,172 @@
+//! Saturation: every sender sends as much as the server takes, and every message is checked.
+//!
+//! One thread sends and one receives, whatever the number of clients, since each further thread
+//! would take the processors from the server. Writes are whole batches that were built
+//! beforehand and are only numbered anew.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering::SeqCst;
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use super::client::Client;
+use super::inbox::{Inbox, explain, tally};
+use super::protocol::Protocol;
+use super::readable::Readable;
+use super::sending::{Outbox, Progress, Sent, send_all};
+use super::topology::{Route, Topology};
+use super::{Amount, Control, Error, GRACE, Outcome, PATIENCE};
+
+/// What a batch delivers to each recipient, in bytes and about.
+const BATCH: usize = 64 * 1024;
+
+/// How many batches each sender may have sent that were not received, so that a server which
+/// queues without bound is not measured by how much it can queue.
+const IN_FLIGHT: u64 = 8;
+
+/// How much is read at a time, in bytes.
+pub const CHUNK: usize = 256 * 1024;
+
+/// Connected clients and their prepared batches.
+#[derive(Debug)]
+pub struct Stream {
+    outboxes: Vec<Outbox>,
+    /// Those of all clients, since the server may have something to say to any of them.
+    inboxes: Vec<Inbox>,
+    readable: Readable,
+    /// How many deliveries may be on their way.
+    limit: u64,
+}
+
+impl Stream {
+    /// Connects a topology's clients to a server; texts are `size` bytes long.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::connect_all`].
+    pub fn connect(
+        protocol: Protocol,
+        address: SocketAddr,
+        topology: &Topology,
+        size: usize,
+        control: &Control,
+    ) -> Result<Self, Error> {
+        let clients = Client::connect_all(protocol, address, topology, control)?;
+        let names = topology.names();
+        let outbox = |route: &Route| {
+            let to: Vec<_> = route.to.iter().map(|&to| names[to].as_str()).collect();
+            let line = protocol.line(&names[route.from], &to, size);
+            let messages = batch_messages(topology, size);
+            Outbox::new(route.from, &clients[route.from].output, line, messages, to.len())
+        };
+        let inboxes = inboxes(protocol, &clients, topology, size);
+        Ok(Self {
+            limit: IN_FLIGHT * deliveries(topology, size),
+            readable: Readable::of(inboxes.iter().map(Inbox::socket))?,
+            outboxes: topology.routes.iter().map(outbox).collect(),
+            inboxes,
+        })
+    }
+
+    /// Sends that much, and waits until the last message of it has arrived.
+    ///
+    /// # Errors
+    ///
+    /// If the server ends a connection, refuses a message or sends anything else.
+    ///
+    /// # Panics
+    ///
+    /// If there is no thread to be had.
+    pub fn run(&mut self, amount: Amount, control: &Control) -> Result<Outcome, Error> {
+        let Self { outboxes, inboxes, readable, limit } = self;
+        let before = tally(inboxes);
+        let progress = Progress::default();
+        let started = Instant::now();
+        let mut ended = started;
+        let sent = thread::scope(|scope| {
+            let sending = || {
+                let sent = send_all(outboxes, amount, control, &progress, *limit);
+                progress.sending_is_over(&sent);
+                sent
+            };
+            let sender = thread::Builder::new().name("sending".to_owned());
+            let sender = sender.spawn_scoped(scope, sending).expect("a thread");
+            let received =
+                receive_all(inboxes, readable, control, &progress, sender.thread(), &mut ended);
+            progress.over.store(true, SeqCst);
+            sender.thread().unpark();
+            let sent = sender.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            received.and(sent)
+        });
+        let Sent { messages, deliveries } = sent.map_err(|error| explain(inboxes, error))?;
+        let arrived = tally(inboxes).since(before);
+        Ok(Outcome::of(messages, deliveries, arrived, ended - started))
+    }
+}
+
+/// An inbox for each client, in order.
+pub(super) fn inboxes(
+    protocol: Protocol,
+    clients: &[Client],
+    topology: &Topology,
+    size: usize,
+) -> Vec<Inbox> {
+    let name = topology.name(0);
+    let frame = protocol.frame(&name, protocol.subject(&name, topology.is_group()), size);
+    let inbox = |(client, senders)| Inbox::new(protocol, client, frame, senders);
+    clients.iter().zip(topology.senders_to()).map(inbox).collect()
+}
+
+/// How many messages a batch has: as many for all protocols, so that it is the same work.
+pub fn batch_messages(topology: &Topology, size: usize) -> usize {
+    let name = topology.name(0);
+    (BATCH / Protocol::Chat.frame(&name, &name, size).stride).max(1)
+}
+
+/// How many deliveries a round is, which is one batch from each sender.
+pub fn deliveries(topology: &Topology, size: usize) -> u64 {
+    topology.deliveries() * batch_messages(topology, size) as u64
+}
+
+/// Receives until all has arrived that is owed, or nothing more comes.
+fn receive_all(
+    inboxes: &mut [Inbox],
+    readable: &mut Readable,
+    control: &Control,
+    progress: &Progress,
+    sender: &Thread,
+    ended: &mut Instant,
+) -> Result<(), Error> {
+    let mut buffer = vec![0; CHUNK];
+    let (mut settled, mut received) = (0, 0);
+    loop {
+        let is_sent = progress.sent.load(SeqCst);
+        if is_sent && (received >= progress.owed.load(SeqCst) || progress.failed.load(SeqCst)) {
+            return Ok(());
+        }
+        let before = received;
+        for place in readable.wait()? {
+            inboxes[place].read(&mut buffer, |arrival| {
+                received += 1;
+                settled += u64::from(arrival.advance);
+            })?;
+        }
+        if received == before {
+            if ended.elapsed() >= patience(is_sent && settled >= progress.owed.load(SeqCst)) {
+                return Ok(());
+            }
+            continue;
+        }
+        *ended = Instant::now();
+        control.show(received);
+        progress.settled.store(settled, SeqCst);
+        if progress.awaited.swap(false, SeqCst) {
+            sender.unpark();
+        }
+    }
+}
+
+/// How long to wait when nothing comes: what others have overtaken need not come at all.
+pub(super) fn patience(only_overtaken: bool) -> Duration {
+    if only_overtaken { GRACE } else { PATIENCE }
+}

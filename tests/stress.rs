@@ -1,0 +1,478 @@
+//! `a-chat stress` tells what went through and what did not: its figures add up and agree with
+//! what the server says, it finds what a bad server loses, and it fails with one clear line.
+//!
+//! The real executable puts a server under load: one of its own, one in this process, a process
+//! that dies, or a relay that makes mistakes on purpose.
+#![cfg(feature = "cli")]
+
+mod common;
+#[path = "common/process.rs"]
+mod process;
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use common::{PATIENCE, TestServer, wait_until};
+use process::{Process, executable, run, serve};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use serde_json::Value;
+
+/// Few clients of each kind, and how many deliveries a message makes.
+const MODES: [(&[&str], u64); 5] = [
+    (&["pair", "--clients", "4"], 1),
+    (&["fan-out", "--clients", "4"], 3),
+    (&["mesh", "--clients", "5"], 1),
+    (&["latency"], 1),
+    (&["connect", "--clients", "7"], 1),
+];
+
+fn stress(flags: &[&[&str]]) -> Command {
+    let mut command = executable();
+    command.arg("stress").args(flags.concat());
+    command
+}
+
+/// The figures of a load that has to succeed.
+fn figures(flags: &[&[&str]]) -> Value {
+    let (status, stdout, stderr) = run(stress(&[flags, &[&["--json"]]].concat()));
+    assert_eq!((status, stderr.as_slice()), (0, &[][..]), "{flags:?}: {stdout:?}");
+    parse(&stdout)
+}
+
+/// One object on one line.
+fn parse(stdout: &[String]) -> Value {
+    let [line] = stdout else { panic!("not one line: {stdout:?}") };
+    serde_json::from_str(line).expect("JSON")
+}
+
+/// How a load fails: exit status 1 and one line that says why.
+fn failure(flags: &[&[&str]]) -> String {
+    let (status, stdout, stderr) = run(stress(flags));
+    assert_eq!((status, stdout.as_slice()), (1, &[][..]), "{flags:?}: {stderr:?}");
+    let [line] = &stderr[..] else { panic!("not one line: {stderr:?}") };
+    line.strip_prefix("a-chat: ").expect("the program's name").to_owned()
+}
+
+fn count(figures: &Value, key: &str) -> u64 {
+    figures[key].as_u64().unwrap_or_else(|| panic!("no count {key} in {figures}"))
+}
+
+fn number(figures: &Value, key: &str) -> f64 {
+    figures[key].as_f64().unwrap_or_else(|| panic!("no number {key} in {figures}"))
+}
+
+/// What has to hold for any load that went well.
+fn check(figures: &Value, per_message: u64) {
+    let received = count(figures, "received");
+    assert!(received > 0, "{figures}");
+    assert_eq!(count(figures, "sent") * per_message, received, "{figures}");
+    assert_eq!(count(figures, "owed"), received, "{figures}");
+    for key in ["lost", "reordered", "repeated"] {
+        assert_eq!(count(figures, key), 0, "{figures}");
+    }
+    let float = |count: u64| f64::from(u32::try_from(count).expect("a short load"));
+    let total = number(figures, "received_per_second") * number(figures, "duration_seconds");
+    assert!((total / float(received) - 1.0).abs() < 1e-6, "{figures}");
+    if figures["mode"] != "connect" {
+        let size = number(figures, "bytes_per_second") / number(figures, "received_per_second");
+        assert!(size > number(figures, "size_bytes"), "{figures}");
+    }
+    let latency = &figures["latency_us"];
+    let is_timed = figures["mode"] == "latency" || figures["mode"] == "connect";
+    assert!(!is_timed || latency.is_object(), "{figures}");
+    if latency.is_object() {
+        assert_eq!(count(latency, "count"), received, "{figures}");
+        let steps = ["min", "p50", "p90", "p99", "p99_9", "max"].map(|key| number(latency, key));
+        assert!(steps.is_sorted() && steps[0] > 0.0, "{figures}");
+    }
+}
+
+#[test]
+fn each_mode_brings_its_own_server() {
+    for (mode, per_message) in MODES {
+        let figures = figures(&[mode, &["--duration", "200ms"]]);
+        check(&figures, per_message);
+        assert_eq!((&figures["mode"], &figures["own_server"]), (&mode[0].into(), &true.into()));
+        assert_eq!(figures["interrupted"], false);
+        let server = &figures["server"];
+        assert_eq!(server["drained_clean"], true, "{figures}");
+        assert!(count(server, "threads") > 2 && count(server, "peak_memory_bytes") > 1 << 20);
+        assert!(
+            number(server, "cpu_seconds") >= 0.0 && number(&figures, "load_cpu_seconds") >= 0.0
+        );
+    }
+}
+
+#[test]
+fn each_mode_agrees_with_the_server_it_is_given() {
+    for (mode, per_message) in MODES {
+        let server = TestServer::start();
+        let address = server.address.to_string();
+        let figures = figures(&[mode, &["--messages", "1003", &address]]);
+        check(&figures, per_message);
+        assert_eq!(count(&figures, "sent"), 1003, "{figures}");
+        assert_eq!((&figures["address"], &figures["server"]), (&address.into(), &Value::Null));
+        wait_until("the clients' end", || server.stats().connected == 0);
+        let report = server.stop();
+        assert_eq!((report.delivered, report.lost()), (1003 * per_message, 0), "{report}");
+    }
+}
+
+#[test]
+fn a_rate_is_kept_and_every_message_timed() {
+    for (mode, per_message) in MODES {
+        let figures = figures(&[mode, &["--rate", "400", "--messages", "100"]]);
+        check(&figures, per_message);
+        // The last one is due after 99 / 400 s.
+        assert!(number(&figures, "duration_seconds") >= 0.247, "{figures}");
+        assert!(figures["latency_us"].is_object(), "{figures}");
+    }
+}
+
+#[test]
+fn messages_may_be_long_or_short() {
+    for mode in [&["pair"][..], &["mesh"], &["latency"], &["pair", "--rate", "50"]] {
+        for size in ["14", "64000"] {
+            let flags = ["--clients", "2", "--messages", "20", "--size", size];
+            check(&figures(&[mode, &flags]), 1);
+        }
+    }
+    check(&figures(&[&["mesh", "--size", "6B", "--messages", "500"]]), 1);
+}
+
+#[test]
+fn two_loads_at_a_time_do_not_clash() {
+    let server = TestServer::start();
+    let address = server.address.to_string();
+    let flags = ["mesh", "--clients", "20", "--messages", "20000", "--json", &address];
+    let loads = [(); 3].map(|()| Process::start(stress(&[&flags])));
+    for load in loads {
+        let (status, log) = load.wait();
+        assert_eq!((status, log), (0, Vec::new()));
+    }
+    assert_eq!(server.stop().delivered, 60_000);
+}
+
+#[test]
+fn a_table_is_for_people() {
+    let (status, stdout, stderr) = run(stress(&[&["latency", "--messages", "50"]]));
+    assert_eq!((status, stderr), (0, Vec::new()));
+    assert!(stdout[0].starts_with("latency: 2 clients, 32 B each message; "), "{stdout:#?}");
+    for row in ["deliveries      50", "lost            0", "out of order    0", "p99.9 ", "server "]
+    {
+        assert!(stdout.iter().any(|line| line.trim_start().starts_with(row)), "{row}: {stdout:#?}");
+    }
+}
+
+/// Starts each mode against a server and has `end` end that when some messages went through;
+/// returns what the loads say.
+fn loads_whose_server_ends(end: fn(&Process)) -> Vec<String> {
+    let paced: (&[&str], u64) = (&["mesh", "--rate", "1000"], 1);
+    let modes = MODES.into_iter().chain([paced]);
+    let complaints = modes.map(|(mode, _)| {
+        let mut server = Process::start(serve(&[]));
+        let address = server.address().to_string();
+        let before = server.cpu_time();
+        let load = Process::start(stress(&[mode, &["--duration", "10min", &address]]));
+        // As much as no login takes.
+        wait_until("messages", || server.cpu_time() > before + Duration::from_millis(100));
+        end(&server);
+        let (status, stderr) = load.wait();
+        let [line] = &stderr[..] else { panic!("not one line: {stderr:#?}") };
+        assert_eq!(status, 1, "{line}");
+        line.strip_prefix(&format!("a-chat: {address}: ")).expect("the address").to_owned()
+    });
+    complaints.collect()
+}
+
+#[test]
+fn a_server_that_is_killed_is_an_error() {
+    for complaint in loads_whose_server_ends(|server| server.signal(Signal::KILL)) {
+        let expected =
+            ["the server has closed a connection", "cannot receive: ", "cannot send: ", "cannot "];
+        assert!(expected.iter().any(|it| complaint.starts_with(it)), "{complaint}");
+    }
+}
+
+#[test]
+fn a_server_that_shuts_down_is_an_error() {
+    let complaints = loads_whose_server_ends(|server| server.signal(Signal::TERM));
+    let said = complaints.iter().filter(|complaint| *complaint == "the server shuts down").count();
+    // One that logs in at that moment may find nobody.
+    assert!(said >= complaints.len() - 1, "{complaints:#?}");
+}
+
+#[test]
+fn a_wrong_address_is_an_error() {
+    let nobody = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = nobody.local_addr().expect("an address").to_string();
+    drop(nobody);
+    for (mode, _) in MODES {
+        let line = failure(&[mode, &[&address]]);
+        let expected = format!("{address}: cannot connect: Connection refused");
+        assert!(line.starts_with(&expected), "{line}");
+    }
+}
+
+#[test]
+fn a_server_that_refuses_is_an_error() {
+    let mut server = Process::start(serve(&["--max-connections", "3", "--max-line", "100"]));
+    let address = server.address().to_string();
+    for (mode, _) in MODES.iter().filter(|(mode, _)| mode.len() > 1) {
+        let line = failure(&[mode, &[&address]]);
+        assert_eq!(line, format!("{address}: the server refuses: server is full"));
+    }
+    for mode in ["pair", "mesh", "latency"] {
+        let line = failure(&[&[mode, "--clients", "2", "--size", "200", &address]]);
+        assert!(line.starts_with(&format!("{address}: the server refuses: line ")), "{line}");
+        assert!(line.ends_with(": longer than 100 bytes"), "{line}");
+    }
+}
+
+#[test]
+fn what_is_no_server_is_an_error() {
+    let answer = |answer: &'static [u8]| {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address").to_string();
+        thread::spawn(move || {
+            let (mut client, _) = listener.accept().expect("a client");
+            // What is not read would make a reset of the end.
+            let lines = BufReader::new(client.try_clone().expect("a descriptor")).lines();
+            lines.map_while(Result::ok).nth(1).expect("a login");
+            client.write_all(answer).expect("a client that reads");
+        });
+        failure(&[&["pair", &address]]).split_once(": ").expect("an address").1.to_owned()
+    };
+    assert_eq!(answer(b"error: name taken\n"), "the server refuses: name taken");
+    let foreign = "not a message of this load: \"HTTP/1.1 400 Bad Request\"";
+    assert_eq!(answer(b"HTTP/1.1 400 Bad Request\r\n"), foreign);
+    assert_eq!(answer(b"noti"), "not a message of this load: \"noti\"");
+    assert_eq!(answer(b""), "the server has closed a connection");
+}
+
+#[test]
+fn a_wrong_command_line_has_status_two() {
+    for flags in [
+        &["pair", "--clients", "3"][..],
+        &["mesh", "--clients", "1"],
+        &["fan-out", "--clients", "2000"],
+        &["pair", "--size", "5"],
+        &["pair", "--size", "13", "--rate", "1"],
+        &["pair", "--size", "1MiB"],
+        &["connect", "--size", "32"],
+        &["pair", "--messages", "0"],
+        &["pair", "--duration", "0s"],
+        &["pair", "--messages", "1", "--duration", "1s"],
+        &["pair", "--rate", "0"],
+        &["pair", "--rate", "NaN"],
+        &["pair", "127.0.0.1"],
+        &["nonsense"],
+        &[],
+    ] {
+        let (status, stdout, stderr) = run(stress(&[flags]));
+        assert_eq!((status, stdout), (2, Vec::new()), "{flags:?}: {stderr:#?}");
+        assert!(stderr[0].starts_with("error: "), "{flags:?}: {stderr:#?}");
+    }
+}
+
+#[test]
+fn too_many_clients_for_the_open_files_are_refused() {
+    let mut command =
+        process::through(&["sh", "-c", "ulimit -n 100 && exec \"$0\" \"$@\""], process::EXECUTABLE);
+    command.args(["stress", "mesh", "--clients", "90"]);
+    let (status, stdout, stderr) = run(command);
+    assert_eq!((status, stdout), (1, Vec::new()), "{stderr:#?}");
+    assert_eq!(stderr, ["a-chat: 90 clients need more than 100 open files (ulimit -n)"]);
+}
+
+/// The server that a load has started.
+fn child(load: &Process) -> Pid {
+    let pid = load.pid.as_raw_pid();
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let mut child = None;
+    wait_until("a server", || {
+        let children = fs::read_to_string(&path).expect("procfs");
+        child = children.split_whitespace().next().and_then(|it| Pid::from_raw(it.parse().ok()?));
+        child.is_some()
+    });
+    child.expect("waited for")
+}
+
+/// How many threads of a process have a name that begins like this.
+fn threads(pid: Pid, name: &str) -> usize {
+    let tasks = fs::read_dir(format!("/proc/{}/task", pid.as_raw_pid()));
+    let tasks = tasks.into_iter().flatten().map_while(Result::ok);
+    let names = tasks.map_while(|task| fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|it| it.starts_with(name)).count()
+}
+
+#[test]
+fn an_interrupt_ends_the_load_with_its_figures() {
+    for (mode, per_message) in MODES {
+        let server = TestServer::start();
+        let flags = ["--duration", "10min", "--json", &server.address.to_string()];
+        let load = Process::start(stress(&[mode, &flags]));
+        wait_until("messages", || server.stats().delivered > 10 * per_message);
+        load.signal(Signal::INT);
+        let (status, stdout, stderr) = load.outcome();
+        assert_eq!((status, stderr), (0, Vec::new()));
+        let figures = parse(&stdout);
+        check(&figures, per_message);
+        assert_eq!(figures["interrupted"], true);
+        assert_eq!(server.stop().delivered, count(&figures, "received"));
+    }
+}
+
+#[test]
+fn an_interrupted_load_ends_its_own_server() {
+    let flags = ["mesh", "--clients", "20", "--duration", "10min", "--json"];
+    let load = Process::start(stress(&[&flags]));
+    let server = child(&load);
+    // A client's writer starts when it logs in, and after the last login the load begins.
+    wait_until("the logins", || threads(server, "writer-") == 20);
+    load.signal(Signal::INT);
+    let (status, stdout, stderr) = load.outcome();
+    assert_eq!((status, stderr), (0, Vec::new()));
+    let figures = parse(&stdout);
+    assert_eq!((count(&figures, "lost"), &figures["server"]["drained_clean"]), (0, &true.into()));
+    assert_eq!(threads(server, ""), 0, "the server goes on");
+}
+
+#[test]
+fn the_server_does_not_outlive_a_load_that_is_killed() {
+    let load = Process::start(stress(&[&["mesh", "--duration", "10min"]]));
+    let server = pidfd_open(child(&load), PidfdFlags::empty()).expect("a descriptor");
+    let pid = child(&load);
+    wait_until("a client", || threads(pid, "writer-") > 0);
+    load.signal(Signal::KILL);
+    let patience = Timespec::try_from(PATIENCE).expect("not that long");
+    let ended = poll(&mut [PollFd::new(&server, PollFlags::IN)], Some(&patience));
+    assert_eq!(ended, Ok(1), "the server goes on");
+}
+
+/// What a relay makes of its messages: those to deliver in place of the one with this number.
+type Mischief = fn(u64, Vec<u8>, &mut Vec<Vec<u8>>) -> Vec<Vec<u8>>;
+
+/// A server that speaks the protocol, and does to the messages what it should not.
+fn relay(mischief: Mischief) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let peers = Arc::new(Mutex::new(HashMap::new()));
+    let state = Arc::new(Mutex::new((0, Vec::new())));
+    thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let (peers, state) = (Arc::clone(&peers), Arc::clone(&state));
+            thread::spawn(move || serve_badly(client, &peers, &state, mischief));
+        }
+    });
+    address
+}
+
+fn serve_badly(
+    client: TcpStream,
+    peers: &Mutex<HashMap<String, TcpStream>>,
+    state: &Mutex<(u64, Vec<Vec<u8>>)>,
+    mischief: Mischief,
+) {
+    let mut answers = client.try_clone().expect("a descriptor");
+    let mut lines = BufReader::new(client).lines().map_while(Result::ok);
+    let name = lines.next().expect("a name");
+    peers
+        .lock()
+        .expect("no panic")
+        .insert(name.clone(), answers.try_clone().expect("a descriptor"));
+    for line in lines {
+        let Some((to, text)) = line.split_once(':') else {
+            answers
+                .write_all(format!("notice: line 1: here: {name}\n").as_bytes())
+                .expect("a client");
+            continue;
+        };
+        let frame = format!("from {name}: {text}\n").into_bytes();
+        let (number, held) = &mut *state.lock().expect("no panic");
+        *number += 1;
+        let frames = mischief(*number, frame, held);
+        let mut to = &peers.lock().expect("no panic")[to];
+        // The load may have seen enough.
+        let _ = frames.iter().try_for_each(|frame| to.write_all(frame));
+    }
+}
+
+/// The figures of a load that a relay spoils.
+fn spoilt(flags: &[&str], mischief: Mischief) -> [u64; 5] {
+    let address = relay(mischief).to_string();
+    let (status, stdout, stderr) = run(stress(&[flags, &["--json", &address]]));
+    let figures = parse(&stdout);
+    let counts = ["sent", "received", "lost", "reordered", "repeated"];
+    let counts = counts.map(|key| count(&figures, key));
+    let [.., lost, reordered, repeated] = counts;
+    let bad = lost + reordered + repeated > 0;
+    assert_eq!(status, i32::from(bad), "{stderr:#?}");
+    if bad {
+        let line = format!("a-chat: {lost} lost, {reordered} out of order, {repeated} repeated");
+        assert_eq!(stderr, [line]);
+    }
+    counts
+}
+
+const PAIR: [&str; 5] = ["pair", "--clients", "2", "--messages", "100"];
+
+#[test]
+fn a_relay_that_is_good_is_found_good() {
+    assert_eq!(spoilt(&PAIR, |_, frame, _| vec![frame]), [100, 100, 0, 0, 0]);
+    let mesh = ["mesh", "--clients", "4", "--messages", "500"];
+    assert_eq!(spoilt(&mesh, |_, frame, _| vec![frame]), [500, 500, 0, 0, 0]);
+}
+
+#[test]
+fn what_a_relay_drops_swaps_and_repeats_is_counted() {
+    let mischief: Mischief = |number, frame, held| match number {
+        10 | 11 | 50 => Vec::new(),
+        // Two messages late.
+        20 => {
+            held.push(frame);
+            Vec::new()
+        }
+        22 => vec![frame, held.remove(0)],
+        30 => vec![frame.clone(), frame],
+        _ => vec![frame],
+    };
+    assert_eq!(spoilt(&PAIR, mischief), [100, 97, 3, 1, 1]);
+    let paced = [&PAIR[..], &["--rate", "1000"]].concat();
+    assert_eq!(spoilt(&paced, mischief), [100, 97, 3, 1, 1]);
+}
+
+/// Times count from when a message was due: a server that stands still for a second makes all
+/// messages late that were due meanwhile, not only the one that was on its way.
+#[test]
+fn a_server_that_stands_still_is_not_spared() {
+    let address = relay(|number, frame, _| {
+        if number == 100 {
+            thread::sleep(Duration::from_secs(1));
+        }
+        vec![frame]
+    });
+    let load = ["latency", "--rate", "500", "--messages", "800", &address.to_string()];
+    let figures = figures(&[&load]);
+    check(&figures, 1);
+    // More than half of them were due in that second.
+    assert!(number(&figures["latency_us"], "p50") > 1e5, "{figures}");
+}
+
+#[test]
+fn what_never_comes_is_lost() {
+    let mesh = ["mesh", "--clients", "4", "--messages", "500"];
+    // Each is the last of its sender's, or is followed by others.
+    let every_fifth: Mischief =
+        |number, frame, _| if number % 5 == 0 { Vec::new() } else { vec![frame] };
+    assert_eq!(spoilt(&mesh, every_fifth), [500, 400, 100, 0, 0]);
+    let last: Mischief = |number, frame, _| if number == 3 { Vec::new() } else { vec![frame] };
+    assert_eq!(spoilt(&["latency", "--messages", "3"], last), [3, 2, 1, 0, 0]);
+}

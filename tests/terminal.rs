@@ -1,0 +1,537 @@
+//! `a-chat connect` at a terminal: what arrives never breaks the line being typed, nothing that
+//! others send is obeyed, whoever leaves sees what is still due, and the terminal is given back as
+//! it was, whatever ends the client.
+//!
+//! Each case runs the real executable at a pseudo-terminal and looks at the screen. Every wait has
+//! a deadline, and every end is checked for the terminal's modes.
+#![cfg(feature = "cli")]
+
+mod common;
+#[path = "common/process.rs"]
+mod process;
+#[path = "common/terminal.rs"]
+mod terminal;
+
+use common::script::{Peer, Script};
+use common::{Client, TestServer, send_until_blocked, wait_until};
+use process::{EXECUTABLE, through};
+use rustix::process::Signal;
+use terminal::{Terminal, WAITING};
+
+const CTRL_C: &str = "\x03";
+const CTRL_D: &str = "\x04";
+const CTRL_S: &str = "\x13";
+const CTRL_Z: &str = "\x1a";
+const UP: &str = "\x1b[A";
+const DOWN: &str = "\x1b[B";
+const LEFT: &str = "\x1b[D";
+
+const CONNECTED: &str = "a-chat: connected as alice, /help says what can be typed";
+
+/// Alice at a terminal, and bob elsewhere, at a server of this process.
+fn alice_and_bob(server: &TestServer) -> (Terminal, Client) {
+    let bob = server.login("bob");
+    let mut alice = Terminal::start(server.address, &["--name", "alice"]);
+    alice.expect(&[CONNECTED, ">"]);
+    (alice, bob)
+}
+
+/// Alice at a terminal, and the server that the test plays for her.
+fn alice_of(script: &Script, flags: &[&str]) -> (Terminal, Peer) {
+    let mut alice = Terminal::start(script.address, flags);
+    let peer = script.log_in("alice");
+    alice.expect(&[CONNECTED, ">"]);
+    (alice, peer)
+}
+
+/// She leaves, to a server that has nothing more for her.
+fn leave(mut alice: Terminal, status: i32) {
+    alice.press(CTRL_D);
+    assert_eq!(alice.wait().0, status);
+}
+
+#[test]
+fn what_arrives_does_not_break_the_line_being_typed() {
+    let server = TestServer::start();
+    let (mut alice, mut bob) = alice_and_bob(&server);
+    let mut typed = String::new();
+    for (number, char) in "bob: half a line".chars().enumerate() {
+        alice.press(&char.to_string());
+        typed.push(char);
+        bob.send(&format!("alice: message {number}"));
+        let message = format!("from bob: message {number}");
+        alice.expect(&[&message, &format!("> {}", typed.trim_end())]);
+    }
+    // The cursor is where it was, too.
+    alice.press(&LEFT.repeat(4));
+    alice.wait_until("a move", |alice| alice.column() == 14);
+    bob.send("alice: more");
+    alice.expect(&["from bob: more", "> bob: half a line"]);
+    alice.wait_until("no move", |alice| alice.column() == 14);
+    alice.press("new \r");
+    alice.expect(&["from bob: more", "to bob: half a new line", ">"]);
+    bob.expect_line("from alice: half a new line");
+    leave(alice, 0);
+}
+
+/// Also when there is very much of it.
+#[test]
+fn a_flood_leaves_the_line_alone_and_loses_nothing() {
+    const LINES: usize = 5_000;
+    let server = TestServer::start();
+    let (mut alice, mut bob) = alice_and_bob(&server);
+    alice.press("bob: wait, ");
+    alice.expect_row("> bob: wait,");
+    let lines: Vec<_> = (1..=LINES).map(|number| format!("alice: {number}\n")).collect();
+    bob.send(lines.concat().trim_end());
+    alice.press("please");
+    alice.expect(&[&format!("from bob: {LINES}"), "> bob: wait, please"]);
+    let above = alice.scrolled_off();
+    let numbers = above.iter().filter_map(|row| row.strip_prefix("from bob: ")?.parse().ok());
+    let seen: Vec<usize> = numbers.collect();
+    assert!(seen.iter().copied().eq(1..=seen.len()), "not in order");
+    assert!(seen.len() > LINES - 24, "{} of them", seen.len());
+    alice.press("\r");
+    bob.expect_line("from alice: wait, please");
+    leave(alice, 0);
+}
+
+#[test]
+fn plain_lines_go_to_whom_the_prompt_shows() {
+    let server = TestServer::start();
+    let (mut alice, mut bob) = alice_and_bob(&server);
+    let mut carol = server.login("carol");
+    alice.press("hello\r");
+    alice.expect(&["error: to whom? Write bob: hello, or /to bob before", ">"]);
+    alice.press("/to bob, carol\r");
+    alice.expect(&["bob, carol>"]);
+    alice.press("hello\r");
+    alice.expect(&["to bob, carol: hello", "bob, carol>"]);
+    alice.press("carol: you alone\r//shrug\r");
+    alice.expect(&["to carol: you alone", "to bob, carol: /shrug", "bob, carol>"]);
+    bob.expect_lines(&["from alice: hello", "from alice: /shrug"]);
+    carol.expect_lines(&["from alice: hello", "from alice: you alone", "from alice: /shrug"]);
+    alice.press("/to\r");
+    alice.expect(&["to bob, carol: /shrug", ">"]);
+    leave(alice, 0);
+}
+
+#[test]
+fn commands_answer() {
+    let server = TestServer::start();
+    let (mut alice, _bob) = alice_and_bob(&server);
+    alice.press("/who bob, dave\r");
+    alice.expect(&["notice: here: bob; not here: dave", ">"]);
+    alice.press("/help\r");
+    alice.expect_row("/quit ");
+    alice.press("/nonsense\r");
+    alice.expect_row("error: no such command: /nonsense; ");
+    alice.press("/quit\r");
+    assert_eq!(alice.wait().0, 0);
+}
+
+#[test]
+fn tab_completes_names_that_were_seen() {
+    let server = TestServer::start();
+    let (mut alice, mut bob) = alice_and_bob(&server);
+    // The key after a Tab shows that this was looked at.
+    alice.press("b\to");
+    alice.expect(&["> bo"]);
+    bob.send("alice: hi");
+    alice.expect(&["from bob: hi", "> bo"]);
+    alice.press("\t");
+    alice.expect(&["> bob:"]);
+    alice.press("ask c\ta");
+    alice.expect(&["> bob: ask ca"]);
+    let mut others = ["carol", "carlo"].map(|name| server.login(name));
+    for client in &mut others {
+        client.send("alice: hi");
+    }
+    alice.wait_until("both", |alice| {
+        let rows = alice.rows();
+        ["carol", "carlo"].iter().all(|name| rows.contains(&format!("from {name}: hi")))
+    });
+    alice.press("\t\t");
+    alice.expect(&["carlo  carol", "> bob: ask car"]);
+    alice.press("o\t");
+    alice.expect(&["> bob: ask carol"]);
+    alice.press("\r");
+    bob.expect_line("from alice: ask carol");
+    leave(alice, 0);
+}
+
+#[test]
+fn what_others_send_is_made_visible_and_not_obeyed() {
+    let server = TestServer::start();
+    let (mut alice, mut bob) = alice_and_bob(&server);
+    bob.send("alice: \x1b[31mred\x1b[2J\x1b]0;title\x07 \r\x08\u{9b}1A\u{202e}");
+    let seen = "from bob: ^[[31mred^[[2J^[]0;title^G ^M^H<U+009B>1A<U+202E>";
+    alice.expect(&[CONNECTED, seen, ">"]);
+    assert_eq!(alice.colour("red"), vt100::Color::Default);
+    // Nor does anything come back as if it had been typed.
+    alice.press("bob: \x1b[200~pasted\x1b[31m\x07\x1b[201~\r");
+    alice.expect(&["to bob: pasted", ">"]);
+    bob.expect_line("from alice: pasted");
+    leave(alice, 0);
+}
+
+#[test]
+fn who_is_refused_sees_what() {
+    let server = TestServer::start();
+    let (mut alice, mut bob) = alice_and_bob(&server);
+    alice.press("bob, dave: one\rbob: two\r");
+    alice.expect_row("error: no such peer: dave; that was your line 1: bob, dave: ");
+    bob.expect_lines(&["from alice: one", "from alice: two"]);
+    // Not every line was taken.
+    leave(alice, 1);
+}
+
+#[test]
+fn the_window_may_change_its_size_while_somebody_types() {
+    let server = TestServer::start();
+    let (mut alice, mut bob) = alice_and_bob(&server);
+    let line = "bob: 1234567890 2234567890 3234567890 4234567890";
+    alice.press(line);
+    alice.expect(&[&format!("> {line}")]);
+    // No key is needed for it; the row never wraps, and the cursor stays in it.
+    alice.resize(24, 30);
+    alice.wait_until("a part of the line", |alice| {
+        let rows = alice.rows();
+        rows.last().is_some_and(|row| row.starts_with("> ") && row.ends_with(" 4234567890"))
+    });
+    bob.send("alice: hi");
+    alice.wait_until("a message above", |alice| {
+        let rows = alice.rows();
+        let [.., above, row] = &rows[..] else { return false };
+        above == "from bob: hi" && row.ends_with("4234567890") && row.starts_with("> ")
+    });
+    alice.resize(10, 70);
+    alice.expect(&["from bob: hi", &format!("> {line}")]);
+    alice.press("\r");
+    bob.expect_line(&format!("from alice: {}", &line[5..]));
+    leave(alice, 0);
+}
+
+#[test]
+fn lines_come_back_with_up_and_down() {
+    let server = TestServer::start();
+    let (mut alice, mut bob) = alice_and_bob(&server);
+    alice.press("bob: one\rbob: two\rdraft");
+    alice.expect(&["> draft"]);
+    alice.press(UP);
+    alice.expect(&["> bob: two"]);
+    alice.press(UP);
+    alice.expect(&["> bob: one"]);
+    alice.press(&DOWN.repeat(2));
+    alice.expect(&["> draft"]);
+    alice.press(&UP.repeat(3));
+    alice.press(" more\r");
+    bob.expect_lines(&["from alice: one", "from alice: two", "from alice: one more"]);
+    leave(alice, 0);
+}
+
+#[test]
+fn what_is_pasted_waits_for_enter() {
+    let server = TestServer::start();
+    let (mut alice, mut bob) = alice_and_bob(&server);
+    alice.press("\x1b[200~bob: one\r\nbob: two\n\x1b[201~");
+    alice.expect(&["> bob: one^Jbob: two^J"]);
+    alice.press("bob: three\r");
+    alice.expect(&["to bob: one", "to bob: two", "to bob: three", ">"]);
+    bob.expect_lines(&["from alice: one", "from alice: two", "from alice: three"]);
+    leave(alice, 0);
+}
+
+#[test]
+fn who_leaves_sees_what_is_still_due() {
+    for keys in [CTRL_D, CTRL_C, "/quit\r"] {
+        let script = Script::listen();
+        let (mut alice, mut peer) = alice_of(&script, &["--name", "alice"]);
+        alice.press(&format!("bob: one\r{keys}"));
+        peer.expect_line("bob: one");
+        peer.answer_question("alice");
+        peer.client.expect_eof();
+        // It is not over yet, and the terminal is as usual already.
+        alice.expect_row(WAITING);
+        assert!(alice.is_given_back());
+        peer.client.send("from bob: still\nfrom bob: due");
+        drop(peer);
+        let (status, rows) = alice.wait();
+        assert_eq!(status, 0);
+        assert_eq!(rows[rows.len() - 2..], ["from bob: still", "from bob: due"], "{rows:#?}");
+    }
+}
+
+#[test]
+fn ctrl_c_leaves_in_the_middle_of_a_line() {
+    let server = TestServer::start();
+    let (mut alice, _bob) = alice_and_bob(&server);
+    alice.press("bob: half");
+    alice.expect(&["> bob: half"]);
+    // There, Ctrl-D deletes.
+    alice.press(&format!("{LEFT}{CTRL_D}"));
+    alice.expect(&["> bob: hal"]);
+    alice.press(CTRL_C);
+    let (status, rows) = alice.wait();
+    assert_eq!(
+        (status, &rows[..]),
+        (0, &[CONNECTED, "a-chat: not sent: bob: hal"].map(str::to_owned)[..])
+    );
+}
+
+#[test]
+fn a_second_ctrl_c_ends_the_wait() {
+    let script = Script::listen();
+    let (mut alice, mut peer) = alice_of(&script, &["--name", "alice"]);
+    alice.press(CTRL_C);
+    peer.client.expect_eof();
+    alice.expect_row(WAITING);
+    // The terminal makes a signal of it again.
+    alice.press(CTRL_C);
+    assert_eq!(alice.wait().0, 1);
+}
+
+#[test]
+fn the_end_of_the_server_is_the_end_though_nobody_types() {
+    let server = TestServer::start();
+    let (mut alice, bob) = alice_and_bob(&server);
+    alice.press("bob: one\rbob: half");
+    alice.expect(&["to bob: one", "> bob: half"]);
+    wait_until("the message", || server.stats().delivered == 1);
+    drop(bob);
+    server.stop();
+    let (status, rows) = alice.wait();
+    let expected = [
+        CONNECTED,
+        "to bob: one",
+        "notice: the server is shutting down, 1 of your lines were accepted",
+        "a-chat: not sent: bob: half",
+    ];
+    assert_eq!((status, rows), (1, expected.map(str::to_owned).to_vec()));
+}
+
+#[test]
+fn who_is_evicted_or_cut_off_sees_it() {
+    for (end, seen) in [
+        (
+            "error: evicted, nothing was read for too long",
+            "error: evicted, nothing was read for too long",
+        ),
+        ("", "a-chat: the connection ended without a word"),
+    ] {
+        let script = Script::listen();
+        let (mut alice, mut peer) = alice_of(&script, &["--name", "alice"]);
+        alice.press("bob: one\r");
+        peer.expect_line("bob: one");
+        if !end.is_empty() {
+            peer.client.send(end);
+        }
+        drop(peer);
+        let (status, rows) = alice.wait();
+        assert_eq!(status, 1);
+        assert!(rows.iter().any(|row| row.starts_with(seen)), "{rows:#?}");
+        let doubt = "a-chat: line 1 is in doubt, sent but perhaps not accepted, and not sent again";
+        assert!(rows.contains(&doubt.to_owned()), "{rows:#?}");
+    }
+}
+
+#[test]
+fn it_goes_on_with_the_next_server() {
+    let script = Script::listen();
+    let (mut alice, mut peer) = alice_of(&script, &["--reconnect", "--no-wait", "--name", "alice"]);
+    alice.press("/to bob\rone\rtwo\r");
+    peer.expect_line("bob: one");
+    peer.expect_line("bob: two");
+    peer.close_after(2);
+    drop(peer);
+    alice.press("half a ");
+    let mut peer = script.log_in("alice");
+    peer.expect_line("bob: two");
+    alice.expect(&["a-chat: connected again", "bob> half a"]);
+    alice.press("line\r");
+    peer.expect_line("bob: half a line");
+    alice.press(CTRL_D);
+    peer.answer_question("alice");
+    drop(peer);
+    let (status, rows) = alice.wait();
+    assert_eq!(status, 0, "{rows:#?}");
+}
+
+#[test]
+fn a_signal_leaves_as_ctrl_d_does() {
+    for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
+        let server = TestServer::start();
+        let (mut alice, mut bob) = alice_and_bob(&server);
+        alice.press("bob: one\rbob: half");
+        alice.expect(&["to bob: one", "> bob: half"]);
+        alice.process.signal(signal);
+        bob.expect_line("from alice: one");
+        let (status, rows) = alice.wait();
+        let expected = [CONNECTED, "to bob: one", "a-chat: not sent: bob: half"];
+        assert_eq!((status, &rows[..]), (0, &expected.map(str::to_owned)[..]));
+    }
+}
+
+#[test]
+fn a_stop_and_a_continuation_leave_the_line_alone() {
+    let server = TestServer::start();
+    let mut bob = server.login("bob");
+    // A shell that has the client stop lets it go on at once.
+    let mut command = through(&["setsid", "--ctty"], "sh");
+    let client = format!("{EXECUTABLE} connect --name alice {}; fg", server.address);
+    command.args(["-mc", &client]).env("TERM", "xterm");
+    let mut alice = Terminal::run(command);
+    alice.expect(&[CONNECTED, ">"]);
+    alice.press("bob: half");
+    alice.expect(&["> bob: half"]);
+    alice.press(CTRL_Z);
+    alice.expect_row(EXECUTABLE.get(..20).expect("a path"));
+    alice.press(" a line");
+    alice.expect(&["> bob: half a line"]);
+    alice.press("\r");
+    bob.expect_line("from alice: half a line");
+    leave(alice, 0);
+}
+
+#[test]
+fn names_have_colours_that_last() {
+    let server = TestServer::start();
+    let (mut alice, mut bob) = alice_and_bob(&server);
+    bob.send("alice: hi");
+    alice.expect(&["from bob: hi", ">"]);
+    let colour = alice.colour("bob");
+    assert_ne!(colour, vt100::Color::Default);
+    assert_eq!(alice.colour("hi"), vt100::Color::Default);
+    alice.press("/nonsense\r/to bob\r/who bob\r");
+    alice.expect(&["notice: here: bob", "bob>"]);
+    let (error, notice) = (alice.colour("error"), alice.colour("notice"));
+    assert!(error != notice && error != colour && notice != colour);
+    alice.press("\x0c");
+    alice.expect(&["bob>"]);
+    assert_eq!(alice.colour("bob"), colour);
+    leave(alice, 0);
+}
+
+#[test]
+fn without_colours_there_are_none() {
+    let server = TestServer::start();
+    let mut bob = server.login("bob");
+    let mut alice = Terminal::start_with(server.address, &["--name", "alice"], |command| {
+        command.env("NO_COLOR", "1");
+    });
+    alice.expect(&[CONNECTED, ">"]);
+    bob.send("alice: hi");
+    alice.press("/nonsense\r/to bob\r");
+    alice.wait_until("both", |alice| {
+        alice.rows().contains(&"from bob: hi".to_owned()) && alice.ends_with(&["bob>"])
+    });
+    for word in ["a-chat", "from", "bob", "error"] {
+        assert_eq!(alice.colour(word), vt100::Color::Default);
+    }
+    leave(alice, 0);
+}
+
+#[test]
+fn who_has_no_name_is_asked_for_it() {
+    let server = TestServer::start();
+    let mut bob = server.login("bob");
+    let mut alice = Terminal::start(server.address, &[]);
+    alice.expect(&["your name:"]);
+    alice.press("a b\r");
+    alice.expect(&["error: a name is 1 to 32 of A-Z a-z 0-9 _ . -", "your name:"]);
+    // What follows is not lost.
+    alice.press("alice\rbob: hi\r");
+    alice.wait_until("both", |alice| {
+        let rows = alice.rows();
+        [CONNECTED, "to bob: hi"].iter().all(|row| rows.contains(&(*row).to_owned()))
+    });
+    bob.expect_line("from alice: hi");
+    leave(alice, 0);
+    for keys in [CTRL_C, CTRL_D] {
+        let mut nobody = Terminal::start(server.address, &[]);
+        nobody.expect(&["your name:"]);
+        nobody.press(keys);
+        let (status, rows) = nobody.wait();
+        assert_eq!((status, rows), (1, vec!["a-chat: no name was given".to_owned()]));
+    }
+}
+
+#[test]
+fn who_can_not_log_in_sees_why() {
+    let server = TestServer::start();
+    let _alice = server.login("alice");
+    let (status, rows) = Terminal::start(server.address, &["--name", "alice"]).wait();
+    assert_eq!((status, rows), (1, vec!["a-chat: cannot log in: name taken".to_owned()]));
+}
+
+/// What such a terminal can do is what a pipe can: lines.
+#[test]
+fn at_a_dumb_terminal_it_is_as_in_a_pipe() {
+    let server = TestServer::start();
+    let mut bob = server.login("bob");
+    let mut alice = Terminal::start_with(server.address, &["--name", "alice"], |command| {
+        command.env("TERM", "dumb");
+    });
+    wait_until("the login", || server.stats().connected == 2);
+    alice.press("bob: hi\n");
+    bob.expect_line("from alice: hi");
+    bob.send("alice: \x1b[31mhi");
+    alice.expect(&["bob: hi", "from bob: ^[[31mhi"]);
+    leave(alice, 0);
+}
+
+/// Somebody who leaves while there is no server gives up what is not sent, and is told.
+#[test]
+fn who_leaves_without_a_server_is_told_what_was_not_accepted() {
+    let script = Script::listen();
+    let flags = ["--reconnect", "--wait", "0", "--name", "alice"];
+    let (mut alice, mut peer) = alice_of(&script, &flags);
+    peer.close_after(1);
+    drop((peer, script));
+    alice.expect_row("a-chat: cannot connect: ");
+    alice.press("bob: one\r");
+    alice.expect(&["to bob: one", ">"]);
+    alice.press(CTRL_D);
+    let (status, rows) = alice.wait();
+    assert_eq!(status, 1, "{rows:#?}");
+    let told = "a-chat: from line 1 on nothing was accepted".to_owned();
+    assert_eq!(rows.last(), Some(&told), "{rows:#?}");
+}
+
+/// A terminal that is gone ends the client, which says by its status that not all was shown.
+#[test]
+fn a_window_that_is_closed_ends_it() {
+    let server = TestServer::start();
+    let (mut alice, mut bob) = alice_and_bob(&server);
+    alice.press("bob: one\r");
+    bob.expect_line("from alice: one");
+    assert_eq!(alice.hang_up().wait().0, 1);
+    wait_until("the end", || server.stats().connected == 1);
+    drop(bob);
+    let report = server.stop();
+    assert_eq!((report.delivered, report.lost()), (1, 0), "{report}");
+}
+
+/// Nobody reads what is written: the end does not wait for that for ever.
+#[test]
+fn a_stuck_terminal_holds_up_no_end() {
+    // Everything is full, and no key gets through.
+    let script = Script::listen();
+    let (alice, peer) = alice_of(&script, &["--name", "alice"]);
+    let line = format!("from bob: {}\n", "x".repeat(10_000));
+    send_until_blocked(&peer.client.stream, line.as_bytes());
+    wait_until("the end", || {
+        alice.process.signal(Signal::TERM);
+        alice.process.state() == 'Z'
+    });
+    assert_eq!(alice.wait_unseen(), 1);
+
+    // It sticks after she has left.
+    let script = Script::listen();
+    let (mut alice, mut peer) = alice_of(&script, &["--wait", "2s", "--name", "alice"]);
+    alice.press(CTRL_D);
+    peer.client.expect_eof();
+    wait_until("the usual modes", || alice.is_given_back());
+    alice.press(CTRL_S);
+    assert_eq!(alice.wait_unseen(), 1);
+}
