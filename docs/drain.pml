@@ -12,15 +12,16 @@
  *     was accepted since it came, then the notice with the right number, then a clean end.
  *
  * Names are those of src/. Each line is a batch of its own and goes to everybody who is there, its
- * sender too, so that a permit has several holders. Left out are names, answers, bytes (a message
- * is written and acknowledged whole), rounds, a full server, panics, and how a parked reader is
- * woken without fail, which is src/window/model.rs.
+ * sender too, so that a permit has several holders. Left out are names but for one that is taken,
+ * answers, bytes (a message is written and acknowledged whole), rounds, a full server, panics, and
+ * how a parked reader is woken without fail, which is src/window/model.rs.
  *
  * Time-outs have no length. The drain's may pass at any moment. One that is given to a client may
  * pass as soon as that client has stopped reading, and not before.
  *
  * What may happen is chosen with -D:
  *   LATE          clients log in at any moment, not before all else
+ *   TAKEN         the last client's name is in use by another
  *   LEAVES        the last client may half-close at any moment
  *   STUCK         the last client may stop reading, for good, at any moment
  *   DEAD          the last client may reset its connection at any moment
@@ -30,7 +31,8 @@
  *   DEADLINE      the drain's deadline passes, after the cut's
  *   FORCE         there is a second signal, at any moment after the first
  * Each of these is a mistake, with which something of the above does not hold:
- *   LEAVE_AT_STOP, SELECT_ON_STOP, FORGET_PERMIT, KEEP_SENDER, NO_DISCARD, NO_LINGER
+ *   LEAVE_AT_STOP, SELECT_ON_STOP, EARLY_NOTICE, FORGET_PERMIT, FORGET_LOSS, KEEP_SENDER,
+ *   NO_DISCARD, NO_LINGER, NO_PARK
  */
 
 #ifndef CLIENTS
@@ -50,7 +52,7 @@
 mtype:phase = { Running, Draining, Forced };
 mtype = { Name, Line, End, Broken, Cut }; /* what comes of reading */
 mtype = { Join, Batch, Leave };           /* Event */
-mtype = { Message, Notice };              /* Outgoing */
+mtype = { Message, Notice, Refusal };     /* Outgoing */
 
 /* ShutdownHandle: the phase, and how much of the drain's time is over. */
 mtype:phase phase = Running;
@@ -63,7 +65,7 @@ bool half_over, all_over;
 chan backlog        = [CLIENTS] of { byte };
 chan input[CLIENTS] = [SOCKET] of { mtype, byte };
 chan wire[CLIENTS]  = [SOCKET] of { mtype, byte, byte };
-bool fin[CLIENTS], is_gone[CLIENTS];
+bool fin[CLIENTS], is_gone[CLIENTS], is_closed[CLIENTS];
 
 /* The queues. They have no bound: these are never full. Each ends when its senders are gone. */
 chan inbox          = [LINES + (OTHERS + 2) * CLIENTS] of { mtype, byte, byte };
@@ -98,6 +100,11 @@ hidden byte i;
 #endif
 #define HAS_CLOSED(c) (READS(c) && fin[c] && len(wire[c]) == 0) /* as it reads the end */
 #define CAN_SEND(c)   (!left[c] && !is_gone[c] && !HAS_CLOSED(c) && len(input[c]) < SOCKET)
+#ifdef TAKEN
+#define IS_TAKEN(c)   (c == CLIENTS - 1)
+#else
+#define IS_TAKEN(c)   false
+#endif
 #ifdef EVICT
 #define STALLED(c)    (stuck[c] && len(wire[c]) > 0)
 #else
@@ -109,8 +116,9 @@ hidden byte i;
 /* Permit::drop, of one holder; with the last one the sender has its room back. */
 inline give_back(s, line) {
     HOLDERS(s, line)--;
-    if :: HOLDERS(s, line) == 0 -> used[s]--; token[s] = token[s] || parked[s] :: else fi
+    if :: HOLDERS(s, line) == 0 -> give_all_back(s) :: else fi
 }
+inline give_all_back(s) { used[s]--; token[s] = token[s] || parked[s] }
 
 /* Window::acquire as Outbox::send calls it, which gives up by making something else of the Line. */
 inline acquire() {
@@ -123,9 +131,11 @@ inline acquire() {
             :: known != Running && CUT_IS_OVER -> what = Cut; break
             :: else -> parked[c] = true
             fi }
+#ifndef NO_PARK
         atomic { /* The time-outs of this wait, as far as they would change anything, and no more */
             token[c] || (known == Running && is_gone[c]) || (known != Running && half_over) ->
             token[c] = false; parked[c] = false }
+#endif
     od
 }
 
@@ -151,7 +161,7 @@ inline reset() {
 }
 
 /* A socket that is closed with unread input answers with a reset. */
-inline close() { if :: len(input[c]) > 0 -> reset() :: else fi }
+inline close() { is_closed[c] = true; if :: len(input[c]) > 0 -> reset() :: else fi }
 
 /* Stays until all is acknowledged and the client has closed, or did not in time. */
 inline linger() {
@@ -191,6 +201,8 @@ inline fill() {
             input[c] ? what, line; cut--; break }
     :: atomic { cutting && (cut == 0 || CUT_IS_OVER) -> what = Cut; cut = 0; break }
     :: atomic { is_gone[c] -> what = Broken; cut = 0; break }
+    :: atomic { empty(input[c]) && !is_gone[c] && (is_closed[c] || HAS_CLOSED(c)) ->
+            what = End; cut = 0; break }
     od
 }
 
@@ -233,12 +245,19 @@ ended:
 /* ---- broker.rs ------------------------------------------------------------------------------ */
 
 proctype broker() {
-    byte c, r, line; bool peer[CLIENTS];
+    byte c, r, line; bool peer[CLIENTS], said;
+next:
     do
     :: atomic { inbox ? Join, c, _ ->
-            peer[c] = true; here++;
-            for (r : 0 .. CLIENTS - 1) { EXPECTS(c, r) = (is_gone[c] -> 0 : accepted[r] + 1) } }
+            here++;
+            if
+            :: IS_TAKEN(c) -> queue[c] ! Refusal, c, 0; queue_sender[c] = false
+            :: else ->
+                peer[c] = true;
+                for (r : 0 .. CLIENTS - 1) { EXPECTS(c, r) = (is_gone[c] -> 0 : accepted[r] + 1) }
+            fi }
     :: atomic { inbox ? Batch, c, line ->
+            if :: IS_TAKEN(c) -> give_all_back(c); line = 0; goto next :: else fi;
             assert(peer[c] && line == accepted[c] + 1);
             accepted[c]++;
             for (r : 0 .. CLIENTS - 1) {
@@ -253,12 +272,21 @@ proctype broker() {
             if :: phase != Running -> queue[c] ! Notice, c, accepted[c] :: else fi;
 #endif
             peer[c] = false; queue_sender[c] = false }
-    :: atomic { empty(inbox) && broker_senders == 0 ->
+    :: atomic { empty(inbox) && broker_senders == 0 -> c = 0; line = 0; break }
+#ifdef EARLY_NOTICE
+    :: atomic { phase != Running && !said ->
+            said = true;
             for (c : 0 .. CLIENTS - 1) {
-                if :: peer[c] -> queue[c] ! Notice, c, accepted[c] :: else fi;
-                peer[c] = false; queue_sender[c] = false
-            }
-            broker_ended = true; break }
+                if :: peer[c] -> queue[c] ! Notice, c, accepted[c] :: else fi
+            } }
+#endif
+    od;
+    do /* One after the other: some may be at their end before others hear of it. */
+    :: atomic { c < CLIENTS && peer[c] ->
+            if :: !said -> queue[c] ! Notice, c, accepted[c] :: else fi;
+            peer[c] = false; queue_sender[c] = false; c++ }
+    :: atomic { c < CLIENTS && !peer[c] -> c++ }
+    :: atomic { c == CLIENTS -> c = 0; broker_ended = true; break }
     od
 }
 
@@ -292,9 +320,12 @@ outlast: /* Takes what still comes as lost. */
     do
     :: atomic { queue[c] ? what, from, line ->
             if
-            :: what == Message -> lose();
+            :: what == Message ->
+#ifndef FORGET_LOSS
+                lose();
+#endif
 #ifndef FORGET_PERMIT
-                give_back(from, line)
+                give_back(from, line);
 #endif
             :: else
             fi;
@@ -303,7 +334,7 @@ outlast: /* Takes what still comes as lost. */
     od;
     atomic {
         assert(due[c] == 0);
-        assert(stuck[c] || dead[c] || MUST_END || (!is_gone[c] && (left[c] || told[c])));
+        assert(stuck[c] || dead[c] || MUST_END || !is_gone[c]); /* no reset */
         writer_ended[c] = true
     }
 }
@@ -327,6 +358,9 @@ end:do
             :: what == Notice -> /* Everything has come before it. */
                 assert(line == accepted[c]);
                 for (s : 0 .. CLIENTS - 1) { assert(EXPECTS(c, s) == accepted[s] + 1) }
+                told[c] = true
+            :: what == Refusal -> /* Nothing comes before it, and nothing after. */
+                assert(IS_TAKEN(c) && accepted[c] == 0 && !told[c]);
                 told[c] = true
             fi;
             what = 0; s = 0; line = 0 }
@@ -374,5 +408,9 @@ init {
     }
     acceptor_ended;
     broker_ended;
-    for (c : 0 .. CLIENTS - 1) { assert(used[c] == 0) }
+    for (c : 0 .. CLIENTS - 1) {
+        assert(used[c] == 0);
+        /* Who reads on comes to a last line, be it after this. */
+        told[c] || left[c] || stuck[c] || dead[c] || MUST_END || !writer_ended[c]
+    }
 }

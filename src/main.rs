@@ -102,13 +102,14 @@ fn start_log(args: &ServeArgs) -> Result<(), Box<dyn std::error::Error>> {
 fn stop_on_signals(handle: ShutdownHandle) -> Result<(), String> {
     signals::on_request(move |request| match request {
         Request::First => {
-            handle.shutdown();
+            // Nobody waits for the log; and the process may be gone right after the other.
             log::info!("signalled, delivering what is due; a second signal ends that by force");
+            handle.shutdown();
         }
         Request::Same => log::debug!("signalled again so soon that it is the same request"),
         Request::Again => {
-            handle.force();
             log::warn!("signalled again, ending the drain by force");
+            handle.force();
         }
     })
 }

@@ -440,6 +440,7 @@ fn a_clock_that_jumps_back_puts_no_deadline_off() {
     silent.expect_line("error: login not in time");
     assert_ne!(date(&before), date(&process.log.expect("slow went")), "the clock has jumped");
     drop((silent, slow, alice));
+    process.log.expect("alice went");
 
     let (slower, alice) = overloaded(&mut process, "slower");
     process.signal(Signal::TERM);

@@ -245,7 +245,9 @@ fn report_of_bobs_loss(process: Process, deadline: Duration) -> (String, u64, u6
     let (status, mut log) = process.wait();
     assert_eq!(status, 1, "{log:#?}");
     let report = log.pop().expect("a report");
-    let (sum, loss) = report.split_once(" s by force; bob: ").expect("his loss, and no other");
+    let Some((sum, loss)) = report.split_once(" s by force; bob: ") else {
+        panic!("his loss, and no other: {report} {log:#?}");
+    };
     assert!(loss.ends_with("drain deadline") && !loss.contains("; "), "{report}");
     let (lost, unacknowledged) =
         (number_before(loss, " lost ("), number_before(loss, " B unacknowledged"));

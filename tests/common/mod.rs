@@ -97,8 +97,20 @@ impl TestServer {
     }
 
     pub fn join_within(&mut self, patience: Duration) -> Report {
+        const TIME_WAIT: &str = "06";
         let thread = self.thread.take().expect("joined once");
-        wait_for(patience, "the server's end", || thread.is_finished());
+        let deadline = Instant::now() + patience;
+        while !thread.is_finished() {
+            let stays =
+                |entry: &TableEntry| entry.local == self.address && entry.state != TIME_WAIT;
+            assert!(
+                Instant::now() < deadline,
+                "no end of the server: {:?}, {:#?}",
+                self.stats(),
+                table().into_iter().filter(stays).collect::<Vec<_>>()
+            );
+            std::thread::yield_now();
+        }
         let report = thread.join().expect("no panic").expect("no error");
         assert_eq!(report.owed, report.delivered + report.lost(), "{report}");
         report
@@ -246,12 +258,8 @@ pub fn login_when_there_is_room(address: SocketAddr, name: &str) -> (Client, u64
 }
 
 /// Waits until `condition` holds; for what no descriptor and no channel tells.
-pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
-    wait_for(PATIENCE, what, condition);
-}
-
-fn wait_for(patience: Duration, what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + patience;
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "waited too long for {what}");
         std::thread::yield_now();
@@ -316,6 +324,7 @@ pub fn fin_is_on_its_way(stream: &TcpStream) -> bool {
 }
 
 /// One end of a connection, as the kernel's table has it.
+#[derive(Debug)]
 pub struct TableEntry {
     pub local: SocketAddr,
     pub remote: SocketAddr,

@@ -24,6 +24,7 @@ pub fn rounds(test: &str, seed: u64, count: u64, time: Duration, mut round: impl
     }
 }
 
-fn asked(variable: &str) -> Option<u64> {
+/// A number that the environment asks for.
+pub fn asked(variable: &str) -> Option<u64> {
     env::var(variable).ok().map(|value| value.parse().expect("a number"))
 }

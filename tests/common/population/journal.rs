@@ -39,7 +39,14 @@ pub fn open() {
 
 /// What was noted of the connection from this address, which is forgotten then.
 pub fn take(address: SocketAddrV4) -> Option<Departure> {
-    let noted = JOURNAL.with(|departures| departures.remove(&address))?;
+    let noted = JOURNAL.with(|departures| {
+        let noted = departures.remove(&address);
+        if departures.is_empty() {
+            // The memory of many connections is not for who comes later.
+            *departures = HashMap::new();
+        }
+        noted
+    })?;
     assert!(noted.len() == 1, "{address} ended more than once: {noted:?}");
     noted.into_iter().next()
 }

@@ -35,7 +35,7 @@ use crossbeam_channel::{Receiver, Sender};
 use self::life::{Life, Who};
 use self::model::Stopped;
 use self::transcript::Transcript;
-use super::{PATIENCE, TestServer, table, wait_until};
+use super::{TestServer, table, wait_until};
 
 pub use self::model::Verdict;
 
@@ -120,8 +120,9 @@ impl World {
             max_line: self.max_line,
             window: if random.bool() { 256 * 1024 } else { random.usize(5000..100_000) },
             linger: Duration::from_millis(random.u64(..200)),
-            login_timeout: PATIENCE,
-            stall_timeout: PATIENCE,
+            // Some say nothing until the stop, and on a busy machine that is long to come.
+            login_timeout: 2 * END,
+            stall_timeout: 2 * END,
             drain_timeout: 2 * END,
             ..Config::default()
         };
