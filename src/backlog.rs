@@ -180,6 +180,8 @@ mod tests {
     use crate::due::{Charged, Refusals};
     use crate::window::{Permit, Window};
 
+    const ALPHABET: &[u8] = b"abcdefghijklmnopqrstuvwxyz";
+
     /// A client's socket that takes little at a time, and the client.
     fn connection() -> (Connection, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -201,7 +203,7 @@ mod tests {
         let mut frames = b"not this".to_vec();
         let start = frames.len();
         for (place, length) in lengths.iter().enumerate() {
-            frames.extend((0..*length).map(|byte| b'a' + ((place + byte) % 26) as u8));
+            frames.extend(ALPHABET.iter().cycle().skip(place).take(*length));
             frames.push(b'\n');
         }
         let end = frames.len();
