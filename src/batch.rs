@@ -155,7 +155,8 @@ impl BatchBuilder {
     /// Hands out what was taken.
     pub(crate) fn finish(&mut self) -> Batch {
         self.charge = BATCH_CHARGE;
-        self.run.clear();
+        // Not only cleared: a list may be as long as a line, and an idle client keeps none.
+        self.run = Vec::new();
         // Where the lines were not as expected, what they do not need is not charged for either.
         shrink(&mut self.frames);
         shrink(&mut self.names);
