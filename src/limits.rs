@@ -15,8 +15,10 @@ use crate::sys;
 /// A connection has a reader and a writer.
 const THREADS: u64 = 2;
 
-/// A thread has a stack, its guard, a signal stack and its guard.
-const MAPPINGS: u64 = 4 * THREADS;
+/// A thread has a stack and its guard. Where the standard library handles faults, to tell whose stack
+/// has overflowed, it also has a signal stack and its guard.
+const STACK_MAPPINGS: u64 = 2;
+const SIGNAL_STACK_MAPPINGS: u64 = 2;
 
 /// Descriptors kept for everything else: the listener, the latches, refused clients, log files,
 /// and what the embedding program opens.
@@ -116,7 +118,9 @@ pub fn expect_many_threads() {
 
 /// How many connections there are memory mappings for.
 fn room_in_mappings() -> Option<u64> {
-    number_in("/proc/sys/vm/max_map_count").map(|limit| per(limit, SPARE_MAPPINGS, MAPPINGS))
+    let signal_stack = if sys::handles_faults() { SIGNAL_STACK_MAPPINGS } else { 0 };
+    let each = THREADS * (STACK_MAPPINGS + signal_stack);
+    number_in("/proc/sys/vm/max_map_count").map(|limit| per(limit, SPARE_MAPPINGS, each))
 }
 
 /// How many connections fit under a limit that each of them takes `each` of.

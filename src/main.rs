@@ -4,6 +4,7 @@
 
 mod connect;
 mod logger;
+mod signal_stacks;
 mod signals;
 mod stress;
 
@@ -21,6 +22,7 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use crate::signals::Request;
 
 fn main() -> ExitCode {
+    signal_stacks::restore_default();
     let done = match &parse() {
         Command::Serve(args) => serve(args),
         Command::Connect(args) => connect::run(args),

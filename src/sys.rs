@@ -1,11 +1,12 @@
-//! The two system calls that `rustix` has no safe wrapper for. No thread runs here.
+//! The system calls that `rustix` has no safe wrapper for. No thread runs here.
 #![expect(
     unsafe_code,
-    reason = "ioctl and prctl are untyped; those used here get their types below"
+    reason = "ioctl, prctl and sigaction are untyped; those used here get their types below"
 )]
 
 use std::ffi::{c_int, c_ulong};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 
 use rustix::ioctl::{Getter, Opcode, ioctl};
@@ -51,6 +52,21 @@ pub(crate) fn set_futex_slots(slots: u32) -> io::Result<()> {
     }
 }
 
+/// True if SIGSEGV or SIGBUS have a handler: mostly it is the standard library's, and then each
+/// thread that this library starts gets a signal stack.
+pub(crate) fn handles_faults() -> bool {
+    [libc::SIGSEGV, libc::SIGBUS].into_iter().any(|signal| {
+        let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: without a new action, sigaction(2) only writes the present one to its third
+        // argument, which is as large as it has to be; all zeroes are a valid one to begin with.
+        let action = unsafe {
+            libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr());
+            action.assume_init()
+        };
+        !matches!(action.sa_sigaction, libc::SIG_DFL | libc::SIG_IGN)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,6 +76,11 @@ mod tests {
     fn futex_slots() -> c_int {
         // SAFETY: this option of prctl(2) takes nothing, and touches no memory of the process.
         unsafe { libc::prctl(PR_FUTEX_HASH, PR_FUTEX_HASH_GET_SLOTS, UNUSED, UNUSED, UNUSED) }
+    }
+
+    #[test]
+    fn the_standard_library_handles_the_faults_of_a_test() {
+        assert!(handles_faults());
     }
 
     #[test]

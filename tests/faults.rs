@@ -260,29 +260,28 @@ fn without_a_thread_for_a_writer_in_its_control_group_it_goes_on() {
 
 #[test]
 fn a_crowd_that_there_are_no_memory_mappings_for_is_refused_also_if_it_was_asked_for() {
-    const CROWD: usize = 12_000;
     const THREADS: usize = 4;
     a_chat::raise_open_files();
     let mut default = Process::start(serve(&[]));
     let (default_room, limited_by) = room(&mut default);
     assert_eq!(default.terminate().0, 0);
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    if limited_by != "memory mappings (vm.max_map_count)" || files < CROWD as u64 + 100 {
+    let crowd = default_room + 1000;
+    if limited_by != "memory mappings (vm.max_map_count)" || files < crowd as u64 + 100 {
         skipped(&format!("{limited_by} are short here before memory mappings are"));
         return;
     }
     let mut scene = Scene::start(&[], &["--max-connections", "100000"]);
     let room = room(&mut scene.process).0;
     assert_eq!(room, default_room, "there is no more room for being asked for");
-    assert!(room < CROWD - 100, "room for {room}");
 
     let address = scene.address;
     // One descriptor for each is enough.
     let login = |number| Some(try_login(address, &format!("client-{number}"))?.stream);
-    let crowd = |first| (first..CROWD).step_by(THREADS).map(login).collect::<Vec<_>>();
+    let part = |first| (first..crowd).step_by(THREADS).map(login).collect::<Vec<_>>();
     let crowd: Vec<_> = thread::scope(|scope| {
-        let crowds: Vec<_> = (0..THREADS).map(|first| scope.spawn(move || crowd(first))).collect();
-        crowds.into_iter().flat_map(|crowd| crowd.join().expect("all are answered")).collect()
+        let parts: Vec<_> = (0..THREADS).map(|first| scope.spawn(move || part(first))).collect();
+        parts.into_iter().flat_map(|part| part.join().expect("all are answered")).collect()
     });
     assert_eq!(crowd.iter().flatten().count(), room - 2, "beside the bystanders");
     let limit = fs::read_to_string("/proc/sys/vm/max_map_count").expect("procfs");
