@@ -26,6 +26,9 @@ use crate::shutdown::has_passed;
 /// After a wait of this length there is no hurry for the next message.
 const LONG_WAIT: Duration = Duration::from_millis(100);
 
+/// After so many shorter ones in a row there is. Who has just logged in gets a message or two.
+const SHORT_WAITS: u32 = 4;
+
 /// How long written messages may stay unsettled while there is nothing to write.
 const SETTLE: Duration = Duration::from_millis(500);
 
@@ -86,8 +89,8 @@ pub(crate) struct Writer {
     connection: Arc<Connection>,
     inbox: Receiver<Outgoing>,
     shared: Arc<Shared>,
-    /// The last wait for the inbox was a long one.
-    is_idle: bool,
+    /// How many of the last waits for the inbox in a row were no long ones.
+    short_waits: u32,
     backlog: Backlog,
     in_flight: InFlight,
     stall: Stall,
@@ -113,7 +116,7 @@ impl Writer {
             connection,
             inbox,
             shared,
-            is_idle: true,
+            short_waits: 0,
             backlog: Backlog::default(),
             in_flight: InFlight::default(),
             stall,
@@ -194,12 +197,13 @@ impl Writer {
             return Ok(outgoing);
         }
         let since = Instant::now();
-        let received = match (self.is_idle, deadline) {
+        let received = match (self.short_waits < SHORT_WAITS, deadline) {
             (true, deadline) => sleep_until_ready(&self.inbox, deadline),
             (false, Some(deadline)) => self.inbox.recv_deadline(deadline),
             (false, None) => self.inbox.recv().map_err(RecvTimeoutError::from),
         };
-        self.is_idle = since.elapsed() >= LONG_WAIT;
+        let was_long = since.elapsed() >= LONG_WAIT;
+        self.short_waits = if was_long { 0 } else { self.short_waits.saturating_add(1) };
         received
     }
 
