@@ -19,6 +19,10 @@ const SMALL: usize = 512;
 /// How many bytes are copied together, at most and about.
 const GATHERED: usize = 16 * 1024;
 
+/// Of so many pieces it is looked up where they are before the first of them is copied. That, too,
+/// was written by another processor, and is waited for at once: in a mesh a tenth less of all time.
+const FOUND_TOGETHER: usize = 16;
+
 /// How many entries an empty queue keeps memory for: what a backlog has taken is given back.
 const KEPT: usize = 256;
 
@@ -132,10 +136,14 @@ impl Backlog {
         let is_small = |piece: &&Piece| piece.bytes().len() <= SMALL;
         let mut gathered = Vec::new();
         if self.pieces().take(2).filter(is_small).count() == 2 {
-            gathered.reserve(2 * SMALL);
-            for piece in self.pieces().take_while(is_small) {
-                gathered.extend_from_slice(piece.bytes());
-                if gathered.len() >= GATHERED {
+            gathered.reserve(GATHERED + SMALL);
+            let mut pieces = self.pieces().take_while(is_small).map(Piece::bytes);
+            let mut found = [&[][..]; FOUND_TOGETHER];
+            while gathered.len() < GATHERED {
+                let count =
+                    found.iter_mut().zip(&mut pieces).map(|(to, bytes)| *to = bytes).count();
+                found[..count].iter().for_each(|bytes| gathered.extend_from_slice(bytes));
+                if count < found.len() {
                     break;
                 }
             }
