@@ -414,6 +414,34 @@ mod tests {
     }
 
     #[test]
+    fn awake_it_takes_what_comes_and_sees_the_end() {
+        let (events, inbox) = unbounded();
+        let mut is_busy = true;
+        events.send(Event::Leave { id: ConnectionId(1) }).expect("an inbox");
+        assert!(matches!(next_event(&inbox, &mut is_busy), Some(Event::Leave { .. })));
+        assert!(is_busy, "the next one may come as soon");
+        drop(events);
+        assert!(next_event(&inbox, &mut is_busy).is_none());
+    }
+
+    #[test]
+    fn what_comes_later_wakes_it() {
+        let comes_late = || {
+            let (events, inbox) = unbounded();
+            let mut is_busy = true;
+            let late = thread::spawn(move || {
+                thread::sleep(100 * AWAKE);
+                events.send(Event::Leave { id: ConnectionId(1) })
+            });
+            assert!(next_event(&inbox, &mut is_busy).is_some());
+            assert!(late.join().is_ok_and(|sent| sent.is_ok()));
+            !is_busy
+        };
+        // Should this thread have been held up before it began to wait, the event was not late.
+        assert!((0..100).any(|_| comes_late()), "it sleeps at once the next time");
+    }
+
+    #[test]
     fn at_the_end_of_its_inbox_everything_is_routed_and_everyone_is_told() {
         let mut bench = Bench::new();
         let (alice, bob) = (bench.join(1, "alice"), bench.join(2, "bob"));

@@ -2,8 +2,8 @@
 //!
 //! It does so to name the thread whose own stack has overflowed, before the process ends with
 //! SIGSEGV; without it the process ends just so, since the guard page is there in any case. What it
-//! costs here is a fifth of a login's time, 4 KiB of each idle client's memory, and two of the four
-//! memory mappings that a thread takes, of which a process has no more than `vm.max_map_count`.
+//! costs here is a sixth of a login's time, nearly 1 KiB of an idle client's memory, and two of the
+//! four memory mappings that a thread takes, of which a process has no more than `vm.max_map_count`.
 //!
 //! The library gives no way to ask for this, but before `main` it leaves alone what another has set
 //! for SIGSEGV and SIGBUS (`std::sys::…::stack_overflow`). Should that ever change, nothing but the

@@ -1,4 +1,4 @@
-//! An idle client costs little more memory than its two threads.
+//! An idle client costs little more memory than its two threads, and no more memory mappings.
 //!
 //! Clients of the executable log in, send themselves a message, and then do nothing; what the
 //! process has grown by is counted page by page. Most of that is stacks. Two pages are touched of
@@ -13,14 +13,20 @@ mod process;
 use process::{Process, serve};
 
 /// Those who come before the others have the program's pages and the allocator's arenas loaded.
-const CLIENTS_BEFORE: u64 = 100;
+const CLIENTS_BEFORE: u32 = 100;
 
-const CLIENTS: u64 = 400;
+const CLIENTS: u32 = 400;
 
 /// What a client may cost, in bytes: two pages for each of its two threads, and what they allocate.
 /// A third page for either of them is more than that. Without optimisation stack frames are several
 /// times as large, so that a debug build shows gross mistakes only.
 const MOST_EACH: u64 = if cfg!(debug_assertions) { 48 * 1024 } else { 24 * 1024 };
+
+/// A thread has its stack and the guard of that.
+const MAPPINGS_EACH: usize = 2 * 2;
+
+/// The arenas of the allocator, which have one or two mappings each, may not all be there before.
+const OTHER_MAPPINGS: usize = 100;
 
 #[test]
 fn an_idle_client_takes_little_more_than_its_threads() {
@@ -34,10 +40,13 @@ fn an_idle_client_takes_little_more_than_its_threads() {
             client
         });
         let clients: Vec<_> = clients.collect();
-        (clients, server.resident())
+        (clients, server.resident(), server.mappings())
     };
-    let (_clients_before, before) = log_in(CLIENTS_BEFORE);
-    let (_clients, after) = log_in(CLIENTS);
-    let each = after.saturating_sub(before) / CLIENTS;
+    let (_clients_before, before, mappings_before) = log_in(CLIENTS_BEFORE);
+    let (_clients, after, mappings) = log_in(CLIENTS);
+    let each = after.saturating_sub(before) / u64::from(CLIENTS);
     assert!(each <= MOST_EACH, "{each} bytes for an idle client");
+    let most = MAPPINGS_EACH * CLIENTS as usize + OTHER_MAPPINGS;
+    let taken = mappings - mappings_before;
+    assert!(taken <= most, "{taken} memory mappings for {CLIENTS} clients");
 }

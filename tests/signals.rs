@@ -230,3 +230,14 @@ fn a_pause_in_the_drain_loses_nothing_within_the_deadline() {
     let (status, log) = process.wait();
     assert_eq!(status, 0, "{log:#?}");
 }
+
+#[test]
+fn a_fault_ends_the_process_as_any_other() {
+    for signal in [Signal::SEGV, Signal::BUS] {
+        let mut process = Process::start(serve(&[]));
+        process.address();
+        process.signal(signal);
+        let (status, log) = process.wait_for_any_end();
+        assert_eq!(status.signal(), Some(signal.as_raw()), "{status}; {log:#?}");
+    }
+}
