@@ -7,6 +7,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Select};
@@ -28,6 +29,9 @@ const LONG_WAIT: Duration = Duration::from_millis(100);
 
 /// After so many shorter ones in a row there is. Who has just logged in gets a message or two.
 const SHORT_WAITS: u32 = 4;
+
+/// How often a writer in a hurry lets others run before it sleeps.
+const YIELDS: u32 = 4;
 
 /// How long written messages may stay unsettled while there is nothing to write.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -189,19 +193,24 @@ impl Writer {
 
     /// Waits for the broker, until the deadline if there is one.
     ///
-    /// A channel's own `recv` looks again some times, and yields in between, before it sleeps: well
-    /// spent where one message follows another, and where not, a good part of what a login costs.
-    /// A [`Select`] sleeps at once, be it of one channel alone.
+    /// Where one message follows another it yields a few times before it sleeps: the others have
+    /// more for it then, and nobody has to wake it. A channel's own `recv` does so too, but each
+    /// time, which is a good part of what a login costs, and burns the processor in between.
     fn receive(&mut self, deadline: Option<Instant>) -> Result<Outgoing, RecvTimeoutError> {
-        if let Ok(outgoing) = self.inbox.try_recv() {
-            return Ok(outgoing);
+        let yields = if self.short_waits < SHORT_WAITS { 0 } else { YIELDS };
+        let mut yielded = 0;
+        loop {
+            if let Ok(outgoing) = self.inbox.try_recv() {
+                return Ok(outgoing);
+            }
+            if yielded == yields {
+                break;
+            }
+            thread::yield_now();
+            yielded += 1;
         }
         let since = Instant::now();
-        let received = match (self.short_waits < SHORT_WAITS, deadline) {
-            (true, deadline) => sleep_until_ready(&self.inbox, deadline),
-            (false, Some(deadline)) => self.inbox.recv_deadline(deadline),
-            (false, None) => self.inbox.recv().map_err(RecvTimeoutError::from),
-        };
+        let received = sleep_until_ready(&self.inbox, deadline);
         let was_long = since.elapsed() >= LONG_WAIT;
         self.short_waits = if was_long { 0 } else { self.short_waits.saturating_add(1) };
         received
@@ -348,6 +357,7 @@ impl Writer {
     }
 }
 
+/// Sleeps at once, as a [`Select`] does, be it of one channel alone.
 fn sleep_until_ready<T>(
     inbox: &Receiver<T>,
     deadline: Option<Instant>,
