@@ -85,8 +85,11 @@ impl Broker {
 
     /// The thread: routes until the inbox is disconnected, then says goodbye to everyone.
     pub(crate) fn run(mut self, inbox: &Receiver<Event>) {
+        // On a single processor whoever has the next event can not run meanwhile.
+        let has_others = thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+        let awake = if has_others { AWAKE } else { Duration::ZERO };
         let mut is_busy = false;
-        while let Some(event) = next_event(inbox, &mut is_busy) {
+        while let Some(event) = next_event(inbox, awake, &mut is_busy) {
             self.handle(event);
             for event in inbox.try_iter().take(ROUND - 1) {
                 self.handle(event);
@@ -221,11 +224,12 @@ impl Broker {
 
 /// Waits for an event; `None` when none will come any more.
 ///
-/// Awake it yields all the time, so that nobody else has to wait for the processor. `is_busy` is
-/// for the next call: it sleeps at once after an event that did not come within [`AWAKE`].
-fn next_event(inbox: &Receiver<Event>, is_busy: &mut bool) -> Option<Event> {
+/// If busy it stays `awake` for so long, and yields all the time, so that nobody else has to wait
+/// for the processor. `is_busy` is for the next call: it sleeps at once after an event that did not
+/// come within that time.
+fn next_event(inbox: &Receiver<Event>, awake: Duration, is_busy: &mut bool) -> Option<Event> {
     let since = Instant::now();
-    while *is_busy && since.elapsed() < AWAKE {
+    while *is_busy && since.elapsed() < awake {
         match inbox.try_recv() {
             Ok(event) => return Some(event),
             Err(TryRecvError::Disconnected) => return None,
@@ -233,7 +237,7 @@ fn next_event(inbox: &Receiver<Event>, is_busy: &mut bool) -> Option<Event> {
         }
     }
     let event = inbox.recv().ok();
-    *is_busy = since.elapsed() < AWAKE;
+    *is_busy = since.elapsed() < awake;
     event
 }
 
@@ -418,10 +422,10 @@ mod tests {
         let (events, inbox) = unbounded();
         let mut is_busy = true;
         events.send(Event::Leave { id: ConnectionId(1) }).expect("an inbox");
-        assert!(matches!(next_event(&inbox, &mut is_busy), Some(Event::Leave { .. })));
+        assert!(matches!(next_event(&inbox, AWAKE, &mut is_busy), Some(Event::Leave { .. })));
         assert!(is_busy, "the next one may come as soon");
         drop(events);
-        assert!(next_event(&inbox, &mut is_busy).is_none());
+        assert!(next_event(&inbox, AWAKE, &mut is_busy).is_none());
     }
 
     #[test]
@@ -433,7 +437,7 @@ mod tests {
                 thread::sleep(100 * AWAKE);
                 events.send(Event::Leave { id: ConnectionId(1) })
             });
-            assert!(next_event(&inbox, &mut is_busy).is_some());
+            assert!(next_event(&inbox, AWAKE, &mut is_busy).is_some());
             assert!(late.join().is_ok_and(|sent| sent.is_ok()));
             !is_busy
         };
