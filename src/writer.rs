@@ -197,17 +197,15 @@ impl Writer {
     /// more for it then, and nobody has to wake it. A channel's own `recv` does so too, but each
     /// time, which is a good part of what a login costs, and burns the processor in between.
     fn receive(&mut self, deadline: Option<Instant>) -> Result<Outgoing, RecvTimeoutError> {
+        if let Ok(outgoing) = self.inbox.try_recv() {
+            return Ok(outgoing);
+        }
         let yields = if self.short_waits < SHORT_WAITS { 0 } else { YIELDS };
-        let mut yielded = 0;
-        loop {
+        for _ in 0..yields {
+            thread::yield_now();
             if let Ok(outgoing) = self.inbox.try_recv() {
                 return Ok(outgoing);
             }
-            if yielded == yields {
-                break;
-            }
-            thread::yield_now();
-            yielded += 1;
         }
         let since = Instant::now();
         let received = sleep_until_ready(&self.inbox, deadline);
