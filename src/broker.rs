@@ -7,10 +7,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use crossbeam_channel::{Receiver, Sender};
 use foldhash::fast::RandomState;
 use slab::Slab;
 
@@ -20,18 +18,13 @@ use crate::due::{Charged, Due, Piece, Refusals};
 use crate::protocol::{self, Name, Rejection, WHO_NAMES};
 use crate::report::CloseReason;
 use crate::stats::Counters;
+use crate::wakeful::WakefulReceiver;
 use crate::window::Permit;
 use crate::writer::{Goodbye, Outgoing};
 
 /// How many events are routed before the writers are woken: enough that under load each of them
 /// is woken once for many batches, few enough that none of them waits for long.
 const ROUND: usize = 64;
-
-/// An event that has come so soon after the one before is likely to be followed as soon by the
-/// next, and so long the broker stays awake for it. To wake a thread is the better part of what a
-/// message's way takes where the processors are idle, and longer where they are virtual ones: with
-/// one message in flight it arrives after 38 us instead of 51.
-const AWAKE: Duration = Duration::from_micros(64);
 
 /// What readers tell the broker.
 #[derive(Debug)]
@@ -85,11 +78,8 @@ impl Broker {
 
     /// The thread: routes until the inbox is disconnected, then says goodbye to everyone.
     pub(crate) fn run(mut self, inbox: &Receiver<Event>) {
-        // On a single processor whoever has the next event can not run meanwhile.
-        let has_others = thread::available_parallelism().is_ok_and(|count| count.get() > 1);
-        let awake = if has_others { AWAKE } else { Duration::ZERO };
-        let mut is_busy = false;
-        while let Some(event) = next_event(inbox, awake, &mut is_busy) {
+        let mut events = WakefulReceiver::new(inbox);
+        while let Some(event) = events.next() {
             self.handle(event);
             for event in inbox.try_iter().take(ROUND - 1) {
                 self.handle(event);
@@ -220,25 +210,6 @@ impl Broker {
             self.peers[key].wake_writer();
         }
     }
-}
-
-/// Waits for an event; `None` when none will come any more.
-///
-/// If busy it stays `awake` for so long, and yields all the time, so that nobody else has to wait
-/// for the processor. `is_busy` is for the next call: it sleeps at once after an event that did not
-/// come within that time.
-fn next_event(inbox: &Receiver<Event>, awake: Duration, is_busy: &mut bool) -> Option<Event> {
-    let since = Instant::now();
-    while *is_busy && since.elapsed() < awake {
-        match inbox.try_recv() {
-            Ok(event) => return Some(event),
-            Err(TryRecvError::Disconnected) => return None,
-            Err(TryRecvError::Empty) => thread::yield_now(),
-        }
-    }
-    let event = inbox.recv().ok();
-    *is_busy = since.elapsed() < awake;
-    event
 }
 
 /// The part of a batch that holds these frames.
@@ -415,34 +386,6 @@ mod tests {
         let names: Vec<_> = (301..400).map(|id| format!("new{id}")).collect();
         let expected = format!("notice: line 1: 151 here: crowd300, {}, ...\n", names.join(", "));
         assert_eq!(queued(&asks), expected);
-    }
-
-    #[test]
-    fn awake_it_takes_what_comes_and_sees_the_end() {
-        let (events, inbox) = unbounded();
-        let mut is_busy = true;
-        events.send(Event::Leave { id: ConnectionId(1) }).expect("an inbox");
-        assert!(matches!(next_event(&inbox, AWAKE, &mut is_busy), Some(Event::Leave { .. })));
-        drop(events);
-        is_busy = true;
-        assert!(next_event(&inbox, AWAKE, &mut is_busy).is_none());
-    }
-
-    #[test]
-    fn what_comes_later_wakes_it() {
-        let comes_late = || {
-            let (events, inbox) = unbounded();
-            let mut is_busy = true;
-            let late = thread::spawn(move || {
-                thread::sleep(100 * AWAKE);
-                events.send(Event::Leave { id: ConnectionId(1) })
-            });
-            assert!(next_event(&inbox, AWAKE, &mut is_busy).is_some());
-            assert!(late.join().is_ok_and(|sent| sent.is_ok()));
-            !is_busy
-        };
-        // Should this thread have been held up before it began to wait, the event was not late.
-        assert!((0..100).any(|_| comes_late()), "it sleeps at once the next time");
     }
 
     #[test]

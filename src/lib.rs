@@ -88,6 +88,7 @@ mod protocol;
 mod batch;
 mod window;
 mod broker;
+mod wakeful;
 mod due;
 mod writer;
 mod backlog;

@@ -1,4 +1,5 @@
-//! Keeps the standard library from giving each thread a stack for signals.
+//! Keeps the standard library from giving each thread a stack for signals. It runs on the main
+//! thread, before `main` and as the first thing in it.
 //!
 //! It does so to name the thread whose own stack has overflowed, before the process ends with
 //! SIGSEGV; without it the process ends just so, since the guard page is there in any case. What it
