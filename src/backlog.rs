@@ -16,7 +16,7 @@ const PARTS: usize = 64;
 /// once, where the kernel would wait for one part after the other.
 const SMALL: usize = 512;
 
-/// How many bytes are copied together, at most and about.
+/// From so many bytes on no more pieces are added to those that are copied together.
 const GATHERED: usize = 16 * 1024;
 
 /// Of so many pieces it is looked up where they are before the first of them is copied. That, too,
@@ -136,7 +136,7 @@ impl Backlog {
         let is_small = |piece: &&Piece| piece.bytes().len() <= SMALL;
         let mut gathered = Vec::new();
         if self.pieces().take(2).filter(is_small).count() == 2 {
-            gathered.reserve(GATHERED + SMALL);
+            gathered.reserve((self.queue.len() * SMALL).min(GATHERED + FOUND_TOGETHER * SMALL));
             let mut pieces = self.pieces().take_while(is_small).map(Piece::bytes);
             let mut found = [&[][..]; FOUND_TOGETHER];
             while gathered.len() < GATHERED {
