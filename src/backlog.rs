@@ -182,6 +182,7 @@ mod tests {
     use std::sync::Arc;
 
     use proptest::prelude::*;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     use super::*;
     use crate::connection::ConnectionId;
@@ -204,6 +205,16 @@ mod tests {
         let window = Arc::new(Window::new(1 << 20, Arc::default()));
         let never = || -> Result<_, ()> { panic!("there is room") };
         Arc::new(window.acquire(1, never).expect("there is room"))
+    }
+
+    /// Waits until the client has something to read, and then is true, or until the connection takes
+    /// more: the client's kernel may acknowledge the last bytes a while after they were read.
+    fn wait_for_either(client: &TcpStream, connection: &Connection) -> bool {
+        let mut sockets =
+            [PollFd::new(client, PollFlags::IN), PollFd::new(connection, PollFlags::OUT)];
+        let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
+        assert_ne!(poll(&mut sockets, Some(&patience)), Ok(0), "neither side can go on");
+        sockets[0].revents().contains(PollFlags::IN)
     }
 
     /// Messages of these lengths, as a part of larger frames.
@@ -262,7 +273,7 @@ mod tests {
             while !backlog.is_empty() {
                 let count = backlog.write(&connection).expect("a client that is there");
                 written += backlog.advance(count, &mut in_flight);
-                if count == 0 && !backlog.is_empty() {
+                if count == 0 && wait_for_either(&client, &connection) {
                     let count = client.read(&mut buffer).expect("what was written");
                     received.extend_from_slice(&buffer[..count]);
                 }
