@@ -5,7 +5,7 @@
 #   values   memcheck of valgrind, for what was never set: the unit tests, some with a whole server
 # Each tool first has to find what it is for in a little program that is wrong.
 #
-# The crate's own unsafe code is one ioctl, in src/sys.rs. It is made in assembler by the crate
+# The crate's own unsafe code is one ioctl, in src/socket/sys.rs. It is made in assembler by the crate
 # rustix, as are all system calls: memcheck alone knows what the kernel reads and writes there. What
 # all three look into is the code of the other crates that a server stands on, above all the
 # channel, the searches and the check of UTF-8, called as the server calls them.

@@ -14,7 +14,7 @@
  * Names are those of src/. Each line is a batch of its own and goes to everybody who is there, its
  * sender too, so that a permit has several holders. Left out are names but for one that is taken,
  * answers, bytes (a message is written and acknowledged whole), rounds, a full server, panics, and
- * how a parked reader is woken without fail, which is src/window/model.rs.
+ * how a parked reader is woken without fail, which is src/server/delivery/window/model.rs.
  *
  * Time-outs have no length. The drain's may pass at any moment. One that is given to a client may
  * pass as soon as that client has stopped reading, and not before.

@@ -76,53 +76,27 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("a-chat needs Linux: its exact report rests on SIOCOUTQ and TCP_NOTSENT_LOWAT");
 
-// In the order in which a message meets them, then what they stand on.
+mod error;
 mod server;
-mod shutdown;
-
-mod acceptor;
-mod origin;
-mod reader;
-mod framing;
-mod protocol;
-mod batch;
-mod window;
-mod broker;
-mod wakeful;
-mod due;
-mod writer;
-mod backlog;
-mod in_flight;
-mod linger;
-mod patience;
+mod socket;
+mod wire;
 
 pub mod client;
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 #[cfg(feature = "load")]
 #[doc(hidden)]
 pub mod load;
-#[cfg(feature = "cli")]
-#[doc(hidden)]
-pub mod cli;
-
-mod config;
-mod connection;
-mod error;
-mod limits;
-mod report;
-mod stats;
-mod sys;
 
 #[cfg(test)]
 mod fault;
-#[cfg(any(test, fuzzing))]
-pub mod fuzzing;
 
-pub use config::Config;
 pub use error::Error;
-pub use limits::{Capacity, expect_many_threads, raise_open_files};
-pub use protocol::Name;
-pub use report::{CloseReason, Loss, Report};
 pub use server::Server;
-pub use shutdown::ShutdownHandle;
-pub use stats::{Stats, StatsHandle};
+pub use server::config::Config;
+pub use server::limits::{Capacity, expect_many_threads, raise_open_files};
+pub use server::report::{CloseReason, Loss, Report};
+pub use server::shutdown::ShutdownHandle;
+pub use server::stats::{Stats, StatsHandle};
+pub use wire::protocol::Name;

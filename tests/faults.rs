@@ -9,7 +9,7 @@
 //!
 //! Elsewhere: no descriptors left and no threads for a user (`RLIMIT_NOFILE`, `RLIMIT_NPROC`) in
 //! `limits.rs`; standard output and log that nobody takes in `binary.rs`; signals in `signals.rs`;
-//! panics in `src/fault.rs`; links that fail in `network.rs`.
+//! panics in `src/server/fault.rs`; links that fail in `network.rs`.
 #![cfg(feature = "cli")]
 
 mod common;

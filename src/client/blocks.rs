@@ -3,7 +3,7 @@
 
 use std::io::{self, Read};
 
-use crate::config::LONGEST_LINE;
+use crate::wire::framing::LONGEST_LINE;
 
 /// How much one read may bring, in bytes.
 const READ_CHUNK: usize = 64 * 1024;

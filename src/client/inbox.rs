@@ -5,7 +5,7 @@ use std::collections::{VecDeque, vec_deque};
 
 use crossbeam_channel::Receiver;
 
-use crate::protocol::{self, ERROR, ERROR_LINE, FROM, NOTICE, NOTICE_LINE, Name};
+use crate::wire::protocol::{self, ERROR, ERROR_LINE, FROM, NOTICE, NOTICE_LINE, Name};
 
 /// What the server says, in order, up to the end of the connection.
 ///
@@ -187,7 +187,7 @@ fn numbered<'a>(line: &'a str, prefix: &str) -> Option<(u64, &'a str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{LineRefusal, Rejection};
+    use crate::wire::protocol::{LineRefusal, Rejection};
 
     /// What the server's side writes is what this side reads.
     #[test]

@@ -81,8 +81,8 @@ pub use self::outbox::{Outbox, SendError};
 use self::outbox::{News, Threads, question};
 use self::reader::Reader;
 use self::writer::Writer;
-use crate::protocol::{self, Name, Request};
-use crate::server::keepalive;
+use crate::socket::listener::keepalive;
+use crate::wire::protocol::{self, Name, Request};
 
 /// How long one address may take to answer the first packet.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

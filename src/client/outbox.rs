@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender};
 use super::ended::{EndReason, Ended};
 use super::ledger::{Own, Sent};
 use super::reader::ReaderEnd;
-use crate::protocol::{self, NOT_HERE, Name, WHO};
+use crate::wire::protocol::{self, NOT_HERE, Name, WHO};
 
 /// How much may be on its way without being known to be accepted, in bytes, overhead included: so
 /// much memory the lines take up that may have to be sent again.

@@ -16,7 +16,7 @@ use super::ended::EndReason;
 use super::inbox::{Block, Refusal, Said};
 use super::ledger::{Answered, Ledger, Own, Sent};
 use super::outbox::News;
-use crate::protocol::{self, ERROR_LINE, FROM, NOTICE_LINE};
+use crate::wire::protocol::{self, ERROR_LINE, FROM, NOTICE_LINE};
 
 /// The thread's state.
 #[derive(Debug)]

@@ -2,9 +2,9 @@
 
 use super::framing::read;
 use super::{Step, model, steps};
-use crate::batch::{Batch, BatchBuilder, Step as BatchStep};
-use crate::framing::LineBuffer;
-use crate::protocol::Name;
+use crate::wire::batch::{Batch, BatchBuilder, Step as BatchStep};
+use crate::wire::framing::LineBuffer;
+use crate::wire::protocol::Name;
 
 /// What was taken is sent before more data comes.
 const SENT: u8 = 0xFF;

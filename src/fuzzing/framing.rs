@@ -1,7 +1,7 @@
 //! Streams to lines: what the framing makes of a stream that comes in any portions.
 
 use super::{Step, model, steps};
-use crate::framing::{Line, LineBuffer};
+use crate::wire::framing::{Line, LineBuffer};
 
 /// The connection was idle, and the buffer gives its memory back.
 const IDLE: u8 = 0xFF;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Error;
 use super::protocol::{Frame, NUMBERS, Protocol, gather, read_stamp, spread};
-use crate::protocol::{ERROR, NOTICE, accepted_in_closing_notice};
+use crate::wire::protocol::{ERROR, NOTICE, accepted_in_closing_notice};
 
 /// How many gaps are remembered for each recipient. With more of them a message that is only late
 /// can not be told from one that has come twice.
@@ -293,7 +293,7 @@ mod tests {
             "the server refuses: line 2: no such peer: bob"
         );
         assert_eq!(error("error: x\n"), "the server refuses: x");
-        let notice = crate::protocol::closing_notice(3);
+        let notice = crate::wire::protocol::closing_notice(3);
         assert_eq!(error(&notice), "the server shuts down");
         let foreign = "not a message of this load: \"from eve: and a longer text\"";
         assert_eq!(error("from eve: and a longer text\n"), foreign);

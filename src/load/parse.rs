@@ -1,8 +1,8 @@
 //! The server's protocol alone: bytes to lines to batches, with no socket and no thread.
 
 use crate::Name;
-use crate::batch::BatchBuilder;
-use crate::framing::LineBuffer;
+use crate::wire::batch::BatchBuilder;
+use crate::wire::framing::LineBuffer;
 
 /// What a reader of the server does with its input.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use super::{Client, LEAVE, Running, SPEAKERS, STOP};
 use crate::Config;
 use crate::fuzzing::{Step, model, steps};
-use crate::protocol::Rejection;
+use crate::wire::protocol::Rejection;
 
 /// A client that was logged in as `c0` to `c3` before the first step.
 struct Speaker {

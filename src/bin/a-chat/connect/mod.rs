@@ -1,0 +1,24 @@
+//! `connect`: a client for people at a terminal and for programs in a pipe.
+
+// In the order in which a line meets them, then what they stand on.
+mod terminal;
+mod pipe;
+mod input;
+mod handover;
+mod supply;
+mod presence;
+mod backoff;
+mod status;
+mod paint;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use crate::cli::ConnectArgs;
+
+/// Connects, and stays until the input ends and all that is due was received: success if the server
+/// has taken every line.
+pub(crate) fn run(args: &ConnectArgs) -> Result<ExitCode, Box<dyn Error>> {
+    let taken = if terminal::is_there() { terminal::run(args) } else { pipe::run(args) }?;
+    Ok(if taken { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

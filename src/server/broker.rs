@@ -1,0 +1,407 @@
+//! The broker thread: it owns the only map of peers and ends when all readers have dropped their
+//! senders, having routed everything they sent.
+//!
+//! It touches no socket, never blocks on a peer and never asks whether the server is stopping:
+//! routing is a plain loop over its inbox, and the stop is the end of that loop.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender};
+use foldhash::fast::RandomState;
+use slab::Slab;
+
+use crate::server::delivery::due::{Charged, Due, Piece, Refusals};
+use crate::server::delivery::window::Permit;
+use crate::server::report::CloseReason;
+use crate::server::stats::Counters;
+use crate::server::wakeful::WakefulReceiver;
+use crate::server::writer::{Goodbye, Outgoing};
+use crate::socket::connection::ConnectionId;
+use crate::wire::batch::{Batch, Step};
+use crate::wire::protocol::{self, Name, Rejection, WHO_NAMES};
+
+/// How many events are routed before the writers are woken: enough that under load each of them
+/// is woken once for many batches, few enough that none of them waits for long.
+const ROUND: usize = 64;
+
+/// What readers tell the broker.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A client wants to be reached under a name, through a queue.
+    Join { id: ConnectionId, name: Name, queue: Sender<Outgoing> },
+    /// A client's lines, and the charge on its window for them. In a box, since every event is
+    /// as large as the largest, on each sender's stack as in the inbox.
+    Batch { from: ConnectionId, batch: Box<Batch>, permit: Permit },
+    /// A client is gone or will send no more. Nothing of it comes after this.
+    Leave { id: ConnectionId },
+}
+
+/// The thread's state.
+#[derive(Debug)]
+pub(crate) struct Broker {
+    peers: Slab<Peer>,
+    by_name: HashMap<Name, usize, RandomState>,
+    by_id: HashMap<ConnectionId, usize, RandomState>,
+    /// In the order in which they connected.
+    by_age: BTreeMap<ConnectionId, usize>,
+    /// The peers that got something in this round.
+    touched: Vec<usize>,
+    /// Deliveries that became due in this round.
+    owed: u64,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    name: Name,
+    queue: Sender<Outgoing>,
+    /// What this round has for it so far.
+    pending: Vec<Due>,
+    /// Complete lines taken from it.
+    accepted: u64,
+}
+
+impl Broker {
+    pub(crate) fn new(counters: Arc<Counters>) -> Self {
+        Self {
+            peers: Slab::new(),
+            by_name: HashMap::default(),
+            by_id: HashMap::default(),
+            by_age: BTreeMap::new(),
+            touched: Vec::new(),
+            owed: 0,
+            counters,
+        }
+    }
+
+    /// The thread: routes until the inbox is disconnected, then says goodbye to everyone.
+    pub(crate) fn run(mut self, inbox: &Receiver<Event>) {
+        let mut events = WakefulReceiver::new(inbox);
+        while let Some(event) = events.next() {
+            self.handle(event);
+            for event in inbox.try_iter().take(ROUND - 1) {
+                self.handle(event);
+            }
+            self.end_round();
+        }
+        for peer in self.peers.drain() {
+            self.counters.connected.sub(1);
+            let text = protocol::closing_notice(peer.accepted).into_bytes();
+            peer.part(CloseReason::Shutdown, Some(text));
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Join { id, name, queue } => self.join(id, name, queue),
+            Event::Batch { from, batch, permit } => self.route(from, &batch, &Arc::new(permit)),
+            Event::Leave { id } => self.leave(id),
+        }
+    }
+
+    fn join(&mut self, id: ConnectionId, name: Name, queue: Sender<Outgoing>) {
+        #[cfg(test)]
+        crate::fault::point("panic-broker", name.as_str().as_bytes());
+        let peer = Peer { name: name.clone(), queue, pending: Vec::new(), accepted: 0 };
+        if self.by_name.contains_key(&name) {
+            // The connection gets no entry, so that nothing it has sent already is routed.
+            peer.part(CloseReason::NameTaken, Some(Rejection::NameTaken.line().into()));
+            return;
+        }
+        let key = self.peers.insert(peer);
+        self.by_name.insert(name, key);
+        self.by_id.insert(id, key);
+        self.by_age.insert(id, key);
+        self.counters.connected.add(1);
+    }
+
+    /// Frees the name at once, also while the peer's writer still delivers what is queued.
+    fn leave(&mut self, id: ConnectionId) {
+        let Some(key) = self.by_id.remove(&id) else {
+            return;
+        };
+        self.by_age.remove(&id);
+        let mut peer = self.peers.remove(key);
+        self.by_name.remove(&peer.name);
+        self.touched.retain(|&touched| touched != key);
+        self.counters.connected.sub(1);
+        self.counters.owed.add(std::mem::take(&mut self.owed));
+        peer.wake_writer();
+        peer.part(CloseReason::Left, None);
+    }
+
+    fn route(&mut self, from: ConnectionId, batch: &Batch, permit: &Arc<Permit>) {
+        let Some(&sender) = self.by_id.get(&from) else {
+            return;
+        };
+        self.peers[sender].accepted += batch.lines;
+        self.counters.accepted.add(batch.lines);
+        self.counters.torn.add(batch.torn);
+        let frames = Arc::clone(&batch.frames);
+        let charged = Arc::new(Charged { frames, permit: Some(Arc::clone(permit)) });
+        for step in &batch.steps {
+            match step {
+                Step::Relay { recipients, frames, first_line, messages } => {
+                    let piece = piece_of(&charged, frames, *messages);
+                    let missing = self.relay(&piece, batch.names(recipients));
+                    if !missing.is_empty() {
+                        let lines = *first_line..first_line + u64::from(*messages);
+                        let refusals = Refusals::new(lines, protocol::list(&missing), permit);
+                        self.push(sender, Due::Refusals(Box::new(refusals)));
+                    }
+                }
+                Step::Who { recipients, line } => {
+                    let text = self.who(batch.names(recipients), *line);
+                    self.push(sender, Due::Piece(Piece::reply(text, Arc::clone(permit))));
+                }
+                Step::Reply { frames } => {
+                    self.push(sender, Due::Piece(piece_of(&charged, frames, 0)));
+                }
+            }
+        }
+    }
+
+    /// Gives a piece to each of these peers; returns the names that nobody has.
+    fn relay<'a>(&mut self, piece: &Piece, names: impl Iterator<Item = &'a [u8]>) -> Vec<&'a [u8]> {
+        let mut missing = Vec::new();
+        for name in names {
+            match self.by_name.get(name) {
+                Some(&key) => {
+                    self.owed += u64::from(piece.messages);
+                    self.push(key, Due::Piece(piece.clone()));
+                }
+                None => missing.push(name),
+            }
+        }
+        missing
+    }
+
+    fn who<'a>(&self, names: impl Iterator<Item = &'a [u8]>, line: u64) -> Vec<u8> {
+        let mut text = Vec::new();
+        let (here, away): (Vec<_>, Vec<_>) =
+            names.partition(|&name| self.by_name.contains_key(name));
+        if here.is_empty() && away.is_empty() {
+            let some = self.by_age.values().take(WHO_NAMES);
+            let names: Vec<_> = some.map(|&key| self.peers[key].name.as_str().as_bytes()).collect();
+            protocol::push_who(&mut text, line, self.peers.len(), &names);
+        } else {
+            protocol::push_who_of(&mut text, line, &here, &away);
+        }
+        text
+    }
+
+    /// Notes what is due to a peer. An answer, too, holds the permit of the batch that caused it,
+    /// so that a client which does not read its errors is read from no more.
+    fn push(&mut self, key: usize, due: Due) {
+        let peer = &mut self.peers[key];
+        if peer.pending.is_empty() {
+            self.touched.push(key);
+        }
+        peer.pending.push(due);
+    }
+
+    /// Wakes the writers of those who got something. What is owed is counted before it can be
+    /// delivered.
+    fn end_round(&mut self) {
+        self.counters.owed.add(std::mem::take(&mut self.owed));
+        for key in self.touched.drain(..) {
+            self.peers[key].wake_writer();
+        }
+    }
+}
+
+/// The part of a batch that holds these frames.
+fn piece_of(charged: &Arc<Charged>, frames: &Range<u32>, messages: u32) -> Piece {
+    Piece { charged: Arc::clone(charged), start: frames.start, end: frames.end, messages }
+}
+
+impl Peer {
+    /// Hands this round's pieces over with one send, which wakes the writer once.
+    fn wake_writer(&mut self) {
+        let outgoing = match self.pending.len() {
+            0 => return,
+            1 => self.pending.pop().map(Outgoing::One),
+            _ => Some(Outgoing::Many(std::mem::take(&mut self.pending))),
+        };
+        // A writer outlives its queue's sender, so the queue can not be disconnected here.
+        let sent = outgoing.map(|outgoing| self.queue.send(outgoing));
+        debug_assert_eq!(sent.and_then(Result::err).map(drop), None);
+    }
+
+    /// Queues the last thing for this peer and lets its queue go.
+    fn part(self, reason: CloseReason, text: Option<Vec<u8>>) {
+        let goodbye = Goodbye { reason, accepted: self.accepted, text };
+        let sent = self.queue.send(Outgoing::Last(Box::new(goodbye)));
+        debug_assert!(sent.is_ok(), "a writer outlives its queue's sender");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::unbounded;
+
+    use super::*;
+    use crate::server::delivery::window::Window;
+    use crate::wire::batch::BatchBuilder;
+    use crate::wire::framing::Line;
+
+    /// A broker without threads and sockets: events in, queues out.
+    struct Bench {
+        broker: Broker,
+        window: Arc<Window>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let counters = Arc::new(Counters::default());
+            let window = Arc::new(Window::new(1 << 20, Arc::clone(&counters)));
+            Self { broker: Broker::new(counters), window }
+        }
+
+        fn join(&mut self, id: u64, name: &str) -> Receiver<Outgoing> {
+            let (queue, inbox) = unbounded();
+            let name = Name::new(name.as_bytes()).expect("a good name");
+            self.broker.handle(Event::Join { id: ConnectionId(id), name, queue });
+            inbox
+        }
+
+        fn lines(&mut self, id: u64, name: &str, lines: &[&str]) {
+            let name = Name::new(name.as_bytes()).expect("a good name");
+            let mut builder = BatchBuilder::new(&name, 100);
+            for line in lines {
+                builder.push(Line::Text(line.as_bytes()));
+            }
+            self.batch(id, &mut builder);
+        }
+
+        fn batch(&mut self, id: u64, builder: &mut BatchBuilder) {
+            let never = || -> Result<_, ()> { panic!("there is room") };
+            let permit = self.window.acquire(builder.charge(), never).expect("there is room");
+            let batch = Box::new(builder.finish());
+            self.broker.handle(Event::Batch { from: ConnectionId(id), batch, permit });
+            self.broker.end_round();
+        }
+    }
+
+    /// What was queued, as text; the goodbye as its reason and its line.
+    fn queued(inbox: &Receiver<Outgoing>) -> String {
+        let text = |due: Due| match due {
+            Due::Piece(piece) => String::from_utf8_lossy(piece.bytes()).into_owned(),
+            Due::Refusals(mut refusals) => {
+                String::from_utf8_lossy(refusals.next_piece().bytes()).into_owned()
+            }
+        };
+        let outgoing = inbox.try_iter().map(|outgoing| match outgoing {
+            Outgoing::One(due) => text(due),
+            Outgoing::Many(due) => due.into_iter().map(text).collect(),
+            Outgoing::Last(goodbye) => {
+                let Goodbye { reason, accepted, text } = *goodbye;
+                let text = String::from_utf8(text.unwrap_or_default()).expect("text");
+                format!("[{reason}, {accepted} accepted] {text}")
+            }
+        });
+        outgoing.collect()
+    }
+
+    #[test]
+    fn a_message_reaches_those_who_are_there_and_the_sender_hears_of_the_others() {
+        let mut bench = Bench::new();
+        let (alice, bob) = (bench.join(1, "alice"), bench.join(2, "bob"));
+        bench.lines(1, "alice", &["bob, carol: x", "bob: y", "alice: z"]);
+        assert_eq!(queued(&bob), "from alice: x\nfrom alice: y\n");
+        assert_eq!(queued(&alice), "error: line 1: no such peer: carol\nfrom alice: z\n");
+        assert_eq!(
+            (bench.broker.counters.owed.get(), bench.broker.counters.accepted.get()),
+            (3, 3)
+        );
+    }
+
+    #[test]
+    fn each_line_of_a_run_is_answered() {
+        let mut bench = Bench::new();
+        let alice = bench.join(1, "alice");
+        bench.lines(1, "alice", &["x: 1", "x: 2"]);
+        let answers = "error: line 1: no such peer: x\nerror: line 2: no such peer: x\n";
+        assert_eq!(queued(&alice), answers);
+    }
+
+    #[test]
+    fn answers_are_charged_in_full_until_they_are_gone() {
+        let mut bench = Bench::new();
+        let alice = bench.join(1, "alice");
+        // A run, whose further lines are charged for their text alone.
+        let mut builder = BatchBuilder::new(&Name::new(b"alice").expect("a good name"), 100);
+        builder.push(Line::Text(b"x:"));
+        builder.push_run(&b"x:\n".repeat(99), usize::MAX, usize::MAX);
+        bench.batch(1, &mut builder);
+        let charged = bench.window.used();
+        let answers = queued(&alice);
+        assert_eq!(answers.lines().count(), 100);
+        assert!(charged >= answers.len(), "{charged} for {} bytes", answers.len());
+        assert_eq!(bench.window.used(), 0);
+    }
+
+    #[test]
+    fn a_taken_name_is_refused_and_nothing_of_that_connection_is_routed() {
+        let mut bench = Bench::new();
+        let (first, second) = (bench.join(1, "alice"), bench.join(2, "alice"));
+        bench.lines(2, "alice", &["alice: forged"]);
+        bench.broker.handle(Event::Leave { id: ConnectionId(2) });
+        assert_eq!(queued(&second), "[name taken, 0 accepted] error: name taken\n");
+        bench.lines(1, "alice", &["alice: mine"]);
+        assert_eq!(queued(&first), "from alice: mine\n");
+        assert_eq!(bench.broker.counters.accepted.get(), 1);
+    }
+
+    #[test]
+    fn who_leaves_gets_what_is_queued_and_frees_the_name_for_another() {
+        let mut bench = Bench::new();
+        let (_alice, old) = (bench.join(1, "alice"), bench.join(2, "bob"));
+        bench.lines(1, "alice", &["bob: old"]);
+        bench.broker.handle(Event::Leave { id: ConnectionId(2) });
+        let new = bench.join(3, "bob");
+        bench.lines(1, "alice", &["bob: new"]);
+        // The old connection's end, told late, is not the new one's.
+        bench.broker.handle(Event::Leave { id: ConnectionId(2) });
+        bench.lines(1, "alice", &["bob: newer"]);
+        assert_eq!(queued(&old), "from alice: old\n[left, 0 accepted] ");
+        assert_eq!(queued(&new), "from alice: new\nfrom alice: newer\n");
+    }
+
+    #[test]
+    fn who_names_those_first_who_connected_first() {
+        let mut bench = Bench::new();
+        // A crowd has left room for whoever comes, all but the last of them at its end.
+        let mut crowd: Vec<_> = (1..=300).map(|id| bench.join(id, &format!("crowd{id}"))).collect();
+        for id in 1..300 {
+            bench.broker.handle(Event::Leave { id: ConnectionId(id) });
+        }
+        let asks = crowd.pop().expect("the last one");
+        for id in 301..=450 {
+            crowd.push(bench.join(id, &format!("new{id}")));
+        }
+        bench.lines(300, "crowd300", &["/who"]);
+        let names: Vec<_> = (301..400).map(|id| format!("new{id}")).collect();
+        let expected = format!("notice: line 1: 151 here: crowd300, {}, ...\n", names.join(", "));
+        assert_eq!(queued(&asks), expected);
+    }
+
+    #[test]
+    fn at_the_end_of_its_inbox_everything_is_routed_and_everyone_is_told() {
+        let mut bench = Bench::new();
+        let (alice, bob) = (bench.join(1, "alice"), bench.join(2, "bob"));
+        bench.lines(1, "alice", &["bob: x", "", "bob: y"]);
+        let (events, inbox) = unbounded();
+        drop(events);
+        bench.broker.run(&inbox);
+        let notice = |count| {
+            let text = protocol::closing_notice(count);
+            format!("[server shut down, {count} accepted] {text}")
+        };
+        assert_eq!(queued(&alice), notice(3));
+        assert_eq!(queued(&bob), format!("from alice: x\nfrom alice: y\n{}", notice(0)));
+        assert_eq!(bench.window.used(), 0, "every permit is given back");
+    }
+}

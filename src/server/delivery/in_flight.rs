@@ -1,0 +1,241 @@
+//! What a writer has given to its socket and the peer's kernel has not acknowledged, in messages.
+//!
+//! No thread runs here. The kernel tells how many bytes of the stream are unacknowledged, the
+//! report has to say how many messages that is: so the ends of the messages on their way are kept.
+//! They are kept in the frames themselves, shared, as long as that holds no more than twice the
+//! memory that is on its way anyway; otherwise by length.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::server::delivery::due::Piece;
+use crate::wire::batch::Frames;
+
+/// With more bytes than this on their way, it is worth asking the kernel what has arrived.
+const SETTLE_BYTES: u64 = 64 * 1024;
+
+/// The same, in entries.
+const SETTLE_ENTRIES: usize = 1024;
+
+/// Up to this many bytes of answers share an entry.
+const ANSWERS: u32 = 16 * 1024;
+
+/// The messages on their way to one peer, in the order of its stream.
+#[derive(Debug, Default)]
+pub(crate) struct InFlight {
+    entries: VecDeque<Entry>,
+    /// All entries' bytes.
+    bytes: u64,
+    /// Messages that were acknowledged to the last byte and are no longer in `entries`.
+    acknowledged: u64,
+}
+
+/// Bytes of one piece; every message in them is a line.
+#[derive(Debug)]
+struct Entry {
+    bytes: u32,
+    messages: u32,
+    ends: Ends,
+}
+
+/// Where the messages of an entry end.
+#[derive(Debug)]
+enum Ends {
+    /// With the entry: it is one message, or no message at all.
+    WithEntry,
+    /// At each line end in these frames, from this offset on.
+    InFrames(Frames, u32),
+    /// After as many bytes each.
+    Lengths(Box<[u32]>),
+}
+
+impl InFlight {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(crate) fn wants_settling(&self) -> bool {
+        self.bytes > SETTLE_BYTES || self.entries.len() > SETTLE_ENTRIES
+    }
+
+    /// Notes that a whole piece was written.
+    pub(crate) fn push(&mut self, piece: &Piece) {
+        let bytes = piece.end - piece.start;
+        let ends = if piece.messages <= 1 {
+            Ends::WithEntry
+        } else if piece.charged.frames.capacity() <= 2 * bytes as usize {
+            Ends::InFrames(Arc::clone(&piece.charged.frames), piece.start)
+        } else {
+            Ends::Lengths(line_lengths(piece.bytes()))
+        };
+        self.bytes += u64::from(bytes);
+        match self.entries.back_mut() {
+            // Answers need no ends, so that many small ones take up one entry.
+            Some(last) if last.messages + piece.messages == 0 && last.bytes < ANSWERS => {
+                last.bytes += bytes;
+            }
+            _ => self.entries.push_back(Entry { bytes, messages: piece.messages, ends }),
+        }
+    }
+
+    /// Notes that only the first `written` bytes of a piece were written, and no more will be.
+    pub(crate) fn push_part(&mut self, piece: &Piece, written: u32) {
+        let part = &piece.bytes()[..written as usize];
+        let lines = memchr::memchr_iter(b'\n', part).count();
+        let messages = piece.messages.min(u32::try_from(lines).unwrap_or(u32::MAX));
+        let ends = Ends::InFrames(Arc::clone(&piece.charged.frames), piece.start);
+        self.bytes += u64::from(written);
+        self.entries.push_back(Entry { bytes: written, messages, ends });
+    }
+
+    /// Forgets what is acknowledged, when the last `unacknowledged` bytes are not.
+    pub(crate) fn settle(&mut self, unacknowledged: u64) {
+        while let Some(first) = self.entries.front() {
+            if self.bytes < unacknowledged + u64::from(first.bytes) {
+                return;
+            }
+            self.bytes -= u64::from(first.bytes);
+            self.acknowledged += u64::from(first.messages);
+            self.entries.pop_front();
+        }
+        // Nothing is on its way: an idle client keeps no memory for it.
+        self.entries = VecDeque::new();
+    }
+
+    /// How many messages were acknowledged to the last byte, when nothing more will be and the
+    /// last `unacknowledged` bytes are not. Forgets everything.
+    pub(crate) fn finish(&mut self, unacknowledged: u64) -> u64 {
+        self.settle(unacknowledged);
+        if let Some(first) = self.entries.front() {
+            self.acknowledged += first.messages_within(self.bytes.saturating_sub(unacknowledged));
+        }
+        (self.entries, self.bytes) = (VecDeque::new(), 0);
+        self.acknowledged
+    }
+}
+
+impl Entry {
+    /// How many messages end within the first `bytes` of a not wholly acknowledged entry.
+    fn messages_within(&self, bytes: u64) -> u64 {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let messages = match &self.ends {
+            Ends::WithEntry => 0,
+            Ends::InFrames(frames, start) => {
+                let start = *start as usize;
+                memchr::memchr_iter(b'\n', &frames[start..start + bytes]).count() as u64
+            }
+            Ends::Lengths(lengths) => {
+                let ends = lengths.iter().scan(0, |end, length| {
+                    *end += *length as usize;
+                    Some(*end)
+                });
+                ends.take_while(|end| *end <= bytes).count() as u64
+            }
+        };
+        messages.min(u64::from(self.messages))
+    }
+}
+
+fn line_lengths(bytes: &[u8]) -> Box<[u32]> {
+    let mut last = 0;
+    let lengths = memchr::memchr_iter(b'\n', bytes).map(|end| {
+        let length = end + 1 - last;
+        last = end + 1;
+        u32::try_from(length).unwrap_or(u32::MAX)
+    });
+    lengths.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::server::delivery::due::Charged;
+
+    /// A piece of messages of these lengths, with other bytes before it in the same frames.
+    fn piece(lengths: &[usize], before: usize, counted: bool) -> Piece {
+        let mut frames = vec![b'-'; before];
+        for length in lengths {
+            frames.extend(std::iter::repeat_n(b'x', length - 1));
+            frames.push(b'\n');
+        }
+        let (start, end) = (u32::try_from(before), u32::try_from(frames.len()));
+        let messages = if counted { u32::try_from(lengths.len()) } else { Ok(0) };
+        Piece {
+            charged: Arc::new(Charged { frames: Arc::new(frames), permit: None }),
+            start: start.expect("small"),
+            end: end.expect("small"),
+            messages: messages.expect("small"),
+        }
+    }
+
+    #[test]
+    fn a_message_counts_when_its_last_byte_is_acknowledged() {
+        for before in [0, 1000] {
+            for (unacknowledged, acknowledged) in [(0, 3), (1, 2), (5, 2), (6, 1), (9, 1), (10, 0)]
+            {
+                let mut in_flight = InFlight::default();
+                in_flight.push(&piece(&[2, 4, 5], before, true));
+                assert_eq!(in_flight.finish(unacknowledged), acknowledged);
+            }
+        }
+    }
+
+    #[test]
+    fn answers_are_no_messages() {
+        let mut in_flight = InFlight::default();
+        in_flight.push(&piece(&[9, 9], 0, false));
+        in_flight.push_part(&piece(&[9, 9], 0, false), 12);
+        assert_eq!(in_flight.finish(0), 0);
+    }
+
+    #[test]
+    fn nothing_large_is_held_for_little() {
+        let mut in_flight = InFlight::default();
+        let small = piece(&[2, 2], 10_000, true);
+        let frames = Arc::downgrade(&small.charged.frames);
+        in_flight.push(&small);
+        drop(small);
+        assert!(frames.upgrade().is_none());
+    }
+
+    proptest! {
+        /// Against a plain list of message ends, with acknowledgements coming at any time.
+        #[test]
+        fn agrees_with_a_list_of_ends(
+            pieces in proptest::collection::vec(
+                (proptest::collection::vec(1_usize..20, 1..9), 0_usize..300, any::<bool>(), 0_u64..90),
+                0..20,
+            ),
+            part in proptest::option::of((proptest::collection::vec(1_usize..20, 1..9), 1_u32..9)),
+            unacknowledged in 0_u64..400,
+        ) {
+            let mut in_flight = InFlight::default();
+            let (mut written, mut arrived, mut ends) = (0, 0, Vec::new());
+            for (lengths, before, counted, acknowledged) in &pieces {
+                for length in lengths {
+                    written += *length as u64;
+                    ends.extend(counted.then_some(written));
+                }
+                in_flight.push(&piece(lengths, *before, *counted));
+                arrived = written.min(arrived + acknowledged);
+                in_flight.settle(written - arrived);
+            }
+            if let Some((lengths, bytes)) = part {
+                let piece = piece(&lengths, 7, true);
+                let bytes = bytes.min(piece.end - piece.start);
+                in_flight.push_part(&piece, bytes);
+                let mut end = written;
+                for length in lengths {
+                    end += length as u64;
+                    ends.extend((end <= written + u64::from(bytes)).then_some(end));
+                }
+                written += u64::from(bytes);
+            }
+            let arrived = arrived.max(written.saturating_sub(unacknowledged));
+            let expected = ends.iter().filter(|end| **end <= arrived).count();
+            prop_assert_eq!(in_flight.finish(written - arrived), expected as u64);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The sender's byte window: its reader waits for room, whoever drops the last share of a batch
+//! gives the room back. No thread runs here.
+//!
+//! Queues are unbounded in slots, so the broker never blocks; they are bounded in bytes by each
+//! sender's window, so that memory is, and so that TCP slows exactly the one who sends too much.
+
+use std::sync::Arc;
+#[cfg(not(all(loom, test)))]
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+#[cfg(not(all(loom, test)))]
+use std::thread::{self, Thread};
+use std::time::Instant;
+
+#[cfg(all(loom, test))]
+use self::model::{AtomicUsize, SeqCst, Thread, thread};
+
+use crate::server::stats::Counters;
+
+#[cfg(all(loom, test))]
+mod model;
+
+/// How much one connection may have on its way, in bytes. Its reader is the only one to wait.
+#[derive(Debug)]
+pub(crate) struct Window {
+    limit: usize,
+    used: AtomicUsize,
+    /// What the reader waits for, in bytes; 0 if it does not wait.
+    wanted: AtomicUsize,
+    reader: Thread,
+    counters: Arc<Counters>,
+}
+
+/// A charge on a window. It lives as long as the bytes that it was taken for: everything that
+/// holds on to them holds this too, so that no path can forget to give the room back.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    window: Arc<Window>,
+    bytes: usize,
+}
+
+impl Window {
+    /// A window of `limit` bytes for the calling thread.
+    pub(crate) fn new(limit: usize, counters: Arc<Counters>) -> Self {
+        let reader = thread::current();
+        Self { limit, used: AtomicUsize::new(0), wanted: AtomicUsize::new(0), reader, counters }
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Takes `bytes` of room, waiting while there are too few.
+    ///
+    /// More than the whole window passes when nothing else is on its way, so that one large line
+    /// can not get stuck. `give_up` is asked before each wait: it answers until when to wait
+    /// (`Ok(None)` for as long as it takes), or `Err` to end the waiting. Whoever changes that
+    /// answer unparks the reader's thread.
+    pub(crate) fn acquire<E>(
+        self: &Arc<Self>,
+        bytes: usize,
+        give_up: impl Fn() -> Result<Option<Instant>, E>,
+    ) -> Result<Permit, E> {
+        while !self.has_room(bytes) {
+            // Announce first, then look again: a release either sees the wish or is seen here.
+            self.wanted.store(bytes, SeqCst);
+            if !self.has_room(bytes) {
+                match give_up().inspect_err(|_| self.wanted.store(0, SeqCst))? {
+                    None => thread::park(),
+                    Some(until) => {
+                        thread::park_timeout(until.saturating_duration_since(Instant::now()));
+                    }
+                }
+            }
+            self.wanted.store(0, SeqCst);
+        }
+        Ok(self.take(bytes))
+    }
+
+    fn take(self: &Arc<Self>, bytes: usize) -> Permit {
+        self.used.fetch_add(bytes, SeqCst);
+        self.counters.queued_bytes.add(bytes as u64);
+        Permit { window: Arc::clone(self), bytes }
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        let used = self.used.load(SeqCst);
+        used == 0 || used.saturating_add(bytes) <= self.limit
+    }
+}
+
+impl Permit {
+    /// A further charge on the same window, for what was not known when this one was taken.
+    ///
+    /// It never waits and so may go beyond the limit; the window's reader then waits the longer.
+    pub(crate) fn charge_more(&self, bytes: usize) -> Self {
+        self.window.take(bytes)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.window.counters.queued_bytes.sub(self.bytes as u64);
+        self.window.used.fetch_sub(self.bytes, SeqCst);
+        let wanted = self.window.wanted.load(SeqCst);
+        if wanted > 0 && self.window.has_room(wanted) {
+            self.window.reader.unpark();
+        }
+    }
+}
+
+#[cfg(test)]
+impl Window {
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(SeqCst)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    const FOR_EVER: fn() -> Result<Option<Instant>, Infallible> = || Ok(None);
+
+    fn window(limit: usize) -> Arc<Window> {
+        Arc::new(Window::new(limit, Arc::default()))
+    }
+
+    #[test]
+    fn more_than_the_whole_window_passes_alone() {
+        let window = window(10);
+        let permit = window.acquire(1000, FOR_EVER).expect("it never fails");
+        let refused = window.acquire(1, || Err("not while something is on its way"));
+        assert!(refused.is_err());
+        drop(permit);
+        window.acquire(1, FOR_EVER).expect("it never fails");
+        assert_eq!(window.used(), 0);
+    }
+
+    #[test]
+    fn what_is_charged_later_may_go_beyond_the_limit_and_is_waited_for() {
+        let window = window(10);
+        let permit = window.acquire(1, FOR_EVER).expect("it never fails");
+        let more = permit.charge_more(1000);
+        assert_eq!(window.used(), 1001);
+        drop(permit);
+        let refused = window.acquire(1, || Err("not while that is on its way"));
+        assert!(refused.is_err());
+        drop(more);
+        window.acquire(10, FOR_EVER).expect("it never fails");
+    }
+
+    #[test]
+    fn waiting_ends_when_it_is_given_up() {
+        let window = window(10);
+        let _permit = window.acquire(10, FOR_EVER).expect("it never fails");
+        let deadline = Instant::now() + Duration::from_millis(20);
+        let given_up = window
+            .acquire(1, || if Instant::now() < deadline { Ok(Some(deadline)) } else { Err(()) });
+        assert!(given_up.is_err() && Instant::now() >= deadline);
+        assert_eq!(window.wanted.load(SeqCst), 0);
+    }
+
+    /// One thread takes, others give back; a wake-up that got lost would hang this for ever.
+    #[test]
+    fn no_wake_up_is_lost() {
+        let window = window(100);
+        let (permits, returned) = mpsc::channel::<Permit>();
+        let returned = std::sync::Mutex::new(returned);
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    loop {
+                        let permit = returned.lock().expect("no panic").recv();
+                        if permit.is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+            // The window belongs to this thread.
+            for round in 0..100_000 {
+                let permit = window.acquire(1 + round % 100, FOR_EVER).expect("it never fails");
+                assert!(window.used() <= 100);
+                permits.send(permit).expect("threads that listen");
+            }
+            drop(permits);
+        });
+        assert_eq!(window.used(), 0);
+    }
+}

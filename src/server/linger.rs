@@ -1,0 +1,94 @@
+//! How a connection waits and how it ends, for the thread that writes to it: the writer, or the
+//! reader while nobody is logged in. Nothing is owned here.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+
+use crate::server::context::Shared;
+use crate::server::patience::Stall;
+use crate::server::report::CloseReason;
+use crate::server::shutdown::{Phase, has_passed};
+use crate::socket::connection::{Connection, Input};
+
+/// Waits for the socket (if `events` says for what), the next phase, or `until`, but no longer
+/// than the drain may last: to reach its end is the failure.
+pub(crate) fn wait(
+    connection: &Connection,
+    shared: &Shared,
+    events: Option<PollFlags>,
+    until: Option<Instant>,
+) -> Result<(), CloseReason> {
+    let shutdown = &shared.shutdown;
+    let phase = shutdown.phase();
+    check_drain(shared)?;
+    let first = [shutdown.deadline(), until].into_iter().flatten().min();
+    let socket = events.map(|_| connection.as_fd());
+    shutdown
+        .wait(socket, events.unwrap_or(PollFlags::empty()), first, phase)
+        .map_err(|error| CloseReason::broken(&error))?;
+    check_drain(shared)
+}
+
+/// Fails if the drain has to end now.
+pub(crate) fn check_drain(shared: &Shared) -> Result<(), CloseReason> {
+    let shutdown = &shared.shutdown;
+    match shutdown.phase() {
+        Phase::Forced => Err(CloseReason::Forced),
+        Phase::Draining if has_passed(shutdown.deadline()) => Err(CloseReason::Deadline),
+        Phase::Draining | Phase::Running => Ok(()),
+    }
+}
+
+/// Stays, after FIN was sent, until nothing is on its way any more, so that nothing gets lost.
+///
+/// A socket that is closed with unread input answers with a reset, and a reset discards what the
+/// client has not received yet. So input is thrown away until the client's kernel has acknowledged
+/// everything and the client has closed too, or has not done so for the linger time.
+pub(crate) fn linger(connection: &Connection, shared: &Shared) -> Result<(), CloseReason> {
+    let mut pause = AckPoll::default();
+    let mut stall = Stall::new(shared.config.stall_timeout);
+    let all = connection.unacknowledged();
+    let mut all_arrived = None;
+    loop {
+        let client_closed =
+            !matches!(connection.discard_input(), Ok(Input::Bytes(_) | Input::Empty));
+        let gone = connection.is_gone();
+        let left = connection.unacknowledged();
+        if gone || left == 0 && client_closed {
+            // Also a client that ended with a reset may have received all there was.
+            return if left == 0 { Ok(()) } else { Err(CloseReason::RESET) };
+        }
+        let events = (!client_closed).then_some(PollFlags::IN);
+        if left > 0 {
+            wait(connection, shared, events, pause.next())?;
+            let (taken, now) = (all.saturating_sub(left), Instant::now());
+            if stall.is_due(now) {
+                // Nobody else waits for it any more: any byte will do.
+                stall.look(taken, taken + 1, now)?;
+            }
+        } else {
+            let since = *all_arrived.get_or_insert_with(Instant::now);
+            let until = since.checked_add(shared.config.linger);
+            if has_passed(until) || wait(connection, shared, events, until).is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// When to look again whether bytes on their way have arrived, since the kernel has no event for
+/// that: soon, then less and less often.
+#[derive(Debug, Default)]
+pub(crate) struct AckPoll {
+    looks: u32,
+}
+
+impl AckPoll {
+    pub(crate) fn next(&mut self) -> Option<Instant> {
+        let pause = Duration::from_millis(1 << self.looks.min(4));
+        self.looks += 1;
+        Instant::now().checked_add(pause)
+    }
+}

@@ -1,0 +1,277 @@
+//! What happened: why each connection ended, and what became of every message. No thread runs
+//! here; the acceptor keeps the tally while it joins readers.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+use std::{fmt, io};
+
+use log::Level;
+
+use crate::socket::connection::ConnectionId;
+use crate::wire::protocol::Name;
+
+/// How many lossy departures a tally names one by one before the drain; of those in the drain it
+/// names all. A server that runs for years must not keep a list that only grows.
+const NAMED_LOSSES: usize = 1000;
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// The client left: it closed its side of the connection.
+    Left,
+    /// The client ended before it had logged in.
+    LeftBeforeLogin,
+    /// The connection broke: a reset, a time-out of TCP.
+    Broken(io::ErrorKind),
+    /// What the client gave as its name is none.
+    BadName,
+    /// Another client has the name.
+    NameTaken,
+    /// The login line did not come in time.
+    LoginTimeout,
+    /// No thread could be started for it.
+    ServerFull,
+    /// It took next to nothing for the stall time-out while something was due to it.
+    Evicted,
+    /// The server shut down, and the client got everything.
+    Shutdown,
+    /// The drain's deadline came first.
+    Deadline,
+    /// The drain was forced to end.
+    Forced,
+    /// One of the connection's threads panicked.
+    Panicked,
+    /// The server itself failed.
+    ServerFailed,
+}
+
+impl CloseReason {
+    pub(crate) const RESET: Self = Self::Broken(io::ErrorKind::ConnectionReset);
+
+    pub(crate) fn broken(error: &io::Error) -> Self {
+        Self::Broken(error.kind())
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Left => "left",
+            Self::LeftBeforeLogin => "left before login",
+            Self::Broken(kind) => return write!(f, "connection broken: {kind}"),
+            Self::BadName => "bad name",
+            Self::NameTaken => "name taken",
+            Self::LoginTimeout => "login not in time",
+            Self::ServerFull => "server is full",
+            Self::Evicted => "evicted, nothing was read for too long",
+            Self::Shutdown => "server shut down",
+            Self::Deadline => "drain deadline",
+            Self::Forced => "drain forced",
+            Self::Panicked => "its thread panicked",
+            Self::ServerFailed => "server failed",
+        })
+    }
+}
+
+/// What one client did not get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Loss {
+    /// To whom it was due.
+    pub name: Name,
+    /// How many messages are lost: those never written, and those written whose last byte the
+    /// peer's kernel had not acknowledged.
+    pub messages: u64,
+    /// How many bytes were written and not acknowledged. Only messages in these may have arrived
+    /// all the same, in the instant in which the connection was given up.
+    pub unacknowledged_bytes: u64,
+    /// Why the connection ended.
+    pub reason: CloseReason,
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, messages, unacknowledged_bytes, reason } = self;
+        write!(f, "{name}: {messages} lost ({unacknowledged_bytes} B unacknowledged): {reason}")
+    }
+}
+
+/// What a server did from its start to the end of its drain.
+///
+/// Every delivery that was owed is accounted for: `owed = delivered + lost()`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// Connections that were served, whether they logged in or not.
+    pub connections: u64,
+    /// Connections that were turned away because the server was full, or had as many of their
+    /// address as it may.
+    pub refused: u64,
+    /// Complete lines taken from clients after their login line.
+    pub accepted: u64,
+    /// Last lines that had no line end, and so were not accepted.
+    pub torn: u64,
+    /// Deliveries owed: one for each accepted message and each of its recipients that was there.
+    pub owed: u64,
+    /// Deliveries that the recipient's kernel has acknowledged to the last byte.
+    pub delivered: u64,
+    /// Deliveries lost before the drain, by eviction or by a broken connection.
+    pub lost_before_drain: u64,
+    /// Deliveries lost in the drain.
+    pub lost_in_drain: u64,
+    /// Who lost what before the drain, up to the first thousand departures.
+    pub losses_before_drain: Vec<Loss>,
+    /// Who lost what in the drain: all of them.
+    pub losses_in_drain: Vec<Loss>,
+    /// How long the drain took.
+    pub drain: Duration,
+    /// Whether a connection was cut off by the drain's deadline or by
+    /// [`ShutdownHandle::force`](crate::ShutdownHandle::force).
+    pub forced: bool,
+}
+
+impl Report {
+    /// Deliveries lost, before and in the drain.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost_before_drain + self.lost_in_drain
+    }
+
+    /// True if the drain lost nothing: the stop has kept its promise to everyone.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.lost_in_drain == 0
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} connections, {} refused, {} lines accepted, {} deliveries owed, {} delivered, \
+             {} lost before the drain, {} lost in it, drained in {:.3} s{}",
+            self.connections,
+            self.refused,
+            self.accepted,
+            self.owed,
+            self.delivered,
+            self.lost_before_drain,
+            self.lost_in_drain,
+            self.drain.as_secs_f64(),
+            if self.forced { " by force" } else { "" },
+        )?;
+        for loss in &self.losses_in_drain {
+            write!(f, "; {loss}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A connection's record, made by its reader when all is over.
+#[derive(Debug)]
+pub(crate) struct Departure {
+    pub(crate) id: ConnectionId,
+    pub(crate) peer: SocketAddr,
+    /// `None` if it never logged in.
+    pub(crate) name: Option<Name>,
+    pub(crate) reason: CloseReason,
+    pub(crate) accepted: u64,
+    pub(crate) delivered: u64,
+    pub(crate) lost: u64,
+    pub(crate) unacknowledged: u64,
+    /// Whether it failed when the server was stopping already.
+    pub(crate) in_drain: bool,
+}
+
+impl Departure {
+    /// The one place where the end of a connection is logged.
+    ///
+    /// Of who never logged in an operator hears only on request: to connect costs nothing, and
+    /// must not be a way to fill the log.
+    #[inline(never)] // Formatting takes much of the stack, see `Reader::run`.
+    pub(crate) fn log(&self) {
+        let Self { id, peer, reason, accepted, delivered, lost, unacknowledged, .. } = self;
+        let name = self.name.as_ref().map_or("nobody", Name::as_str);
+        if *lost > 0 {
+            log::warn!(
+                "{name} went, connection {id} from {peer}: {reason}; {accepted} lines in, \
+                 {delivered} messages out, {lost} lost, {unacknowledged} B unacknowledged"
+            );
+        } else {
+            let level = if self.name.is_some() { Level::Info } else { Level::Debug };
+            log::log!(
+                level,
+                "{name} went, connection {id} from {peer}: {reason}; {accepted} lines in, \
+                 {delivered} messages out"
+            );
+        }
+    }
+}
+
+/// The sum of all departures.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) connections: u64,
+    pub(crate) refused: u64,
+    pub(crate) delivered: u64,
+    pub(crate) lost_before_drain: u64,
+    pub(crate) lost_in_drain: u64,
+    pub(crate) losses_before_drain: Vec<Loss>,
+    pub(crate) losses_in_drain: Vec<Loss>,
+    /// Whether a connection was cut off by the drain's deadline or by force.
+    pub(crate) forced: bool,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, departure: Departure) {
+        let Departure { name, reason, delivered, lost, unacknowledged, in_drain, .. } = departure;
+        self.connections += 1;
+        self.delivered += delivered;
+        self.forced |= matches!(reason, CloseReason::Deadline | CloseReason::Forced);
+        let (total, losses, most) = if in_drain {
+            (&mut self.lost_in_drain, &mut self.losses_in_drain, usize::MAX)
+        } else {
+            (&mut self.lost_before_drain, &mut self.losses_before_drain, NAMED_LOSSES)
+        };
+        *total += lost;
+        if let Some(name) = name.filter(|_| lost > 0 && losses.len() < most) {
+            let unacknowledged_bytes = unacknowledged;
+            losses.push(Loss { name, messages: lost, unacknowledged_bytes, reason });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn departure(lost: u64, in_drain: bool) -> Departure {
+        Departure {
+            id: ConnectionId(1),
+            peer: ([127, 0, 0, 1], 1).into(),
+            name: Name::new(b"bob"),
+            reason: CloseReason::Evicted,
+            accepted: 0,
+            delivered: 3,
+            lost,
+            unacknowledged: 7,
+            in_drain,
+        }
+    }
+
+    #[test]
+    fn losses_are_named_and_their_list_is_bounded_before_the_drain_only() {
+        let mut tally = Tally::default();
+        for _ in 0..NAMED_LOSSES + 5 {
+            tally.add(departure(2, false));
+            tally.add(departure(1, true));
+            tally.add(departure(0, true));
+        }
+        let rounds = (NAMED_LOSSES + 5) as u64;
+        assert_eq!((tally.connections, tally.delivered), (3 * rounds, 9 * rounds));
+        assert_eq!((tally.lost_before_drain, tally.lost_in_drain), (2 * rounds, rounds));
+        assert_eq!(tally.losses_before_drain.len(), NAMED_LOSSES);
+        assert_eq!(tally.losses_in_drain.len(), NAMED_LOSSES + 5);
+    }
+}

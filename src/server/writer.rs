@@ -1,0 +1,372 @@
+//! The writer thread, one per logged-in client: it owns the queue of what is due to that client
+//! and ends when the broker has dropped the queue's sender and the client has everything.
+//!
+//! It writes all that is queued with one call, counts in messages what was written and what was
+//! acknowledged, and after the last message says goodbye to the socket so that nothing on its way
+//! is thrown away. If the client fails it, it stays to count what can not be delivered.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Select};
+use rustix::event::PollFlags;
+
+use crate::server::context::Shared;
+use crate::server::delivery::backlog::Backlog;
+use crate::server::delivery::due::{Due, Piece};
+use crate::server::delivery::in_flight::InFlight;
+use crate::server::linger::{AckPoll, check_drain, linger, wait};
+use crate::server::patience::Stall;
+use crate::server::report::CloseReason;
+use crate::server::shutdown::has_passed;
+use crate::socket::connection::Connection;
+use crate::wire::protocol::Rejection;
+
+/// After a wait of this length there is no hurry for the next message.
+const LONG_WAIT: Duration = Duration::from_millis(100);
+
+/// After so many shorter ones in a row there is. Who has just logged in gets a message or two.
+const SHORT_WAITS: u32 = 4;
+
+/// How often a writer in a hurry lets others run before it sleeps.
+const YIELDS: u32 = 4;
+
+/// How long written messages may stay unsettled while there is nothing to write.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// What the broker queues for a client.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    One(Due),
+    Many(Vec<Due>),
+    /// Nothing comes after this. In a box, since every entry is as large as the largest, and an idle
+    /// client's queue has room for dozens.
+    Last(Box<Goodbye>),
+}
+
+/// How the broker parts with a client.
+#[derive(Debug)]
+pub(crate) struct Goodbye {
+    pub(crate) reason: CloseReason,
+    /// How many of the client's lines were accepted.
+    pub(crate) accepted: u64,
+    /// A last line for the client, its line end included.
+    pub(crate) text: Option<Vec<u8>>,
+}
+
+/// How a writer ended; its reader makes the departure's record of it.
+#[derive(Debug)]
+pub(crate) struct Farewell {
+    pub(crate) reason: CloseReason,
+    pub(crate) accepted: u64,
+    /// Messages that the peer's kernel has acknowledged to the last byte.
+    pub(crate) delivered: u64,
+    pub(crate) lost: u64,
+    /// Bytes written and not acknowledged: the last of `lost` are in them.
+    pub(crate) unacknowledged: u64,
+    /// Whether it failed when the server was stopping already.
+    pub(crate) in_drain: bool,
+}
+
+impl Outgoing {
+    fn messages(&self) -> u64 {
+        match self {
+            Self::One(due) => due.messages(),
+            Self::Many(due) => due.iter().map(Due::messages).sum(),
+            Self::Last(_) => 0,
+        }
+    }
+}
+
+impl Farewell {
+    /// For a connection that nothing was ever due to.
+    pub(crate) fn nothing_due(reason: CloseReason) -> Self {
+        Self { reason, accepted: 0, delivered: 0, lost: 0, unacknowledged: 0, in_drain: false }
+    }
+}
+
+/// The thread's state.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    connection: Arc<Connection>,
+    inbox: Receiver<Outgoing>,
+    shared: Arc<Shared>,
+    /// How many of the last waits for the inbox in a row were no long ones.
+    short_waits: u32,
+    backlog: Backlog,
+    in_flight: InFlight,
+    stall: Stall,
+    /// Messages taken out of the inbox: delivered, queued or lost.
+    owed: u64,
+    /// Messages written to the last byte, as the live counters know them.
+    written: u64,
+    /// Bytes of the client's stream that were written.
+    written_bytes: u64,
+    /// Whether it failed in the drain, if that was decided before its end.
+    in_drain: Option<bool>,
+    goodbye: Option<Box<Goodbye>>,
+}
+
+impl Writer {
+    pub(crate) fn new(
+        connection: Arc<Connection>,
+        inbox: Receiver<Outgoing>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let stall = Stall::new(shared.config.stall_timeout);
+        Self {
+            connection,
+            inbox,
+            shared,
+            short_waits: 0,
+            backlog: Backlog::default(),
+            in_flight: InFlight::default(),
+            stall,
+            owed: 0,
+            written: 0,
+            written_bytes: 0,
+            in_drain: None,
+            goodbye: None,
+        }
+    }
+
+    /// The thread: delivers until the queue is disconnected, and accounts for every message.
+    pub(crate) fn run(mut self) -> Farewell {
+        let served = catch_unwind(AssertUnwindSafe(|| self.serve()));
+        let failure = served.unwrap_or(Err(CloseReason::Panicked)).err();
+        let in_drain = self.in_drain.unwrap_or_else(|| self.shared.shutdown.is_shutdown());
+        // First the numbers, then the end of the socket: what is acknowledged in between counts as
+        // lost, which is the safe side.
+        let (delivered, unacknowledged) = self.settle_for_good();
+        match failure {
+            Some(_) => self.connection.abort(),
+            None => self.connection.close(),
+        }
+        // That has woken the reader, whose leave lets the broker drop this queue.
+        self.outlast_inbox();
+        let lost = self.owed - delivered;
+        let (reason, accepted) = match self.goodbye {
+            Some(goodbye) => (failure.unwrap_or(goodbye.reason), goodbye.accepted),
+            None => (CloseReason::ServerFailed, 0),
+        };
+        Farewell { reason, accepted, delivered, lost, unacknowledged, in_drain }
+    }
+
+    fn serve(&mut self) -> Result<(), CloseReason> {
+        let delivered = self.deliver_all();
+        if delivered == Err(CloseReason::Evicted) {
+            self.in_drain = Some(self.shared.shutdown.is_shutdown());
+            self.say_why_evicted();
+        }
+        delivered.and_then(|()| self.part())
+    }
+
+    /// Delivers until the broker has dropped the queue's sender and all of it is written.
+    fn deliver_all(&mut self) -> Result<(), CloseReason> {
+        while let Some(outgoing) = self.next()? {
+            self.take(outgoing);
+            self.take_all();
+            self.write_backlog()?;
+        }
+        Ok(())
+    }
+
+    /// Waits for something to write, and watches meanwhile whether the client takes what it was
+    /// written last; `None` when nothing will come any more.
+    fn next(&mut self) -> Result<Option<Outgoing>, CloseReason> {
+        while !self.in_flight.is_empty() {
+            let settle = Instant::now() + SETTLE;
+            let until = self.stall.next_look().map_or(settle, |look| settle.min(look));
+            match self.receive(Some(until)) {
+                Ok(outgoing) => return Ok(Some(outgoing)),
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.settle();
+                    self.watch()?;
+                }
+            }
+        }
+        Ok(self.receive(None).ok())
+    }
+
+    /// Waits for the broker, until the deadline if there is one.
+    ///
+    /// Where one message follows another it yields a few times before it sleeps: the others have
+    /// more for it then, and nobody has to wake it. A channel's own `recv` does so too, but each
+    /// time, which is a good part of what a login costs, and burns the processor in between.
+    fn receive(&mut self, deadline: Option<Instant>) -> Result<Outgoing, RecvTimeoutError> {
+        if let Ok(outgoing) = self.inbox.try_recv() {
+            return Ok(outgoing);
+        }
+        let yields = if self.short_waits < SHORT_WAITS { 0 } else { YIELDS };
+        for _ in 0..yields {
+            thread::yield_now();
+            if let Ok(outgoing) = self.inbox.try_recv() {
+                return Ok(outgoing);
+            }
+        }
+        let since = Instant::now();
+        let received = sleep_until_ready(&self.inbox, deadline);
+        let was_long = since.elapsed() >= LONG_WAIT;
+        self.short_waits = if was_long { 0 } else { self.short_waits.saturating_add(1) };
+        received
+    }
+
+    fn take_all(&mut self) {
+        while let Ok(outgoing) = self.inbox.try_recv() {
+            self.take(outgoing);
+        }
+    }
+
+    fn take(&mut self, outgoing: Outgoing) {
+        self.owed += outgoing.messages();
+        match outgoing {
+            Outgoing::One(due) => self.backlog.push(due),
+            Outgoing::Many(due) => self.backlog.push_all(due),
+            Outgoing::Last(mut goodbye) => {
+                if let Some(text) = goodbye.text.take() {
+                    self.backlog.push(Due::Piece(Piece::from_text(text)));
+                }
+                self.goodbye = Some(goodbye);
+            }
+        }
+    }
+
+    /// Takes what will not be written: its senders get their room back at once.
+    fn forgo(&mut self, outgoing: Outgoing) {
+        self.owed += outgoing.messages();
+        if let Outgoing::Last(goodbye) = outgoing {
+            self.goodbye = Some(goodbye);
+        }
+    }
+
+    /// Writes the backlog, waiting for a slow client as long as the limits allow.
+    ///
+    /// A byte now and then does not count as progress: who takes less than the quota holds up
+    /// everybody who has sent to it.
+    fn write_backlog(&mut self) -> Result<(), CloseReason> {
+        while !self.backlog.is_empty() {
+            if self.write_some()? > 0 {
+                check_drain(&self.shared)?;
+                // What came meanwhile can go out with the rest.
+                self.take_all();
+            } else {
+                let (events, until) = (Some(PollFlags::OUT), self.stall.next_look());
+                wait(&self.connection, &self.shared, events, until)?;
+            }
+            self.watch()?;
+        }
+        Ok(())
+    }
+
+    /// Watches whether the client takes enough of what is due to it.
+    fn watch(&mut self) -> Result<(), CloseReason> {
+        let now = Instant::now();
+        if !self.stall.is_due(now) {
+            return Ok(());
+        }
+        let acknowledged = self.written_bytes.saturating_sub(self.connection.unacknowledged());
+        let quota = self.next_quota(acknowledged);
+        self.stall.look(acknowledged, quota, now)
+    }
+
+    /// What a client that has taken so much has to have taken when the next stall time-out is
+    /// over: the quota more, or all that is due to it if that is less.
+    fn next_quota(&self, acknowledged: u64) -> u64 {
+        let enough = acknowledged.saturating_add(self.shared.config.stall_bytes as u64);
+        // Where its stream will end, as far as that matters: mostly the kernel alone has enough.
+        let queued_from = self.written_bytes - u64::from(self.backlog.begun());
+        let end = queued_from + self.backlog.bytes_up_to(enough.saturating_sub(queued_from));
+        end.max(self.written_bytes).min(enough)
+    }
+
+    /// Writes once, what the socket takes of the backlog. Returns how many bytes that were.
+    fn write_some(&mut self) -> Result<usize, CloseReason> {
+        let written = self.backlog.write(&self.connection);
+        let written = written.map_err(|error| CloseReason::broken(&error))?;
+        self.written_bytes += written as u64;
+        let messages = self.backlog.advance(written, &mut self.in_flight);
+        self.written += messages;
+        self.shared.counters.delivered.add(messages);
+        if self.in_flight.wants_settling() {
+            self.settle();
+        }
+        Ok(written)
+    }
+
+    /// Forgets the messages that the peer's kernel has acknowledged meanwhile.
+    fn settle(&mut self) {
+        let unacknowledged = self.connection.unacknowledged();
+        self.in_flight.settle(unacknowledged.saturating_sub(u64::from(self.backlog.begun())));
+    }
+
+    /// Sends FIN and stays until nothing is on its way any more.
+    fn part(&mut self) -> Result<(), CloseReason> {
+        self.connection.finish_writing();
+        linger(&self.connection, &self.shared)
+    }
+
+    /// Tells a stalled client why it is evicted, should it read again within the linger time: the
+    /// message that it was in the middle of, then the reason, then the end. The rest is lost.
+    fn say_why_evicted(&mut self) {
+        self.connection.make_room();
+        self.backlog.end_with(Rejection::Evicted.line().into());
+        let until = Instant::now().checked_add(self.shared.config.linger);
+        let mut pause = AckPoll::default();
+        while self.backlog.is_empty() || self.write_some().is_ok() {
+            if self.backlog.is_empty() {
+                self.connection.finish_writing();
+            }
+            let over = has_passed(until);
+            if over || self.backlog.is_empty() && self.connection.unacknowledged() == 0 {
+                break;
+            }
+            let waited = wait(&self.connection, &self.shared, None, pause.next());
+            if let Err(CloseReason::Deadline | CloseReason::Forced) = waited {
+                break;
+            }
+            while let Ok(outgoing) = self.inbox.try_recv() {
+                self.forgo(outgoing);
+            }
+        }
+    }
+
+    /// Settles what was written and what was queued, once and for all: what is not acknowledged by
+    /// now is lost. Returns the messages delivered and the bytes not acknowledged.
+    fn settle_for_good(&mut self) -> (u64, u64) {
+        self.backlog.drop_all(&mut self.in_flight);
+        let unacknowledged = self.connection.unacknowledged();
+        let delivered = self.in_flight.finish(unacknowledged);
+        self.shared.counters.delivered.sub(self.written);
+        self.shared.counters.delivered.add(delivered);
+        self.shared.counters.lost.add(self.owed - delivered);
+        (delivered, unacknowledged)
+    }
+
+    /// Takes what still comes as lost, until the broker has dropped the queue's sender.
+    fn outlast_inbox(&mut self) {
+        while let Ok(outgoing) = self.inbox.recv() {
+            let owed = self.owed;
+            self.forgo(outgoing);
+            self.shared.counters.lost.add(self.owed - owed);
+        }
+    }
+}
+
+/// Sleeps at once, as a [`Select`] does, be it of one channel alone.
+fn sleep_until_ready<T>(
+    inbox: &Receiver<T>,
+    deadline: Option<Instant>,
+) -> Result<T, RecvTimeoutError> {
+    let mut select = Select::new();
+    select.recv(inbox);
+    let ready = match deadline {
+        Some(deadline) => {
+            select.select_deadline(deadline).map_err(|_| RecvTimeoutError::Timeout)?
+        }
+        None => select.select(),
+    };
+    ready.recv(inbox).map_err(RecvTimeoutError::from)
+}

@@ -1,0 +1,256 @@
+//! Cuts a byte stream into lines, pure: a reader owns one, and nothing here blocks or fails.
+//!
+//! UTF-8 is checked once for all complete lines that a read brought, since a line end can not
+//! stand inside a character; only where that fails is each line looked at alone.
+
+/// How much of the buffer one read may fill, in bytes. Larger reads gave no more throughput.
+const READ_CHUNK: usize = 64 * 1024;
+
+/// What a new connection's buffer holds, in bytes: enough for a login and a chat line, so that
+/// an idle client costs little more than its threads.
+const FIRST_CHUNK: usize = 128;
+
+/// The longest line that can be asked for, in bytes: offsets in a batch are 32 bits wide.
+pub(crate) const LONGEST_LINE: usize = 64 * 1024 * 1024;
+
+/// One line as it came, its line end (`\n` or `\r\n`) taken off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Line<'a> {
+    /// A line that is UTF-8 and within the limit.
+    Text(&'a [u8]),
+    /// A line within the limit that is not UTF-8.
+    NotUtf8,
+    /// A line over the limit; its bytes were skipped.
+    TooLong,
+}
+
+impl<'a> Line<'a> {
+    /// The line, if it is a good one.
+    pub(crate) fn text(self) -> Option<&'a [u8]> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::NotUtf8 | Self::TooLong => None,
+        }
+    }
+}
+
+/// A growing read buffer that hands out complete lines.
+///
+/// Fill it through [`space`](Self::space) and [`advance`](Self::advance), then take lines with
+/// [`next_line`](Self::next_line) until there are none.
+#[derive(Debug)]
+pub(crate) struct LineBuffer {
+    /// All of it is initialised; `start..end` is input that no line was made of yet.
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// `start..lines_end` holds complete lines only, and `lines_utf8` is true if all are UTF-8.
+    lines_end: usize,
+    lines_utf8: bool,
+    /// Up to here no line end follows `lines_end`: a long line in small pieces is searched once.
+    searched: usize,
+    /// The line at `start` is over the limit, and what came of it so far was dropped.
+    skipping: bool,
+    max_line: usize,
+}
+
+impl LineBuffer {
+    /// An empty buffer for lines of up to `max_line` bytes, their line end not counted.
+    pub(crate) fn new(max_line: usize) -> Self {
+        Self {
+            bytes: Vec::new(),
+            start: 0,
+            end: 0,
+            lines_end: 0,
+            lines_utf8: true,
+            searched: 0,
+            skipping: false,
+            max_line,
+        }
+    }
+
+    /// Room for the next read, never empty; call it when all complete lines are taken.
+    ///
+    /// The buffer doubles each time a read has filled it, until there is room for `READ_CHUNK`.
+    pub(crate) fn space(&mut self) -> &mut [u8] {
+        debug_assert_eq!(
+            self.start, self.lines_end,
+            "complete lines are taken before more is read"
+        );
+        let was_filled = self.end == self.bytes.len();
+        if self.start > 0 {
+            self.bytes.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.searched -= self.start;
+            (self.start, self.lines_end) = (0, 0);
+        }
+        if was_filled && self.bytes.len() - self.end < READ_CHUNK {
+            let more = self.bytes.len().clamp(FIRST_CHUNK, READ_CHUNK);
+            self.bytes.resize(self.bytes.len() + more, 0);
+        }
+        let limit = self.bytes.len().min(self.end + READ_CHUNK);
+        &mut self.bytes[self.end..limit]
+    }
+
+    /// Says that the first `count` bytes of [`space`](Self::space) now hold input.
+    pub(crate) fn advance(&mut self, count: usize) {
+        self.end += count;
+        match memchr::memrchr(b'\n', &self.bytes[self.searched..self.end]) {
+            Some(last) => {
+                self.lines_end = self.searched + last + 1;
+                let lines = &self.bytes[self.start..self.lines_end];
+                self.lines_utf8 = simdutf8::basic::from_utf8(lines).is_ok();
+            }
+            // One byte over the limit may be the `\r` of a line end, two can not.
+            None if self.end - self.start > self.max_line + 1 => {
+                self.skipping = true;
+                (self.start, self.end, self.lines_end) = (0, 0, 0);
+            }
+            None => {}
+        }
+        self.searched = self.end;
+    }
+
+    /// The next complete line, or `None` until more input came.
+    pub(crate) fn next_line(&mut self) -> Option<Line<'_>> {
+        let lines = &self.bytes[self.start..self.lines_end];
+        let length = memchr::memchr(b'\n', lines)?;
+        self.start += length + 1;
+        let line = lines[..length].strip_suffix(b"\r").unwrap_or(&lines[..length]);
+        if std::mem::take(&mut self.skipping) || line.len() > self.max_line {
+            return Some(Line::TooLong);
+        }
+        if self.lines_utf8 || simdutf8::basic::from_utf8(line).is_ok() {
+            Some(Line::Text(line))
+        } else {
+            Some(Line::NotUtf8)
+        }
+    }
+
+    /// All complete lines that were not taken yet, line ends included, if every one is UTF-8:
+    /// the fast way for who takes many lines at once, and then [`skip`](Self::skip)s them.
+    pub(crate) fn good_lines(&self) -> &[u8] {
+        let end = if self.lines_utf8 && !self.skipping { self.lines_end } else { self.start };
+        &self.bytes[self.start..end]
+    }
+
+    /// Takes whole lines of `count` bytes, line ends included.
+    pub(crate) fn skip(&mut self, count: usize) {
+        self.start += count;
+    }
+
+    /// How many bytes of an unfinished line there are; the most there can be, if that line is over
+    /// the limit already. Call it when all complete lines are taken.
+    pub(crate) fn unfinished(&self) -> usize {
+        if self.skipping { usize::MAX } else { self.end - self.lines_end }
+    }
+
+    /// True if [`shrink`](Self::shrink) would give back something worth it.
+    pub(crate) fn is_large(&self) -> bool {
+        self.start == self.end && self.bytes.len() > FIRST_CHUNK
+    }
+
+    /// Gives back the memory that a burst of input has left; call it when the client is idle.
+    pub(crate) fn shrink(&mut self) {
+        if self.start == self.end {
+            (self.start, self.end, self.lines_end, self.searched) = (0, 0, 0, 0);
+            self.bytes = Vec::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MAX_LINE: usize = 40;
+
+    /// Feeds `input` in pieces of the given sizes and notes each line and the unfinished rest.
+    fn lines_of(input: &[u8], pieces: &[usize]) -> (Vec<String>, usize) {
+        let mut buffer = LineBuffer::new(MAX_LINE);
+        let (mut seen, mut rest) = (Vec::new(), input);
+        let mut sizes = pieces.iter().copied().chain(std::iter::repeat(usize::MAX));
+        while !rest.is_empty() {
+            let space = buffer.space();
+            let size = sizes.next().unwrap_or(1).clamp(1, rest.len().min(space.len()));
+            space[..size].copy_from_slice(&rest[..size]);
+            buffer.advance(size);
+            rest = &rest[size..];
+            while let Some(line) = buffer.next_line() {
+                seen.push(format!("{line:?}"));
+            }
+        }
+        (seen, buffer.unfinished())
+    }
+
+    /// The rule itself, said as plainly as possible: the whole input at once, no buffer.
+    fn model(input: &[u8]) -> Vec<String> {
+        let mut lines: Vec<&[u8]> = input.split(|&byte| byte == b'\n').collect();
+        lines.pop();
+        let line = |line: &&[u8]| {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            let read = match std::str::from_utf8(line) {
+                _ if line.len() > MAX_LINE => Line::TooLong,
+                Ok(_) => Line::Text(line),
+                Err(_) => Line::NotUtf8,
+            };
+            format!("{read:?}")
+        };
+        lines.iter().map(line).collect()
+    }
+
+    #[test]
+    fn a_line_at_the_limit_passes_and_one_over_does_not() {
+        for (line_end, pieces) in [("\n", 1), ("\r\n", 1), ("\n", 7), ("\r\n", 41)] {
+            let fits = "x".repeat(MAX_LINE) + line_end;
+            let over = "x".repeat(MAX_LINE + 1) + line_end;
+            let input = format!("{fits}{over}{fits}");
+            let (seen, unfinished) = lines_of(input.as_bytes(), &[pieces; 200]);
+            assert_eq!(seen, model(input.as_bytes()));
+            assert_eq!(seen[1], "TooLong");
+            assert_eq!(unfinished, 0);
+        }
+    }
+
+    #[test]
+    fn an_endless_line_takes_no_memory() {
+        let mut buffer = LineBuffer::new(MAX_LINE);
+        for _ in 0..10_000 {
+            let space = buffer.space();
+            let size = space.len();
+            space.fill(b'x');
+            buffer.advance(size);
+            assert!(buffer.next_line().is_none());
+            assert!(buffer.bytes.len() <= 2 * READ_CHUNK);
+        }
+        assert_eq!(buffer.unfinished(), usize::MAX);
+    }
+
+    #[test]
+    fn an_idle_buffer_gives_its_memory_back_and_works_on() {
+        let mut buffer = LineBuffer::new(MAX_LINE);
+        buffer.space()[..3].copy_from_slice(b"ab\n");
+        buffer.advance(3);
+        assert_eq!(buffer.next_line(), Some(Line::Text(b"ab")));
+        buffer.shrink();
+        assert_eq!(buffer.bytes.capacity(), 0);
+        buffer.space()[..3].copy_from_slice(b"cd\n");
+        buffer.advance(3);
+        assert_eq!(buffer.next_line(), Some(Line::Text(b"cd")));
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_gives_the_same_lines(
+            input in proptest::collection::vec(
+                prop_oneof![4 => Just(b'x'), 1 => Just(b'\n'), 1 => Just(b'\r'), 1 => any::<u8>()],
+                0..600,
+            ),
+            pieces in proptest::collection::vec(1_usize..90, 0..60),
+        ) {
+            prop_assert_eq!(lines_of(&input, &pieces).0, model(&input));
+        }
+    }
+}
