@@ -10,14 +10,14 @@ mod rig;
 use criterion::Criterion;
 
 use groups::{latency, lifecycle, parse, throughput};
-use rig::floor;
+use rig::baseline;
 use rig::table::Table;
 
 fn main() {
-    if floor::run_if_asked() {
+    if baseline::run_if_asked() {
         return;
     }
-    a_chat::raise_open_files();
+    a_chat::raise_nofile_limit();
     let mut criterion = Criterion::default().configure_from_args();
     let mut table = Table::default();
     for group in [

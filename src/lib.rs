@@ -95,7 +95,7 @@ mod fault;
 pub use error::Error;
 pub use server::Server;
 pub use server::config::Config;
-pub use server::limits::{Capacity, expect_many_threads, raise_open_files};
+pub use server::limits::{Capacity, enlarge_futex_hash, raise_nofile_limit};
 pub use server::report::{CloseReason, Loss, Report};
 pub use server::shutdown::ShutdownHandle;
 pub use server::stats::{Stats, StatsHandle};

@@ -17,7 +17,7 @@ mod common;
 use std::io::Write;
 use std::time::Duration;
 
-use common::population::{Manners, Population, Stop, World};
+use common::population::{Population, Profile, Stop, World};
 use common::rounds::rounds;
 use common::{PATIENCE, TestServer};
 
@@ -36,10 +36,10 @@ fn round(seed: u64, scale: &Scale) -> String {
     let seats = random.usize(scale.seats / 2..scale.seats);
     let length = random.u64(scale.milliseconds / 8..scale.milliseconds);
     let (manners, storm, how) = match seed % KINDS {
-        0 => (Manners::Rude, 0, Stop::Drain),
-        1 => (Manners::Stubborn, 0, Stop::Drain),
-        2 => (Manners::Stubborn, 0, Stop::Twice(Duration::from_millis(random.u64(..400)))),
-        _ => (Manners::Polite, 1000, Stop::Drain),
+        0 => (Profile::Rude, 0, Stop::Drain),
+        1 => (Profile::Stubborn, 0, Stop::Drain),
+        2 => (Profile::Stubborn, 0, Stop::Twice(Duration::from_millis(random.u64(..400)))),
+        _ => (Profile::Polite, 1000, Stop::Drain),
     };
     let world = World::new(seed, seats, storm, manners);
     let config = world.config();
@@ -50,7 +50,7 @@ fn round(seed: u64, scale: &Scale) -> String {
     population.storm(random.usize(..=storm));
     let (report, verdict) = population.stop(server, how);
     assert!(report.drain < config.drain_timeout + PATIENCE / 2, "{report}");
-    if manners == Manners::Polite {
+    if manners == Profile::Polite {
         assert_eq!((report.lost(), verdict.in_doubt), (0, 0), "{report}");
     }
     let (drain, lost) = (report.drain.as_secs_f32(), report.lost());
@@ -59,7 +59,7 @@ fn round(seed: u64, scale: &Scale) -> String {
 
 #[test]
 fn hundreds_of_clients() {
-    a_chat::raise_open_files();
+    a_chat::raise_nofile_limit();
     let scale = Scale { seats: 200, milliseconds: 1500 };
     rounds("hundreds_of_clients", 1, KINDS, Duration::MAX, |seed| {
         round(seed, &scale);
@@ -69,7 +69,7 @@ fn hundreds_of_clients() {
 #[test]
 #[ignore = "takes a minute, or as long as A_CHAT_SECONDS says"]
 fn hundreds_of_clients_for_long() {
-    a_chat::raise_open_files();
+    a_chat::raise_nofile_limit();
     let scale = Scale { seats: 500, milliseconds: 8000 };
     let (seed, minute) = (u64::from(fastrand::u32(..)), Duration::from_secs(60));
     rounds("hundreds_of_clients_for_long", seed, u64::MAX, minute, |seed| {

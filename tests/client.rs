@@ -12,7 +12,8 @@ use std::thread;
 use std::time::Duration;
 
 use a_chat::client::{
-    self, ConnectError, EndReason, Ended, Event, Inbox, Outbox, Refusal, SendError,
+    self, ConnectError, ConnectionOutcome, DisconnectReason, Event, Inbox, Outbox, Refusal,
+    SendError,
 };
 use a_chat::{Config, Name};
 use common::script::{Peer, Script};
@@ -66,7 +67,7 @@ fn connect(server: &TestServer, user: &str) -> (Outbox, Arrivals) {
 }
 
 /// Ends a connection in time, or fails.
-fn finish(outbox: Outbox) -> Ended {
+fn finish(outbox: Outbox) -> ConnectionOutcome {
     let (sender, ended) = unbounded();
     thread::spawn(move || sender.send(outbox.finish(None)));
     ended.recv_timeout(PATIENCE).expect("an end in time")
@@ -97,9 +98,9 @@ fn two_clients_talk_and_leave() {
     assert_eq!(alices.next(), Some(Event::Answer { line: 2, text }));
     for (outbox, arrivals, accepted) in [(alice, alices, 2), (bob, bobs, 1)] {
         let ended = finish(outbox);
-        assert!(matches!(ended.reason, EndReason::Left), "{ended:?}");
+        assert!(matches!(ended.reason, DisconnectReason::Left), "{ended:?}");
         assert_eq!(ended.accepted, accepted);
-        assert!(ended.in_doubt.is_empty() && ended.rest.is_empty(), "{ended:?}");
+        assert!(ended.in_doubt.is_empty() && ended.unaccepted.is_empty(), "{ended:?}");
         arrivals.expect_end();
     }
     assert_eq!(server.stop().lost(), 0);
@@ -123,7 +124,7 @@ fn the_numbers_are_those_of_the_users_lines() {
         }
     }
     let ended = finish(alice);
-    assert!(matches!(ended.reason, EndReason::Left), "{ended:?}");
+    assert!(matches!(ended.reason, DisconnectReason::Left), "{ended:?}");
     assert_eq!(ended.accepted, MANY);
     assert!(server.stop().accepted > MANY, "the client has asked something itself");
 }
@@ -213,7 +214,7 @@ fn at_a_shut_down_each_line_is_accepted_or_in_the_rest() {
     }
     server.handle.shutdown();
     let ended = finish(sender.join().expect("no panic"));
-    assert!(matches!(ended.reason, EndReason::ShutDown), "{ended:?}");
+    assert!(matches!(ended.reason, DisconnectReason::ShutDown), "{ended:?}");
     assert!(ended.in_doubt.is_empty(), "{:?}", ended.in_doubt.count());
     let accepted = ended.accepted;
     for number in MANY + 1..=accepted {
@@ -222,12 +223,12 @@ fn at_a_shut_down_each_line_is_accepted_or_in_the_rest() {
     bobs.expect_end_after_notice(0);
     alices.expect_end_after_notice(accepted);
     // Also the line whose sending has failed is there.
-    let rest: Vec<_> = ended.rest.iter().collect();
+    let rest: Vec<_> = ended.unaccepted.iter().collect();
     assert_eq!(rest.len() as u64, sent.load(SeqCst) - accepted);
     for (expected, (number, line)) in (accepted + 1..).zip(rest) {
         assert_eq!((number, line), (expected, format!("bob: {expected}").as_bytes()));
     }
-    assert!(matches!(finish(bob).reason, EndReason::ShutDown));
+    assert!(matches!(finish(bob).reason, DisconnectReason::ShutDown));
     assert_eq!(server.stop().lost(), 0);
 }
 
@@ -246,8 +247,8 @@ fn the_notice_counts_also_if_a_reset_follows() {
     let arrivals = Arrivals::of(inbox);
     arrivals.expect_end_after_notice(2);
     let ended = finish(outbox);
-    assert!(matches!(ended.reason, EndReason::ShutDown), "{ended:?}");
-    assert_eq!((ended.accepted, ended.rest.into_bytes()), (2, b"bob: 3\n".to_vec()));
+    assert!(matches!(ended.reason, DisconnectReason::ShutDown), "{ended:?}");
+    assert_eq!((ended.accepted, ended.unaccepted.into_bytes()), (2, b"bob: 3\n".to_vec()));
 }
 
 #[test]
@@ -266,10 +267,10 @@ fn without_a_word_what_was_not_answered_is_in_doubt() {
     drop(peer);
     Arrivals::of(inbox).expect_end();
     let ended = finish(outbox);
-    assert!(matches!(ended.reason, EndReason::Lost(_)), "{ended:?}");
+    assert!(matches!(ended.reason, DisconnectReason::Lost(_)), "{ended:?}");
     assert_eq!(ended.accepted, 2);
     assert_eq!(ended.in_doubt.iter().collect::<Vec<_>>(), [(3, &b"bob: 3"[..])]);
-    assert!(ended.rest.is_empty(), "{ended:?}");
+    assert!(ended.unaccepted.is_empty(), "{ended:?}");
 }
 
 #[test]
@@ -283,7 +284,7 @@ fn what_was_never_written_is_not_in_doubt() {
     assert_eq!(outbox.send("bob: later"), Err(SendError::Closed));
     let ended = finish(outbox);
     assert_eq!((ended.accepted, ended.in_doubt.count()), (0, 0), "{ended:?}");
-    assert_eq!(ended.rest.into_bytes(), b"bob: late\nbob: later\n");
+    assert_eq!(ended.unaccepted.into_bytes(), b"bob: late\nbob: later\n");
 }
 
 #[test]
@@ -299,7 +300,7 @@ fn an_end_without_the_last_answer_is_no_clean_one() {
     drop(peer);
     Arrivals::of(inbox).expect_end();
     let ended = finish(outbox);
-    assert!(matches!(ended.reason, EndReason::Lost(None)), "{ended:?}");
+    assert!(matches!(ended.reason, DisconnectReason::Lost(None)), "{ended:?}");
     assert_eq!((ended.accepted, ended.in_doubt.last()), (0, 1));
 }
 
@@ -316,15 +317,18 @@ fn an_eviction_is_named_and_leaves_doubt() {
     assert_eq!(arrivals.next(), Some(Event::Error(text.clone())));
     arrivals.expect_end();
     let ended = finish(outbox);
-    assert!(matches!(&ended.reason, EndReason::Refused(error) if *error == text), "{ended:?}");
+    assert!(
+        matches!(&ended.reason, DisconnectReason::Refused(error) if *error == text),
+        "{ended:?}"
+    );
     assert_eq!((ended.accepted, ended.in_doubt.count()), (0, 1));
 }
 
 #[test]
 fn what_is_not_known_to_be_accepted_is_bounded() {
     // A megabyte, of which each line takes up its length and 96 bytes more.
-    const ROOM: u64 = 1024 * 1024 / (1000 + 96);
-    const LINES: u64 = 4 * ROOM;
+    const MAX_UNCONFIRMED_BYTES: u64 = 1024 * 1024 / (1000 + 96);
+    const LINES: u64 = 4 * MAX_UNCONFIRMED_BYTES;
     let script = Script::listen();
     let (mut outbox, _inbox, mut peer) = connect_to(&script, "alice");
     let handed = Arc::new(AtomicU64::new(0));
@@ -338,10 +342,10 @@ fn what_is_not_known_to_be_accepted_is_bounded() {
         done.send(()).expect("a test that listens");
         outbox
     });
-    wait_until("the room to be taken up", || handed.load(SeqCst) >= ROOM);
+    wait_until("the room to be taken up", || handed.load(SeqCst) >= MAX_UNCONFIRMED_BYTES);
     // Were it not bounded, all would be handed over in no time.
     all_handed.recv_timeout(Duration::from_millis(300)).expect_err("a sender that waits");
-    assert_eq!(handed.load(SeqCst), ROOM);
+    assert_eq!(handed.load(SeqCst), MAX_UNCONFIRMED_BYTES);
     let mut lines = 0;
     while lines < LINES {
         if peer.line() == "/who alice" {
@@ -429,7 +433,7 @@ fn a_server_that_does_not_close_is_given_up_in_time() {
     outbox.send("bob: 1").expect("an open connection");
     peer.expect_line("bob: 1");
     let ended = outbox.finish(Some(Duration::from_millis(50)));
-    assert!(matches!(ended.reason, EndReason::Closed), "{ended:?}");
+    assert!(matches!(ended.reason, DisconnectReason::Closed), "{ended:?}");
     assert_eq!((ended.accepted, ended.in_doubt.count()), (0, 1));
 }
 
@@ -440,7 +444,7 @@ fn who_is_refused_learns_why() {
     let (alice, _alices) = connect(&server, "alice");
     let refused = |address, user: &str| {
         let error = client::connect(address, &name(user)).expect_err("a refusal");
-        assert!(matches!(error, ConnectError::Login(EndReason::Refused(_))), "{error:?}");
+        assert!(matches!(error, ConnectError::Login(DisconnectReason::Refused(_))), "{error:?}");
         error.to_string()
     };
     assert_eq!(refused(server.address, "bob"), "cannot log in: server is full");
@@ -465,7 +469,7 @@ fn who_logs_in_at_the_stop_learns_that() {
         peer.close_after(0);
         drop(peer);
         let error = client.join().expect("no panic").expect_err("a server that stops");
-        assert!(matches!(error, ConnectError::Login(EndReason::ShutDown)), "{error:?}");
+        assert!(matches!(error, ConnectError::Login(DisconnectReason::ShutDown)), "{error:?}");
     });
 }
 
@@ -485,7 +489,7 @@ fn what_is_delivered_in_the_login_is_not_lost_with_it() {
         alices.expect_message("bob", "hi");
         alices.expect_end_after_notice(0);
         let ended = finish(outbox);
-        assert!(matches!(ended.reason, EndReason::ShutDown), "{ended:?}");
+        assert!(matches!(ended.reason, DisconnectReason::ShutDown), "{ended:?}");
     });
 }
 
@@ -504,7 +508,7 @@ fn the_rest_goes_to_the_next_server() {
     let server = TestServer::start();
     let (mut outbox, inbox) =
         client::resume(server.address, &name("alice"), ended.accepted).expect("a login");
-    let lines = outbox.send_lines(&ended.rest.into_bytes());
+    let lines = outbox.send_lines(&ended.unaccepted.into_bytes());
     assert_eq!(lines, Ok(3..5));
     let messages = Arrivals::of(inbox);
     messages.expect_message("alice", "3");

@@ -261,7 +261,7 @@ fn without_a_thread_for_a_writer_in_its_control_group_it_goes_on() {
 #[test]
 fn a_crowd_that_there_are_no_memory_mappings_for_is_refused_also_if_it_was_asked_for() {
     const THREADS: usize = 4;
-    a_chat::raise_open_files();
+    a_chat::raise_nofile_limit();
     let mut default = Process::start(serve(&[]));
     let (default_room, limited_by) = room(&mut default);
     assert_eq!(default.terminate().0, 0);

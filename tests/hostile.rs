@@ -12,7 +12,7 @@ use std::sync::{PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
-use a_chat::{CloseReason, Config, Report, raise_open_files};
+use a_chat::{CloseReason, Config, Report, raise_nofile_limit};
 use common::bystanders::Bystanders;
 use common::{
     Client, PATIENCE, TestServer, descriptor_count, send_until_blocked, try_login, wait_until,
@@ -205,7 +205,7 @@ fn nobody_can_forge_a_message() {
 fn a_torn_last_line_is_refused_and_not_counted() {
     let report = unharmed(quick(), |server, _| {
         let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
-        alice.send_bytes(b"bob: whole\nbob: torn");
+        alice.send_bytes(b"bob: whole\nbob: unterminated");
         alice.half_close();
         alice.expect_line("error: the last line had no line end and was not accepted");
         alice.expect_eof();
@@ -221,7 +221,7 @@ fn a_reset_in_mid_line_takes_nothing_with_it() {
         let mut bob = server.login("bob");
         for number in 0..50 {
             let mut alice = try_login(server.address, &format!("alice{number}")).expect("room");
-            alice.send_bytes(b"bob: whole\nbob: torn");
+            alice.send_bytes(b"bob: whole\nbob: unterminated");
             bob.expect_line(&format!("from alice{number}: whole"));
             alice.reset();
         }
@@ -353,7 +353,7 @@ fn a_line_full_of_unknown_names_gets_one_answer() {
 #[test]
 fn a_thousand_silent_clients_are_ended_and_leave_nothing_behind() {
     const SILENT: usize = 1000;
-    raise_open_files();
+    raise_nofile_limit();
     let config = Config { login_timeout: Duration::from_secs(2), ..quick() };
     let report = unharmed_alone(config, |server, bystanders| {
         let before = (service_threads(), descriptor_count());

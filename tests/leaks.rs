@@ -13,7 +13,7 @@ use std::{fs, io};
 
 use a_chat::Name;
 use a_chat::client::{self, Event};
-use common::population::{Manners, Population, Stop, World};
+use common::population::{Population, Profile, Stop, World};
 use common::rounds::rounds;
 use common::{TestServer, descriptor_count, thread_count, wait_until};
 
@@ -57,7 +57,7 @@ fn resident_memory() -> u64 {
 }
 
 fn cycle(seed: u64) {
-    let world = World::new(seed, 6, 0, Manners::Polite);
+    let world = World::new(seed, 6, 0, Profile::Polite);
     let server = TestServer::with(world.config());
     let clients = Population::start(server.address, world);
     wait_until("some traffic", || server.stats().accepted > 50);

@@ -127,7 +127,7 @@ fn refused_clients_are_let_go_after_the_linger_time() {
 
 #[test]
 fn the_default_keeps_below_the_limit_of_open_files() {
-    let capacity = Capacity::of_this_machine();
+    let capacity = Capacity::detect();
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     assert!(capacity.connections >= 1);
     assert!(capacity.connections as u64 <= files, "{capacity}, but {files} open files");

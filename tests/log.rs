@@ -45,7 +45,7 @@ fn bustle(process: &Process, address: SocketAddr) {
 /// Has clients end in every way there is before they are logged in.
 fn knock(address: SocketAddr) {
     for _ in 0..20 {
-        for said in ["", "torn", "no name\n"] {
+        for said in ["", "unterminated", "no name\n"] {
             let mut client = Client::connect(address);
             client.send_bytes(said.as_bytes());
             client.half_close();

@@ -479,8 +479,8 @@ fn who_leaves_before_it_has_said_anything_sees_the_end() {
 #[test]
 fn a_name_without_its_line_end_is_no_login() {
     let server = start();
-    for torn in ["a", "alice", "alice\r", "not a name"] {
-        let mut client = connect_and_send(&server, torn);
+    for unterminated in ["a", "alice", "alice\r", "not a name"] {
+        let mut client = connect_and_send(&server, unterminated);
         client.half_close();
         expect_refused(client, NO_LINE_END);
     }

@@ -9,8 +9,8 @@
 #![cfg(feature = "cli")]
 
 mod common;
-#[path = "common/hosts.rs"]
-mod hosts;
+#[path = "common/netns.rs"]
+mod netns;
 #[path = "common/process.rs"]
 mod process;
 
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use common::bystanders::Bystanders;
 use common::stream::Stream;
 use common::{Client, try_login, unacknowledged_between, wait_until};
-use hosts::{Network, address_of};
+use netns::{Network, address_of};
 use process::{EXECUTABLE, Process, through};
 use rustix::process::Signal;
 

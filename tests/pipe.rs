@@ -110,7 +110,7 @@ fn a_last_line_without_an_end_is_not_sent() {
     let (status, stdout, stderr) = outcome(bot);
     assert_eq!((status, stdout), (1, vec!["from bot: whole".to_owned()]));
     assert_eq!(stderr, ["a-chat: the last line has no line end and was not sent: bot: to"]);
-    assert_eq!(server.stop().torn, 0);
+    assert_eq!(server.stop().unterminated, 0);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use a_chat::{CloseReason, Config, Report, Server};
-use common::population::{Manners, Population, Stop, Verdict, World};
+use common::population::{Population, Profile, Stop, Verdict, World};
 use common::rounds::rounds;
 use common::{
     Client, PATIENCE, TestServer, fin_is_on_its_way, leftovers, send_until_blocked, unacknowledged,
@@ -23,7 +23,7 @@ use common::{
 };
 
 /// A round with a few clients, stopped at any moment.
-fn conservation(seed: u64, manners: Manners) -> (Report, Verdict) {
+fn conservation(seed: u64, manners: Profile) -> (Report, Verdict) {
     let mut random = fastrand::Rng::with_seed(seed);
     let world = World::new(seed, random.usize(3..14), 0, manners);
     let config = world.config();
@@ -42,7 +42,7 @@ fn conservation(seed: u64, manners: Manners) -> (Report, Verdict) {
 #[test]
 fn conservation_with_lively_clients() {
     rounds("conservation_with_lively_clients", 1000, 100, Duration::MAX, |seed| {
-        let (report, verdict) = conservation(seed, Manners::Polite);
+        let (report, verdict) = conservation(seed, Profile::Polite);
         assert!(report.is_clean() && !report.forced, "{report}");
         assert_eq!((report.lost(), verdict.in_doubt), (0, 0), "{report}");
         assert_eq!(report.delivered, verdict.received, "{report}");
@@ -52,7 +52,7 @@ fn conservation_with_lively_clients() {
 #[test]
 fn conservation_with_stuck_clients() {
     rounds("conservation_with_stuck_clients", 2000, 30, Duration::MAX, |seed| {
-        conservation(seed, Manners::Stubborn);
+        conservation(seed, Profile::Stubborn);
     });
 }
 
@@ -247,7 +247,7 @@ fn at_the_deadline_the_drain_ends_and_names_what_is_lost() {
 #[test]
 fn forced_at_once_everything_is_joined_and_accounted_for() {
     for seed in 0..20 {
-        let world = World::new(seed, 5, 0, Manners::Rude);
+        let world = World::new(seed, 5, 0, Profile::Rude);
         let server = TestServer::with(world.config());
         let population = Population::start(server.address, world);
         wait_until("some traffic", || server.stats().accepted > 100);

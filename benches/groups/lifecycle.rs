@@ -12,7 +12,7 @@ use super::{SHORT, SIDES, begin, cpus, start_chat};
 use crate::rig::crowd::Crowd;
 use crate::rig::servers::end;
 use crate::rig::table::{Kind, Sample, Table};
-use crate::rig::{clean, floor};
+use crate::rig::{baseline, clean};
 
 /// How many log in at once.
 const LOGINS: usize = 5000;
@@ -20,7 +20,7 @@ const LOGINS: usize = 5000;
 /// Logins as fast as they come, each of which then has to get a message through.
 pub fn connect(criterion: &mut Criterion, table: &mut Table) {
     let start = |protocol| match protocol {
-        Protocol::Raw => floor::echo(cpus().as_deref()),
+        Protocol::Raw => baseline::echo(cpus().as_deref()),
         _ => start_chat(),
     };
     let topology = Topology::quiet(LOGINS);
@@ -82,7 +82,7 @@ fn drain_once(protocol: Protocol, clients: usize, each: usize) -> Duration {
     let server: Process = match protocol {
         Protocol::Raw => {
             let bytes = each * logins::frame(protocol, &Topology::quiet(clients), SHORT);
-            floor::drain(clients, bytes, cpus().as_deref())
+            baseline::drain(clients, bytes, cpus().as_deref())
         }
         _ => start_chat(),
     };

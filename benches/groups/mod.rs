@@ -16,11 +16,11 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput};
 
 use crate::rig::table::{Kind, SAMPLES, Sample, Side, Table};
-use crate::rig::{floor, servers};
+use crate::rig::{baseline, servers};
 
 /// What is measured, in this order.
 pub const SIDES: [(Side, Protocol, &str); 2] =
-    [(Side::Server, Protocol::Chat, "a-chat"), (Side::Floor, Protocol::Raw, "floor")];
+    [(Side::Server, Protocol::Chat, "a-chat"), (Side::Baseline, Protocol::Raw, "baseline")];
 
 /// How many clients a mesh has.
 pub const MESH: usize = 100;
@@ -81,7 +81,7 @@ pub fn compare<W: FnMut(u64) -> Duration>(
 pub fn start(protocol: Protocol, topology: &Topology, size: usize) -> Process {
     if protocol == Protocol::Raw {
         let name = topology.name(0);
-        return floor::relay(
+        return baseline::relay(
             topology,
             protocol.frame(&name, &name, size).stride,
             cpus().as_deref(),

@@ -27,7 +27,7 @@ pub fn parse(criterion: &mut Criterion, table: &mut Table) {
         let bytes = input.len() as u64;
         let mut group = begin(criterion, "parse", 0);
         group.throughput(Throughput::Bytes(bytes));
-        for (side, name) in [(Side::Server, "a-chat"), (Side::Floor, "floor")] {
+        for (side, name) in [(Side::Server, "a-chat"), (Side::Baseline, "baseline")] {
             let mut parser = Parser::new(&Name::new(b"c00").expect("a name"), MAX_LINE);
             let mut copy = Vec::new();
             group.bench_function(format!("{row}/{name}"), |bencher| {
@@ -36,7 +36,7 @@ pub fn parse(criterion: &mut Criterion, table: &mut Table) {
                     for _ in 0..rounds {
                         match side {
                             Side::Server => parser.take(&input),
-                            Side::Floor => count_lines(&input, &mut copy),
+                            Side::Baseline => count_lines(&input, &mut copy),
                         }
                     }
                     let mut sample = Sample::time(started.elapsed());

@@ -19,7 +19,7 @@ use a_chat::load::topology::Topology;
 use dialect::Dialect;
 use tempfile::NamedTempFile;
 
-use crate::rig::floor;
+use crate::rig::baseline;
 use crate::rig::servers::{self, chat, command, free_address, start_on};
 use crate::rig::table::median_of;
 
@@ -58,7 +58,7 @@ pub fn is_there(server: Protocol) -> bool {
 pub fn start(server: Protocol, topology: &Topology, size: usize, cpus: Option<&str>) -> Process {
     if server == Protocol::Raw {
         let name = topology.name(0);
-        return floor::relay(topology, server.frame(&name, &name, size).stride, cpus);
+        return baseline::relay(topology, server.frame(&name, &name, size).stride, cpus);
     }
     let address = free_address();
     let mut product = product(server, address, cpus);

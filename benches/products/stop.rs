@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use a_chat::load::PATIENCE;
+use a_chat::load::ARRIVAL_TIMEOUT;
 use a_chat::load::process::Process;
 use a_chat::load::protocol::{read_stamp, spread};
 
@@ -46,7 +46,7 @@ enum End {
     Reset,
     /// Before the server was told to stop.
     CutOff,
-    /// Not, for [`PATIENCE`].
+    /// Not, for [`ARRIVAL_TIMEOUT`].
     Never,
 }
 
@@ -123,8 +123,8 @@ pub fn measure(dialect: Dialect, mut server: Process, pace: Pace, round: u32) ->
 fn login(address: SocketAddr, hello: &Hello) -> TcpStream {
     let mut socket = TcpStream::connect(address).expect("a connection");
     socket.set_nodelay(true).expect("a socket");
-    socket.set_read_timeout(Some(PATIENCE)).expect("a socket");
-    socket.set_write_timeout(Some(PATIENCE)).expect("a socket");
+    socket.set_read_timeout(Some(ARRIVAL_TIMEOUT)).expect("a socket");
+    socket.set_write_timeout(Some(ARRIVAL_TIMEOUT)).expect("a socket");
     socket.write_all(hello.says.as_bytes()).expect("room for a login");
     let mut heard = Vec::new();
     while !heard.ends_with(hello.hears.as_bytes()) {
@@ -252,7 +252,7 @@ impl Round {
 /// A row of the table.
 pub fn text(pace: Pace, dialect: Dialect, rounds: &[Round]) -> String {
     let counts = |count: fn(&Round) -> u64| range(rounds.iter().map(count));
-    let ends = |end: fn(&Round) -> End| tally(rounds.iter().map(|round| end(round).text()));
+    let ends = |end: fn(&Round) -> End| counts(rounds.iter().map(|round| end(round).text()));
     let exit = rounds.iter().map(|round| round.exit.as_secs_f64() * 1e3);
     format!(
         "| {} | {} | {} | {} | {} | {} | {} | {:.1} | {} |",
@@ -264,7 +264,7 @@ pub fn text(pace: Pace, dialect: Dialect, rounds: &[Round]) -> String {
         ends(|round| round.sender),
         ends(|round| round.recipient),
         median_of(exit.collect()),
-        tally(rounds.iter().map(|round| status(round.status))),
+        counts(rounds.iter().map(|round| status(round.status))),
     )
 }
 
@@ -284,7 +284,7 @@ fn range(counts: impl Iterator<Item = u64> + Clone) -> String {
 }
 
 /// How often there is what, unless it is always the same.
-fn tally<T: Display + PartialEq>(all: impl Iterator<Item = T>) -> String {
+fn counts<T: Display + PartialEq>(all: impl Iterator<Item = T>) -> String {
     let mut kinds: Vec<(T, usize)> = Vec::new();
     for one in all {
         match kinds.iter_mut().find(|(kind, _)| *kind == one) {

@@ -3,14 +3,14 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use a_chat::load::check::{Check, Tally};
+use a_chat::load::check::{Counts, SequenceChecker};
 use a_chat::load::client::Client;
 use a_chat::load::process::Process;
 use a_chat::load::protocol::Protocol;
 use a_chat::load::readable::Readable;
 use a_chat::load::stream::CHUNK;
 use a_chat::load::topology::Topology;
-use a_chat::load::{Control, PATIENCE, logins};
+use a_chat::load::{ARRIVAL_TIMEOUT, Control, logins};
 use rustix::net::{RecvFlags, recv};
 
 use super::servers;
@@ -59,7 +59,7 @@ impl Crowd {
         server.stop();
         let mut heard = started;
         while open > 0 {
-            assert!(heard.elapsed() < PATIENCE, "nothing came for {PATIENCE:?}");
+            assert!(heard.elapsed() < ARRIVAL_TIMEOUT, "nothing came for {ARRIVAL_TIMEOUT:?}");
             for place in readable.wait().expect("sockets") {
                 heard = Instant::now();
                 let Some(client) = &clients[place] else { continue };
@@ -93,11 +93,15 @@ impl Crowd {
             // Texts are stamps and filling, so that the notice begins at the first such word.
             let messages = bytes.windows(8).position(|bytes| bytes == b"notice: ");
             let (messages, notice) = bytes.split_at(messages.unwrap_or(bytes.len()));
-            let mut check = Check::new(self.protocol, frame, 0..said.len());
-            let torn = check.walk(messages, |_| {}).expect("messages");
-            let Tally { received, missing, reordered, repeated } = check.tally;
+            let mut check = SequenceChecker::new(self.protocol, frame, 0..said.len());
+            let unterminated = check.walk(messages, |_| {}).expect("messages");
+            let Counts { received, missing, reordered, repeated } = check.counts;
             assert_eq!((missing, reordered, repeated), (0, 0, 0));
-            assert!(torn.is_empty(), "half a message: {:?}", String::from_utf8_lossy(torn));
+            assert!(
+                unterminated.is_empty(),
+                "half a message: {:?}",
+                String::from_utf8_lossy(unterminated)
+            );
             let accepted = accepted(notice);
             let text = String::from_utf8_lossy(notice);
             (received, accepted.unwrap_or_else(|| panic!("no closing notice: {text:?}")))

@@ -3,7 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each bench uses its own part of this")]
 
 pub mod crowd;
-pub mod floor;
+pub mod baseline;
 pub mod servers;
 pub mod table;
 

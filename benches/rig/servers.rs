@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use a_chat::load::PATIENCE;
+use a_chat::load::ARRIVAL_TIMEOUT;
 use a_chat::load::process::Process;
 
 /// Starts a server that says where it listens with the last word of its first line.
@@ -23,7 +23,7 @@ pub fn start_on(command: &mut Command, address: SocketAddr) -> Process {
         Err(error) => panic!("can not start {command:?}: {error}"),
     };
     let server = Process::of(child, address);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + ARRIVAL_TIMEOUT;
     while TcpStream::connect(address).is_err() {
         assert!(Instant::now() < deadline, "{address} does not accept");
         std::thread::sleep(Duration::from_micros(200));

@@ -11,7 +11,7 @@ pub const SAMPLES: usize = 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Server,
-    Floor,
+    Baseline,
 }
 
 /// What a row tells, and so what its ratio means.
@@ -67,26 +67,26 @@ struct Row {
     name: String,
     kind: Kind,
     server: Vec<Sample>,
-    floor: Vec<Sample>,
+    baseline: Vec<Sample>,
 }
 
 impl Table {
     pub fn add(&mut self, name: &str, kind: Kind, side: Side, sample: Sample) {
         let place = self.rows.iter().position(|row| row.name == name).unwrap_or_else(|| {
             let name = name.to_owned();
-            self.rows.push(Row { name, kind, server: Vec::new(), floor: Vec::new() });
+            self.rows.push(Row { name, kind, server: Vec::new(), baseline: Vec::new() });
             self.rows.len() - 1
         });
         let row = &mut self.rows[place];
         match side {
             Side::Server => row.server.push(sample),
-            Side::Floor => row.floor.push(sample),
+            Side::Baseline => row.baseline.push(sample),
         }
     }
 
     /// The rows as text, in Markdown.
     pub fn text(&self) -> String {
-        let head = "\n| work | a-chat | floor | ratio | a-chat, bytes | CPU us each, a-chat | floor \
+        let head = "\n| work | a-chat | baseline | ratio | a-chat, bytes | CPU us each, a-chat | baseline \
                     | cores, a-chat | load |\n\
                     | --- | --: | --: | --: | --: | --: | --: | --: | --: |\n";
         self.rows.iter().fold(head.to_owned(), |text, row| text + &row.text())
@@ -95,9 +95,9 @@ impl Table {
 
 impl Row {
     fn text(&self) -> String {
-        let Self { name, kind, server, floor } = self;
+        let Self { name, kind, server, baseline } = self;
         let figure = |samples: &[Sample]| median(samples, |sample| kind.figure(sample));
-        let (ours, floors) = (figure(server), figure(floor));
+        let (ours, floors) = (figure(server), figure(baseline));
         let ratio = ours.zip(floors).map(|(ours, floors)| format!("{:.2}", ours / floors));
         let show = |figure: Option<f64>| figure.map_or("-".to_owned(), |it| kind.text(it));
         // What is counted in bytes would be too cheap to show.
@@ -113,7 +113,7 @@ impl Row {
             ratio.unwrap_or("-".to_owned()),
             ours.and_then(|ours| kind.bytes_text(ours)).unwrap_or("-".to_owned()),
             each(server),
-            each(floor),
+            each(baseline),
             cores(|sample| sample.server_cpu),
             cores(|sample| sample.load_cpu),
         )

@@ -3,14 +3,14 @@
 
 use std::io::{self, Read};
 
-use crate::wire::framing::LONGEST_LINE;
+use crate::wire::framing::MAX_LINE_CEILING;
 
 /// How much one read may bring, in bytes.
 const READ_CHUNK: usize = 64 * 1024;
 
 /// No line is longer, in bytes: the longest one that a server can be asked to take, and the
 /// sender's name before it.
-const LONGEST: usize = LONGEST_LINE + READ_CHUNK;
+const LONGEST: usize = MAX_LINE_CEILING + READ_CHUNK;
 
 /// Reads a stream in blocks of complete lines: as many as one read brings.
 ///

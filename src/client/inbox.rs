@@ -82,17 +82,17 @@ impl Iterator for Events {
         let end = memchr::memchr(b'\n', rest)?;
         self.start += end + 1;
         let line = String::from_utf8_lossy(&rest[..end]);
-        Some(match Said::parse(&line) {
-            Said::Message { from, text } => Event::Message { from, text: text.to_owned() },
-            Said::Refusal { line, reason } => self.refusals.next().map_or_else(
+        Some(match ServerLine::parse(&line) {
+            ServerLine::Message { from, text } => Event::Message { from, text: text.to_owned() },
+            ServerLine::Refusal { line, reason } => self.refusals.next().map_or_else(
                 || Event::Other(format!("{ERROR_LINE}{line}: {reason}")),
                 Event::Refused,
             ),
-            Said::Answer { line, text } => Event::Answer { line, text: text.to_owned() },
-            Said::ShuttingDown { accepted } => Event::ShuttingDown { accepted },
-            Said::Error(text) => Event::Error(text.to_owned()),
-            Said::Notice(text) => Event::Notice(text.to_owned()),
-            Said::Other => Event::Other(line.into_owned()),
+            ServerLine::Answer { line, text } => Event::Answer { line, text: text.to_owned() },
+            ServerLine::ShuttingDown { accepted } => Event::ShuttingDown { accepted },
+            ServerLine::Error(text) => Event::Error(text.to_owned()),
+            ServerLine::Notice(text) => Event::Notice(text.to_owned()),
+            ServerLine::Other => Event::Other(line.into_owned()),
         })
     }
 }
@@ -143,7 +143,7 @@ pub struct Refusal {
 
 /// What a line from the server says, borrowed from it.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Said<'a> {
+pub(crate) enum ServerLine<'a> {
     Message { from: Name, text: &'a str },
     Refusal { line: u64, reason: &'a str },
     Answer { line: u64, text: &'a str },
@@ -153,7 +153,7 @@ pub(crate) enum Said<'a> {
     Other,
 }
 
-impl<'a> Said<'a> {
+impl<'a> ServerLine<'a> {
     /// Reads one line, its line end taken off.
     pub(crate) fn parse(line: &'a str) -> Self {
         Self::parse_known(line).unwrap_or(Self::Other)
@@ -203,38 +203,44 @@ mod tests {
             out.extend_from_slice(&protocol::message_prefix(&alice));
             out.extend_from_slice(b"see: this\n");
         });
-        assert_eq!(Said::parse(&message), Said::Message { from: alice.clone(), text: "see: this" });
+        assert_eq!(
+            ServerLine::parse(&message),
+            ServerLine::Message { from: alice.clone(), text: "see: this" }
+        );
         let empty = written(&|out| {
             out.extend_from_slice(&protocol::message_prefix(&alice));
             out.push(b'\n');
         });
-        assert_eq!(Said::parse(&empty), Said::Message { from: alice, text: "" });
+        assert_eq!(ServerLine::parse(&empty), ServerLine::Message { from: alice, text: "" });
         let refusal =
             written(&|out| protocol::push_refusal(out, 7, LineRefusal::TooLong { limit: 9 }));
         let reason = "longer than 9 bytes";
-        assert_eq!(Said::parse(&refusal), Said::Refusal { line: 7, reason });
+        assert_eq!(ServerLine::parse(&refusal), ServerLine::Refusal { line: 7, reason });
         let no_peer = written(&|out| protocol::push_no_such_peer(out, 8, b"bob, c: d"));
         let reason = "no such peer: bob, c: d";
-        assert_eq!(Said::parse(&no_peer), Said::Refusal { line: 8, reason });
+        assert_eq!(ServerLine::parse(&no_peer), ServerLine::Refusal { line: 8, reason });
         let who = written(&|out| protocol::push_who_of(out, 9, &[b"bob"], &[b"carol"]));
         let text = "here: bob; not here: carol";
-        assert_eq!(Said::parse(&who), Said::Answer { line: 9, text });
+        assert_eq!(ServerLine::parse(&who), ServerLine::Answer { line: 9, text });
         let who = written(&|out| protocol::push_who(out, 10, 2, &[b"bob"]));
-        assert_eq!(Said::parse(&who), Said::Answer { line: 10, text: "2 here: bob, ..." });
+        assert_eq!(
+            ServerLine::parse(&who),
+            ServerLine::Answer { line: 10, text: "2 here: bob, ..." }
+        );
         let closing = written(&|out| out.extend_from_slice(protocol::closing_notice(3).as_bytes()));
-        assert_eq!(Said::parse(&closing), Said::ShuttingDown { accepted: 3 });
+        assert_eq!(ServerLine::parse(&closing), ServerLine::ShuttingDown { accepted: 3 });
         let taken = written(&|out| out.extend_from_slice(Rejection::NameTaken.line().as_bytes()));
-        assert_eq!(Said::parse(&taken), Said::Error("name taken"));
+        assert_eq!(ServerLine::parse(&taken), ServerLine::Error("name taken"));
     }
 
     #[test]
     fn what_no_server_writes_is_something_else() {
         for line in ["", "from alice", "from al ice: x", "from : x", "hello: x", "errors: x"] {
-            assert_eq!(Said::parse(line), Said::Other, "{line}");
+            assert_eq!(ServerLine::parse(line), ServerLine::Other, "{line}");
         }
-        assert_eq!(Said::parse("error: line x: y"), Said::Error("line x: y"));
-        assert_eq!(Said::parse("notice: line 1"), Said::Notice("line 1"));
+        assert_eq!(ServerLine::parse("error: line x: y"), ServerLine::Error("line x: y"));
+        assert_eq!(ServerLine::parse("notice: line 1"), ServerLine::Notice("line 1"));
         let other = "server is shutting down, x of your lines were accepted";
-        assert_eq!(Said::parse(&format!("notice: {other}")), Said::Notice(other));
+        assert_eq!(ServerLine::parse(&format!("notice: {other}")), ServerLine::Notice(other));
     }
 }

@@ -4,13 +4,13 @@
 //! The server says how many lines it accepted only when it stops. But it answers a client's lines
 //! in their order and by their number, after it has taken them in: so each answer shows that all
 //! lines up to that one were accepted. Where no line of the user's is answered the client asks
-//! something itself, with a line of its own, see [`Own`]. The user's lines are numbered without
+//! something itself, with a line of its own, see [`Probe`]. The user's lines are numbered without
 //! those.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::ended::{EndReason, Ended, Lines};
+use super::outcome::{ConnectionOutcome, DisconnectReason, Lines};
 
 /// Lines on their way, whole and in one piece.
 #[derive(Clone, Debug)]
@@ -19,14 +19,14 @@ pub(crate) struct Sent {
     /// How many lines that are.
     pub(crate) lines: u64,
     /// Set if it is one line of the client's own.
-    pub(crate) own: Option<Own>,
+    pub(crate) own: Option<Probe>,
     /// What it takes up of the room for lines on their way, in bytes.
     pub(crate) charge: usize,
 }
 
 /// What a line of the client's own is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Own {
+pub(crate) enum Probe {
     /// To be answered; what the answer is does not matter.
     Checkpoint,
     /// Somebody waits for the answer.
@@ -36,7 +36,7 @@ pub(crate) enum Own {
 /// What a line was that the server has answered.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Answered {
-    Own(Own),
+    Probe(Probe),
     /// The user's line of this number.
     Yours {
         number: u64,
@@ -100,7 +100,7 @@ impl Ledger {
             return Answered::Unknown;
         };
         let answered = if let Some(own) = first.own {
-            Answered::Own(own)
+            Answered::Probe(own)
         } else {
             let text = first_line(&first.bytes[self.skip..]).to_vec();
             Answered::Yours { number: self.number + 1, text }
@@ -137,8 +137,8 @@ impl Ledger {
     ///
     /// Unless the server has said how many it accepted, what was written to the last byte of its
     /// line may have been accepted, and nobody can tell.
-    pub(crate) fn settle(self, reason: EndReason, written: u64) -> Ended {
-        let sure = matches!(reason, EndReason::ShutDown);
+    pub(crate) fn settle(self, reason: DisconnectReason, written: u64) -> ConnectionOutcome {
+        let sure = matches!(reason, DisconnectReason::ShutDown);
         let mut in_doubt = Lines::after(self.number);
         let (mut rest, mut offset) = (Vec::new(), self.bytes);
         let mut skip = self.skip;
@@ -157,7 +157,7 @@ impl Ledger {
         }
         let mut unsent = Lines::after(self.number + in_doubt.count());
         unsent.push(&rest);
-        Ended { reason, accepted: self.number, in_doubt, rest: unsent }
+        ConnectionOutcome { reason, accepted: self.number, in_doubt, unaccepted: unsent }
     }
 }
 
@@ -179,7 +179,7 @@ mod tests {
 
     use super::*;
 
-    fn sent(text: &str, own: Option<Own>) -> Sent {
+    fn sent(text: &str, own: Option<Probe>) -> Sent {
         let lines = text.matches('\n').count() as u64;
         Sent { bytes: text.as_bytes().into(), lines, own, charge: text.len() }
     }
@@ -197,17 +197,17 @@ mod tests {
     fn answers_are_numbered_without_the_lines_of_the_clients_own() {
         let mut ledger = Ledger::new(10);
         for (text, own) in [
-            ("/who me\n", Some(Own::Question)),
+            ("/who me\n", Some(Probe::Question)),
             ("a\nb\r\nc\n", None),
-            ("/who me\n", Some(Own::Checkpoint)),
+            ("/who me\n", Some(Probe::Checkpoint)),
             ("d\n", None),
         ] {
             ledger.push(sent(text, own));
         }
-        assert_eq!(ledger.answered(1), Answered::Own(Own::Question));
+        assert_eq!(ledger.answered(1), Answered::Probe(Probe::Question));
         assert_eq!(ledger.answered(3), yours(12, "b"));
         assert_eq!((ledger.accepted(), ledger.take_freed()), (12, 8));
-        assert_eq!(ledger.answered(5), Answered::Own(Own::Checkpoint));
+        assert_eq!(ledger.answered(5), Answered::Probe(Probe::Checkpoint));
         assert_eq!((ledger.accepted(), ledger.take_freed()), (13, 15));
         assert_eq!(ledger.answered(6), yours(14, "d"));
         assert_eq!(ledger.answered(6), Answered::Unknown);
@@ -218,30 +218,30 @@ mod tests {
     #[test]
     fn at_a_shut_down_the_rest_is_what_the_server_has_not_counted() {
         let mut ledger = Ledger::new(0);
-        ledger.push(sent("/who me\n", Some(Own::Question)));
+        ledger.push(sent("/who me\n", Some(Probe::Question)));
         ledger.push(sent("a\nb\nc\n", None));
-        ledger.push(sent("/who me\n", Some(Own::Checkpoint)));
+        ledger.push(sent("/who me\n", Some(Probe::Checkpoint)));
         ledger.push(sent("d\n", None));
         ledger.accept(3);
-        let ended = ledger.settle(EndReason::ShutDown, 1000);
-        assert_eq!(ended.accepted, 2);
-        assert!(ended.in_doubt.is_empty());
-        assert_eq!(texts(&ended.rest), [(3, "c".to_owned()), (4, "d".to_owned())]);
-        assert_eq!(ended.rest.into_bytes(), b"c\nd\n");
+        let outcome = ledger.settle(DisconnectReason::ShutDown, 1000);
+        assert_eq!(outcome.accepted, 2);
+        assert!(outcome.in_doubt.is_empty());
+        assert_eq!(texts(&outcome.unaccepted), [(3, "c".to_owned()), (4, "d".to_owned())]);
+        assert_eq!(outcome.unaccepted.into_bytes(), b"c\nd\n");
     }
 
     #[test]
     fn without_a_word_only_what_was_not_written_is_the_rest() {
         let mut ledger = Ledger::new(0);
         ledger.push(sent("a\nb\n", None));
-        ledger.push(sent("/who me\n", Some(Own::Checkpoint)));
+        ledger.push(sent("/who me\n", Some(Probe::Checkpoint)));
         ledger.push(sent("cc\ndd\n", None));
         assert_eq!(ledger.answered(1), yours(1, "a"));
         // The second `d` is not written, so that line can not have been taken for one.
-        let ended = ledger.settle(EndReason::Lost(None), 4 + 8 + 4);
-        assert_eq!(ended.accepted, 1);
-        assert_eq!(texts(&ended.in_doubt), [(2, "b".to_owned()), (3, "cc".to_owned())]);
-        assert_eq!(texts(&ended.rest), [(4, "dd".to_owned())]);
+        let outcome = ledger.settle(DisconnectReason::Lost(None), 4 + 8 + 4);
+        assert_eq!(outcome.accepted, 1);
+        assert_eq!(texts(&outcome.in_doubt), [(2, "b".to_owned()), (3, "cc".to_owned())]);
+        assert_eq!(texts(&outcome.unaccepted), [(4, "dd".to_owned())]);
     }
 
     proptest! {
@@ -272,7 +272,7 @@ mod tests {
                         (Some(number), text.as_str())
                     }));
                 } else {
-                    ledger.push(sent("/who\n", Some(Own::Checkpoint)));
+                    ledger.push(sent("/who\n", Some(Probe::Checkpoint)));
                     lines.push((None, "/who"));
                 }
             }
@@ -284,7 +284,7 @@ mod tests {
             for answer in answers {
                 let expected = match lines.get(index(answer) - 1) {
                     Some((Some(number), text)) => yours(*number, text),
-                    Some((None, _)) => Answered::Own(Own::Checkpoint),
+                    Some((None, _)) => Answered::Probe(Probe::Checkpoint),
                     None => Answered::Unknown,
                 };
                 prop_assert_eq!(ledger.answered(answer), expected);
@@ -296,7 +296,7 @@ mod tests {
                 Ok(line) => {
                     ledger.accept(line);
                     known = known.max(index(line).min(lines.len()));
-                    (EndReason::ShutDown, known, 0)
+                    (DisconnectReason::ShutDown, known, 0)
                 }
                 Err(bytes) => {
                     let mut end = 0;
@@ -304,16 +304,16 @@ mod tests {
                         end += text.len() as u64 + 1;
                         end <= bytes
                     });
-                    (EndReason::Lost(None), known.max(complete.count()), bytes)
+                    (DisconnectReason::Lost(None), known.max(complete.count()), bytes)
                 }
             };
-            let ended = ledger.settle(reason, written);
+            let outcome = ledger.settle(reason, written);
             let numbered = |lines: &[(Option<u64>, &str)]| -> Vec<(u64, String)> {
                 lines.iter().filter_map(|(number, text)| Some(((*number)?, (*text).to_owned()))).collect()
             };
-            prop_assert_eq!(ended.accepted, numbered(&lines[..known]).len() as u64);
-            prop_assert_eq!(texts(&ended.in_doubt), numbered(&lines[known..accepted]));
-            prop_assert_eq!(texts(&ended.rest), numbered(&lines[accepted..]));
+            prop_assert_eq!(outcome.accepted, numbered(&lines[..known]).len() as u64);
+            prop_assert_eq!(texts(&outcome.in_doubt), numbered(&lines[known..accepted]));
+            prop_assert_eq!(texts(&outcome.unaccepted), numbered(&lines[accepted..]));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A client: connect, log in, send, receive, half-close, and know what was accepted.
 //!
 //! ```
-//! use a_chat::client::{self, EndReason, Event};
+//! use a_chat::client::{self, DisconnectReason, Event};
 //! use a_chat::{Config, Name, Server};
 //!
 //! let server = Server::bind("127.0.0.1:0", Config::default())?;
@@ -22,8 +22,8 @@
 //! assert_eq!(events.next(), None);
 //!
 //! let ended = outbox.finish(None);
-//! assert!(matches!(ended.reason, EndReason::Left));
-//! assert_eq!((ended.accepted, ended.rest.count()), (2, 0));
+//! assert!(matches!(ended.reason, DisconnectReason::Left));
+//! assert_eq!((ended.accepted, ended.unaccepted.count()), (2, 0));
 //! # handle.shutdown();
 //! # running.join().expect("run does not panic")?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -49,9 +49,9 @@
 //! writer asks for one: it sends `/who` with the client's own name, a line of its own that the
 //! user never sees and that no number counts.
 //!
-//! So an [`Outbox`] keeps no more than 1 MiB of lines, and [`Ended`] tells of each whether it was
+//! So an [`Outbox`] keeps no more than 1 MiB of lines, and [`ConnectionOutcome`] tells of each whether it was
 //! accepted, may have been, or was not. To go on after a restart, [`resume`] and send
-//! [`Ended::rest`]: nothing is lost and nothing sent twice.
+//! [`ConnectionOutcome::unaccepted`]: nothing is lost and nothing sent twice.
 
 // In the order in which a line meets them, then what they stand on.
 mod outbox;
@@ -60,7 +60,7 @@ mod reader;
 mod ledger;
 mod blocks;
 mod inbox;
-mod ended;
+mod outcome;
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -74,11 +74,11 @@ use crossbeam_channel::{bounded, select, unbounded};
 use socket2::SockRef;
 
 pub use self::blocks::LineBlocks;
-pub use self::ended::{EndReason, Ended, Lines};
 pub use self::inbox::{Block, Event, Events, Inbox, Refusal};
 pub use self::outbox::{Outbox, SendError};
+pub use self::outcome::{ConnectionOutcome, DisconnectReason, Lines};
 
-use self::outbox::{News, Threads, question};
+use self::outbox::{News, Threads, who_query};
 use self::reader::Reader;
 use self::writer::Writer;
 use crate::socket::listener::keepalive;
@@ -160,9 +160,9 @@ fn start(socket: TcpStream, name: &Name, after: u64) -> io::Result<(Outbox, Inbo
     let (ledger, sent) = unbounded();
     let (news, heard) = unbounded();
     let (inbox, blocks) = bounded(INBOX);
-    let (interest, abandoned) = bounded(0);
-    let question = question(slice::from_ref(name)).into();
-    let writer = Writer::new(Arc::clone(&socket), queued, ledger, news.clone(), question);
+    let (keep_receiving, abandoned) = bounded(0);
+    let who_query = who_query(slice::from_ref(name)).into();
+    let writer = Writer::new(Arc::clone(&socket), queued, ledger, news.clone(), who_query);
     let reader = Reader::new(Arc::clone(&socket), sent, news, after);
     let writer = spawn("client-writer", || writer.run())?;
     let reader = match spawn("client-reader", move || reader.run(inbox, &abandoned)) {
@@ -174,7 +174,7 @@ fn start(socket: TcpStream, name: &Name, after: u64) -> io::Result<(Outbox, Inbo
             return Err(error);
         }
     };
-    let threads = Threads::new(interest, socket, writer, reader);
+    let threads = Threads::new(keep_receiving, socket, writer, reader);
     let inbox = Inbox { early: VecDeque::new(), blocks };
     Ok((Outbox::new(queue, heard, threads, after), inbox))
 }
@@ -221,7 +221,7 @@ fn log_in(
     }
     drop(inbox);
     match outbox.finish(Some(left())).reason {
-        EndReason::Closed => Err(ConnectError::Silent),
+        DisconnectReason::Closed => Err(ConnectError::LoginTimeout),
         reason => Err(ConnectError::Login(reason)),
     }
 }
@@ -236,9 +236,9 @@ pub enum ConnectError {
     Start(io::Error),
     /// The server has ended the connection before the login was done, and before anything was
     /// delivered.
-    Login(EndReason),
+    Login(DisconnectReason),
     /// The server has not answered the login in time.
-    Silent,
+    LoginTimeout,
 }
 
 impl fmt::Display for ConnectError {
@@ -246,9 +246,9 @@ impl fmt::Display for ConnectError {
         match self {
             Self::Connect(error) => write!(f, "cannot connect: {error}"),
             Self::Start(error) => write!(f, "cannot start a thread: {error}"),
-            Self::Login(EndReason::Refused(error)) => write!(f, "cannot log in: {error}"),
+            Self::Login(DisconnectReason::Refused(error)) => write!(f, "cannot log in: {error}"),
             Self::Login(reason) => write!(f, "cannot log in: {reason}"),
-            Self::Silent => f.write_str("cannot log in: the server does not answer"),
+            Self::LoginTimeout => f.write_str("cannot log in: the server does not answer"),
         }
     }
 }
@@ -257,7 +257,7 @@ impl error::Error for ConnectError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
             Self::Connect(error) | Self::Start(error) => Some(error),
-            Self::Login(_) | Self::Silent => None,
+            Self::Login(_) | Self::LoginTimeout => None,
         }
     }
 }

@@ -11,14 +11,14 @@ use std::{error, fmt};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::ended::{EndReason, Ended};
-use super::ledger::{Own, Sent};
+use super::ledger::{Probe, Sent};
+use super::outcome::{ConnectionOutcome, DisconnectReason};
 use super::reader::ReaderEnd;
 use crate::wire::protocol::{self, NOT_HERE, Name, WHO};
 
 /// How much may be on its way without being known to be accepted, in bytes, overhead included: so
 /// much memory the lines take up that may have to be sent again.
-pub(crate) const ROOM: usize = 1024 * 1024;
+pub(crate) const MAX_UNCONFIRMED_BYTES: usize = 1024 * 1024;
 
 /// What a piece takes up of the room beside its bytes: its entry, its counts, its allocation.
 const PIECE_CHARGE: usize = 96;
@@ -48,7 +48,7 @@ pub struct Outbox {
     number: u64,
     accepted: u64,
     /// The charge of what is on its way.
-    on_its_way: usize,
+    unconfirmed_bytes: usize,
     /// Nothing more can be written, or nothing more will be read.
     broken: bool,
     /// This side was the first to end the connection.
@@ -69,7 +69,7 @@ impl Outbox {
             threads,
             number: after,
             accepted: after,
-            on_its_way: 0,
+            unconfirmed_bytes: 0,
             broken: false,
             left: false,
         }
@@ -132,7 +132,7 @@ impl Outbox {
 
     /// Sends the question which of these are connected, to be answered by [`News::Answer`].
     pub(crate) fn ask(&mut self, names: &[Name]) -> Result<(), SendError> {
-        self.push(&question(names), 1, Some(Own::Question))
+        self.push(&who_query(names), 1, Some(Probe::Question))
     }
 
     /// The number of the user's last line that is known to be accepted by now.
@@ -156,7 +156,7 @@ impl Outbox {
     /// With a time to wait it gives the connection up when that is over. Without one it waits for
     /// as long as it takes; somebody has to empty the inbox meanwhile, or drop it.
     #[must_use]
-    pub fn finish(mut self, within: Option<Duration>) -> Ended {
+    pub fn finish(mut self, within: Option<Duration>) -> ConnectionOutcome {
         self.half_close();
         let Self { news, threads, left, .. } = self;
         let deadline = within.and_then(|within| Instant::now().checked_add(within));
@@ -175,13 +175,13 @@ impl Outbox {
     }
 
     /// Hands lines over: as soon as there is room, or else if the connection has ended.
-    fn push(&mut self, lines: &[u8], count: u64, own: Option<Own>) -> Result<(), SendError> {
+    fn push(&mut self, lines: &[u8], count: u64, own: Option<Probe>) -> Result<(), SendError> {
         let charge = lines.len() + PIECE_CHARGE;
         self.wait_for_room(charge);
         if own.is_none() {
             self.number += count;
         }
-        self.on_its_way += charge;
+        self.unconfirmed_bytes += charge;
         let queue = self.queue.as_ref().ok_or(SendError::Closed)?;
         // The writer takes everything to the last, also when the connection takes no more.
         let _ = queue.send(Sent { bytes: lines.into(), lines: count, own, charge });
@@ -192,7 +192,10 @@ impl Outbox {
     /// is on its way.
     fn wait_for_room(&mut self, charge: usize) {
         self.take_news();
-        while !self.broken && self.on_its_way > 0 && self.on_its_way + charge > ROOM {
+        while !self.broken
+            && self.unconfirmed_bytes > 0
+            && self.unconfirmed_bytes + charge > MAX_UNCONFIRMED_BYTES
+        {
             let news = self.news.recv().unwrap_or(News::Broken);
             self.note(&news);
         }
@@ -209,7 +212,7 @@ impl Outbox {
         match *news {
             News::Accepted { accepted, freed } => {
                 self.accepted = accepted;
-                self.on_its_way = self.on_its_way.saturating_sub(freed);
+                self.unconfirmed_bytes = self.unconfirmed_bytes.saturating_sub(freed);
             }
             News::Broken => self.broken = true,
             News::Answer(_) => {}
@@ -221,7 +224,7 @@ impl Outbox {
 #[derive(Debug)]
 pub(crate) struct Threads {
     /// Let go when nobody waits for what arrives any more.
-    interest: Option<Sender<News>>,
+    keep_receiving: Option<Sender<News>>,
     socket: Arc<TcpStream>,
     /// The writer and the reader, until they are joined.
     handles: Option<(JoinHandle<u64>, JoinHandle<ReaderEnd>)>,
@@ -229,34 +232,34 @@ pub(crate) struct Threads {
 
 impl Threads {
     pub(crate) fn new(
-        interest: Sender<News>,
+        keep_receiving: Sender<News>,
         socket: Arc<TcpStream>,
         writer: JoinHandle<u64>,
         reader: JoinHandle<ReaderEnd>,
     ) -> Self {
-        Self { interest: Some(interest), socket, handles: Some((writer, reader)) }
+        Self { keep_receiving: Some(keep_receiving), socket, handles: Some((writer, reader)) }
     }
 
     /// Joins the threads, whose queue is gone, and sums up. If the server has not closed in time
     /// the connection is given up; if it has after this side `left`, all is well.
-    fn end(mut self, in_time: bool, left: bool) -> Ended {
+    fn end(mut self, in_time: bool, left: bool) -> ConnectionOutcome {
         if !in_time {
-            self.give_up();
+            self.abort();
         }
         let (written, ReaderEnd { mut ledger, sent, reason }) = self.join();
         sent.try_iter().for_each(|sent| ledger.push(sent));
         let reason = match reason {
-            Some(said @ (EndReason::ShutDown | EndReason::Refused(_))) => said,
-            _ if !in_time => EndReason::Closed,
+            Some(said @ (DisconnectReason::ShutDown | DisconnectReason::Refused(_))) => said,
+            _ if !in_time => DisconnectReason::Closed,
             Some(lost) => lost,
-            None if left && ledger.all_accepted() => EndReason::Left,
-            None => EndReason::Lost(None),
+            None if left && ledger.all_accepted() => DisconnectReason::Left,
+            None => DisconnectReason::Lost(None),
         };
         ledger.settle(reason, written)
     }
 
-    fn give_up(&mut self) {
-        self.interest = None;
+    fn abort(&mut self) {
+        self.keep_receiving = None;
         // Fails only if the connection is gone already.
         let _ = self.socket.shutdown(Shutdown::Both);
     }
@@ -270,7 +273,7 @@ impl Threads {
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        self.give_up();
+        self.abort();
         if let Some((writer, reader)) = self.handles.take() {
             // Nobody is left to hear of a panic.
             let _ = (writer.join(), reader.join());
@@ -290,7 +293,7 @@ pub enum SendError {
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Closed => "the connection has ended",
+            Self::Closed => "the connection has outcome",
             Self::NotALine => "not one line",
         })
     }
@@ -299,7 +302,7 @@ impl fmt::Display for SendError {
 impl error::Error for SendError {}
 
 /// The line that asks which of these are connected.
-pub(crate) fn question(names: &[Name]) -> Vec<u8> {
+pub(crate) fn who_query(names: &[Name]) -> Vec<u8> {
     let names: Vec<_> = names.iter().map(|name| name.as_str().as_bytes()).collect();
     [WHO.as_bytes(), b" ", &protocol::list(&names), b"\n"].concat()
 }
@@ -319,7 +322,7 @@ mod tests {
         let names = |list: &[&str]| -> Vec<Name> {
             list.iter().filter_map(|name| Name::new(name.as_bytes())).collect()
         };
-        assert_eq!(question(&names(&["bob", "carol"])), b"/who bob, carol\n");
+        assert_eq!(who_query(&names(&["bob", "carol"])), b"/who bob, carol\n");
         assert_eq!(absent_in("here: bob"), names(&[]));
         assert_eq!(absent_in("not here: bob"), names(&["bob"]));
         assert_eq!(absent_in("here: a; not here: bob, carol"), names(&["bob", "carol"]));

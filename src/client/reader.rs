@@ -12,10 +12,10 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, select};
 
 use super::blocks::LineBlocks;
-use super::ended::EndReason;
-use super::inbox::{Block, Refusal, Said};
-use super::ledger::{Answered, Ledger, Own, Sent};
+use super::inbox::{Block, Refusal, ServerLine};
+use super::ledger::{Answered, Ledger, Probe, Sent};
 use super::outbox::News;
+use super::outcome::DisconnectReason;
 use crate::wire::protocol::{self, ERROR_LINE, FROM, NOTICE_LINE};
 
 /// The thread's state.
@@ -27,7 +27,7 @@ pub(crate) struct Reader {
     ledger: Ledger,
     news: Sender<News>,
     /// Why the server ends the connection, once it has said so.
-    reason: Option<EndReason>,
+    reason: Option<DisconnectReason>,
 }
 
 /// What the thread leaves behind.
@@ -37,7 +37,7 @@ pub(crate) struct ReaderEnd {
     /// What was sent after the last answer.
     pub(crate) sent: Receiver<Sent>,
     /// What the server or the system has said; `None` for an end without a word.
-    pub(crate) reason: Option<EndReason>,
+    pub(crate) reason: Option<DisconnectReason>,
 }
 
 impl Reader {
@@ -67,7 +67,7 @@ impl Reader {
                 Ok(None) => break,
                 Err(error) => {
                     // What the server has said about the end says more than how the socket ended.
-                    self.reason.get_or_insert(EndReason::Lost(Some(error)));
+                    self.reason.get_or_insert(DisconnectReason::Lost(Some(error)));
                     break;
                 }
             }
@@ -92,7 +92,7 @@ impl Reader {
             start = end + 1;
         }
         block.bytes.extend_from_slice(&lines[passed..]);
-        self.tell_accepted();
+        self.report_accepted();
         block
     }
 
@@ -100,37 +100,39 @@ impl Reader {
     fn settle_line(&mut self, line: &[u8], block: &mut Block) {
         let text = String::from_utf8_lossy(line);
         let out = &mut block.bytes;
-        match Said::parse(&text) {
-            Said::Refusal { line, reason } => match self.answered(line) {
+        match ServerLine::parse(&text) {
+            ServerLine::Refusal { line, reason } => match self.answered(line) {
                 Answered::Yours { number, text } => {
                     out.extend_from_slice(format!("{ERROR_LINE}{number}: {reason}\n").as_bytes());
                     let text = String::from_utf8_lossy(&text).into_owned();
                     block.refusals.push(Refusal { line: number, reason: reason.to_owned(), text });
                     return;
                 }
-                Answered::Own(own) => return self.answer_own(own, reason),
+                Answered::Probe(own) => return self.answer_own(own, reason),
                 Answered::Unknown => {}
             },
-            Said::Answer { line, text } => match self.answered(line) {
+            ServerLine::Answer { line, text } => match self.answered(line) {
                 Answered::Yours { number, .. } => {
                     out.extend_from_slice(format!("{NOTICE_LINE}{number}: {text}\n").as_bytes());
                     return;
                 }
-                Answered::Own(own) => return self.answer_own(own, text),
+                Answered::Probe(own) => return self.answer_own(own, text),
                 Answered::Unknown => {}
             },
-            Said::ShuttingDown { accepted } => {
+            ServerLine::ShuttingDown { accepted } => {
                 self.take_sent();
                 self.ledger.accept(accepted);
                 let notice = protocol::closing_notice(self.ledger.accepted());
                 out.extend_from_slice(notice.as_bytes());
-                self.reason = Some(EndReason::ShutDown);
+                self.reason = Some(DisconnectReason::ShutDown);
                 // The server waits for this end for a while, and what is still sent is in vain.
                 let _ = self.socket.shutdown(Shutdown::Write);
                 return;
             }
-            Said::Error(error) => self.reason = Some(EndReason::Refused(error.to_owned())),
-            Said::Message { .. } | Said::Notice(_) | Said::Other => {}
+            ServerLine::Error(error) => {
+                self.reason = Some(DisconnectReason::Refused(error.to_owned()));
+            }
+            ServerLine::Message { .. } | ServerLine::Notice(_) | ServerLine::Other => {}
         }
         out.extend_from_slice(line);
         out.push(b'\n');
@@ -142,15 +144,15 @@ impl Reader {
         self.ledger.answered(line)
     }
 
-    fn answer_own(&mut self, own: Own, text: &str) {
-        if own == Own::Question {
-            self.tell_accepted();
+    fn answer_own(&mut self, own: Probe, text: &str) {
+        if own == Probe::Question {
+            self.report_accepted();
             let _ = self.news.send(News::Answer(text.to_owned()));
         }
     }
 
     /// Lets the outbox know what else was accepted. That nobody listens means that nobody sends.
-    fn tell_accepted(&mut self) {
+    fn report_accepted(&mut self) {
         let freed = self.ledger.take_freed();
         if freed > 0 {
             let _ = self.news.send(News::Accepted { accepted: self.ledger.accepted(), freed });

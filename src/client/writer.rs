@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use super::ledger::{Own, Sent};
-use super::outbox::{News, ROOM};
+use super::ledger::{Probe, Sent};
+use super::outbox::{MAX_UNCONFIRMED_BYTES, News};
 
 /// After so much, in bytes of charge, the server is asked for an answer. Room for eight times as
 /// much means that the sender hardly ever waits for one.
-const CHECKPOINT: usize = ROOM / 8;
+const CHECKPOINT: usize = MAX_UNCONFIRMED_BYTES / 8;
 
 /// After so long without a new line the server is asked for an answer, too.
 const QUIET: Duration = Duration::from_secs(1);
@@ -34,7 +34,7 @@ pub(crate) struct Writer {
     ledger: Sender<Sent>,
     news: Sender<News>,
     /// The question to ask: one line, its line end included.
-    question: Arc<[u8]>,
+    who_query: Arc<[u8]>,
     /// The charge of what no question was asked after.
     unasked: usize,
     /// How many bytes of lines the system has taken.
@@ -49,9 +49,9 @@ impl Writer {
         queue: Receiver<Sent>,
         ledger: Sender<Sent>,
         news: Sender<News>,
-        question: Arc<[u8]>,
+        who_query: Arc<[u8]>,
     ) -> Self {
-        Self { socket, queue, ledger, news, question, unasked: 0, written: 0, broken: false }
+        Self { socket, queue, ledger, news, who_query, unasked: 0, written: 0, broken: false }
     }
 
     /// The thread: writes until the queue is disconnected. Returns how many bytes the system took.
@@ -68,8 +68,8 @@ impl Writer {
             self.write(&parts);
         }
         if self.unasked > 0 {
-            let question = self.ask();
-            self.write(&[question]);
+            let who_query = self.ask();
+            self.write(&[who_query]);
         }
         // Fails only if the connection is gone, which the reader will find too.
         let _ = self.socket.shutdown(Shutdown::Write);
@@ -83,8 +83,8 @@ impl Writer {
                 Ok(sent) => return Some(sent),
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) => {
-                    let question = self.ask();
-                    self.write(&[question]);
+                    let who_query = self.ask();
+                    self.write(&[who_query]);
                 }
             }
         }
@@ -101,8 +101,8 @@ impl Writer {
     }
 
     fn ask(&mut self) -> Arc<[u8]> {
-        let bytes = Arc::clone(&self.question);
-        self.take(Sent { bytes, lines: 1, own: Some(Own::Checkpoint), charge: 0 })
+        let bytes = Arc::clone(&self.who_query);
+        self.take(Sent { bytes, lines: 1, own: Some(Probe::Checkpoint), charge: 0 })
     }
 
     /// Writes all of it, as long as the connection takes anything.

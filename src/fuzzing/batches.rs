@@ -86,8 +86,8 @@ impl Sender {
             if self.builder.charge() >= most {
                 self.send();
             }
-            let taken = self.builder.push_run(buffer.good_lines(), most, self.window);
-            buffer.skip(taken);
+            let taken = self.builder.push_run(buffer.valid_lines(), most, self.window);
+            buffer.consume(taken);
         }
     }
 

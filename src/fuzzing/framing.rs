@@ -43,9 +43,9 @@ pub fn framing(input: &[u8]) {
 pub(super) fn read(buffer: &mut LineBuffer, data: &[u8], mut take: impl FnMut(&mut LineBuffer)) {
     let mut rest = data;
     while !rest.is_empty() {
-        let space = buffer.space();
-        let (now, later) = rest.split_at(space.len().min(rest.len()));
-        space[..now.len()].copy_from_slice(now);
+        let spare = buffer.spare();
+        let (now, later) = rest.split_at(spare.len().min(rest.len()));
+        spare[..now.len()].copy_from_slice(now);
         buffer.advance(now.len());
         rest = later;
         take(buffer);
@@ -57,7 +57,7 @@ fn take_lines(buffer: &mut LineBuffer, runs: Option<usize>, seen: &mut Vec<Strin
     while let Some(line) = buffer.next_line() {
         seen.push(spelled_out(line));
         if let Some(longest) = runs {
-            let run = buffer.good_lines();
+            let run = buffer.valid_lines();
             let mut taken = 0;
             for line in run.split_inclusive(|byte| *byte == b'\n') {
                 let (lines, rest) = model::lines(line);
@@ -68,7 +68,7 @@ fn take_lines(buffer: &mut LineBuffer, runs: Option<usize>, seen: &mut Vec<Strin
                 seen.push(spelled_out(Line::Text(lines[0])));
                 taken += line.len();
             }
-            buffer.skip(taken);
+            buffer.consume(taken);
         }
     }
 }
@@ -94,7 +94,7 @@ fn spelled_out(line: Line<'_>) -> String {
 /// Of a line that came in part, all is still there, or it is known to be too long.
 fn check_unfinished(buffer: &LineBuffer, stream: &[u8], max_line: usize) {
     let (_, rest) = model::lines(stream);
-    let unfinished = buffer.unfinished();
-    let is_skipped = rest.len() > max_line + 1 && unfinished == usize::MAX;
-    assert!(unfinished == rest.len() || is_skipped, "{unfinished} of {}", rest.len());
+    let partial_len = buffer.partial_len();
+    let is_skipped = rest.len() > max_line + 1 && partial_len == usize::MAX;
+    assert!(partial_len == rest.len() || is_skipped, "{partial_len} of {}", rest.len());
 }

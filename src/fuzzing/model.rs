@@ -76,7 +76,7 @@ pub(super) struct Server {
     clients: Vec<Client>,
     pub(super) accepted: u64,
     pub(super) owed: u64,
-    pub(super) torn: u64,
+    pub(super) unterminated: u64,
 }
 
 struct Client {
@@ -102,7 +102,7 @@ impl State {
 
 impl Server {
     pub(super) fn new(max_line: usize) -> Self {
-        Self { max_line, clients: Vec::new(), accepted: 0, owed: 0, torn: 0 }
+        Self { max_line, clients: Vec::new(), accepted: 0, owed: 0, unterminated: 0 }
     }
 
     /// Returns the new client's number.
@@ -126,7 +126,7 @@ impl Server {
         self.clients[client].state == State::LoggingIn
     }
 
-    pub(super) fn is_gone(&self, client: usize) -> bool {
+    pub(super) fn is_disconnected(&self, client: usize) -> bool {
         self.clients[client].state == State::Gone
     }
 
@@ -156,7 +156,7 @@ impl Server {
     /// The client sends no more.
     pub(super) fn leave(&mut self, client: usize) {
         if !self.clients[client].input.is_empty() {
-            self.torn += 1;
+            self.unterminated += 1;
             self.tell(client, "error: the last line had no line end and was not accepted".into());
         }
         self.clients[client].state = State::Gone;
@@ -164,7 +164,7 @@ impl Server {
 
     pub(super) fn stop(&mut self) {
         for client in 0..self.clients.len() {
-            if !self.is_gone(client) {
+            if !self.is_disconnected(client) {
                 let lines = self.clients[client].lines;
                 let notice = "notice: server is shutting down";
                 self.tell(client, format!("{notice}, {lines} of your lines were accepted"));

@@ -24,7 +24,7 @@ pub struct Arrival<'a> {
 
 /// What has arrived at one recipient, or at many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct Counts {
     /// Messages, each counted once.
     pub received: u64,
     /// Messages that later ones have overtaken and that have not arrived.
@@ -35,7 +35,7 @@ pub struct Tally {
     pub repeated: u64,
 }
 
-impl Tally {
+impl Counts {
     /// That of this and of another recipient.
     pub(super) fn and(self, other: Self) -> Self {
         Self {
@@ -59,7 +59,7 @@ impl Tally {
 
 /// What has to come next to one recipient: every message is its sender's next.
 #[derive(Debug)]
-pub struct Check {
+pub struct SequenceChecker {
     pub(super) frame: Frame,
     opening: u8,
     interlude: &'static [u8],
@@ -69,7 +69,7 @@ pub struct Check {
     next: Vec<u32>,
     gaps: Vec<Gap>,
     /// What has arrived.
-    pub tally: Tally,
+    pub counts: Counts,
 }
 
 /// Numbers of one sender's that have not arrived.
@@ -90,7 +90,7 @@ enum Found<'a> {
     Torn,
 }
 
-impl Check {
+impl SequenceChecker {
     /// Nothing has arrived yet of what these senders send.
     pub fn new(protocol: Protocol, frame: Frame, senders: Range<usize>) -> Self {
         Self {
@@ -100,7 +100,7 @@ impl Check {
             first: senders.start,
             next: vec![0; senders.len()],
             gaps: Vec::new(),
-            tally: Tally::default(),
+            counts: Counts::default(),
         }
     }
 
@@ -124,7 +124,7 @@ impl Check {
             match next.filter(|_| frame.ends_with(b"\n")) {
                 Some(next) => {
                     *next = next.wrapping_add(1);
-                    self.tally.received += 1;
+                    self.counts.received += 1;
                     arrived(Arrival { sender, advance: 1, text });
                     rest = after;
                 }
@@ -181,14 +181,14 @@ impl Check {
             }
             self.gaps.push(Gap { sender, first: *next % NUMBERS, count: skipped });
             *next = number.wrapping_add(1);
-            self.tally.received += 1;
-            self.tally.missing += u64::from(skipped);
+            self.counts.received += 1;
+            self.counts.missing += u64::from(skipped);
             return Some(skipped + 1);
         }
         let behind = |gap: &Gap| number.wrapping_sub(gap.first) % NUMBERS;
         let is_in = |gap: &Gap| gap.sender == sender && behind(gap) < gap.count;
         let Some(place) = self.gaps.iter().position(is_in) else {
-            self.tally.repeated += 1;
+            self.counts.repeated += 1;
             return None;
         };
         let gap = self.gaps.swap_remove(place);
@@ -197,9 +197,9 @@ impl Check {
             Gap { first: number.wrapping_add(1) % NUMBERS, count: gap.count - before - 1, ..gap };
         let parts = [Gap { count: before, ..gap }, after];
         self.gaps.extend(parts.iter().filter(|gap| gap.count > 0));
-        self.tally.received += 1;
-        self.tally.missing -= 1;
-        self.tally.reordered += 1;
+        self.counts.received += 1;
+        self.counts.missing -= 1;
+        self.counts.reordered += 1;
         Some(0)
     }
 }
@@ -235,41 +235,41 @@ mod tests {
         frames.collect()
     }
 
-    fn check() -> Check {
-        Check::new(Protocol::Chat, Protocol::Chat.frame("ann", "bob", 8), 0..2)
+    fn check() -> SequenceChecker {
+        SequenceChecker::new(Protocol::Chat, Protocol::Chat.frame("ann", "bob", 8), 0..2)
     }
 
-    fn tally(received: u64, missing: u64, reordered: u64, repeated: u64) -> Tally {
-        Tally { received, missing, reordered, repeated }
+    fn counts(received: u64, missing: u64, reordered: u64, repeated: u64) -> Counts {
+        Counts { received, missing, reordered, repeated }
     }
 
     #[test]
     fn each_sender_counts_by_itself() {
         let (mut check, mut from) = (check(), Vec::new());
         let bytes = frames(&[(0, 0), (1, 0), (1, 1), (0, 1)]);
-        let (whole, torn) = bytes.split_at(bytes.len() - 3);
+        let (whole, unterminated) = bytes.split_at(bytes.len() - 3);
         let rest = check.walk(whole, |it| from.push((it.sender, it.advance))).expect("messages");
         assert_eq!(from, [(0, 1), (1, 1), (1, 1)]);
-        let rest = [rest, torn].concat();
+        let rest = [rest, unterminated].concat();
         assert_eq!(check.walk(&rest, |_| {}).expect("messages"), b"");
-        assert_eq!(check.tally, tally(4, 0, 0, 0));
+        assert_eq!(check.counts, counts(4, 0, 0, 0));
     }
 
     #[test]
     fn gaps_are_missing_until_they_are_filled() {
         let mut check = check();
         let mut advances = Vec::new();
-        let mut walk = |check: &mut Check, numbers: &[u32]| {
+        let mut walk = |check: &mut SequenceChecker, numbers: &[u32]| {
             let numbers: Vec<_> = numbers.iter().map(|&number| (1, number)).collect();
             let rest =
                 check.walk(&frames(&numbers), |it| advances.push(it.advance)).map(<[_]>::len);
             assert_eq!(rest.expect("messages"), 0);
-            check.tally
+            check.counts
         };
-        assert_eq!(walk(&mut check, &[0, 4]), tally(2, 3, 0, 0));
-        assert_eq!(walk(&mut check, &[2, 5]), tally(4, 2, 1, 0));
-        assert_eq!(walk(&mut check, &[2, 5]), tally(4, 2, 1, 2));
-        assert_eq!(walk(&mut check, &[3, 1]), tally(6, 0, 3, 2));
+        assert_eq!(walk(&mut check, &[0, 4]), counts(2, 3, 0, 0));
+        assert_eq!(walk(&mut check, &[2, 5]), counts(4, 2, 1, 0));
+        assert_eq!(walk(&mut check, &[2, 5]), counts(4, 2, 1, 2));
+        assert_eq!(walk(&mut check, &[3, 1]), counts(6, 0, 3, 2));
         assert_eq!(advances, [1, 4, 0, 1, 0, 0]);
     }
 
@@ -279,7 +279,7 @@ mod tests {
         check.next[0] = NUMBERS - 1;
         let bytes = frames(&[(0, NUMBERS - 1), (0, 1), (0, 0), (0, 2)]);
         assert_eq!(check.walk(&bytes, |_| {}).expect("messages"), b"");
-        assert_eq!(check.tally, tally(4, 0, 1, 0));
+        assert_eq!(check.counts, counts(4, 0, 1, 0));
     }
 
     #[test]
@@ -304,6 +304,6 @@ mod tests {
         let mut check = check();
         let bytes = [b"notice: hm\n".to_vec(), frames(&[(0, 0)]), b"error: lin".to_vec()].concat();
         assert_eq!(check.walk(&bytes, |_| {}).expect("messages"), b"error: lin");
-        assert_eq!(check.tally, tally(1, 0, 0, 0));
+        assert_eq!(check.counts, counts(1, 0, 0, 0));
     }
 }

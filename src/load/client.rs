@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::check::{foreign, refusal};
 use super::protocol::{Greeting, Protocol};
 use super::topology::Topology;
-use super::{Control, Error, PATIENCE, TICK};
+use super::{ARRIVAL_TIMEOUT, Control, Error, TICK};
 
 /// A connected client that the server knows.
 #[derive(Debug)]
@@ -82,10 +82,10 @@ impl Client {
 /// and then without anything.
 pub(super) fn connect(address: SocketAddr) -> Result<TcpStream, Error> {
     let connect = || {
-        let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
+        let socket = TcpStream::connect_timeout(&address, ARRIVAL_TIMEOUT)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(TICK))?;
-        socket.set_write_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(ARRIVAL_TIMEOUT))?;
         Ok(socket)
     };
     connect().map_err(Error::Connect)
@@ -93,7 +93,7 @@ pub(super) fn connect(address: SocketAddr) -> Result<TcpStream, Error> {
 
 fn greet(address: SocketAddr, greeting: &Greeting) -> Result<TcpStream, Error> {
     let mut stream = connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(Error::io("set a time-out"))?;
+    stream.set_read_timeout(Some(ARRIVAL_TIMEOUT)).map_err(Error::io("set a time-out"))?;
     // Should this fail, the server may have said why.
     let written = stream.write_all(greeting.says.as_bytes());
     let mut heard = Vec::new();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use super::check::Tally;
+use super::check::Counts;
 
 /// How much is to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,12 +96,12 @@ pub struct Outcome {
     /// From the first message to the last one's arrival.
     pub elapsed: Duration,
     /// How long each delivery took, where that was measured.
-    pub times: Option<Times>,
+    pub times: Option<Latencies>,
 }
 
 impl Outcome {
-    pub(super) fn of(sent: u64, owed: u64, tally: Tally, elapsed: Duration) -> Self {
-        let Tally { received, reordered, repeated, .. } = tally;
+    pub(super) fn of(sent: u64, owed: u64, counts: Counts, elapsed: Duration) -> Self {
+        let Counts { received, reordered, repeated, .. } = counts;
         Self { sent, owed, received, reordered, repeated, elapsed, times: None }
     }
 
@@ -119,17 +119,17 @@ impl Outcome {
 /// The longest time that is told from longer ones, in nanoseconds.
 const LONGEST: u64 = 3_600_000_000_000;
 
-/// Times, to three digits.
+/// Latencies, to three digits.
 #[derive(Clone, Debug)]
-pub struct Times(Histogram<u64>);
+pub struct Latencies(Histogram<u64>);
 
-impl Default for Times {
+impl Default for Latencies {
     fn default() -> Self {
         Self(Histogram::new_with_bounds(1, LONGEST, 3).expect("valid bounds"))
     }
 }
 
-impl Times {
+impl Latencies {
     /// Adds one.
     pub fn add(&mut self, time: Duration) {
         self.0.saturating_record(u64::try_from(time.as_nanos()).unwrap_or(LONGEST));

@@ -3,7 +3,7 @@
 use std::io;
 use std::{error, fmt};
 
-use super::PATIENCE;
+use super::ARRIVAL_TIMEOUT;
 
 /// What went wrong, between the load and the server.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl fmt::Display for Error {
             Self::ShutDown => f.write_str("the server shuts down"),
             Self::Closed => f.write_str("the server has closed a connection"),
             Self::Foreign(text) => write!(f, "not a message of this load: {text:?}"),
-            Self::Silent => write!(f, "no answer to a login within {PATIENCE:?}"),
+            Self::Silent => write!(f, "no answer to a login within {ARRIVAL_TIMEOUT:?}"),
             Self::Stopped => f.write_str("stopped before anything was measured"),
             Self::Io { what, source } => write!(f, "cannot {what}: {source}"),
         }

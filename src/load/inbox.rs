@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
 use super::Error;
-use super::check::{Arrival, Check, Tally, foreign};
+use super::check::{Arrival, Counts, SequenceChecker, foreign};
 use super::client::Client;
 use super::protocol::{Frame, Protocol};
 
@@ -16,16 +16,16 @@ use super::protocol::{Frame, Protocol};
 #[derive(Debug)]
 pub struct Inbox {
     input: Arc<TcpStream>,
-    check: Check,
+    check: SequenceChecker,
     /// The beginning of a frame whose end has not come yet.
-    torn: Vec<u8>,
+    unterminated: Vec<u8>,
 }
 
 impl Inbox {
     /// The inbox of a client that gets messages from these senders.
     pub fn new(protocol: Protocol, client: &Client, frame: Frame, senders: Range<usize>) -> Self {
-        let check = Check::new(protocol, frame, senders);
-        Self { input: Arc::clone(&client.input), check, torn: Vec::new() }
+        let check = SequenceChecker::new(protocol, frame, senders);
+        Self { input: Arc::clone(&client.input), check, unterminated: Vec::new() }
     }
 
     /// What to wait for.
@@ -63,20 +63,20 @@ impl Inbox {
         flags: RecvFlags,
         arrived: impl FnMut(Arrival<'_>),
     ) -> Result<bool, Error> {
-        let held = self.torn.len();
+        let held = self.unterminated.len();
         if held >= buffer.len() {
-            return Err(foreign(&self.torn));
+            return Err(foreign(&self.unterminated));
         }
-        buffer[..held].copy_from_slice(&self.torn);
+        buffer[..held].copy_from_slice(&self.unterminated);
         let count = match recv(&self.input, &mut buffer[held..], flags) {
             Ok((0, _)) => return Err(Error::Closed),
             Ok((count, _)) => count,
             Err(Errno::INTR | Errno::AGAIN) => return Ok(false),
             Err(error) => return Err(Error::io("receive")(error)),
         };
-        let torn = self.check.walk(&buffer[..held + count], arrived)?;
-        self.torn.clear();
-        self.torn.extend_from_slice(torn);
+        let unterminated = self.check.walk(&buffer[..held + count], arrived)?;
+        self.unterminated.clear();
+        self.unterminated.extend_from_slice(unterminated);
         Ok(true)
     }
 }
@@ -99,6 +99,6 @@ pub(super) fn explain(inboxes: &mut [Inbox], error: Error) -> Error {
 }
 
 /// What has arrived at all of them.
-pub(super) fn tally(inboxes: &[Inbox]) -> Tally {
-    inboxes.iter().map(|inbox| inbox.check.tally).fold(Tally::default(), Tally::and)
+pub(super) fn counts(inboxes: &[Inbox]) -> Counts {
+    inboxes.iter().map(|inbox| inbox.check.counts).fold(Counts::default(), Counts::and)
 }

@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use super::client::Client;
 use super::control::Budget;
-use super::inbox::{Inbox, explain, tally};
+use super::inbox::{Inbox, counts, explain};
 use super::protocol::{Lines, Protocol};
 use super::topology::Topology;
-use super::{Amount, Control, Error, Outcome, PATIENCE, Times};
+use super::{ARRIVAL_TIMEOUT, Amount, Control, Error, Latencies, Outcome};
 
 /// Two clients and what was measured between them so far.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct PingPong {
     line: Lines,
     next: u32,
     /// Of all runs.
-    pub times: Times,
+    pub times: Latencies,
 }
 
 impl PingPong {
@@ -49,7 +49,7 @@ impl PingPong {
             Inbox::new(protocol, &sends, frame, 0..0),
         ];
         let line = protocol.line(from, &[to], size);
-        Ok(Self { from: sends, sender, inboxes, line, next: 0, times: Times::default() })
+        Ok(Self { from: sends, sender, inboxes, line, next: 0, times: Latencies::default() })
     }
 
     /// Sends that much, one message at a time.
@@ -58,7 +58,7 @@ impl PingPong {
     ///
     /// If the server ends a connection, refuses a message or sends anything else.
     pub fn run(&mut self, amount: Amount, control: &Control) -> Result<Outcome, Error> {
-        let before = tally(&self.inboxes);
+        let before = counts(&self.inboxes);
         let mut budget = Budget::new(amount, control);
         let mut sent = 0;
         let mut buffer = vec![0; self.inboxes[0].least_buffer()];
@@ -73,7 +73,7 @@ impl PingPong {
             }
             control.show(sent);
         }
-        let arrived = tally(&self.inboxes).since(before);
+        let arrived = counts(&self.inboxes).since(before);
         Ok(Outcome::of(sent, sent, arrived, started - begun))
     }
 
@@ -91,7 +91,7 @@ impl PingPong {
                 return Ok(Some(now));
             }
             self.inboxes[1].look(buffer)?;
-            if now - started >= PATIENCE {
+            if now - started >= ARRIVAL_TIMEOUT {
                 return Ok(None);
             }
         }

@@ -15,7 +15,7 @@ use super::paced::Schedule;
 use super::protocol::{Protocol, STAMP};
 use super::readable::Readable;
 use super::topology::Topology;
-use super::{Amount, Control, Error, Outcome, PATIENCE, TICK, Times};
+use super::{ARRIVAL_TIMEOUT, Amount, Control, Error, Latencies, Outcome, TICK};
 
 /// How long a frame is, in bytes.
 pub fn frame(protocol: Protocol, topology: &Topology, size: usize) -> usize {
@@ -41,7 +41,7 @@ pub struct Logins {
     readable: Readable,
     done: u64,
     ended: Instant,
-    times: Times,
+    times: Latencies,
 }
 
 impl Logins {
@@ -52,7 +52,7 @@ impl Logins {
     /// If there are no descriptors left.
     pub fn new() -> Result<Self, Error> {
         let readable = Readable::of([])?;
-        let (clients, ended, times) = (Vec::new(), Instant::now(), Times::default());
+        let (clients, ended, times) = (Vec::new(), Instant::now(), Latencies::default());
         Ok(Self { clients, readable, done: 0, ended, times })
     }
 
@@ -71,24 +71,25 @@ impl Logins {
         let mut budget = Budget::new(Amount::Messages(topology.clients as u64), &control);
         let started = Instant::now();
         let schedule = Schedule::new(None, started);
-        let hellos: Vec<_> = topology.names().iter().map(|name| hello(protocol, name)).collect();
-        self.come(address, hellos, &mut budget, &schedule, &control)?;
+        let handshakes: Vec<_> =
+            topology.names().iter().map(|name| hello(protocol, name)).collect();
+        self.come(address, handshakes, &mut budget, &schedule, &control)?;
         let sent = self.clients.len() as u64;
         Ok(self.outcome(sent, self.ended - started))
     }
 
-    /// Takes in who is announced by `hellos`, up to the budget, and waits for all of them.
+    /// Takes in who is announced by `handshakes`, up to the budget, and waits for all of them.
     fn come(
         &mut self,
         address: SocketAddr,
-        hellos: Vec<(Vec<u8>, Vec<u8>)>,
+        handshakes: Vec<(Vec<u8>, Vec<u8>)>,
         budget: &mut Budget<'_>,
         schedule: &Schedule,
         control: &Control,
     ) -> Result<u64, Error> {
         let before = self.done;
         let mut come = 0;
-        for (hello, awaited) in hellos {
+        for (hello, awaited) in handshakes {
             let number = before + come;
             while schedule.wait(number) > Duration::ZERO && !budget.is_over() {
                 self.listen(schedule.wait(number).min(TICK), control)?;
@@ -106,7 +107,7 @@ impl Logins {
             self.listen(Duration::ZERO, control)?;
         }
         let mut known = (self.done, Instant::now());
-        while self.done < before + come && known.1.elapsed() < PATIENCE {
+        while self.done < before + come && known.1.elapsed() < ARRIVAL_TIMEOUT {
             self.listen(TICK, control)?;
             if self.done > known.0 {
                 known = (self.done, Instant::now());
@@ -180,8 +181,8 @@ pub fn run(
     for round in 0_u64.. {
         // A name may be in use for a moment after its client has left.
         let name = |client| format!("{}{}-{client}", topology.prefix, round % 10_000);
-        let hellos = (0..topology.clients).map(|it| hello(Protocol::Chat, &name(it))).collect();
-        sent += logins.come(address, hellos, &mut budget, &schedule, control)?;
+        let handshakes = (0..topology.clients).map(|it| hello(Protocol::Chat, &name(it))).collect();
+        sent += logins.come(address, handshakes, &mut budget, &schedule, control)?;
         if budget.is_over() || logins.done < sent {
             break;
         }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::client::Client;
 use super::control::Budget;
-use super::inbox::{Inbox, explain, tally};
+use super::inbox::{Inbox, counts, explain};
 use super::protocol::{Lines, Protocol, write_stamp};
 use super::readable::Readable;
 use super::stream::{CHUNK, patience};
@@ -88,7 +88,7 @@ impl Mesh {
     }
 
     fn exchange(&mut self, amount: Amount, control: &Control) -> Result<Outcome, Error> {
-        let before = tally(&self.inboxes);
+        let before = counts(&self.inboxes);
         let mut budget = Budget::new(amount, control);
         let mut buffer = vec![0; CHUNK];
         let mut output = Vec::new();
@@ -121,7 +121,7 @@ impl Mesh {
                 break;
             }
         }
-        let arrived = tally(&self.inboxes).since(before);
+        let arrived = counts(&self.inboxes).since(before);
         Ok(Outcome::of(sent, sent, arrived, ended - started))
     }
 

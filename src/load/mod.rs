@@ -29,13 +29,13 @@ pub mod protocol;
 pub mod readable;
 pub mod topology;
 
-pub use control::{Amount, Control, Outcome, Times};
+pub use control::{Amount, Control, Latencies, Outcome};
 pub use error::Error;
 
 use std::time::Duration;
 
 /// How long the load waits for what must come. What has not come by then is lost.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long it waits for a message that others of the same sender have overtaken.
 const GRACE: Duration = Duration::from_secs(1);

@@ -1,7 +1,7 @@
 //! So many messages a second, whether the server keeps up or not, and how long each of them
 //! takes. One thread does it all: it sends what is due, then receives what is there.
 //!
-//! Times count from when a message was to be sent, not from when it was: a server that holds the
+//! Latencies count from when a message was to be sent, not from when it was: a server that holds the
 //! load up for a while makes all messages late that were due meanwhile, and a load that left
 //! these out would see one slow message instead of many (this is known as coordinated omission).
 
@@ -15,12 +15,12 @@ use rustix::net::{SendFlags, send};
 
 use super::client::Client;
 use super::control::Budget;
-use super::inbox::{Inbox, explain, tally};
+use super::inbox::{Inbox, counts, explain};
 use super::protocol::{Lines, Protocol, read_time, write_stamp, write_time};
 use super::readable::Readable;
 use super::stream::{CHUNK, inboxes, patience};
 use super::topology::Topology;
-use super::{Amount, Control, Error, Outcome, TICK, Times};
+use super::{Amount, Control, Error, Latencies, Outcome, TICK};
 
 /// With so many bytes that no socket has taken yet nothing more is built: what is due stays due.
 const BACKLOG: usize = 1 << 20;
@@ -62,7 +62,7 @@ impl Schedule {
 
 /// Connected clients.
 #[derive(Debug)]
-pub struct Paced {
+pub struct OpenLoop {
     senders: Vec<Sender>,
     inboxes: Vec<Inbox>,
     readable: Readable,
@@ -72,7 +72,7 @@ pub struct Paced {
     recipients: u64,
     random: fastrand::Rng,
     /// Of all runs.
-    pub times: Times,
+    pub times: Latencies,
 }
 
 #[derive(Debug)]
@@ -84,7 +84,7 @@ struct Sender {
     unwritten: Vec<u8>,
 }
 
-impl Paced {
+impl OpenLoop {
     /// Connects a topology's clients, each of which sends along its route or, in a `mesh`, to a
     /// random one each time. Texts are `size` bytes long, at least [`TIMED`](super::protocol::TIMED).
     ///
@@ -131,7 +131,7 @@ impl Paced {
             readable: Readable::of(inboxes.iter().map(Inbox::socket))?,
             recipients: if mesh { 1 } else { topology.routes[0].to.len() as u64 },
             random: fastrand::Rng::with_seed(7),
-            times: Times::default(),
+            times: Latencies::default(),
             senders,
             inboxes,
             lines,
@@ -152,7 +152,7 @@ impl Paced {
     }
 
     fn exchange(&mut self, amount: Amount, rate: f64, control: &Control) -> Result<Outcome, Error> {
-        let before = tally(&self.inboxes);
+        let before = counts(&self.inboxes);
         let mut budget = Budget::new(amount, control);
         let mut buffer = vec![0; CHUNK];
         let started = Instant::now();
@@ -184,7 +184,7 @@ impl Paced {
                 break;
             }
         }
-        let arrived = tally(&self.inboxes).since(before);
+        let arrived = counts(&self.inboxes).since(before);
         let outcome = Outcome::of(sent, sent * self.recipients, arrived, ended - started);
         Ok(Outcome { times: Some(self.times.clone()), ..outcome })
     }

@@ -21,16 +21,16 @@ impl Parser {
     pub fn take(&mut self, input: &[u8]) {
         let mut rest = input;
         while !rest.is_empty() {
-            let space = self.lines.space();
-            let count = space.len().min(rest.len());
+            let spare = self.lines.spare();
+            let count = spare.len().min(rest.len());
             let (now, later) = rest.split_at(count);
-            space[..count].copy_from_slice(now);
+            spare[..count].copy_from_slice(now);
             self.lines.advance(count);
             rest = later;
             while let Some(line) = self.lines.next_line() {
                 self.builder.push(line);
-                let run = self.builder.push_run(self.lines.good_lines(), usize::MAX, usize::MAX);
-                self.lines.skip(run);
+                let run = self.builder.push_run(self.lines.valid_lines(), usize::MAX, usize::MAX);
+                self.lines.consume(run);
             }
         }
         std::hint::black_box(self.builder.finish());

@@ -54,7 +54,7 @@ impl Readable {
     /// # Errors
     ///
     /// As [`wait`](Self::wait).
-    pub fn wait_for_ever(&mut self) -> Result<std::vec::Drain<'_, usize>, Error> {
+    pub fn wait_indefinitely(&mut self) -> Result<std::vec::Drain<'_, usize>, Error> {
         self.wait_for(None)
     }
 

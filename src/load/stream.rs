@@ -10,12 +10,12 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use super::client::Client;
-use super::inbox::{Inbox, explain, tally};
+use super::inbox::{Inbox, counts, explain};
 use super::protocol::Protocol;
 use super::readable::Readable;
 use super::sending::{Outbox, Progress, Sent, send_all};
 use super::topology::{Route, Topology};
-use super::{Amount, Control, Error, GRACE, Outcome, PATIENCE};
+use super::{ARRIVAL_TIMEOUT, Amount, Control, Error, GRACE, Outcome};
 
 /// What a batch delivers to each recipient, in bytes and about.
 const BATCH: usize = 64 * 1024;
@@ -79,7 +79,7 @@ impl Stream {
     /// If there is no thread to be had.
     pub fn run(&mut self, amount: Amount, control: &Control) -> Result<Outcome, Error> {
         let Self { outboxes, inboxes, readable, limit } = self;
-        let before = tally(inboxes);
+        let before = counts(inboxes);
         let progress = Progress::default();
         let started = Instant::now();
         let mut ended = started;
@@ -99,7 +99,7 @@ impl Stream {
             received.and(sent)
         });
         let Sent { messages, deliveries } = sent.map_err(|error| explain(inboxes, error))?;
-        let arrived = tally(inboxes).since(before);
+        let arrived = counts(inboxes).since(before);
         Ok(Outcome::of(messages, deliveries, arrived, ended - started))
     }
 }
@@ -168,5 +168,5 @@ fn receive_all(
 
 /// How long to wait when nothing comes: what others have overtaken need not come at all.
 pub(super) fn patience(only_overtaken: bool) -> Duration {
-    if only_overtaken { GRACE } else { PATIENCE }
+    if only_overtaken { GRACE } else { ARRIVAL_TIMEOUT }
 }

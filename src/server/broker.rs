@@ -12,19 +12,19 @@ use crossbeam_channel::{Receiver, Sender};
 use foldhash::fast::RandomState;
 use slab::Slab;
 
-use crate::server::delivery::due::{Charged, Due, Piece, Refusals};
+use crate::server::busy_poll::BusyPollReceiver;
+use crate::server::delivery::pending::{ChargedFrames, FrameSlice, NoSuchPeerErrors, Pending};
 use crate::server::delivery::window::Permit;
 use crate::server::report::CloseReason;
 use crate::server::stats::Counters;
-use crate::server::wakeful::WakefulReceiver;
-use crate::server::writer::{Goodbye, Outgoing};
+use crate::server::writer::{Close, Outgoing};
 use crate::socket::connection::ConnectionId;
 use crate::wire::batch::{Batch, Step};
-use crate::wire::protocol::{self, Name, Rejection, WHO_NAMES};
+use crate::wire::protocol::{self, MAX_WHO_NAMES, Name, Rejection};
 
 /// How many events are routed before the writers are woken: enough that under load each of them
 /// is woken once for many batches, few enough that none of them waits for long.
-const ROUND: usize = 64;
+const MAX_ROUND_EVENTS: usize = 64;
 
 /// What readers tell the broker.
 #[derive(Debug)]
@@ -45,9 +45,9 @@ pub(crate) struct Broker {
     by_name: HashMap<Name, usize, RandomState>,
     by_id: HashMap<ConnectionId, usize, RandomState>,
     /// In the order in which they connected.
-    by_age: BTreeMap<ConnectionId, usize>,
+    by_connect_order: BTreeMap<ConnectionId, usize>,
     /// The peers that got something in this round.
-    touched: Vec<usize>,
+    dirty: Vec<usize>,
     /// Deliveries that became due in this round.
     owed: u64,
     counters: Arc<Counters>,
@@ -58,7 +58,7 @@ struct Peer {
     name: Name,
     queue: Sender<Outgoing>,
     /// What this round has for it so far.
-    pending: Vec<Due>,
+    pending: Vec<Pending>,
     /// Complete lines taken from it.
     accepted: u64,
 }
@@ -69,8 +69,8 @@ impl Broker {
             peers: Slab::new(),
             by_name: HashMap::default(),
             by_id: HashMap::default(),
-            by_age: BTreeMap::new(),
-            touched: Vec::new(),
+            by_connect_order: BTreeMap::new(),
+            dirty: Vec::new(),
             owed: 0,
             counters,
         }
@@ -78,18 +78,18 @@ impl Broker {
 
     /// The thread: routes until the inbox is disconnected, then says goodbye to everyone.
     pub(crate) fn run(mut self, inbox: &Receiver<Event>) {
-        let mut events = WakefulReceiver::new(inbox);
+        let mut events = BusyPollReceiver::new(inbox);
         while let Some(event) = events.next() {
             self.handle(event);
-            for event in inbox.try_iter().take(ROUND - 1) {
+            for event in inbox.try_iter().take(MAX_ROUND_EVENTS - 1) {
                 self.handle(event);
             }
-            self.end_round();
+            self.flush_round();
         }
         for peer in self.peers.drain() {
             self.counters.connected.sub(1);
             let text = protocol::closing_notice(peer.accepted).into_bytes();
-            peer.part(CloseReason::Shutdown, Some(text));
+            peer.close(CloseReason::Shutdown, Some(text));
         }
     }
 
@@ -107,13 +107,13 @@ impl Broker {
         let peer = Peer { name: name.clone(), queue, pending: Vec::new(), accepted: 0 };
         if self.by_name.contains_key(&name) {
             // The connection gets no entry, so that nothing it has sent already is routed.
-            peer.part(CloseReason::NameTaken, Some(Rejection::NameTaken.line().into()));
+            peer.close(CloseReason::NameTaken, Some(Rejection::NameTaken.line().into()));
             return;
         }
         let key = self.peers.insert(peer);
         self.by_name.insert(name, key);
         self.by_id.insert(id, key);
-        self.by_age.insert(id, key);
+        self.by_connect_order.insert(id, key);
         self.counters.connected.add(1);
     }
 
@@ -122,14 +122,14 @@ impl Broker {
         let Some(key) = self.by_id.remove(&id) else {
             return;
         };
-        self.by_age.remove(&id);
+        self.by_connect_order.remove(&id);
         let mut peer = self.peers.remove(key);
         self.by_name.remove(&peer.name);
-        self.touched.retain(|&touched| touched != key);
+        self.dirty.retain(|&dirty| dirty != key);
         self.counters.connected.sub(1);
         self.counters.owed.add(std::mem::take(&mut self.owed));
-        peer.wake_writer();
-        peer.part(CloseReason::Left, None);
+        peer.flush();
+        peer.close(CloseReason::Left, None);
     }
 
     fn route(&mut self, from: ConnectionId, batch: &Batch, permit: &Arc<Permit>) {
@@ -138,39 +138,47 @@ impl Broker {
         };
         self.peers[sender].accepted += batch.lines;
         self.counters.accepted.add(batch.lines);
-        self.counters.torn.add(batch.torn);
+        self.counters.unterminated.add(batch.unterminated);
         let frames = Arc::clone(&batch.frames);
-        let charged = Arc::new(Charged { frames, permit: Some(Arc::clone(permit)) });
+        let charged = Arc::new(ChargedFrames { frames, permit: Some(Arc::clone(permit)) });
         for step in &batch.steps {
             match step {
                 Step::Relay { recipients, frames, first_line, messages } => {
-                    let piece = piece_of(&charged, frames, *messages);
+                    let piece = slice_of(&charged, frames, *messages);
                     let missing = self.relay(&piece, batch.names(recipients));
                     if !missing.is_empty() {
                         let lines = *first_line..first_line + u64::from(*messages);
-                        let refusals = Refusals::new(lines, protocol::list(&missing), permit);
-                        self.push(sender, Due::Refusals(Box::new(refusals)));
+                        let refusals =
+                            NoSuchPeerErrors::new(lines, protocol::list(&missing), permit);
+                        self.push(sender, Pending::NoSuchPeerErrors(Box::new(refusals)));
                     }
                 }
                 Step::Who { recipients, line } => {
                     let text = self.who(batch.names(recipients), *line);
-                    self.push(sender, Due::Piece(Piece::reply(text, Arc::clone(permit))));
+                    self.push(
+                        sender,
+                        Pending::FrameSlice(FrameSlice::reply(text, Arc::clone(permit))),
+                    );
                 }
                 Step::Reply { frames } => {
-                    self.push(sender, Due::Piece(piece_of(&charged, frames, 0)));
+                    self.push(sender, Pending::FrameSlice(slice_of(&charged, frames, 0)));
                 }
             }
         }
     }
 
     /// Gives a piece to each of these peers; returns the names that nobody has.
-    fn relay<'a>(&mut self, piece: &Piece, names: impl Iterator<Item = &'a [u8]>) -> Vec<&'a [u8]> {
+    fn relay<'a>(
+        &mut self,
+        piece: &FrameSlice,
+        names: impl Iterator<Item = &'a [u8]>,
+    ) -> Vec<&'a [u8]> {
         let mut missing = Vec::new();
         for name in names {
             match self.by_name.get(name) {
                 Some(&key) => {
                     self.owed += u64::from(piece.messages);
-                    self.push(key, Due::Piece(piece.clone()));
+                    self.push(key, Pending::FrameSlice(piece.clone()));
                 }
                 None => missing.push(name),
             }
@@ -183,7 +191,7 @@ impl Broker {
         let (here, away): (Vec<_>, Vec<_>) =
             names.partition(|&name| self.by_name.contains_key(name));
         if here.is_empty() && away.is_empty() {
-            let some = self.by_age.values().take(WHO_NAMES);
+            let some = self.by_connect_order.values().take(MAX_WHO_NAMES);
             let names: Vec<_> = some.map(|&key| self.peers[key].name.as_str().as_bytes()).collect();
             protocol::push_who(&mut text, line, self.peers.len(), &names);
         } else {
@@ -194,32 +202,32 @@ impl Broker {
 
     /// Notes what is due to a peer. An answer, too, holds the permit of the batch that caused it,
     /// so that a client which does not read its errors is read from no more.
-    fn push(&mut self, key: usize, due: Due) {
+    fn push(&mut self, key: usize, due: Pending) {
         let peer = &mut self.peers[key];
         if peer.pending.is_empty() {
-            self.touched.push(key);
+            self.dirty.push(key);
         }
         peer.pending.push(due);
     }
 
     /// Wakes the writers of those who got something. What is owed is counted before it can be
     /// delivered.
-    fn end_round(&mut self) {
+    fn flush_round(&mut self) {
         self.counters.owed.add(std::mem::take(&mut self.owed));
-        for key in self.touched.drain(..) {
-            self.peers[key].wake_writer();
+        for key in self.dirty.drain(..) {
+            self.peers[key].flush();
         }
     }
 }
 
 /// The part of a batch that holds these frames.
-fn piece_of(charged: &Arc<Charged>, frames: &Range<u32>, messages: u32) -> Piece {
-    Piece { charged: Arc::clone(charged), start: frames.start, end: frames.end, messages }
+fn slice_of(charged: &Arc<ChargedFrames>, frames: &Range<u32>, messages: u32) -> FrameSlice {
+    FrameSlice { charged: Arc::clone(charged), start: frames.start, end: frames.end, messages }
 }
 
 impl Peer {
     /// Hands this round's pieces over with one send, which wakes the writer once.
-    fn wake_writer(&mut self) {
+    fn flush(&mut self) {
         let outgoing = match self.pending.len() {
             0 => return,
             1 => self.pending.pop().map(Outgoing::One),
@@ -231,9 +239,9 @@ impl Peer {
     }
 
     /// Queues the last thing for this peer and lets its queue go.
-    fn part(self, reason: CloseReason, text: Option<Vec<u8>>) {
-        let goodbye = Goodbye { reason, accepted: self.accepted, text };
-        let sent = self.queue.send(Outgoing::Last(Box::new(goodbye)));
+    fn close(self, reason: CloseReason, text: Option<Vec<u8>>) {
+        let close = Close { reason, accepted: self.accepted, text };
+        let sent = self.queue.send(Outgoing::Close(Box::new(close)));
         debug_assert!(sent.is_ok(), "a writer outlives its queue's sender");
     }
 }
@@ -281,23 +289,23 @@ mod tests {
             let permit = self.window.acquire(builder.charge(), never).expect("there is room");
             let batch = Box::new(builder.finish());
             self.broker.handle(Event::Batch { from: ConnectionId(id), batch, permit });
-            self.broker.end_round();
+            self.broker.flush_round();
         }
     }
 
     /// What was queued, as text; the goodbye as its reason and its line.
     fn queued(inbox: &Receiver<Outgoing>) -> String {
-        let text = |due: Due| match due {
-            Due::Piece(piece) => String::from_utf8_lossy(piece.bytes()).into_owned(),
-            Due::Refusals(mut refusals) => {
+        let text = |due: Pending| match due {
+            Pending::FrameSlice(piece) => String::from_utf8_lossy(piece.bytes()).into_owned(),
+            Pending::NoSuchPeerErrors(mut refusals) => {
                 String::from_utf8_lossy(refusals.next_piece().bytes()).into_owned()
             }
         };
         let outgoing = inbox.try_iter().map(|outgoing| match outgoing {
             Outgoing::One(due) => text(due),
             Outgoing::Many(due) => due.into_iter().map(text).collect(),
-            Outgoing::Last(goodbye) => {
-                let Goodbye { reason, accepted, text } = *goodbye;
+            Outgoing::Close(close) => {
+                let Close { reason, accepted, text } = *close;
                 let text = String::from_utf8(text.unwrap_or_default()).expect("text");
                 format!("[{reason}, {accepted} accepted] {text}")
             }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::wire::framing::LONGEST_LINE;
+use crate::wire::framing::MAX_LINE_CEILING;
 
 /// The limits of a server. The default is right for a relay that people type into.
 ///
@@ -88,7 +88,7 @@ impl Default for Config {
 }
 
 /// The longest time that can be asked for: far below what the clock's arithmetic can hold.
-const LONGEST_TIME: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+const MAX_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 impl Config {
     /// Looks for limits that no server could work with.
@@ -97,15 +97,15 @@ impl Config {
             (self.max_connections != Some(0), "max_connections must be at least 1"),
             (self.max_per_address != Some(0), "max_per_address must be at least 1"),
             (self.max_line > 0, "max_line must be at least 1 byte"),
-            (self.max_line <= LONGEST_LINE, "max_line must be at most 64 MiB"),
+            (self.max_line <= MAX_LINE_CEILING, "max_line must be at most 64 MiB"),
             (self.window > 0, "window must be at least 1 byte"),
             (!self.login_timeout.is_zero(), "login_timeout must not be zero"),
             (!self.stall_timeout.is_zero(), "stall_timeout must not be zero"),
             (self.stall_bytes > 0, "stall_bytes must be at least 1 byte"),
-            (self.login_timeout <= LONGEST_TIME, "login_timeout must be at most a year"),
-            (self.stall_timeout <= LONGEST_TIME, "stall_timeout must be at most a year"),
-            (self.drain_timeout <= LONGEST_TIME, "drain_timeout must be at most a year"),
-            (self.linger <= LONGEST_TIME, "linger must be at most a year"),
+            (self.login_timeout <= MAX_TIMEOUT, "login_timeout must be at most a year"),
+            (self.stall_timeout <= MAX_TIMEOUT, "stall_timeout must be at most a year"),
+            (self.drain_timeout <= MAX_TIMEOUT, "drain_timeout must be at most a year"),
+            (self.linger <= MAX_TIMEOUT, "linger must be at most a year"),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {
             Some((_, broken)) => Err(Error::Config(broken)),

@@ -22,7 +22,7 @@ pub(crate) struct Shared {
     pub(crate) shutdown: ShutdownHandle,
     pub(crate) counters: Arc<Counters>,
     /// Readers that are at their end: how the acceptor knows that joining is worth a look.
-    pub(crate) ended_readers: Counter,
+    pub(crate) finished_readers: Counter,
 }
 
 /// Starts a thread of this server.

@@ -35,7 +35,7 @@ const IN_MAPPINGS: &str = "memory mappings (vm.max_map_count)";
 /// How many connections the machine can hold, and what limits it.
 ///
 /// ```
-/// let capacity = a_chat::Capacity::of_this_machine();
+/// let capacity = a_chat::Capacity::detect();
 /// assert!(capacity.connections > 0);
 /// println!("{capacity}");
 /// ```
@@ -52,7 +52,7 @@ impl Capacity {
     /// Reads the limits that hold for this process now. Limits that can not be read, or that do
     /// not exist here, do not count.
     #[must_use]
-    pub fn of_this_machine() -> Self {
+    pub fn detect() -> Self {
         let threads = |limit: Option<u64>| limit.map(|limit| per(limit, SPARE_THREADS, THREADS));
         // Root's threads are not counted against RLIMIT_NPROC, see getrlimit(2).
         let nproc = getrlimit(Resource::Nproc).current.filter(|_| !geteuid().is_root());
@@ -94,7 +94,7 @@ impl fmt::Display for Capacity {
 ///
 /// It is the process's limit, so the program decides: the binary does this at its start, an
 /// embedding program may. Where the system refuses, the limit stays as it is.
-pub fn raise_open_files() {
+pub fn raise_nofile_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // A refusal is no loss: the capacity is computed from the limit that holds then.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
@@ -102,7 +102,7 @@ pub fn raise_open_files() {
 
 /// In how many slots the kernel keeps the threads that sleep: with ten thousand of them there are
 /// about ten in each. A slot takes 64 bytes of the kernel's memory.
-const FUTEX_SLOTS: u32 = 1024;
+const FUTEX_HASH_SLOTS: u32 = 1024;
 
 /// Has the kernel find a thread that is to be woken quickly, however many others sleep.
 ///
@@ -111,14 +111,14 @@ const FUTEX_SLOTS: u32 = 1024;
 /// time. Before the first thread is started this costs nothing, later it waits for all processors,
 /// for some 10 ms. It is the process's table, so the program decides: the binary does this at its
 /// start, an embedding program may. Where the system refuses, the table stays as it is.
-pub fn expect_many_threads() {
+pub fn enlarge_futex_hash() {
     // A refusal is no loss: older systems have one table for all processes, a large one.
-    let _ = sys::set_futex_slots(FUTEX_SLOTS);
+    let _ = sys::set_futex_hash_slots(FUTEX_HASH_SLOTS);
 }
 
 /// How many connections there are memory mappings for.
 fn room_in_mappings() -> Option<u64> {
-    let signal_stack = if sys::handles_faults() { SIGNAL_STACK_MAPPINGS } else { 0 };
+    let signal_stack = if sys::has_fault_handlers() { SIGNAL_STACK_MAPPINGS } else { 0 };
     let each = THREADS * (STACK_MAPPINGS + signal_stack);
     number_in("/proc/sys/vm/max_map_count").map(|limit| per(limit, SPARE_MAPPINGS, each))
 }

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 
 use crate::server::context::Shared;
-use crate::server::patience::Stall;
 use crate::server::report::CloseReason;
-use crate::server::shutdown::{Phase, has_passed};
-use crate::socket::connection::{Connection, Input};
+use crate::server::shutdown::{Phase, is_past};
+use crate::server::timeout::StallDetector;
+use crate::socket::connection::{Connection, ReadResult};
 
 /// Waits for the socket (if `events` says for what), the next phase, or `until`, but no longer
 /// than the drain may last: to reach its end is the failure.
@@ -22,21 +22,21 @@ pub(crate) fn wait(
 ) -> Result<(), CloseReason> {
     let shutdown = &shared.shutdown;
     let phase = shutdown.phase();
-    check_drain(shared)?;
+    check_drain_deadline(shared)?;
     let first = [shutdown.deadline(), until].into_iter().flatten().min();
     let socket = events.map(|_| connection.as_fd());
     shutdown
         .wait(socket, events.unwrap_or(PollFlags::empty()), first, phase)
         .map_err(|error| CloseReason::broken(&error))?;
-    check_drain(shared)
+    check_drain_deadline(shared)
 }
 
 /// Fails if the drain has to end now.
-pub(crate) fn check_drain(shared: &Shared) -> Result<(), CloseReason> {
+pub(crate) fn check_drain_deadline(shared: &Shared) -> Result<(), CloseReason> {
     let shutdown = &shared.shutdown;
     match shutdown.phase() {
         Phase::Forced => Err(CloseReason::Forced),
-        Phase::Draining if has_passed(shutdown.deadline()) => Err(CloseReason::Deadline),
+        Phase::Draining if is_past(shutdown.deadline()) => Err(CloseReason::Deadline),
         Phase::Draining | Phase::Running => Ok(()),
     }
 }
@@ -48,13 +48,15 @@ pub(crate) fn check_drain(shared: &Shared) -> Result<(), CloseReason> {
 /// everything and the client has closed too, or has not done so for the linger time.
 pub(crate) fn linger(connection: &Connection, shared: &Shared) -> Result<(), CloseReason> {
     let mut pause = AckPoll::default();
-    let mut stall = Stall::new(shared.config.stall_timeout);
+    let mut stall = StallDetector::new(shared.config.stall_timeout);
     let all = connection.unacknowledged();
     let mut all_arrived = None;
     loop {
-        let client_closed =
-            !matches!(connection.discard_input(), Ok(Input::Bytes(_) | Input::Empty));
-        let gone = connection.is_gone();
+        let client_closed = !matches!(
+            connection.discard_input(),
+            Ok(ReadResult::Bytes(_) | ReadResult::WouldBlock)
+        );
+        let gone = connection.is_disconnected();
         let left = connection.unacknowledged();
         if gone || left == 0 && client_closed {
             // Also a client that ended with a reset may have received all there was.
@@ -64,14 +66,14 @@ pub(crate) fn linger(connection: &Connection, shared: &Shared) -> Result<(), Clo
         if left > 0 {
             wait(connection, shared, events, pause.next())?;
             let (taken, now) = (all.saturating_sub(left), Instant::now());
-            if stall.is_due(now) {
+            if stall.check_due(now) {
                 // Nobody else waits for it any more: any byte will do.
-                stall.look(taken, taken + 1, now)?;
+                stall.check(taken, taken + 1, now)?;
             }
         } else {
             let since = *all_arrived.get_or_insert_with(Instant::now);
             let until = since.checked_add(shared.config.linger);
-            if has_passed(until) || wait(connection, shared, events, until).is_err() {
+            if is_past(until) || wait(connection, shared, events, until).is_err() {
                 return Ok(());
             }
         }
@@ -82,13 +84,13 @@ pub(crate) fn linger(connection: &Connection, shared: &Shared) -> Result<(), Clo
 /// that: soon, then less and less often.
 #[derive(Debug, Default)]
 pub(crate) struct AckPoll {
-    looks: u32,
+    polls: u32,
 }
 
 impl AckPoll {
     pub(crate) fn next(&mut self) -> Option<Instant> {
-        let pause = Duration::from_millis(1 << self.looks.min(4));
-        self.looks += 1;
+        let pause = Duration::from_millis(1 << self.polls.min(4));
+        self.polls += 1;
         Instant::now().checked_add(pause)
     }
 }

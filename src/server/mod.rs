@@ -9,9 +9,9 @@ pub(crate) mod writer;
 
 // What they stand on.
 pub(crate) mod linger;
-pub(crate) mod origin;
-pub(crate) mod patience;
-pub(crate) mod wakeful;
+pub(crate) mod per_source;
+pub(crate) mod timeout;
+pub(crate) mod busy_poll;
 pub(crate) mod context;
 pub(crate) mod delivery;
 pub(crate) mod report;
@@ -83,10 +83,10 @@ impl Server {
         let shutdown = ShutdownHandle::new(config.drain_timeout).map_err(no_latch)?;
         let capacity = match config.max_connections {
             Some(connections) => Capacity::wanted(connections),
-            None => Capacity::of_this_machine(),
+            None => Capacity::detect(),
         };
-        let (counters, ended_readers) = (Arc::default(), Counter::default());
-        let shared = Arc::new(Shared { config, shutdown, counters, ended_readers });
+        let (counters, finished_readers) = (Arc::default(), Counter::default());
+        let shared = Arc::new(Shared { config, shutdown, counters, finished_readers });
         Ok(Self { listener, address, capacity, shared })
     }
 
@@ -123,7 +123,7 @@ impl Server {
     pub fn run(self) -> Result<Report, Error> {
         let Self { listener, address, capacity, shared } = self;
         log::info!("listening on {address}, room for {capacity}");
-        let machine = Capacity::of_this_machine();
+        let machine = Capacity::detect();
         if capacity.connections > machine.connections {
             log::warn!("this machine holds fewer: {machine}");
         }
@@ -132,7 +132,7 @@ impl Server {
         }
         let (sender, inbox) = unbounded();
         let broker = Broker::new(Arc::clone(&shared.counters));
-        let stop_with_broker = StopOnDrop(shared.shutdown.clone());
+        let stop_with_broker = ShutdownOnDrop(shared.shutdown.clone());
         let no_thread = |source| Error::Start { what: "start a thread", source };
         let broker = spawn("broker", move || {
             let _stop_also_if_this_panics = stop_with_broker;
@@ -140,7 +140,7 @@ impl Server {
         })
         .map_err(no_thread)?;
         let acceptor = Acceptor::new(listener, sender, capacity.connections, Arc::clone(&shared));
-        let stop_with_acceptor = StopOnDrop(shared.shutdown.clone());
+        let stop_with_acceptor = ShutdownOnDrop(shared.shutdown.clone());
         let acceptor = match spawn("acceptor", move || {
             let _stop_also_if_this_panics = stop_with_acceptor;
             acceptor.run()
@@ -154,26 +154,26 @@ impl Server {
         };
         // In reverse order of their start: the acceptor's end means that all connections' have
         // come, and with those the broker's.
-        let tally = acceptor.join();
+        let totals = acceptor.join();
         let broker = broker.join();
-        let tally = tally.map_err(|_| Error::Panicked { thread: "acceptor" })?;
+        let totals = totals.map_err(|_| Error::Panicked { thread: "acceptor" })?;
         broker.map_err(|_| Error::Panicked { thread: "broker" })?;
 
         let counters = StatsHandle::new(Arc::clone(&shared.counters)).read();
-        let drain = shared.shutdown.since().map_or(Duration::ZERO, |since| since.elapsed());
+        let drain = shared.shutdown.drain_started().map_or(Duration::ZERO, |since| since.elapsed());
         let report = Report {
-            connections: tally.connections,
-            refused: tally.refused,
+            connections: totals.connections,
+            refused: totals.refused,
             accepted: counters.accepted,
-            torn: counters.torn,
+            unterminated: counters.unterminated,
             owed: counters.owed,
-            delivered: tally.delivered,
-            lost_before_drain: tally.lost_before_drain,
-            lost_in_drain: tally.lost_in_drain,
-            losses_before_drain: tally.losses_before_drain,
-            losses_in_drain: tally.losses_in_drain,
+            delivered: totals.delivered,
+            lost_before_drain: totals.lost_before_drain,
+            lost_in_drain: totals.lost_in_drain,
+            losses_before_drain: totals.losses_before_drain,
+            losses_in_drain: totals.losses_in_drain,
             drain,
-            forced: tally.forced,
+            forced: totals.forced,
         };
         debug_assert_eq!(report.owed, report.delivered + report.lost());
         if report.is_clean() {
@@ -187,9 +187,9 @@ impl Server {
 
 /// Begins the drain when its thread ends, so that no thread is left behind by another's panic.
 #[derive(Debug)]
-struct StopOnDrop(ShutdownHandle);
+struct ShutdownOnDrop(ShutdownHandle);
 
-impl Drop for StopOnDrop {
+impl Drop for ShutdownOnDrop {
     fn drop(&mut self) {
         self.0.shutdown();
     }

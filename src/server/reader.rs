@@ -19,25 +19,25 @@ use crate::server::broker::Event;
 use crate::server::context::{Shared, spawn};
 use crate::server::delivery::window::Window;
 use crate::server::linger::linger;
-use crate::server::patience::Patience;
-use crate::server::report::{CloseReason, Departure};
-use crate::server::shutdown::{Phase, Woken};
-use crate::server::writer::{Farewell, Outgoing, Writer};
-use crate::socket::connection::{Connection, Input};
+use crate::server::report::{CloseReason, ConnectionRecord};
+use crate::server::shutdown::{Phase, WaitOutcome};
+use crate::server::timeout::WaitBudget;
+use crate::server::writer::{Outgoing, Writer, WriterExit};
+use crate::socket::connection::{Connection, ReadResult};
 use crate::wire::batch::BatchBuilder;
 use crate::wire::framing::{Line, LineBuffer};
 use crate::wire::protocol::{self, MAX_NAME, Name, Rejection};
 
 /// What a batch is charged for at most, in bytes, if a window is no smaller than twice that: all
 /// lines of one large read go in one batch, and there is room for the next while it is written.
-const BATCH: usize = 128 * 1024;
+const MAX_BATCH_CHARGE: usize = 128 * 1024;
 
 /// How often a reader that waits for its window looks whether its client is still there. It does
 /// not wait for the socket then, since the input that it does not take would wake it for ever.
-const GONE_CHECK: Duration = Duration::from_millis(500);
+const LIVENESS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long a client has to be quiet before its read buffer is given back.
-const IDLE: Duration = Duration::from_secs(1);
+const SHRINK_AFTER: Duration = Duration::from_secs(1);
 
 /// The thread's state.
 #[derive(Debug)]
@@ -46,9 +46,9 @@ pub(crate) struct Reader {
     shared: Arc<Shared>,
     lines: LineBuffer,
     /// The last read was a full one: there may be more, so the next read need not wait.
-    eager: bool,
+    maybe_readable: bool,
     /// Once the stop is seen: how much of the input that was there then is left to read, in bytes.
-    cut: Option<usize>,
+    cutoff: Option<usize>,
 }
 
 /// A client that has logged in: its name, its queue and who writes it.
@@ -56,24 +56,24 @@ pub(crate) struct Reader {
 struct Session {
     name: Name,
     queue: Sender<Outgoing>,
-    writer: JoinHandle<Farewell>,
+    writer: JoinHandle<WriterExit>,
 }
 
 /// What came of waiting for input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fill {
-    More,
+enum ReadOutcome {
+    Read,
     /// The client has sent its last byte.
-    End,
+    Eof,
     /// All that was there when the stop was seen is read, or the time for that is over.
-    Cut,
+    Cutoff,
     TimedOut,
 }
 
 impl Reader {
     pub(crate) fn new(connection: Arc<Connection>, shared: Arc<Shared>) -> Self {
         let lines = LineBuffer::new(shared.config.max_line);
-        Self { connection, shared, lines, eager: true, cut: None }
+        Self { connection, shared, lines, maybe_readable: true, cutoff: None }
     }
 
     /// The thread: serves the client until it ends or is cut off, and tells how that went.
@@ -83,62 +83,62 @@ impl Reader {
     ///
     /// None of the steps is ever inlined: what one of them needs would otherwise be on the stack
     /// beneath all others, and an idle client's reader has to do with two pages (see `context::spawn`).
-    pub(crate) fn run(mut self, broker: Sender<Event>) -> Departure {
+    pub(crate) fn run(mut self, broker: Sender<Event>) -> ConnectionRecord {
         let session = self.login().and_then(|name| self.start_writer(name));
-        let departure = match session {
+        let record = match session {
             Ok(session) => self.serve(session, broker),
             Err(reason) => {
                 drop(broker);
                 self.reject(reason)
             }
         };
-        departure.log();
-        departure
+        record.log();
+        record
     }
 
     #[inline(never)]
     fn login(&mut self) -> Result<Name, CloseReason> {
-        let mut patience = Patience::new(self.shared.config.login_timeout, Instant::now());
+        let mut patience = WaitBudget::new(self.shared.config.login_timeout, Instant::now());
         loop {
             if let Some(line) = self.lines.next_line() {
                 return line.text().and_then(Name::new).ok_or(CloseReason::BadName);
             }
             // A line end may be two bytes.
-            if self.lines.unfinished() > MAX_NAME + 1 {
+            if self.lines.partial_len() > MAX_NAME + 1 {
                 return Err(CloseReason::BadName);
             }
-            if patience.is_over(Instant::now()) {
+            if patience.is_exhausted(Instant::now()) {
                 return Err(CloseReason::LoginTimeout);
             }
-            match self.fill(patience.next_look())? {
-                Fill::More | Fill::TimedOut => {}
-                Fill::End => return Err(CloseReason::LeftBeforeLogin),
-                Fill::Cut => return Err(CloseReason::Shutdown),
+            match self.fill_buffer(patience.next_check())? {
+                ReadOutcome::Read | ReadOutcome::TimedOut => {}
+                ReadOutcome::Eof => return Err(CloseReason::LeftBeforeLogin),
+                ReadOutcome::Cutoff => return Err(CloseReason::Shutdown),
             }
         }
     }
 
     /// Ends a connection that has no writer.
     #[inline(never)]
-    fn reject(&self, reason: CloseReason) -> Departure {
+    fn reject(&self, reason: CloseReason) -> ConnectionRecord {
         let text = match reason {
             CloseReason::BadName => Rejection::BadName.line().to_owned(),
             CloseReason::LoginTimeout => Rejection::LoginTimeout.line().to_owned(),
             CloseReason::ServerFull => Rejection::ServerFull.line().to_owned(),
             CloseReason::Shutdown => protocol::closing_notice(0),
-            CloseReason::LeftBeforeLogin if self.lines.unfinished() > 0 => {
-                self.shared.counters.torn.add(1);
-                Rejection::TornLine.line().to_owned()
+            CloseReason::LeftBeforeLogin if self.lines.partial_len() > 0 => {
+                self.shared.counters.unterminated.add(1);
+                Rejection::UnterminatedLine.line().to_owned()
             }
             _ => String::new(),
         };
         // A new socket takes one line, or it is gone; both are as good as told.
         let _ = self.connection.write(&[IoSlice::new(text.as_bytes())]);
-        self.connection.finish_writing();
+        self.connection.shutdown_write();
         // No message is due, so that nothing can be lost; how the client takes it is its matter.
         let _ = linger(&self.connection, &self.shared);
         self.connection.close();
-        self.departure(None, &Farewell::nothing_due(reason))
+        self.record(None, &WriterExit::without_deliveries(reason))
     }
 
     /// Starts the writer of a client that has given a good name.
@@ -163,7 +163,7 @@ impl Reader {
 
     /// Serves a client to the end.
     #[inline(never)]
-    fn serve(&mut self, session: Session, broker: Sender<Event>) -> Departure {
+    fn serve(&mut self, session: Session, broker: Sender<Event>) -> ConnectionRecord {
         let Session { name, queue, writer } = session;
         let id = self.connection.id();
         // Fails only if the broker is gone, which the first batch will find too.
@@ -178,13 +178,13 @@ impl Reader {
         if end == CloseReason::Shutdown {
             self.discard_input();
         }
-        let mut farewell =
-            writer.join().unwrap_or_else(|_| Farewell::nothing_due(CloseReason::Panicked));
-        if farewell.reason == CloseReason::Left {
+        let mut exit =
+            writer.join().unwrap_or_else(|_| WriterExit::without_deliveries(CloseReason::Panicked));
+        if exit.reason == CloseReason::Left {
             // The broker knows that it left, this thread knows how.
-            farewell.reason = end;
+            exit.reason = end;
         }
-        self.departure(Some(name), &farewell)
+        self.record(Some(name), &exit)
     }
 
     /// Reads and sends lines until the client ends (any reason) or the stop cuts it off
@@ -192,10 +192,10 @@ impl Reader {
     fn read_lines(&mut self, name: &Name, broker: &Sender<Event>) -> CloseReason {
         let config = &self.shared.config;
         let window = Window::new(config.window, Arc::clone(&self.shared.counters));
-        let mut outbox = Outbox {
+        let mut outbox = BatchSender {
             connection: Arc::clone(&self.connection),
             builder: BatchBuilder::new(name, config.max_line),
-            most: BATCH.min(config.window / 2),
+            flush_threshold: MAX_BATCH_CHARGE.min(config.window / 2),
             window: Arc::new(window),
             broker,
             shared: Arc::clone(&self.shared),
@@ -207,19 +207,19 @@ impl Reader {
                 if let Err(reason) = outbox.push(line) {
                     return reason;
                 }
-                let taken = outbox.push_run(self.lines.good_lines());
-                self.lines.skip(taken);
+                let taken = outbox.push_run(self.lines.valid_lines());
+                self.lines.consume(taken);
             }
             if let Err(reason) = outbox.send() {
                 return reason;
             }
-            match self.fill(None) {
-                Ok(Fill::More | Fill::TimedOut) => {}
-                Ok(Fill::Cut) => return CloseReason::Shutdown,
-                Ok(Fill::End) if self.cut.is_some() => return CloseReason::Shutdown,
-                Ok(Fill::End) => {
-                    if self.lines.unfinished() > 0 {
-                        outbox.builder.push_torn_line();
+            match self.fill_buffer(None) {
+                Ok(ReadOutcome::Read | ReadOutcome::TimedOut) => {}
+                Ok(ReadOutcome::Cutoff) => return CloseReason::Shutdown,
+                Ok(ReadOutcome::Eof) if self.cutoff.is_some() => return CloseReason::Shutdown,
+                Ok(ReadOutcome::Eof) => {
+                    if self.lines.partial_len() > 0 {
+                        outbox.builder.push_unterminated_line();
                     }
                     return outbox.send().err().unwrap_or(CloseReason::Left);
                 }
@@ -229,44 +229,46 @@ impl Reader {
     }
 
     /// Reads what is there, waiting for it until `until`, or what was there at the stop.
-    fn fill(&mut self, until: Option<Instant>) -> Result<Fill, CloseReason> {
+    fn fill_buffer(&mut self, until: Option<Instant>) -> Result<ReadOutcome, CloseReason> {
         let broken = |error| CloseReason::broken(&error);
         loop {
             let phase = self.shared.shutdown.phase();
-            if phase != Phase::Running && self.cut.is_none() {
-                self.cut = Some(self.connection.readable_bytes());
-                self.eager = true;
+            if phase != Phase::Running && self.cutoff.is_none() {
+                self.cutoff = Some(self.connection.readable_bytes());
+                self.maybe_readable = true;
             }
-            if self.eager {
-                let mut space = self.lines.space();
-                if let Some(left) = self.cut {
-                    let end = if self.shared.shutdown.cut_is_over() { 0 } else { left };
-                    let end = end.min(space.len());
-                    space = &mut space[..end];
+            if self.maybe_readable {
+                let mut spare = self.lines.spare();
+                if let Some(left) = self.cutoff {
+                    let end = if self.shared.shutdown.cutoff_expired() { 0 } else { left };
+                    let end = end.min(spare.len());
+                    spare = &mut spare[..end];
                 }
-                if space.is_empty() {
-                    return Ok(Fill::Cut);
+                if spare.is_empty() {
+                    return Ok(ReadOutcome::Cutoff);
                 }
-                match self.connection.read(space).map_err(broken)? {
-                    Input::Bytes(count) => {
-                        self.eager = self.cut.is_some() || count == space.len();
-                        self.cut = self.cut.map(|left| left - count);
+                match self.connection.read(spare).map_err(broken)? {
+                    ReadResult::Bytes(count) => {
+                        self.maybe_readable = self.cutoff.is_some() || count == spare.len();
+                        self.cutoff = self.cutoff.map(|left| left - count);
                         self.lines.advance(count);
-                        return Ok(Fill::More);
+                        return Ok(ReadOutcome::Read);
                     }
-                    Input::End => return Ok(Fill::End),
-                    Input::Empty if self.cut.is_some() => return Ok(Fill::Cut),
-                    Input::Empty => {}
+                    ReadResult::Eof => return Ok(ReadOutcome::Eof),
+                    ReadResult::WouldBlock if self.cutoff.is_some() => {
+                        return Ok(ReadOutcome::Cutoff);
+                    }
+                    ReadResult::WouldBlock => {}
                 }
             }
-            let idle = Instant::now().checked_add(IDLE).filter(|_| self.lines.is_large());
+            let idle = Instant::now().checked_add(SHRINK_AFTER).filter(|_| self.lines.is_large());
             let first = [until, idle].into_iter().flatten().min();
             let socket = Some(self.connection.as_fd());
             let woken = self.shared.shutdown.wait(socket, PollFlags::IN, first, phase);
-            self.eager = true;
-            if woken.map_err(broken)? == Woken::TimedOut {
+            self.maybe_readable = true;
+            if woken.map_err(broken)? == WaitOutcome::TimedOut {
                 if until.is_some_and(|until| Instant::now() >= until) {
-                    return Ok(Fill::TimedOut);
+                    return Ok(ReadOutcome::TimedOut);
                 }
                 self.lines.shrink();
             }
@@ -276,21 +278,23 @@ impl Reader {
     /// Throws away what comes after the cut until the writer, or the client, ends the connection:
     /// a client that writes before it reads gets to read what is due to it.
     fn discard_input(&self) {
-        while let Ok(Input::Bytes(_) | Input::Empty) = self.connection.discard_input() {
+        while let Ok(ReadResult::Bytes(_) | ReadResult::WouldBlock) =
+            self.connection.discard_input()
+        {
             let shutdown = &self.shared.shutdown;
             let (phase, deadline) = (shutdown.phase(), shutdown.deadline());
             let woken =
                 shutdown.wait(Some(self.connection.as_fd()), PollFlags::IN, deadline, phase);
             // At the deadline the writer ends the connection, which joining it will wait for.
-            if !matches!(woken, Ok(Woken::Ready | Woken::PhaseChanged)) {
+            if !matches!(woken, Ok(WaitOutcome::Ready | WaitOutcome::PhaseChanged)) {
                 return;
             }
         }
     }
 
-    fn departure(&self, name: Option<Name>, farewell: &Farewell) -> Departure {
-        let Farewell { reason, accepted, delivered, lost, unacknowledged, in_drain } = *farewell;
-        Departure {
+    fn record(&self, name: Option<Name>, exit: &WriterExit) -> ConnectionRecord {
+        let WriterExit { reason, accepted, delivered, lost, unacknowledged, in_drain } = *exit;
+        ConnectionRecord {
             id: self.connection.id(),
             peer: self.connection.peer(),
             name,
@@ -305,17 +309,17 @@ impl Reader {
 }
 
 /// The way from a reader to the broker, through the window.
-struct Outbox<'a> {
+struct BatchSender<'a> {
     connection: Arc<Connection>,
     builder: BatchBuilder,
     /// At this charge a batch is sent without waiting for more lines.
-    most: usize,
+    flush_threshold: usize,
     window: Arc<Window>,
     broker: &'a Sender<Event>,
     shared: Arc<Shared>,
 }
 
-impl Outbox<'_> {
+impl BatchSender<'_> {
     /// Takes a line, and sends what is large enough: before the line, if the window could not hold
     /// it with the others, and after it otherwise.
     fn push(&mut self, line: Line<'_>) -> Result<(), CloseReason> {
@@ -323,12 +327,12 @@ impl Outbox<'_> {
             self.send()?;
         }
         self.builder.push(line);
-        if self.builder.charge() >= self.most { self.send() } else { Ok(()) }
+        if self.builder.charge() >= self.flush_threshold { self.send() } else { Ok(()) }
     }
 
     /// Takes as many of these lines as go on with what the last one has begun.
     fn push_run(&mut self, lines: &[u8]) -> usize {
-        self.builder.push_run(lines, self.most, self.window.limit())
+        self.builder.push_run(lines, self.flush_threshold, self.window.limit())
     }
 
     /// Sends the lines taken so far, as soon as the window has room for them.
@@ -341,10 +345,12 @@ impl Outbox<'_> {
         }
         let shutdown = &self.shared.shutdown;
         let permit = self.window.acquire(self.builder.charge(), || match shutdown.phase() {
-            Phase::Running if self.connection.is_gone() => Err(CloseReason::RESET),
-            Phase::Running => Ok(Instant::now().checked_add(GONE_CHECK)),
-            Phase::Draining | Phase::Forced if shutdown.cut_is_over() => Err(CloseReason::Shutdown),
-            Phase::Draining | Phase::Forced => Ok(shutdown.cut_deadline()),
+            Phase::Running if self.connection.is_disconnected() => Err(CloseReason::RESET),
+            Phase::Running => Ok(Instant::now().checked_add(LIVENESS_INTERVAL)),
+            Phase::Draining | Phase::Forced if shutdown.cutoff_expired() => {
+                Err(CloseReason::Shutdown)
+            }
+            Phase::Draining | Phase::Forced => Ok(shutdown.cutoff_deadline()),
         })?;
         let batch = Box::new(self.builder.finish());
         let event = Event::Batch { from: self.connection.id(), batch, permit };

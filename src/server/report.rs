@@ -12,7 +12,7 @@ use crate::wire::protocol::Name;
 
 /// How many lossy departures a tally names one by one before the drain; of those in the drain it
 /// names all. A server that runs for years must not keep a list that only grows.
-const NAMED_LOSSES: usize = 1000;
+const MAX_NAMED_LOSSES: usize = 1000;
 
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,8 +110,8 @@ pub struct Report {
     pub refused: u64,
     /// Complete lines taken from clients after their login line.
     pub accepted: u64,
-    /// Last lines that had no line end, and so were not accepted.
-    pub torn: u64,
+    /// Close lines that had no line end, and so were not accepted.
+    pub unterminated: u64,
     /// Deliveries owed: one for each accepted message and each of its recipients that was there.
     pub owed: u64,
     /// Deliveries that the recipient's kernel has acknowledged to the last byte.
@@ -170,7 +170,7 @@ impl fmt::Display for Report {
 
 /// A connection's record, made by its reader when all is over.
 #[derive(Debug)]
-pub(crate) struct Departure {
+pub(crate) struct ConnectionRecord {
     pub(crate) id: ConnectionId,
     pub(crate) peer: SocketAddr,
     /// `None` if it never logged in.
@@ -184,7 +184,7 @@ pub(crate) struct Departure {
     pub(crate) in_drain: bool,
 }
 
-impl Departure {
+impl ConnectionRecord {
     /// The one place where the end of a connection is logged.
     ///
     /// Of who never logged in an operator hears only on request: to connect costs nothing, and
@@ -211,7 +211,7 @@ impl Departure {
 
 /// The sum of all departures.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct Totals {
     pub(crate) connections: u64,
     pub(crate) refused: u64,
     pub(crate) delivered: u64,
@@ -223,16 +223,17 @@ pub(crate) struct Tally {
     pub(crate) forced: bool,
 }
 
-impl Tally {
-    pub(crate) fn add(&mut self, departure: Departure) {
-        let Departure { name, reason, delivered, lost, unacknowledged, in_drain, .. } = departure;
+impl Totals {
+    pub(crate) fn add(&mut self, record: ConnectionRecord) {
+        let ConnectionRecord { name, reason, delivered, lost, unacknowledged, in_drain, .. } =
+            record;
         self.connections += 1;
         self.delivered += delivered;
         self.forced |= matches!(reason, CloseReason::Deadline | CloseReason::Forced);
         let (total, losses, most) = if in_drain {
             (&mut self.lost_in_drain, &mut self.losses_in_drain, usize::MAX)
         } else {
-            (&mut self.lost_before_drain, &mut self.losses_before_drain, NAMED_LOSSES)
+            (&mut self.lost_before_drain, &mut self.losses_before_drain, MAX_NAMED_LOSSES)
         };
         *total += lost;
         if let Some(name) = name.filter(|_| lost > 0 && losses.len() < most) {
@@ -246,8 +247,8 @@ impl Tally {
 mod tests {
     use super::*;
 
-    fn departure(lost: u64, in_drain: bool) -> Departure {
-        Departure {
+    fn record(lost: u64, in_drain: bool) -> ConnectionRecord {
+        ConnectionRecord {
             id: ConnectionId(1),
             peer: ([127, 0, 0, 1], 1).into(),
             name: Name::new(b"bob"),
@@ -262,16 +263,16 @@ mod tests {
 
     #[test]
     fn losses_are_named_and_their_list_is_bounded_before_the_drain_only() {
-        let mut tally = Tally::default();
-        for _ in 0..NAMED_LOSSES + 5 {
-            tally.add(departure(2, false));
-            tally.add(departure(1, true));
-            tally.add(departure(0, true));
+        let mut totals = Totals::default();
+        for _ in 0..MAX_NAMED_LOSSES + 5 {
+            totals.add(record(2, false));
+            totals.add(record(1, true));
+            totals.add(record(0, true));
         }
-        let rounds = (NAMED_LOSSES + 5) as u64;
-        assert_eq!((tally.connections, tally.delivered), (3 * rounds, 9 * rounds));
-        assert_eq!((tally.lost_before_drain, tally.lost_in_drain), (2 * rounds, rounds));
-        assert_eq!(tally.losses_before_drain.len(), NAMED_LOSSES);
-        assert_eq!(tally.losses_in_drain.len(), NAMED_LOSSES + 5);
+        let rounds = (MAX_NAMED_LOSSES + 5) as u64;
+        assert_eq!((totals.connections, totals.delivered), (3 * rounds, 9 * rounds));
+        assert_eq!((totals.lost_before_drain, totals.lost_in_drain), (2 * rounds, rounds));
+        assert_eq!(totals.losses_before_drain.len(), MAX_NAMED_LOSSES);
+        assert_eq!(totals.losses_in_drain.len(), MAX_NAMED_LOSSES + 5);
     }
 }

@@ -48,7 +48,7 @@ pub(crate) enum Phase {
 
 /// Why a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Woken {
+pub(crate) enum WaitOutcome {
     /// The descriptor is ready, or has an error or a hang-up to report.
     Ready,
     /// The phase is no longer the one that the caller knows.
@@ -95,31 +95,31 @@ impl ShutdownHandle {
     }
 
     /// When the drain began, once it has.
-    pub(crate) fn since(&self) -> Option<Instant> {
+    pub(crate) fn drain_started(&self) -> Option<Instant> {
         self.inner.since.get().copied()
     }
 
     /// When the drain must be over. `None` before it began, or if that lies beyond all time.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.since()?.checked_add(self.inner.drain_timeout)
+        self.drain_started()?.checked_add(self.inner.drain_timeout)
     }
 
     /// Until when a reader may wait for its window to take what it was sent before the stop.
     ///
     /// Half of the drain: the other half belongs to the writers, and all clients' closing notices
     /// wait for the last reader.
-    pub(crate) fn cut_deadline(&self) -> Option<Instant> {
-        self.since()?.checked_add(self.inner.drain_timeout / 2)
+    pub(crate) fn cutoff_deadline(&self) -> Option<Instant> {
+        self.drain_started()?.checked_add(self.inner.drain_timeout / 2)
     }
 
     /// Whether readers have to be done with what they were sent before the stop.
-    pub(crate) fn cut_is_over(&self) -> bool {
-        self.phase() == Phase::Forced || has_passed(self.cut_deadline())
+    pub(crate) fn cutoff_expired(&self) -> bool {
+        self.phase() == Phase::Forced || is_past(self.cutoff_deadline())
     }
 
-    /// Waits until `fd` is ready for `events`, the phase is no longer `known`, or it is `until`.
+    /// Waits deadline `fd` is ready for `events`, the phase is no longer `known`, or it is `deadline`.
     ///
-    /// No descriptor waits for the phase and the time alone; `None` for `until` is for ever.
+    /// No descriptor waits for the phase and the time alone; `None` for `deadline` is for ever.
     ///
     /// # Errors
     ///
@@ -128,9 +128,9 @@ impl ShutdownHandle {
         &self,
         fd: Option<BorrowedFd<'_>>,
         events: PollFlags,
-        until: Option<Instant>,
+        deadline: Option<Instant>,
         known: Phase,
-    ) -> io::Result<Woken> {
+    ) -> io::Result<WaitOutcome> {
         let latch = match known {
             Phase::Running => Some(&self.inner.stop),
             Phase::Draining => Some(&self.inner.force),
@@ -138,9 +138,10 @@ impl ShutdownHandle {
         };
         loop {
             if self.phase() != known {
-                return Ok(Woken::PhaseChanged);
+                return Ok(WaitOutcome::PhaseChanged);
             }
-            let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let timeout =
+                deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
             let latch = latch.map(|latch| PollFd::new(&latch.fd, PollFlags::IN));
             let fd = fd.map(|fd| PollFd::from_borrowed_fd(fd, events));
@@ -150,8 +151,8 @@ impl ShutdownHandle {
                 (None, None) => poll(&mut [], timeout.as_ref()),
             };
             match ready {
-                Ok(0) => return Ok(Woken::TimedOut),
-                Ok(_) if self.phase() == known => return Ok(Woken::Ready),
+                Ok(0) => return Ok(WaitOutcome::TimedOut),
+                Ok(_) if self.phase() == known => return Ok(WaitOutcome::Ready),
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -160,7 +161,7 @@ impl ShutdownHandle {
 }
 
 /// Whether it is this late already; never, if there is no limit.
-pub(crate) fn has_passed(limit: Option<Instant>) -> bool {
+pub(crate) fn is_past(limit: Option<Instant>) -> bool {
     limit.is_some_and(|limit| Instant::now() >= limit)
 }
 

@@ -14,8 +14,8 @@ pub struct Stats {
     pub connected: u64,
     /// Complete lines taken from clients after their login line.
     pub accepted: u64,
-    /// Last lines that had no line end, and so were not accepted.
-    pub torn: u64,
+    /// Close lines that had no line end, and so were not accepted.
+    pub unterminated: u64,
     /// Deliveries owed: one for each accepted message and each of its recipients that was there.
     pub owed: u64,
     /// Deliveries whose last byte was given to the recipient's socket. When a connection ends,
@@ -50,12 +50,12 @@ impl StatsHandle {
     /// The counters' present values.
     #[must_use]
     pub fn read(&self) -> Stats {
-        let Counters { connected, accepted, torn, owed, delivered, lost, queued_bytes } =
+        let Counters { connected, accepted, unterminated, owed, delivered, lost, queued_bytes } =
             &*self.counters;
         Stats {
             connected: connected.get(),
             accepted: accepted.get(),
-            torn: torn.get(),
+            unterminated: unterminated.get(),
             owed: owed.get(),
             delivered: delivered.get(),
             lost: lost.get(),
@@ -69,7 +69,7 @@ impl StatsHandle {
 pub(crate) struct Counters {
     pub(crate) connected: Counter,
     pub(crate) accepted: Counter,
-    pub(crate) torn: Counter,
+    pub(crate) unterminated: Counter,
     pub(crate) owed: Counter,
     pub(crate) delivered: Counter,
     pub(crate) lost: Counter,

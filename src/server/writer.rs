@@ -15,40 +15,40 @@ use rustix::event::PollFlags;
 
 use crate::server::context::Shared;
 use crate::server::delivery::backlog::Backlog;
-use crate::server::delivery::due::{Due, Piece};
 use crate::server::delivery::in_flight::InFlight;
-use crate::server::linger::{AckPoll, check_drain, linger, wait};
-use crate::server::patience::Stall;
+use crate::server::delivery::pending::{FrameSlice, Pending};
+use crate::server::linger::{AckPoll, check_drain_deadline, linger, wait};
 use crate::server::report::CloseReason;
-use crate::server::shutdown::has_passed;
+use crate::server::shutdown::is_past;
+use crate::server::timeout::StallDetector;
 use crate::socket::connection::Connection;
 use crate::wire::protocol::Rejection;
 
 /// After a wait of this length there is no hurry for the next message.
-const LONG_WAIT: Duration = Duration::from_millis(100);
+const IDLE_WAIT: Duration = Duration::from_millis(100);
 
 /// After so many shorter ones in a row there is. Who has just logged in gets a message or two.
-const SHORT_WAITS: u32 = 4;
+const BUSY_AFTER_WAITS: u32 = 4;
 
 /// How often a writer in a hurry lets others run before it sleeps.
-const YIELDS: u32 = 4;
+const YIELDS_BEFORE_PARK: u32 = 4;
 
 /// How long written messages may stay unsettled while there is nothing to write.
-const SETTLE: Duration = Duration::from_millis(500);
+const SETTLE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What the broker queues for a client.
 #[derive(Debug)]
 pub(crate) enum Outgoing {
-    One(Due),
-    Many(Vec<Due>),
+    One(Pending),
+    Many(Vec<Pending>),
     /// Nothing comes after this. In a box, since every entry is as large as the largest, and an idle
     /// client's queue has room for dozens.
-    Last(Box<Goodbye>),
+    Close(Box<Close>),
 }
 
 /// How the broker parts with a client.
 #[derive(Debug)]
-pub(crate) struct Goodbye {
+pub(crate) struct Close {
     pub(crate) reason: CloseReason,
     /// How many of the client's lines were accepted.
     pub(crate) accepted: u64,
@@ -58,7 +58,7 @@ pub(crate) struct Goodbye {
 
 /// How a writer ended; its reader makes the departure's record of it.
 #[derive(Debug)]
-pub(crate) struct Farewell {
+pub(crate) struct WriterExit {
     pub(crate) reason: CloseReason,
     pub(crate) accepted: u64,
     /// Messages that the peer's kernel has acknowledged to the last byte.
@@ -74,15 +74,15 @@ impl Outgoing {
     fn messages(&self) -> u64 {
         match self {
             Self::One(due) => due.messages(),
-            Self::Many(due) => due.iter().map(Due::messages).sum(),
-            Self::Last(_) => 0,
+            Self::Many(due) => due.iter().map(Pending::messages).sum(),
+            Self::Close(_) => 0,
         }
     }
 }
 
-impl Farewell {
+impl WriterExit {
     /// For a connection that nothing was ever due to.
-    pub(crate) fn nothing_due(reason: CloseReason) -> Self {
+    pub(crate) fn without_deliveries(reason: CloseReason) -> Self {
         Self { reason, accepted: 0, delivered: 0, lost: 0, unacknowledged: 0, in_drain: false }
     }
 }
@@ -97,7 +97,7 @@ pub(crate) struct Writer {
     short_waits: u32,
     backlog: Backlog,
     in_flight: InFlight,
-    stall: Stall,
+    stall: StallDetector,
     /// Messages taken out of the inbox: delivered, queued or lost.
     owed: u64,
     /// Messages written to the last byte, as the live counters know them.
@@ -106,7 +106,7 @@ pub(crate) struct Writer {
     written_bytes: u64,
     /// Whether it failed in the drain, if that was decided before its end.
     in_drain: Option<bool>,
-    goodbye: Option<Box<Goodbye>>,
+    close: Option<Box<Close>>,
 }
 
 impl Writer {
@@ -115,7 +115,7 @@ impl Writer {
         inbox: Receiver<Outgoing>,
         shared: Arc<Shared>,
     ) -> Self {
-        let stall = Stall::new(shared.config.stall_timeout);
+        let stall = StallDetector::new(shared.config.stall_timeout);
         Self {
             connection,
             inbox,
@@ -128,46 +128,46 @@ impl Writer {
             written: 0,
             written_bytes: 0,
             in_drain: None,
-            goodbye: None,
+            close: None,
         }
     }
 
     /// The thread: delivers until the queue is disconnected, and accounts for every message.
-    pub(crate) fn run(mut self) -> Farewell {
+    pub(crate) fn run(mut self) -> WriterExit {
         let served = catch_unwind(AssertUnwindSafe(|| self.serve()));
         let failure = served.unwrap_or(Err(CloseReason::Panicked)).err();
         let in_drain = self.in_drain.unwrap_or_else(|| self.shared.shutdown.is_shutdown());
         // First the numbers, then the end of the socket: what is acknowledged in between counts as
         // lost, which is the safe side.
-        let (delivered, unacknowledged) = self.settle_for_good();
+        let (delivered, unacknowledged) = self.settle_final();
         match failure {
             Some(_) => self.connection.abort(),
             None => self.connection.close(),
         }
         // That has woken the reader, whose leave lets the broker drop this queue.
-        self.outlast_inbox();
+        self.discard_until_disconnected();
         let lost = self.owed - delivered;
-        let (reason, accepted) = match self.goodbye {
-            Some(goodbye) => (failure.unwrap_or(goodbye.reason), goodbye.accepted),
+        let (reason, accepted) = match self.close {
+            Some(close) => (failure.unwrap_or(close.reason), close.accepted),
             None => (CloseReason::ServerFailed, 0),
         };
-        Farewell { reason, accepted, delivered, lost, unacknowledged, in_drain }
+        WriterExit { reason, accepted, delivered, lost, unacknowledged, in_drain }
     }
 
     fn serve(&mut self) -> Result<(), CloseReason> {
         let delivered = self.deliver_all();
         if delivered == Err(CloseReason::Evicted) {
             self.in_drain = Some(self.shared.shutdown.is_shutdown());
-            self.say_why_evicted();
+            self.send_eviction_error();
         }
-        delivered.and_then(|()| self.part())
+        delivered.and_then(|()| self.close_gracefully())
     }
 
     /// Delivers until the broker has dropped the queue's sender and all of it is written.
     fn deliver_all(&mut self) -> Result<(), CloseReason> {
         while let Some(outgoing) = self.next()? {
-            self.take(outgoing);
-            self.take_all();
+            self.enqueue(outgoing);
+            self.enqueue_ready();
             self.write_backlog()?;
         }
         Ok(())
@@ -177,14 +177,14 @@ impl Writer {
     /// written last; `None` when nothing will come any more.
     fn next(&mut self) -> Result<Option<Outgoing>, CloseReason> {
         while !self.in_flight.is_empty() {
-            let settle = Instant::now() + SETTLE;
-            let until = self.stall.next_look().map_or(settle, |look| settle.min(look));
+            let settle = Instant::now() + SETTLE_INTERVAL;
+            let until = self.stall.next_check().map_or(settle, |look| settle.min(look));
             match self.receive(Some(until)) {
                 Ok(outgoing) => return Ok(Some(outgoing)),
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
                 Err(RecvTimeoutError::Timeout) => {
                     self.settle();
-                    self.watch()?;
+                    self.check_stall()?;
                 }
             }
         }
@@ -200,7 +200,7 @@ impl Writer {
         if let Ok(outgoing) = self.inbox.try_recv() {
             return Ok(outgoing);
         }
-        let yields = if self.short_waits < SHORT_WAITS { 0 } else { YIELDS };
+        let yields = if self.short_waits < BUSY_AFTER_WAITS { 0 } else { YIELDS_BEFORE_PARK };
         for _ in 0..yields {
             thread::yield_now();
             if let Ok(outgoing) = self.inbox.try_recv() {
@@ -208,37 +208,37 @@ impl Writer {
             }
         }
         let since = Instant::now();
-        let received = sleep_until_ready(&self.inbox, deadline);
-        let was_long = since.elapsed() >= LONG_WAIT;
+        let received = recv_without_spinning(&self.inbox, deadline);
+        let was_long = since.elapsed() >= IDLE_WAIT;
         self.short_waits = if was_long { 0 } else { self.short_waits.saturating_add(1) };
         received
     }
 
-    fn take_all(&mut self) {
+    fn enqueue_ready(&mut self) {
         while let Ok(outgoing) = self.inbox.try_recv() {
-            self.take(outgoing);
+            self.enqueue(outgoing);
         }
     }
 
-    fn take(&mut self, outgoing: Outgoing) {
+    fn enqueue(&mut self, outgoing: Outgoing) {
         self.owed += outgoing.messages();
         match outgoing {
             Outgoing::One(due) => self.backlog.push(due),
             Outgoing::Many(due) => self.backlog.push_all(due),
-            Outgoing::Last(mut goodbye) => {
-                if let Some(text) = goodbye.text.take() {
-                    self.backlog.push(Due::Piece(Piece::from_text(text)));
+            Outgoing::Close(mut close) => {
+                if let Some(text) = close.text.take() {
+                    self.backlog.push(Pending::FrameSlice(FrameSlice::from_text(text)));
                 }
-                self.goodbye = Some(goodbye);
+                self.close = Some(close);
             }
         }
     }
 
     /// Takes what will not be written: its senders get their room back at once.
-    fn forgo(&mut self, outgoing: Outgoing) {
+    fn discard(&mut self, outgoing: Outgoing) {
         self.owed += outgoing.messages();
-        if let Outgoing::Last(goodbye) = outgoing {
-            self.goodbye = Some(goodbye);
+        if let Outgoing::Close(close) = outgoing {
+            self.close = Some(close);
         }
     }
 
@@ -248,28 +248,28 @@ impl Writer {
     /// everybody who has sent to it.
     fn write_backlog(&mut self) -> Result<(), CloseReason> {
         while !self.backlog.is_empty() {
-            if self.write_some()? > 0 {
-                check_drain(&self.shared)?;
+            if self.write_once()? > 0 {
+                check_drain_deadline(&self.shared)?;
                 // What came meanwhile can go out with the rest.
-                self.take_all();
+                self.enqueue_ready();
             } else {
-                let (events, until) = (Some(PollFlags::OUT), self.stall.next_look());
+                let (events, until) = (Some(PollFlags::OUT), self.stall.next_check());
                 wait(&self.connection, &self.shared, events, until)?;
             }
-            self.watch()?;
+            self.check_stall()?;
         }
         Ok(())
     }
 
     /// Watches whether the client takes enough of what is due to it.
-    fn watch(&mut self) -> Result<(), CloseReason> {
+    fn check_stall(&mut self) -> Result<(), CloseReason> {
         let now = Instant::now();
-        if !self.stall.is_due(now) {
+        if !self.stall.check_due(now) {
             return Ok(());
         }
         let acknowledged = self.written_bytes.saturating_sub(self.connection.unacknowledged());
         let quota = self.next_quota(acknowledged);
-        self.stall.look(acknowledged, quota, now)
+        self.stall.check(acknowledged, quota, now)
     }
 
     /// What a client that has taken so much has to have taken when the next stall time-out is
@@ -277,13 +277,13 @@ impl Writer {
     fn next_quota(&self, acknowledged: u64) -> u64 {
         let enough = acknowledged.saturating_add(self.shared.config.stall_bytes as u64);
         // Where its stream will end, as far as that matters: mostly the kernel alone has enough.
-        let queued_from = self.written_bytes - u64::from(self.backlog.begun());
-        let end = queued_from + self.backlog.bytes_up_to(enough.saturating_sub(queued_from));
+        let queued_from = self.written_bytes - u64::from(self.backlog.head_written());
+        let end = queued_from + self.backlog.len_capped(enough.saturating_sub(queued_from));
         end.max(self.written_bytes).min(enough)
     }
 
     /// Writes once, what the socket takes of the backlog. Returns how many bytes that were.
-    fn write_some(&mut self) -> Result<usize, CloseReason> {
+    fn write_once(&mut self) -> Result<usize, CloseReason> {
         let written = self.backlog.write(&self.connection);
         let written = written.map_err(|error| CloseReason::broken(&error))?;
         self.written_bytes += written as u64;
@@ -299,27 +299,28 @@ impl Writer {
     /// Forgets the messages that the peer's kernel has acknowledged meanwhile.
     fn settle(&mut self) {
         let unacknowledged = self.connection.unacknowledged();
-        self.in_flight.settle(unacknowledged.saturating_sub(u64::from(self.backlog.begun())));
+        self.in_flight
+            .settle(unacknowledged.saturating_sub(u64::from(self.backlog.head_written())));
     }
 
     /// Sends FIN and stays until nothing is on its way any more.
-    fn part(&mut self) -> Result<(), CloseReason> {
-        self.connection.finish_writing();
+    fn close_gracefully(&mut self) -> Result<(), CloseReason> {
+        self.connection.shutdown_write();
         linger(&self.connection, &self.shared)
     }
 
     /// Tells a stalled client why it is evicted, should it read again within the linger time: the
     /// message that it was in the middle of, then the reason, then the end. The rest is lost.
-    fn say_why_evicted(&mut self) {
-        self.connection.make_room();
-        self.backlog.end_with(Rejection::Evicted.line().into());
+    fn send_eviction_error(&mut self) {
+        self.connection.lift_send_limits();
+        self.backlog.truncate_and_append(Rejection::Evicted.line().into());
         let until = Instant::now().checked_add(self.shared.config.linger);
         let mut pause = AckPoll::default();
-        while self.backlog.is_empty() || self.write_some().is_ok() {
+        while self.backlog.is_empty() || self.write_once().is_ok() {
             if self.backlog.is_empty() {
-                self.connection.finish_writing();
+                self.connection.shutdown_write();
             }
-            let over = has_passed(until);
+            let over = is_past(until);
             if over || self.backlog.is_empty() && self.connection.unacknowledged() == 0 {
                 break;
             }
@@ -328,15 +329,15 @@ impl Writer {
                 break;
             }
             while let Ok(outgoing) = self.inbox.try_recv() {
-                self.forgo(outgoing);
+                self.discard(outgoing);
             }
         }
     }
 
     /// Settles what was written and what was queued, once and for all: what is not acknowledged by
     /// now is lost. Returns the messages delivered and the bytes not acknowledged.
-    fn settle_for_good(&mut self) -> (u64, u64) {
-        self.backlog.drop_all(&mut self.in_flight);
+    fn settle_final(&mut self) -> (u64, u64) {
+        self.backlog.abandon(&mut self.in_flight);
         let unacknowledged = self.connection.unacknowledged();
         let delivered = self.in_flight.finish(unacknowledged);
         self.shared.counters.delivered.sub(self.written);
@@ -346,17 +347,17 @@ impl Writer {
     }
 
     /// Takes what still comes as lost, until the broker has dropped the queue's sender.
-    fn outlast_inbox(&mut self) {
+    fn discard_until_disconnected(&mut self) {
         while let Ok(outgoing) = self.inbox.recv() {
             let owed = self.owed;
-            self.forgo(outgoing);
+            self.discard(outgoing);
             self.shared.counters.lost.add(self.owed - owed);
         }
     }
 }
 
 /// Sleeps at once, as a [`Select`] does, be it of one channel alone.
-fn sleep_until_ready<T>(
+fn recv_without_spinning<T>(
     inbox: &Receiver<T>,
     deadline: Option<Instant>,
 ) -> Result<T, RecvTimeoutError> {

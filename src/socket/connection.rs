@@ -22,7 +22,7 @@ const DISCARD_CHUNK: usize = 4 * 1024;
 const DISCARD_CHUNKS: usize = 64;
 
 /// What a socket's send buffer grows to for a last line, in bytes.
-const LAST_SEND_BUFFER: usize = 1024 * 1024;
+const FINAL_SEND_BUFFER: usize = 1024 * 1024;
 
 /// A client's socket. Every call asks not to block; the socket itself is not in that mode.
 #[derive(Debug)]
@@ -47,12 +47,12 @@ impl fmt::Display for ConnectionId {
 
 /// What a client's side of the stream has to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Input {
+pub(crate) enum ReadResult {
     Bytes(usize),
     /// Nothing just now.
-    Empty,
+    WouldBlock,
     /// The client has sent its last byte.
-    End,
+    Eof,
 }
 
 impl Connection {
@@ -70,12 +70,12 @@ impl Connection {
     }
 
     /// Reads what is there, up to `buffer`'s length, which must not be 0.
-    pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<Input> {
+    pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<ReadResult> {
         loop {
             match recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT) {
-                Ok((0, _)) => return Ok(Input::End),
-                Ok((count, _)) => return Ok(Input::Bytes(count)),
-                Err(rustix::io::Errno::AGAIN) => return Ok(Input::Empty),
+                Ok((0, _)) => return Ok(ReadResult::Eof),
+                Ok((count, _)) => return Ok(ReadResult::Bytes(count)),
+                Err(rustix::io::Errno::AGAIN) => return Ok(ReadResult::WouldBlock),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -92,15 +92,15 @@ impl Connection {
     ///
     /// Never inlined: its chunk would be part of every caller's stack frame, a page per thread.
     #[inline(never)]
-    pub(crate) fn discard_input(&self) -> io::Result<Input> {
+    pub(crate) fn discard_input(&self) -> io::Result<ReadResult> {
         let mut chunk = [0; DISCARD_CHUNK];
         for _ in 0..DISCARD_CHUNKS {
             match self.read(&mut chunk)? {
-                Input::Bytes(count) if count == chunk.len() => {}
+                ReadResult::Bytes(count) if count == chunk.len() => {}
                 other => return Ok(other),
             }
         }
-        Ok(Input::Bytes(DISCARD_CHUNK * DISCARD_CHUNKS))
+        Ok(ReadResult::Bytes(DISCARD_CHUNK * DISCARD_CHUNKS))
     }
 
     /// Writes what the socket takes of `parts`, in order; `Ok(0)` if it takes nothing just now.
@@ -117,7 +117,7 @@ impl Connection {
     }
 
     /// Sends FIN behind all that was written; a second time it does nothing.
-    pub(crate) fn finish_writing(&self) {
+    pub(crate) fn shutdown_write(&self) {
         // Fails only if the connection is gone, which whoever waits for its end will notice.
         if self.socket.shutdown(Shutdown::Write).is_ok() {
             self.fin_sent.store(true, Relaxed);
@@ -133,16 +133,16 @@ impl Connection {
 
     /// True if there is no connection any more: it was reset, timed out, or both sides closed it
     /// and know of each other.
-    pub(crate) fn is_gone(&self) -> bool {
+    pub(crate) fn is_disconnected(&self) -> bool {
         self.socket.peer_addr().is_err()
     }
 
     /// Takes away the bounds on unsent bytes, so that a last line fits behind a full queue.
-    pub(crate) fn make_room(&self) {
+    pub(crate) fn lift_send_limits(&self) {
         let socket = socket2::SockRef::from(&self.socket);
         // What the system refuses only makes the last line wait for the client.
         let _ = socket.set_tcp_notsent_lowat(u32::MAX);
-        let _ = socket.set_send_buffer_size(LAST_SEND_BUFFER);
+        let _ = socket.set_send_buffer_size(FINAL_SEND_BUFFER);
     }
 
     /// Ends a connection that has nothing on its way any more; wakes whoever waits for it.

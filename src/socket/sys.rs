@@ -42,7 +42,7 @@ pub(crate) fn unacknowledged(socket: impl AsFd) -> io::Result<u64> {
 /// # Errors
 ///
 /// Fails where the kernel does not know of it, or has no memory for it.
-pub(crate) fn set_futex_slots(slots: u32) -> io::Result<()> {
+pub(crate) fn set_futex_hash_slots(slots: u32) -> io::Result<()> {
     let slots = c_ulong::from(slots);
     // SAFETY: this option of prctl(2) takes numbers, all given as `unsigned long` as the kernel
     // reads them, and touches no memory of the process.
@@ -54,7 +54,7 @@ pub(crate) fn set_futex_slots(slots: u32) -> io::Result<()> {
 
 /// True if SIGSEGV or SIGBUS have a handler: mostly it is the standard library's, and then each
 /// thread that this library starts gets a signal stack.
-pub(crate) fn handles_faults() -> bool {
+pub(crate) fn has_fault_handlers() -> bool {
     [libc::SIGSEGV, libc::SIGBUS].into_iter().any(|signal| {
         let mut action = MaybeUninit::<libc::sigaction>::zeroed();
         // SAFETY: without a new action, sigaction(2) only writes the present one to its third
@@ -80,16 +80,16 @@ mod tests {
 
     #[test]
     fn the_standard_library_handles_the_faults_of_a_test() {
-        assert!(handles_faults());
+        assert!(has_fault_handlers());
     }
 
     #[test]
     fn the_table_of_sleeping_threads_has_as_many_slots_as_are_asked_for() {
-        match set_futex_slots(256) {
+        match set_futex_hash_slots(256) {
             Ok(()) => assert_eq!(futex_slots(), 256),
             // Linux before 6.16 knows no such option.
             Err(error) => assert_eq!(error.kind(), io::ErrorKind::InvalidInput),
         }
-        assert!(set_futex_slots(255).is_err(), "not a power of two");
+        assert!(set_futex_hash_slots(255).is_err(), "not a power of two");
     }
 }

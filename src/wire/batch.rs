@@ -14,7 +14,7 @@ use memchr::arch::all::is_prefix;
 
 use crate::wire::framing::Line;
 use crate::wire::protocol::{
-    self, LineRefusal, MAX_LIST, MAX_NAME, Name, Rejection, Request, WHO_NAMES,
+    self, LineRefusal, MAX_NAME, MAX_RECIPIENTS, MAX_WHO_NAMES, Name, Rejection, Request,
 };
 
 /// Finished frames, shared by all recipients.
@@ -27,10 +27,10 @@ const ENTRY_CHARGE: usize = 64;
 const BATCH_CHARGE: usize = 256;
 
 /// The most that `error: line 18446744073709551615: no such peer: ` and a line end take up.
-pub(crate) const LONGEST_REFUSAL: usize = 56;
+pub(crate) const MAX_ERROR_BYTES: usize = 56;
 
 /// The most that the answer to a bare `/who` takes up.
-const WHO_CHARGE: usize = WHO_NAMES * (MAX_NAME + 2) + LONGEST_REFUSAL;
+const WHO_CHARGE: usize = MAX_WHO_NAMES * (MAX_NAME + 2) + MAX_ERROR_BYTES;
 
 /// With this much room in the window, in bytes, a line surely fits that is no longer than a 64th
 /// of it: a byte adds 36 to the charge at most, in a list of names of one letter, and what a line
@@ -47,7 +47,7 @@ pub(crate) struct Batch {
     /// Complete lines taken, empty and refused ones included.
     pub(crate) lines: u64,
     /// Last lines without a line end: one at most.
-    pub(crate) torn: u64,
+    pub(crate) unterminated: u64,
     pub(crate) steps: Vec<Step>,
     pub(crate) frames: Frames,
     /// The recipients' names as typed, end to end, and where each of them stands.
@@ -91,7 +91,7 @@ pub(crate) struct BatchBuilder {
     recipients: Vec<Range<u32>>,
     steps: Vec<Step>,
     lines: u64,
-    torn: u64,
+    unterminated: u64,
     charge: usize,
     /// The last message's recipient list as typed, its `:` included, while lines can join it;
     /// else empty.
@@ -121,7 +121,7 @@ impl BatchBuilder {
             recipients: Vec::new(),
             steps: Vec::new(),
             lines: 0,
-            torn: 0,
+            unterminated: 0,
             charge: BATCH_CHARGE,
             run: Vec::new(),
             expected: Size::default(),
@@ -138,20 +138,20 @@ impl BatchBuilder {
         let room = limit.saturating_sub(self.charge);
         let surely_fits =
             room >= AMPLE_ROOM && line.text().is_none_or(|text| text.len() <= room / 64);
-        surely_fits || self.most_for(line) <= room
+        surely_fits || self.max_charge(line) <= room
     }
 
     /// No less than what one more line adds to the charge.
-    fn most_for(&self, line: &Line<'_>) -> usize {
+    fn max_charge(&self, line: &Line<'_>) -> usize {
         let text = line.text().unwrap_or_default();
         let names = 1 + memchr::memchr_iter(b',', text).count();
-        let relay = self.prefix.len() + 2 * text.len() + LONGEST_REFUSAL;
+        let relay = self.prefix.len() + 2 * text.len() + MAX_ERROR_BYTES;
         (ENTRY_CHARGE + 2) * (names + 1) + relay.max(WHO_CHARGE)
     }
 
     /// True if nothing was taken since the last [`finish`](Self::finish).
     pub(crate) fn is_empty(&self) -> bool {
-        self.lines + self.torn == 0
+        self.lines + self.unterminated == 0
     }
 
     /// Hands out what was taken.
@@ -172,7 +172,7 @@ impl BatchBuilder {
         };
         Batch {
             lines: std::mem::take(&mut self.lines),
-            torn: std::mem::take(&mut self.torn),
+            unterminated: std::mem::take(&mut self.unterminated),
             steps: std::mem::take(&mut self.steps),
             frames: Arc::new(std::mem::take(&mut self.frames)),
             names: std::mem::take(&mut self.names),
@@ -208,9 +208,11 @@ impl BatchBuilder {
     }
 
     /// Answers a last line that has no line end: it is no message, and counted by itself.
-    pub(crate) fn push_torn_line(&mut self) {
-        self.torn += 1;
-        self.push_reply(|frames| frames.extend_from_slice(Rejection::TornLine.line().as_bytes()));
+    pub(crate) fn push_unterminated_line(&mut self) {
+        self.unterminated += 1;
+        self.push_reply(|frames| {
+            frames.extend_from_slice(Rejection::UnterminatedLine.line().as_bytes());
+        });
     }
 
     /// Takes lines from the front of `lines`, which are complete and UTF-8, while they go on with
@@ -259,7 +261,7 @@ impl BatchBuilder {
         let recipients = self.push_recipients(list)?;
         // An entry for each recipient, and one for the answer, should some of them not be there.
         let names = list.len() + 2 * recipients.len();
-        self.charge += ENTRY_CHARGE * (recipients.len() + 1) + names + LONGEST_REFUSAL;
+        self.charge += ENTRY_CHARGE * (recipients.len() + 1) + names + MAX_ERROR_BYTES;
         let start = self.frames.len();
         self.charge += push_frame(&mut self.frames, &self.prefix, text);
         let frames = offset(start)..offset(self.frames.len());
@@ -273,7 +275,7 @@ impl BatchBuilder {
         let recipients = self.push_recipients(list)?;
         let answer =
             if recipients.is_empty() { WHO_CHARGE } else { list.len() + 2 * recipients.len() };
-        self.charge += ENTRY_CHARGE + LONGEST_REFUSAL + answer;
+        self.charge += ENTRY_CHARGE + MAX_ERROR_BYTES + answer;
         self.steps.push(Step::Who { recipients, line: self.line });
         Ok(())
     }
@@ -305,7 +307,7 @@ impl BatchBuilder {
             if double {
                 continue;
             }
-            if self.recipients.len() - first == MAX_LIST {
+            if self.recipients.len() - first == MAX_RECIPIENTS {
                 self.recipients.truncate(first);
                 self.names.truncate(first_name);
                 return Err(LineRefusal::LongList);
@@ -426,7 +428,7 @@ mod tests {
 
     #[test]
     fn a_list_of_too_many_names_is_refused_and_leaves_nothing_in_the_batch() {
-        let many: Vec<String> = (0..=MAX_LIST).map(|number| format!("n{number}")).collect();
+        let many: Vec<String> = (0..=MAX_RECIPIENTS).map(|number| format!("n{number}")).collect();
         let (longest, too_long) = (many[1..].join(","), many.join(","));
         let batch = batch_of(&["bob: 1", &format!("{too_long}: 2"), "bob: 3"]);
         let [Step::Relay { .. }, Step::Reply { frames: said }, Step::Relay { .. }] =
@@ -434,7 +436,7 @@ mod tests {
         else {
             panic!("{:?}", batch.steps);
         };
-        let expected = format!("error: line 2: more than {MAX_LIST} names in its list\n");
+        let expected = format!("error: line 2: more than {MAX_RECIPIENTS} names in its list\n");
         assert_eq!(frames(&batch, said), expected);
         assert_eq!(recipients(&batch, &(0..offset(batch.recipients.len()))), ["bob", "bob"]);
         assert_eq!(batch.names, b"bobbob");
@@ -482,7 +484,7 @@ mod tests {
             let mut most = builder.charge();
             for line in &lines {
                 let line = Line::Text(line.as_bytes());
-                most += builder.most_for(&line);
+                most += builder.max_charge(&line);
                 builder.push(line);
             }
             let charge = builder.charge();

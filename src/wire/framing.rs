@@ -11,7 +11,7 @@ const READ_CHUNK: usize = 64 * 1024;
 const FIRST_CHUNK: usize = 128;
 
 /// The longest line that can be asked for, in bytes: offsets in a batch are 32 bits wide.
-pub(crate) const LONGEST_LINE: usize = 64 * 1024 * 1024;
+pub(crate) const MAX_LINE_CEILING: usize = 64 * 1024 * 1024;
 
 /// One line as it came, its line end (`\n` or `\r\n`) taken off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl<'a> Line<'a> {
 
 /// A growing read buffer that hands out complete lines.
 ///
-/// Fill it through [`space`](Self::space) and [`advance`](Self::advance), then take lines with
+/// Fill it through [`spare`](Self::space) and [`advance`](Self::advance), then take lines with
 /// [`next_line`](Self::next_line) until there are none.
 #[derive(Debug)]
 pub(crate) struct LineBuffer {
@@ -72,7 +72,7 @@ impl LineBuffer {
     /// Room for the next read, never empty; call it when all complete lines are taken.
     ///
     /// The buffer doubles each time a read has filled it, until there is room for `READ_CHUNK`.
-    pub(crate) fn space(&mut self) -> &mut [u8] {
+    pub(crate) fn spare(&mut self) -> &mut [u8] {
         debug_assert_eq!(
             self.start, self.lines_end,
             "complete lines are taken before more is read"
@@ -92,7 +92,7 @@ impl LineBuffer {
         &mut self.bytes[self.end..limit]
     }
 
-    /// Says that the first `count` bytes of [`space`](Self::space) now hold input.
+    /// Says that the first `count` bytes of [`spare`](Self::space) now hold input.
     pub(crate) fn advance(&mut self, count: usize) {
         self.end += count;
         match memchr::memrchr(b'\n', &self.bytes[self.searched..self.end]) {
@@ -128,20 +128,20 @@ impl LineBuffer {
     }
 
     /// All complete lines that were not taken yet, line ends included, if every one is UTF-8:
-    /// the fast way for who takes many lines at once, and then [`skip`](Self::skip)s them.
-    pub(crate) fn good_lines(&self) -> &[u8] {
+    /// the fast way for who takes many lines at once, and then [`consume`](Self::skip)s them.
+    pub(crate) fn valid_lines(&self) -> &[u8] {
         let end = if self.lines_utf8 && !self.skipping { self.lines_end } else { self.start };
         &self.bytes[self.start..end]
     }
 
     /// Takes whole lines of `count` bytes, line ends included.
-    pub(crate) fn skip(&mut self, count: usize) {
+    pub(crate) fn consume(&mut self, count: usize) {
         self.start += count;
     }
 
     /// How many bytes of an unfinished line there are; the most there can be, if that line is over
     /// the limit already. Call it when all complete lines are taken.
-    pub(crate) fn unfinished(&self) -> usize {
+    pub(crate) fn partial_len(&self) -> usize {
         if self.skipping { usize::MAX } else { self.end - self.lines_end }
     }
 
@@ -173,16 +173,16 @@ mod tests {
         let (mut seen, mut rest) = (Vec::new(), input);
         let mut sizes = pieces.iter().copied().chain(std::iter::repeat(usize::MAX));
         while !rest.is_empty() {
-            let space = buffer.space();
-            let size = sizes.next().unwrap_or(1).clamp(1, rest.len().min(space.len()));
-            space[..size].copy_from_slice(&rest[..size]);
+            let spare = buffer.spare();
+            let size = sizes.next().unwrap_or(1).clamp(1, rest.len().min(spare.len()));
+            spare[..size].copy_from_slice(&rest[..size]);
             buffer.advance(size);
             rest = &rest[size..];
             while let Some(line) = buffer.next_line() {
                 seen.push(format!("{line:?}"));
             }
         }
-        (seen, buffer.unfinished())
+        (seen, buffer.partial_len())
     }
 
     /// The rule itself, said as plainly as possible: the whole input at once, no buffer.
@@ -207,10 +207,10 @@ mod tests {
             let fits = "x".repeat(MAX_LINE) + line_end;
             let over = "x".repeat(MAX_LINE + 1) + line_end;
             let input = format!("{fits}{over}{fits}");
-            let (seen, unfinished) = lines_of(input.as_bytes(), &[pieces; 200]);
+            let (seen, partial_len) = lines_of(input.as_bytes(), &[pieces; 200]);
             assert_eq!(seen, model(input.as_bytes()));
             assert_eq!(seen[1], "TooLong");
-            assert_eq!(unfinished, 0);
+            assert_eq!(partial_len, 0);
         }
     }
 
@@ -218,25 +218,25 @@ mod tests {
     fn an_endless_line_takes_no_memory() {
         let mut buffer = LineBuffer::new(MAX_LINE);
         for _ in 0..10_000 {
-            let space = buffer.space();
-            let size = space.len();
-            space.fill(b'x');
+            let spare = buffer.spare();
+            let size = spare.len();
+            spare.fill(b'x');
             buffer.advance(size);
             assert!(buffer.next_line().is_none());
             assert!(buffer.bytes.len() <= 2 * READ_CHUNK);
         }
-        assert_eq!(buffer.unfinished(), usize::MAX);
+        assert_eq!(buffer.partial_len(), usize::MAX);
     }
 
     #[test]
     fn an_idle_buffer_gives_its_memory_back_and_works_on() {
         let mut buffer = LineBuffer::new(MAX_LINE);
-        buffer.space()[..3].copy_from_slice(b"ab\n");
+        buffer.spare()[..3].copy_from_slice(b"ab\n");
         buffer.advance(3);
         assert_eq!(buffer.next_line(), Some(Line::Text(b"ab")));
         buffer.shrink();
         assert_eq!(buffer.bytes.capacity(), 0);
-        buffer.space()[..3].copy_from_slice(b"cd\n");
+        buffer.spare()[..3].copy_from_slice(b"cd\n");
         buffer.advance(3);
         assert_eq!(buffer.next_line(), Some(Line::Text(b"cd")));
     }

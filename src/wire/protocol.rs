@@ -12,10 +12,10 @@ pub(crate) const MAX_NAME: usize = 32;
 
 /// How many different names a list may hold. Each takes the broker a look-up, a queue entry and the
 /// waking of a writer, while everybody else waits: for so many, a millisecond or two.
-pub(crate) const MAX_LIST: usize = 1024;
+pub(crate) const MAX_RECIPIENTS: usize = 1024;
 
 /// How many names `/who` lists before it stops.
-pub(crate) const WHO_NAMES: usize = 100;
+pub(crate) const MAX_WHO_NAMES: usize = 100;
 
 /// How what the server says begins: someone's message, a refusal, anything else; and the latter two
 /// if they answer a line, whose number is next.
@@ -108,7 +108,7 @@ pub(crate) enum LineRefusal {
     NoColon,
     /// No name stands before the `:`.
     NoRecipients,
-    /// The list holds more than [`MAX_LIST`] different names.
+    /// The list holds more than [`MAX_RECIPIENTS`] different names.
     LongList,
     /// The line is not UTF-8.
     NotUtf8,
@@ -124,7 +124,7 @@ impl fmt::Display for LineRefusal {
         match self {
             Self::NoColon => f.write_str("no ':' in it, expected \"name, name: text\""),
             Self::NoRecipients => f.write_str("no recipient before the ':'"),
-            Self::LongList => write!(f, "more than {MAX_LIST} names in its list"),
+            Self::LongList => write!(f, "more than {MAX_RECIPIENTS} names in its list"),
             Self::NotUtf8 => f.write_str("not UTF-8"),
             Self::TooLong { limit } => write!(f, "longer than {limit} bytes"),
         }
@@ -140,7 +140,7 @@ pub(crate) enum Rejection {
     ServerFull,
     TooManyOfAddress,
     Evicted,
-    TornLine,
+    UnterminatedLine,
 }
 
 impl Rejection {
@@ -153,7 +153,7 @@ impl Rejection {
             Self::ServerFull => "error: server is full\n",
             Self::TooManyOfAddress => "error: too many connections from your address\n",
             Self::Evicted => "error: evicted, nothing was read for too long\n",
-            Self::TornLine => "error: the last line had no line end and was not accepted\n",
+            Self::UnterminatedLine => "error: the last line had no line end and was not accepted\n",
         }
     }
 }

@@ -174,7 +174,7 @@ impl Client {
         let mut line = Vec::new();
         self.input.read_until(b'\n', &mut line).expect("a line or the end in time, no reset");
         let line = String::from_utf8(line).expect("the server writes UTF-8");
-        assert!(line.is_empty() || line.ends_with('\n'), "torn line: {line:?}");
+        assert!(line.is_empty() || line.ends_with('\n'), "unterminated line: {line:?}");
         (!line.is_empty()).then(|| line.trim_end_matches('\n').to_owned())
     }
 

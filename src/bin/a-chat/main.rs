@@ -20,7 +20,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
-use crate::signals::Request;
+use crate::signals::ShutdownSignal;
 
 fn main() -> ExitCode {
     signal_stacks::restore_default();
@@ -56,9 +56,9 @@ fn parse() -> Command {
 
 /// Serves until a signal comes: success if the drain lost nothing, failure otherwise.
 fn serve(args: &ServeArgs) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    a_chat::expect_many_threads();
+    a_chat::enlarge_futex_hash();
     start_log(args)?;
-    a_chat::raise_open_files();
+    a_chat::raise_nofile_limit();
     let server = Server::bind(&args.listen, args.config())?;
     stop_on_signals(server.shutdown_handle())?;
     if let Some(parent) = args.parent {
@@ -104,13 +104,15 @@ fn start_log(args: &ServeArgs) -> Result<(), Box<dyn std::error::Error>> {
 /// The first signal begins the drain, one that comes later ends it by force.
 fn stop_on_signals(handle: ShutdownHandle) -> Result<(), String> {
     signals::on_request(move |request| match request {
-        Request::First => {
+        ShutdownSignal::First => {
             // Nobody waits for the log; and the process may be gone right after the other.
             log::info!("signalled, delivering what is due; a second signal ends that by force");
             handle.shutdown();
         }
-        Request::Same => log::debug!("signalled again so soon that it is the same request"),
-        Request::Again => {
+        ShutdownSignal::Duplicate => {
+            log::debug!("signalled again so soon that it is the same request");
+        }
+        ShutdownSignal::Force => {
             log::warn!("signalled again, ending the drain by force");
             handle.force();
         }

@@ -19,9 +19,9 @@ use libc::{SIG_DFL, SIG_IGN, SIGBUS, SIGSEGV, sighandler_t};
 // uses nothing of it.
 #[used]
 #[unsafe(link_section = ".init_array")]
-static BEFORE_MAIN: extern "C" fn() = do_without;
+static BEFORE_MAIN: extern "C" fn() = ignore_faults;
 
-extern "C" fn do_without() {
+extern "C" fn ignore_faults() {
     // To ignore a fault is not possible: the process would end all the same.
     set(SIG_IGN);
 }

@@ -6,27 +6,29 @@ use std::time::{Duration, Instant};
 /// How soon after the first signal another one belongs to it. A shell that closes sends SIGHUP
 /// twice, others send SIGTERM and SIGHUP together; nobody who presses Ctrl-C a second time because
 /// the first did not do is that fast.
-pub(crate) const SAME_REQUEST: Duration = Duration::from_millis(500);
+pub(crate) const DEBOUNCE: Duration = Duration::from_millis(500);
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Request {
+pub(crate) enum ShutdownSignal {
     /// To end.
     First,
     /// The same that the first has asked for.
-    Same,
+    Duplicate,
     /// To end at once.
-    Again,
+    Force,
 }
 
 /// Has `handle` called for every SIGINT, SIGTERM and SIGHUP from now on.
-pub(crate) fn on_request(mut handle: impl FnMut(Request) + Send + 'static) -> Result<(), String> {
+pub(crate) fn on_request(
+    mut handle: impl FnMut(ShutdownSignal) + Send + 'static,
+) -> Result<(), String> {
     let mut first: Option<Instant> = None;
     ctrlc::set_handler(move || {
         handle(match first {
-            None => Request::First,
-            Some(first) if first.elapsed() < SAME_REQUEST => Request::Same,
-            Some(_) => Request::Again,
+            None => ShutdownSignal::First,
+            Some(first) if first.elapsed() < DEBOUNCE => ShutdownSignal::Duplicate,
+            Some(_) => ShutdownSignal::Force,
         });
         first.get_or_insert_with(Instant::now);
     })

@@ -5,8 +5,8 @@
 //! before the next one comes, so that a model knows all that each client gets; or at large, where
 //! nothing is waited for and the stop comes while the server works.
 
-mod at_large;
-mod in_step;
+mod concurrent;
+mod lockstep;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -51,9 +51,9 @@ pub fn relay(input: &[u8]) {
         ..Config::default()
     };
     if mode & 1 == 0 {
-        in_step::run(config, input);
+        lockstep::run(config, input);
     } else {
-        at_large::run(config, input);
+        concurrent::run(config, input);
     }
 }
 
@@ -129,7 +129,7 @@ impl Client {
             read => read.expect("an end in time"),
         };
         let text = String::from_utf8(bytes).expect("the server writes UTF-8");
-        assert!(text.is_empty() || text.ends_with('\n'), "torn line: {text:?}");
+        assert!(text.is_empty() || text.ends_with('\n'), "unterminated line: {text:?}");
         Some(text.split_terminator('\n').map(str::to_owned).collect())
     }
 }

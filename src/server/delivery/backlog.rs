@@ -4,34 +4,34 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
-use crate::server::delivery::due::{Due, Piece};
 use crate::server::delivery::in_flight::InFlight;
+use crate::server::delivery::pending::{FrameSlice, Pending};
 use crate::socket::connection::Connection;
 
 /// How many parts one call writes at most; more than that gave no more throughput.
-const PARTS: usize = 64;
+const MAX_IOVECS: usize = 64;
 
 /// Pieces of up to so many bytes are copied together for one write. The bytes were written by
 /// another processor: when this thread copies many small pieces in a row it waits for them all at
 /// once, where the kernel would wait for one part after the other.
-const SMALL: usize = 512;
+const COALESCE_MAX_SLICE: usize = 512;
 
 /// From so many bytes on no more pieces are added to those that are copied together.
-const GATHERED: usize = 16 * 1024;
+const COALESCE_BYTES: usize = 16 * 1024;
 
 /// Of so many pieces it is looked up where they are before the first of them is copied. That, too,
 /// was written by another processor, and is waited for at once: in a mesh a tenth less of all time.
-const FOUND_TOGETHER: usize = 16;
+const PREFETCH_SLICES: usize = 16;
 
 /// How many entries an empty queue keeps memory for: what a backlog has taken is given back.
-const KEPT: usize = 256;
+const RETAINED_CAPACITY: usize = 256;
 
 /// What is due, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
-    queue: VecDeque<Due>,
+    queue: VecDeque<Pending>,
     /// How much of the first piece is written, in bytes: a write may end in the middle of it.
-    begun: u32,
+    head_written: u32,
 }
 
 impl Backlog {
@@ -40,47 +40,47 @@ impl Backlog {
     }
 
     /// How much is written of what is here, in bytes.
-    pub(crate) fn begun(&self) -> u32 {
-        self.begun
+    pub(crate) fn head_written(&self) -> u32 {
+        self.head_written
     }
 
-    pub(crate) fn push(&mut self, due: Due) {
+    pub(crate) fn push(&mut self, due: Pending) {
         self.queue.push_back(due);
     }
 
-    pub(crate) fn push_all(&mut self, due: Vec<Due>) {
+    pub(crate) fn push_all(&mut self, due: Vec<Pending>) {
         self.queue.extend(due);
     }
 
     /// Writes once, what the socket takes of it. Returns how many bytes that were, for
     /// [`advance`](Self::advance).
     pub(crate) fn write(&mut self, connection: &Connection) -> io::Result<usize> {
-        self.spell_out_refusals();
+        self.render_errors();
         #[cfg(test)]
         if let Some(first) = self.pieces().next() {
             crate::fault::point("panic-writer", first.bytes());
         }
-        let small = self.gather_small();
+        let small = self.coalesce_small();
         if !small.is_empty() {
             return connection.write(&[IoSlice::new(&small)]);
         }
-        let mut parts = [IoSlice::new(&[]); PARTS];
+        let mut parts = [IoSlice::new(&[]); MAX_IOVECS];
         let mut count = 0;
         for (part, piece) in parts.iter_mut().zip(self.pieces()) {
             *part = IoSlice::new(piece.bytes());
             count += 1;
         }
         let mut unwritten = &mut parts[..count];
-        IoSlice::advance_slices(&mut unwritten, self.begun as usize);
+        IoSlice::advance_slices(&mut unwritten, self.head_written as usize);
         connection.write(unwritten)
     }
 
     /// Moves what `written` more bytes complete to what is in flight. Returns how many messages
     /// that is.
     pub(crate) fn advance(&mut self, written: usize, in_flight: &mut InFlight) -> u64 {
-        let mut rest = self.begun as usize + written;
+        let mut rest = self.head_written as usize + written;
         let mut messages = 0;
-        while let Some(piece) = self.queue.front().and_then(Due::as_piece) {
+        while let Some(piece) = self.queue.front().and_then(Pending::as_slice) {
             let length = piece.bytes().len();
             if rest < length {
                 break;
@@ -90,17 +90,17 @@ impl Backlog {
             in_flight.push(piece);
             self.queue.pop_front();
         }
-        self.begun = u32::try_from(rest).unwrap_or(u32::MAX);
-        if self.queue.is_empty() && self.queue.capacity() > KEPT {
+        self.head_written = u32::try_from(rest).unwrap_or(u32::MAX);
+        if self.queue.is_empty() && self.queue.capacity() > RETAINED_CAPACITY {
             self.queue = VecDeque::new();
         }
         messages
     }
 
     /// How many bytes are here, counted no further than to `enough` of them.
-    pub(crate) fn bytes_up_to(&self, enough: u64) -> u64 {
+    pub(crate) fn len_capped(&self, enough: u64) -> u64 {
         let mut bytes = 0;
-        let mut pieces = self.queue.iter().filter_map(Due::as_piece);
+        let mut pieces = self.queue.iter().filter_map(Pending::as_slice);
         while bytes < enough {
             let Some(piece) = pieces.next() else { break };
             bytes += piece.bytes().len() as u64;
@@ -109,37 +109,40 @@ impl Backlog {
     }
 
     /// Drops everything but the message that the client is in the middle of, and adds a last line.
-    pub(crate) fn end_with(&mut self, line: Vec<u8>) {
-        self.queue.truncate(usize::from(self.begun > 0));
-        if let Some(Due::Piece(begun)) = self.queue.front_mut() {
-            begun.cut_after_line_of(self.begun);
+    pub(crate) fn truncate_and_append(&mut self, line: Vec<u8>) {
+        self.queue.truncate(usize::from(self.head_written > 0));
+        if let Some(Pending::FrameSlice(head_written)) = self.queue.front_mut() {
+            head_written.cut_after_line_of(self.head_written);
         }
-        self.queue.push_back(Due::Piece(Piece::from_text(line)));
+        self.queue.push_back(Pending::FrameSlice(FrameSlice::from_text(line)));
     }
 
     /// Drops everything. What of it was written already counts as in flight.
-    pub(crate) fn drop_all(&mut self, in_flight: &mut InFlight) {
-        let first = self.queue.front().and_then(Due::as_piece);
-        if let Some(first) = first.filter(|_| self.begun > 0) {
-            in_flight.push_part(first, self.begun);
+    pub(crate) fn abandon(&mut self, in_flight: &mut InFlight) {
+        let first = self.queue.front().and_then(Pending::as_slice);
+        if let Some(first) = first.filter(|_| self.head_written > 0) {
+            in_flight.push_part(first, self.head_written);
         }
         *self = Self::default();
     }
 
     /// What is next to write, up to the first answers that are not spelled out.
-    fn pieces(&self) -> impl Iterator<Item = &Piece> {
-        self.queue.iter().map_while(Due::as_piece)
+    fn pieces(&self) -> impl Iterator<Item = &FrameSlice> {
+        self.queue.iter().map_while(Pending::as_slice)
     }
 
     /// The small pieces that are next, copied together; nothing if there are not two of them.
-    fn gather_small(&self) -> Vec<u8> {
-        let is_small = |piece: &&Piece| piece.bytes().len() <= SMALL;
+    fn coalesce_small(&self) -> Vec<u8> {
+        let is_small = |piece: &&FrameSlice| piece.bytes().len() <= COALESCE_MAX_SLICE;
         let mut gathered = Vec::new();
         if self.pieces().take(2).filter(is_small).count() == 2 {
-            gathered.reserve((self.queue.len() * SMALL).min(GATHERED + FOUND_TOGETHER * SMALL));
-            let mut pieces = self.pieces().take_while(is_small).map(Piece::bytes);
-            let mut found = [&[][..]; FOUND_TOGETHER];
-            while gathered.len() < GATHERED {
+            gathered.reserve(
+                (self.queue.len() * COALESCE_MAX_SLICE)
+                    .min(COALESCE_BYTES + PREFETCH_SLICES * COALESCE_MAX_SLICE),
+            );
+            let mut pieces = self.pieces().take_while(is_small).map(FrameSlice::bytes);
+            let mut found = [&[][..]; PREFETCH_SLICES];
+            while gathered.len() < COALESCE_BYTES {
                 let count =
                     found.iter_mut().zip(&mut pieces).map(|(to, bytes)| *to = bytes).count();
                 found[..count].iter().for_each(|bytes| gathered.extend_from_slice(bytes));
@@ -147,26 +150,26 @@ impl Backlog {
                     break;
                 }
             }
-            gathered.drain(..self.begun as usize);
+            gathered.drain(..self.head_written as usize);
         }
         gathered
     }
 
     /// Makes pieces of the answers whose turn it is: of short ones wherever they stand among the
     /// next parts, of long ones when they are first.
-    fn spell_out_refusals(&mut self) {
-        for due in self.queue.iter_mut().take(PARTS) {
+    fn render_errors(&mut self) {
+        for due in self.queue.iter_mut().take(MAX_IOVECS) {
             match due {
-                Due::Refusals(refusals) if refusals.are_short() => {
-                    *due = Due::Piece(refusals.next_piece());
+                Pending::NoSuchPeerErrors(refusals) if refusals.fit_one_slice() => {
+                    *due = Pending::FrameSlice(refusals.next_piece());
                 }
-                Due::Refusals(_) => break,
-                Due::Piece(_) => {}
+                Pending::NoSuchPeerErrors(_) => break,
+                Pending::FrameSlice(_) => {}
             }
         }
-        if let Some(Due::Refusals(refusals)) = self.queue.front_mut() {
-            let piece = Due::Piece(refusals.next_piece());
-            if refusals.are_done() {
+        if let Some(Pending::NoSuchPeerErrors(refusals)) = self.queue.front_mut() {
+            let piece = Pending::FrameSlice(refusals.next_piece());
+            if refusals.are_rendered() {
                 self.queue[0] = piece;
             } else {
                 self.queue.push_front(piece);
@@ -185,7 +188,7 @@ mod tests {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     use super::*;
-    use crate::server::delivery::due::{Charged, Refusals};
+    use crate::server::delivery::pending::{ChargedFrames, NoSuchPeerErrors};
     use crate::server::delivery::window::{Permit, Window};
     use crate::socket::connection::ConnectionId;
 
@@ -218,7 +221,7 @@ mod tests {
     }
 
     /// Messages of these lengths, as a part of larger frames.
-    fn piece(lengths: &[usize]) -> Piece {
+    fn piece(lengths: &[usize]) -> FrameSlice {
         let mut frames = b"not this".to_vec();
         let start = frames.len();
         for (place, length) in lengths.iter().enumerate() {
@@ -228,8 +231,8 @@ mod tests {
         let end = frames.len();
         frames.extend_from_slice(b"nor this");
         let offset = |length: usize| u32::try_from(length).expect("small");
-        Piece {
-            charged: Arc::new(Charged { frames: Arc::new(frames), permit: None }),
+        FrameSlice {
+            charged: Arc::new(ChargedFrames { frames: Arc::new(frames), permit: None }),
             start: offset(start),
             end: offset(end),
             messages: offset(lengths.len()),
@@ -259,16 +262,16 @@ mod tests {
                     let piece = piece(lengths);
                     due.extend_from_slice(piece.bytes());
                     messages += u64::from(piece.messages);
-                    backlog.push(Due::Piece(piece));
+                    backlog.push(Pending::FrameSlice(piece));
                 } else {
-                    let refusals = Refusals::new(7..200, b"bob".to_vec(), &permit());
-                    backlog.push(Due::Refusals(Box::new(refusals)));
+                    let refusals = NoSuchPeerErrors::new(7..200, b"bob".to_vec(), &permit());
+                    backlog.push(Pending::NoSuchPeerErrors(Box::new(refusals)));
                     for line in 7..200 {
                         crate::wire::protocol::push_no_such_peer(&mut due, line, b"bob");
                     }
                 }
             }
-            prop_assert!(backlog.bytes_up_to(u64::MAX) <= due.len() as u64);
+            prop_assert!(backlog.len_capped(u64::MAX) <= due.len() as u64);
             let (mut received, mut written, mut buffer) = (Vec::new(), 0, [0; 3000]);
             while !backlog.is_empty() {
                 let count = backlog.write(&connection).expect("a client that is there");
@@ -278,8 +281,8 @@ mod tests {
                     received.extend_from_slice(&buffer[..count]);
                 }
             }
-            prop_assert_eq!((backlog.begun(), written), (0, messages));
-            connection.finish_writing();
+            prop_assert_eq!((backlog.head_written(), written), (0, messages));
+            connection.shutdown_write();
             client.read_to_end(&mut received).expect("the rest, and an end");
             prop_assert!(received == due, "not what was due");
         }

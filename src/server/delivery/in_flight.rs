@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::server::delivery::due::Piece;
+use crate::server::delivery::pending::FrameSlice;
 use crate::wire::batch::Frames;
 
 /// With more bytes than this on their way, it is worth asking the kernel what has arrived.
@@ -59,7 +59,7 @@ impl InFlight {
     }
 
     /// Notes that a whole piece was written.
-    pub(crate) fn push(&mut self, piece: &Piece) {
+    pub(crate) fn push(&mut self, piece: &FrameSlice) {
         let bytes = piece.end - piece.start;
         let ends = if piece.messages <= 1 {
             Ends::WithEntry
@@ -79,7 +79,7 @@ impl InFlight {
     }
 
     /// Notes that only the first `written` bytes of a piece were written, and no more will be.
-    pub(crate) fn push_part(&mut self, piece: &Piece, written: u32) {
+    pub(crate) fn push_part(&mut self, piece: &FrameSlice, written: u32) {
         let part = &piece.bytes()[..written as usize];
         let lines = memchr::memchr_iter(b'\n', part).count();
         let messages = piece.messages.min(u32::try_from(lines).unwrap_or(u32::MAX));
@@ -151,10 +151,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::server::delivery::due::Charged;
+    use crate::server::delivery::pending::ChargedFrames;
 
     /// A piece of messages of these lengths, with other bytes before it in the same frames.
-    fn piece(lengths: &[usize], before: usize, counted: bool) -> Piece {
+    fn piece(lengths: &[usize], before: usize, counted: bool) -> FrameSlice {
         let mut frames = vec![b'-'; before];
         for length in lengths {
             frames.extend(std::iter::repeat_n(b'x', length - 1));
@@ -162,8 +162,8 @@ mod tests {
         }
         let (start, end) = (u32::try_from(before), u32::try_from(frames.len()));
         let messages = if counted { u32::try_from(lengths.len()) } else { Ok(0) };
-        Piece {
-            charged: Arc::new(Charged { frames: Arc::new(frames), permit: None }),
+        FrameSlice {
+            charged: Arc::new(ChargedFrames { frames: Arc::new(frames), permit: None }),
             start: start.expect("small"),
             end: end.expect("small"),
             messages: messages.expect("small"),

@@ -2,6 +2,6 @@
 //! no thread runs here.
 
 pub(crate) mod backlog;
-pub(crate) mod due;
+pub(crate) mod pending;
 pub(crate) mod in_flight;
 pub(crate) mod window;

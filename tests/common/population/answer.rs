@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::World;
-use super::speech::{Meaning, Speech};
+use super::speech::{LineGenerator, Meaning};
 
 /// How many names the answer to a bare `/who` holds at most.
 const CENSUS: usize = 100;
@@ -21,7 +21,12 @@ pub struct Answer {
 impl Answer {
     /// Reads what the server says to one of these lines; `None` if that line can not be answered
     /// so. The speaker is there, and so can not be missing.
-    pub fn read(world: &World, speech: &mut Speech, said: &str, came: Instant) -> Option<Self> {
+    pub fn read(
+        world: &World,
+        speech: &mut LineGenerator,
+        said: &str,
+        came: Instant,
+    ) -> Option<Self> {
         let (is_notice, said) = match said.strip_prefix("notice: line ") {
             Some(said) => (true, said),
             None => (false, said.strip_prefix("error: line ")?),

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::life::{End, Life, Mood, Reading, Writing};
+use super::life::{Behaviour, End, Reading, SessionPlan, Writing};
 use super::transcript::{Ending, Transcript};
-use super::voice::Voice;
+use super::voice::SendState;
 use super::{Run, World};
 use crate::common::PATIENCE;
 
@@ -28,7 +28,7 @@ const CHUNK: usize = 16 * 1024;
 const SIP: usize = 7;
 
 /// Lives a life; `None` if the server takes no connections any more.
-pub fn live(world: &World, run: &Run, life: Life) -> Option<Transcript> {
+pub fn live(world: &World, run: &Run, life: SessionPlan) -> Option<Transcript> {
     // Nobody waits for this: it is how fast clients come and go.
     thread::sleep(life.pause);
     let began = Instant::now();
@@ -52,7 +52,7 @@ pub fn live(world: &World, run: &Run, life: Life) -> Option<Transcript> {
 }
 
 /// Connects from an address that nobody in this process has connected from.
-fn connect(run: &Run, life: &Life) -> io::Result<(TcpStream, SocketAddrV4)> {
+fn connect(run: &Run, life: &SessionPlan) -> io::Result<(TcpStream, SocketAddrV4)> {
     static LAST: AtomicU32 = AtomicU32::new(0x7F01_0000);
     let address = Ipv4Addr::from_bits(LAST.fetch_add(1, SeqCst) + 1);
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
@@ -74,10 +74,10 @@ struct Actor<'a> {
     run: &'a Run,
     stream: TcpStream,
     transcript: Transcript,
-    voice: Voice,
+    voice: SendState,
     /// How many bytes it has sent, as the stop sees it.
     sent: Arc<AtomicU64>,
-    mood: Mood,
+    mood: Behaviour,
     mood_number: u64,
     mood_ends: Instant,
     next_write: Instant,
@@ -107,7 +107,7 @@ impl<'a> Actor<'a> {
             world,
             run,
             stream,
-            voice: Voice::new(world, life),
+            voice: SendState::new(world, life),
             sent,
             mood,
             mood_number: 0,
@@ -181,8 +181,8 @@ impl<'a> Actor<'a> {
     fn leave(&mut self) -> bool {
         self.leaves = true;
         let end = self.transcript.life.end;
-        if let End::HalfClose | End::TornLine = end {
-            self.voice.finish(end == End::TornLine);
+        if let End::HalfClose | End::UnterminatedLine = end {
+            self.voice.finish(end == End::UnterminatedLine);
             return false;
         }
         self.transcript.parted = Some(Instant::now());

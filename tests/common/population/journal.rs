@@ -23,9 +23,9 @@ pub struct Departure {
     pub unacknowledged: Option<u64>,
 }
 
-struct Journal(Mutex<Option<HashMap<SocketAddrV4, Vec<Departure>>>>);
+struct LogCapture(Mutex<Option<HashMap<SocketAddrV4, Vec<Departure>>>>);
 
-static JOURNAL: Journal = Journal(Mutex::new(None));
+static JOURNAL: LogCapture = LogCapture(Mutex::new(None));
 
 /// Begins to listen to the log.
 pub fn open() {
@@ -51,14 +51,14 @@ pub fn take(address: SocketAddrV4) -> Option<Departure> {
     noted.into_iter().next()
 }
 
-impl Journal {
+impl LogCapture {
     fn with<T>(&self, act: impl FnOnce(&mut HashMap<SocketAddrV4, Vec<Departure>>) -> T) -> T {
         let mut departures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         act(departures.get_or_insert_default())
     }
 }
 
-impl log::Log for Journal {
+impl log::Log for LogCapture {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
         true
     }

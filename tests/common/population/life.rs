@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::speech::Speech;
-use super::{Manners, World};
+use super::speech::LineGenerator;
+use super::{Profile, World};
 
 /// What chance is asked about, so that no two questions get the same answer.
 const LIFE: u64 = 1;
@@ -19,7 +19,7 @@ pub struct Who {
 
 /// What a client intends.
 #[derive(Clone, Debug)]
-pub struct Life {
+pub struct SessionPlan {
     pub who: Who,
     /// The name that it takes, or would: an index into the world's names.
     pub name: u16,
@@ -58,7 +58,7 @@ pub enum End {
     /// Finishes the line that it is in, ends its side, and reads to the end.
     HalfClose,
     /// As that, but its last line has no line end.
-    TornLine,
+    UnterminatedLine,
     /// Closes the socket, whatever there is to be read.
     Close,
     /// Closes the socket with a reset.
@@ -67,7 +67,7 @@ pub enum End {
 
 /// How it acts for a while.
 #[derive(Clone, Copy, Debug)]
-pub struct Mood {
+pub struct Behaviour {
     pub lasts: Duration,
     pub writing: Writing,
     pub reading: Reading,
@@ -104,7 +104,7 @@ const BAD_NAMES: [&[u8]; 7] = [
     b"no.line.end.and.more.than.any.name.could.be.long",
 ];
 
-impl Life {
+impl SessionPlan {
     pub fn of(world: &World, who: Who) -> Self {
         let mut random = world.random(who, LIFE, 0);
         let seat = usize::from(who.seat);
@@ -134,8 +134,8 @@ impl Life {
             span: span.map(Duration::from_millis),
             end: match random.u8(..8) {
                 0..4 => End::HalfClose,
-                4 => End::TornLine,
-                _ if world.manners == Manners::Polite => End::HalfClose,
+                4 => End::UnterminatedLine,
+                _ if world.manners == Profile::Polite => End::HalfClose,
                 5 => End::Close,
                 _ => End::Reset,
             },
@@ -143,12 +143,12 @@ impl Life {
         }
     }
 
-    pub fn speech(&self) -> Speech {
-        Speech::of(self.who, self.name)
+    pub fn speech(&self) -> LineGenerator {
+        LineGenerator::of(self.who, self.name)
     }
 
     /// How it acts in its first, second, … while.
-    pub fn mood(&self, world: &World, number: u64) -> Mood {
+    pub fn mood(&self, world: &World, number: u64) -> Behaviour {
         let mut random = world.random(self.who, MOOD, number);
         let writing = match random.u8(..8) {
             _ if self.floods => Writing::Packets,
@@ -161,12 +161,12 @@ impl Life {
             _ if self.reads => (Reading::Eagerly, 250),
             0..9 => (Reading::Eagerly, 250),
             9..12 => (Reading::Sips, 250),
-            12 if world.manners == Manners::Stubborn => (Reading::NothingEver, 250),
+            12 if world.manners == Profile::Stubborn => (Reading::NothingEver, 250),
             // Long enough to be evicted, and to read why.
-            13 if world.manners == Manners::Stubborn => (Reading::Nothing, 1500),
+            13 if world.manners == Profile::Stubborn => (Reading::Nothing, 1500),
             _ => (Reading::Nothing, 250),
         };
-        Mood { lasts: Duration::from_millis(random.u64(1..longest)), writing, reading }
+        Behaviour { lasts: Duration::from_millis(random.u64(1..longest)), writing, reading }
     }
 }
 

@@ -2,7 +2,7 @@
 //! seen: message for message, from what they sent, what they were answered, the report, and the
 //! server's own log of each connection's end.
 //!
-//! A seat is a thread that lives one [`Life`] after the other; a life is one connection. All that a
+//! A seat is a thread that lives one [`SessionPlan`] after the other; a life is one connection. All that a
 //! life says and all that it intends is a function of the world's seed, its seat and its number.
 //! Every message names the life that sent it and the number of its line, so whoever receives one
 //! can tell to the byte what it has to be, and whether it was meant for it. When a life happens to
@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use a_chat::{Config, Report};
 use crossbeam_channel::{Receiver, Sender};
 
-use self::life::{Life, Who};
+use self::life::{SessionPlan, Who};
 use self::model::Stopped;
 use self::transcript::Transcript;
 use super::{TestServer, table, wait_until};
@@ -53,7 +53,7 @@ pub struct World {
     pub seats: usize,
     /// How many more come at the stop, for one life each.
     pub storm: usize,
-    pub manners: Manners,
+    pub manners: Profile,
     /// The longest line that the server takes, in bytes.
     pub max_line: usize,
     /// Everybody's names, seat by seat, then those of the strangers.
@@ -63,7 +63,7 @@ pub struct World {
 
 /// How clients treat the server, and the server them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Manners {
+pub enum Profile {
     /// Everyone reads to the end, be it slowly: nothing may get lost.
     Polite,
     /// Some close with something unread, or reset: what is due to them gets lost.
@@ -104,7 +104,7 @@ struct Run {
 }
 
 impl World {
-    pub fn new(seed: u64, seats: usize, storm: usize, manners: Manners) -> Self {
+    pub fn new(seed: u64, seats: usize, storm: usize, manners: Profile) -> Self {
         let max_line = fastrand::Rng::with_seed(seed).usize(6000..16_384);
         let names = (0..seats).map(|seat| format!("c{seat}"));
         let names = names.chain((0..storm).map(|seat| format!("s{seat}")));
@@ -128,8 +128,8 @@ impl World {
         };
         let few = (self.seats * 3 / 4).max(1);
         match self.manners {
-            Manners::Polite | Manners::Rude => patient,
-            Manners::Stubborn => Config {
+            Profile::Polite | Profile::Rude => patient,
+            Profile::Stubborn => Config {
                 window: patient.window / random.usize(1..50),
                 linger: Duration::from_millis(random.u64(..600)),
                 max_connections: (random.u8(..4) == 0).then_some(few),
@@ -143,7 +143,7 @@ impl World {
 
     /// True if no deadline can have come, so that nothing is lost but by clients' own doing.
     fn is_patient(&self, stop: Stop) -> bool {
-        self.manners != Manners::Stubborn && stop == Stop::Drain
+        self.manners != Profile::Stubborn && stop == Stop::Drain
     }
 
     /// Chance, the same in each run: about something of which somebody has many.
@@ -226,7 +226,7 @@ fn take_seat(seat: u16, world: &World, run: &Run, calm: &Receiver<()>) -> Vec<Tr
         let _ = calm.recv();
     }
     let lives = (0..if is_in_storm { 1 } else { u32::MAX }).take_while(|_| !run.is_stopping());
-    let lives = lives.map(|life| Life::of(world, Who { seat, life }));
+    let lives = lives.map(|life| SessionPlan::of(world, Who { seat, life }));
     lives.map_while(|life| client::live(world, run, life)).collect()
 }
 

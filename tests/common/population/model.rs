@@ -13,7 +13,7 @@ use super::journal::{self, Departure};
 use super::life::Greeting;
 use super::presence::Presence;
 use super::transcript::{Ending, LastWord, Transcript};
-use super::{END, Manners, Stop, World, streams};
+use super::{END, Profile, Stop, World, streams};
 
 /// What was checked, and how exactly.
 #[derive(Clone, Copy, Debug)]
@@ -103,7 +103,7 @@ impl Connection {
     fn check_end(&self, world: &World, stop: Stop) {
         let Self { seen, departure } = self;
         let (gives_name, parts) = (seen.life.greeting.is_name(), seen.parted.is_some());
-        let is_hurried = world.manners == Manners::Stubborn;
+        let is_hurried = world.manners == Profile::Stubborn;
         let is_so = match departure.reason {
             CloseReason::Left => parts,
             CloseReason::LeftBeforeLogin => parts && seen.line_ends_sent == 0,
@@ -118,12 +118,15 @@ impl Connection {
         assert!(is_so, "no reason to end so: {self}");
         assert!(seen.last_word.is_none_or(|word| self.may_hear(word)), "a wrong last word: {self}");
         assert!(seen.ending != Ending::Reset || self.was_cut_off(), "a reset: {self}");
-        assert!(!seen.torn || !seen.sent_whole, "no line was torn: {self}");
+        assert!(!seen.unterminated || !seen.sent_whole, "no line was unterminated: {self}");
         if seen.ending == Ending::Clean && !self.was_cut_off() {
             let leaves =
                 [CloseReason::Left, CloseReason::LeftBeforeLogin].contains(&departure.reason);
             assert!(leaves == seen.last_word.is_none(), "a last word is missing: {self}");
-            assert!(!leaves || seen.torn != seen.sent_whole, "a torn line is unanswered: {self}");
+            assert!(
+                !leaves || seen.unterminated != seen.sent_whole,
+                "a unterminated line is unanswered: {self}"
+            );
         }
         match departure.name.as_deref() {
             Some(name) => assert!(gives_name && name == world.name(seen.life.name), "{self}"),
@@ -216,9 +219,13 @@ fn check_report(connections: &[Connection], report: &Report) {
     let count = |is_so: fn(&Connection) -> bool| {
         connections.iter().filter(|connection| is_so(connection)).count() as u64
     };
-    let told = count(|connection| connection.seen.torn);
-    let torn = told..=count(|connection| !connection.seen.sent_whole);
-    assert!(torn.contains(&report.torn), "{} of {torn:?} lines are torn", report.torn);
+    let told = count(|connection| connection.seen.unterminated);
+    let unterminated = told..=count(|connection| !connection.seen.sent_whole);
+    assert!(
+        unterminated.contains(&report.unterminated),
+        "{} of {unterminated:?} lines are unterminated",
+        report.unterminated
+    );
     let ended = |reason| connections.iter().any(|connection| connection.departure.reason == reason);
     let forced = ended(CloseReason::Deadline) || ended(CloseReason::Forced);
     assert_eq!(report.forced, forced, "{report}");

@@ -34,7 +34,7 @@ static LONG_LIST: LazyLock<String> = LazyLock::new(|| {
 
 /// A life's lines, one after the other or in any order.
 #[derive(Clone, Debug)]
-pub struct Speech {
+pub struct LineGenerator {
     who: Who,
     name: u16,
     theme: Option<(u64, Theme)>,
@@ -72,7 +72,7 @@ pub enum Meaning {
     Refused(String),
 }
 
-impl Speech {
+impl LineGenerator {
     pub fn of(who: Who, name: u16) -> Self {
         Self { who, name, theme: None }
     }
@@ -183,7 +183,7 @@ impl Speech {
 }
 
 impl Theme {
-    fn of(world: &World, speaker: &Speech, index: u64) -> Self {
+    fn of(world: &World, speaker: &LineGenerator, index: u64) -> Self {
         let mut random = world.random(speaker.who, THEME, index);
         let count = match random.u8(..16) {
             0..11 => 1,

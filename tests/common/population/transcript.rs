@@ -10,13 +10,13 @@ use std::time::Instant;
 
 use super::World;
 use super::answer::Answer;
-use super::life::{Life, Who};
-use super::speech::{Meaning, Speech, origin};
+use super::life::{SessionPlan, Who};
+use super::speech::{LineGenerator, Meaning, origin};
 
 /// All that is known of a life when it is over.
 #[derive(Debug)]
 pub struct Transcript {
-    pub life: Life,
+    pub life: SessionPlan,
     /// Its own, by which the log names it; nobody else in this process has the first half of it.
     pub address: SocketAddrV4,
     /// Just before it connected.
@@ -40,13 +40,13 @@ pub struct Transcript {
     /// Something after which nothing comes.
     pub last_word: Option<LastWord>,
     /// It was told that its last line had no line end.
-    pub torn: bool,
+    pub unterminated: bool,
     pub bytes_heard: u64,
     /// A line that has no line end yet.
     unfinished: Vec<u8>,
-    speech: Speech,
+    speech: LineGenerator,
     /// Who has said something, and the number of the last line of it.
-    speakers: HashMap<Who, (Speech, u64)>,
+    speakers: HashMap<Who, (LineGenerator, u64)>,
 }
 
 /// Lines that a life made at one time, and sent after that.
@@ -100,7 +100,7 @@ const LAST_WORDS: [(&str, LastWord); 5] = [
 const TORN: &str = "error: the last line had no line end and was not accepted";
 
 impl Transcript {
-    pub fn new(life: Life, address: SocketAddrV4, began: Instant) -> Self {
+    pub fn new(life: SessionPlan, address: SocketAddrV4, began: Instant) -> Self {
         Self {
             speech: life.speech(),
             life,
@@ -118,7 +118,7 @@ impl Transcript {
             messages: Vec::new(),
             answers: Vec::new(),
             last_word: None,
-            torn: false,
+            unterminated: false,
             bytes_heard: 0,
             unfinished: Vec::new(),
             speakers: HashMap::new(),
@@ -178,8 +178,12 @@ impl Transcript {
     /// Takes the end of the stream.
     pub fn end(&mut self, ending: Ending) {
         (self.ending, self.ended) = (ending, Instant::now());
-        let torn = !self.unfinished.is_empty();
-        assert!(!torn || ending != Ending::Clean, "{}: a torn line, then the end", self.life.who);
+        let unterminated = !self.unfinished.is_empty();
+        assert!(
+            !unterminated || ending != Ending::Clean,
+            "{}: a unterminated line, then the end",
+            self.life.who
+        );
         // What is not needed any more need not wait for the model.
         (self.speakers, self.unfinished) = (HashMap::new(), Vec::new());
     }
@@ -199,7 +203,7 @@ impl Transcript {
             return self.take_answer(world, line, now);
         }
         if line == TORN {
-            return (!std::mem::replace(&mut self.torn, true)).then_some(());
+            return (!std::mem::replace(&mut self.unterminated, true)).then_some(());
         }
         let known = LAST_WORDS.into_iter().find(|(text, _)| *text == line);
         self.last_word = known.map(|(_, word)| word);
@@ -219,7 +223,7 @@ impl Transcript {
         let text = text.strip_prefix(b": ")?;
         let (from, number) = origin(text)?;
         let speaker = self.speakers.entry(from);
-        let (speech, last) = speaker.or_insert_with(|| (Life::of(world, from).speech(), 0));
+        let (speech, last) = speaker.or_insert_with(|| (SessionPlan::of(world, from).speech(), 0));
         let Meaning::Message { to, text: expected } = speech.line(world, number).meaning else {
             return None;
         };

@@ -3,18 +3,18 @@
 use std::time::Instant;
 
 use super::World;
-use super::life::{Life, Writing};
-use super::speech::Speech;
+use super::life::{SessionPlan, Writing};
+use super::speech::LineGenerator;
 use super::transcript::Packet;
 
 /// What chance is asked about.
 const PACKET: u64 = 5;
 
 /// What comes in place of a whole line if the last one is torn.
-const TORN: &[u8] = b"c0: torn";
+const TORN: &[u8] = b"c0: unterminated";
 
-pub struct Voice {
-    speech: Speech,
+pub struct SendState {
+    speech: LineGenerator,
     /// The login line at first, then some lines at a time.
     packet: Vec<u8>,
     written: usize,
@@ -22,8 +22,8 @@ pub struct Voice {
     bytes_made: u64,
 }
 
-impl Voice {
-    pub fn new(world: &World, life: &Life) -> Self {
+impl SendState {
+    pub fn new(world: &World, life: &SessionPlan) -> Self {
         let packet = life.greeting.wire(world.name(life.name));
         let bytes_made = packet.len() as u64;
         Self { speech: life.speech(), packet, written: 0, lines_made: 0, bytes_made }
@@ -35,7 +35,7 @@ impl Voice {
     }
 
     /// Makes the next lines, if there is any more to say. All that was made has to be written.
-    pub fn go_on(&mut self, world: &World, life: &Life) -> Option<Packet> {
+    pub fn go_on(&mut self, world: &World, life: &SessionPlan) -> Option<Packet> {
         let most = life.lines.saturating_sub(self.lines_made);
         let lines = world.random(life.who, PACKET, self.lines_made).u64(1..40).min(most);
         if lines == 0 || !life.greeting.is_name() {
@@ -54,12 +54,12 @@ impl Voice {
 
     /// Makes nothing any more, and unmakes what comes after the line that it is in the middle of,
     /// or before the end of the login line.
-    pub fn finish(&mut self, torn: bool) {
+    pub fn finish(&mut self, unterminated: bool) {
         let (written, rest) = self.packet.split_at(self.written);
         let is_in_line = self.lines_made == 0 || written.last().is_some_and(|&byte| byte != b'\n');
         let end = rest.iter().position(|&byte| byte == b'\n').filter(|_| is_in_line);
         self.packet.truncate(self.written + end.map_or(0, |end| end + 1));
-        if torn {
+        if unterminated {
             self.packet.extend_from_slice(TORN);
         }
     }

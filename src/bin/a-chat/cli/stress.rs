@@ -53,7 +53,7 @@ pub(crate) struct StressArgs {
     /// Send so many messages a second in all, by a schedule that does not wait for the server
     /// [default: as many as go through; in latency the next one when the last one has arrived]
     ///
-    /// Times then count from when a message was due, not from when it was sent, so that a server
+    /// Latencies then count from when a message was due, not from when it was sent, so that a server
     /// that holds the load up is not spared the messages that could not be sent meanwhile.
     #[arg(long, value_name = "RATE", value_parser = rate)]
     rate: Option<f64>,
@@ -164,7 +164,7 @@ impl Plan {
         if *clients as u64 > files.saturating_sub(SPARE_FILES) {
             return Err(format!("{clients} clients need more than {files} open files (ulimit -n)"));
         }
-        let capacity = Capacity::of_this_machine();
+        let capacity = Capacity::detect();
         if self.address.is_none() && *clients > capacity.connections {
             return Err(format!("a server on this machine has room for {capacity}"));
         }

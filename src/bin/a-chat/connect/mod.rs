@@ -4,12 +4,12 @@
 mod terminal;
 mod pipe;
 mod input;
-mod handover;
+mod reconnect;
 mod supply;
 mod presence;
 mod backoff;
 mod status;
-mod paint;
+mod escape;
 
 use std::error::Error;
 use std::process::ExitCode;

@@ -13,11 +13,11 @@ use a_chat::Name;
 use a_chat::client::{Block, LineBlocks, Refusal};
 use crossbeam_channel::{TryRecvError, bounded};
 
-use super::handover::{self, Output, Plan};
+use super::escape::escape_controls;
 use super::input::{self, Input, Reading, Stop};
-use super::paint::visible;
+use super::reconnect::{self, Output, Plan};
 use super::status::Status;
-use crate::signals::{self, Request};
+use crate::signals::{self, ShutdownSignal};
 
 /// How many blocks of input may wait to be sent.
 const AHEAD: usize = 2;
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
     let reader = thread::Builder::new().name("input".to_owned());
     let reader = reader.spawn(move || input::read(first, blocks, &lines))?;
     let output = Pipe { escaped: io::stdout().is_terminal() };
-    let taken = handover::run(&Plan::of(args, name), &waiting, output);
+    let taken = reconnect::run(&Plan::of(args, name), &waiting, output);
     // If not, it is stopped here, and says nothing of interest about that.
     let input_ended = matches!(waiting.try_recv(), Err(TryRecvError::Disconnected));
     stop.stop();
@@ -74,10 +74,10 @@ fn name_and_rest(block: &[u8]) -> Result<(Name, &[u8]), &'static str> {
 /// The first signal ends the input, a later one everything, whatever that waits for.
 fn stop_on_signals(stop: Stop) -> Result<(), String> {
     signals::on_request(move |request| match request {
-        Request::First => stop.stop(),
-        Request::Same => {}
+        ShutdownSignal::First => stop.stop(),
+        ShutdownSignal::Duplicate => {}
         #[expect(clippy::exit, reason = "nothing else ends a write that blocks")]
-        Request::Again => std::process::exit(1),
+        ShutdownSignal::Force => std::process::exit(1),
     })
 }
 
@@ -93,7 +93,7 @@ impl Output for Pipe {
         // Standard output keeps nothing back that ends with a line end.
         if self.escaped {
             let text = String::from_utf8_lossy(block.bytes());
-            let lines = text.lines().map(|line| visible(line) + "\n");
+            let lines = text.lines().map(|line| escape_controls(line) + "\n");
             io::stdout().write_all(lines.collect::<String>().as_bytes())?;
         } else {
             io::stdout().write_all(block.bytes())?;
@@ -114,7 +114,7 @@ impl Output for Pipe {
 /// Says something that is for people only, who may sit at a terminal.
 fn complain(what: &dyn fmt::Display) {
     let text = format!("a-chat: {what}");
-    let lines = text.split('\n').map(|line| visible(line) + "\n");
+    let lines = text.split('\n').map(|line| escape_controls(line) + "\n");
     // Nowhere is left to complain to, should this fail.
     let _ = io::stderr().write_all(lines.collect::<String>().as_bytes());
 }

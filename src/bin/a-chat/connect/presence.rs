@@ -17,16 +17,16 @@ pub(crate) struct Presence {
 impl Presence {
     /// How much of these complete lines, in bytes, is for nobody who was not met; and who of the
     /// recipients of the line after that was not.
-    pub(crate) fn acquainted(&mut self, lines: &[u8]) -> (usize, Vec<Name>) {
-        let mut acquainted = 0;
+    pub(crate) fn sendable_prefix(&mut self, lines: &[u8]) -> (usize, Vec<Name>) {
+        let mut sendable_prefix = 0;
         for line in lines.split_inclusive(|&byte| byte == b'\n') {
-            let strangers = self.strangers(line);
-            if !strangers.is_empty() {
-                return (acquainted, strangers);
+            let unknown_recipients = self.unknown_recipients(line);
+            if !unknown_recipients.is_empty() {
+                return (sendable_prefix, unknown_recipients);
             }
-            acquainted += line.len();
+            sendable_prefix += line.len();
         }
-        (acquainted, Vec::new())
+        (sendable_prefix, Vec::new())
     }
 
     pub(crate) fn meet(&mut self, names: Vec<Name>) {
@@ -34,17 +34,18 @@ impl Presence {
     }
 
     /// The recipients of a line that were not met yet.
-    fn strangers(&mut self, line: &[u8]) -> Vec<Name> {
+    fn unknown_recipients(&mut self, line: &[u8]) -> Vec<Name> {
         if !self.list.is_empty() && line.starts_with(&self.list) {
             return Vec::new();
         }
         let recipients = client::recipients(line);
-        let strangers: Vec<_> = recipients.filter(|name| !self.met.contains(name)).collect();
-        if strangers.is_empty() {
+        let unknown_recipients: Vec<_> =
+            recipients.filter(|name| !self.met.contains(name)).collect();
+        if unknown_recipients.is_empty() {
             let list = memchr::memchr(b':', line).map_or(0, |colon| colon + 1);
             self.list = line[..list].to_vec();
         }
-        strangers
+        unknown_recipients
     }
 }
 
@@ -60,22 +61,22 @@ mod tests {
     fn lines_go_as_far_as_their_recipients_were_met() {
         let mut presence = Presence::default();
         let lines = "bob: 1\nbob: 2\n/who\nnonsense\ncarol, bob, no name: 3\nbob: 4\n";
-        assert_eq!(presence.acquainted(lines.as_bytes()), (0, names(&["bob"])));
+        assert_eq!(presence.sendable_prefix(lines.as_bytes()), (0, names(&["bob"])));
         presence.meet(names(&["bob"]));
         let three = lines.find("carol").expect("the third message");
-        assert_eq!(presence.acquainted(lines.as_bytes()), (three, names(&["carol"])));
-        assert_eq!(presence.acquainted(&lines.as_bytes()[three..]), (0, names(&["carol"])));
+        assert_eq!(presence.sendable_prefix(lines.as_bytes()), (three, names(&["carol"])));
+        assert_eq!(presence.sendable_prefix(&lines.as_bytes()[three..]), (0, names(&["carol"])));
         presence.meet(names(&["carol"]));
-        assert_eq!(presence.acquainted(lines.as_bytes()), (lines.len(), Vec::new()));
+        assert_eq!(presence.sendable_prefix(lines.as_bytes()), (lines.len(), Vec::new()));
     }
 
     #[test]
     fn a_list_that_only_begins_like_the_last_one_is_another_one() {
         let mut presence = Presence::default();
         presence.meet(names(&["bob"]));
-        assert_eq!(presence.acquainted(b"bob: 1\n"), (7, Vec::new()));
+        assert_eq!(presence.sendable_prefix(b"bob: 1\n"), (7, Vec::new()));
         for list in ["bobby: 2\n", "bob, dave: 2\n", "b: 2\n", " dave: 2\n"] {
-            assert_eq!(presence.acquainted(list.as_bytes()).0, 0, "{list}");
+            assert_eq!(presence.sendable_prefix(list.as_bytes()).0, 0, "{list}");
         }
     }
 }

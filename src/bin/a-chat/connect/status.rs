@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::{fmt, io};
 
 use a_chat::Name;
-use a_chat::client::{EndReason, Lines};
+use a_chat::client::{DisconnectReason, Lines};
 
 /// How many lines in doubt are shown; of more only the numbers.
 const SHOWN: usize = 10;
@@ -22,8 +22,8 @@ pub(crate) enum Status<'a> {
         names: &'a [Name],
     },
     /// A connection has ended; on it, these lines were accepted.
-    Ended {
-        reason: &'a EndReason,
+    ConnectionOutcome {
+        reason: &'a DisconnectReason,
         accepted: RangeInclusive<u64>,
     },
     InDoubt {
@@ -50,7 +50,7 @@ impl fmt::Display for Status<'_> {
                 }
                 Ok(())
             }
-            Self::Ended { reason, accepted } => {
+            Self::ConnectionOutcome { reason, accepted } => {
                 write!(f, "{reason}")?;
                 let (first, last) = (accepted.start(), accepted.end());
                 match (accepted.end() + 1).saturating_sub(*accepted.start()) {

@@ -17,24 +17,24 @@ pub(crate) type End = Receiver<()>;
 
 /// The lines to send, in order.
 #[derive(Debug)]
-pub(crate) struct Supply<'a> {
+pub(crate) struct SendQueue<'a> {
     input: &'a Receiver<Vec<u8>>,
     /// Lines to send before what the input brings.
     pending: VecDeque<Vec<u8>>,
     /// When the end of the input was seen.
-    ended: Option<Instant>,
+    outcome: Option<Instant>,
     /// How long to stay after the end of the input.
     stay: Option<Duration>,
 }
 
-impl<'a> Supply<'a> {
+impl<'a> SendQueue<'a> {
     pub(crate) fn new(input: &'a Receiver<Vec<u8>>, stay: Option<Duration>) -> Self {
-        Self { input, pending: VecDeque::new(), ended: None, stay }
+        Self { input, pending: VecDeque::new(), outcome: None, stay }
     }
 
     /// Waits for lines; `None` at the end of the input or of the connection.
     pub(crate) fn next(&mut self, end: &End) -> Option<Vec<u8>> {
-        if !self.pending.is_empty() || self.ended.is_some() {
+        if !self.pending.is_empty() || self.outcome.is_some() {
             return self.pending.pop_front();
         }
         select! {
@@ -59,7 +59,7 @@ impl<'a> Supply<'a> {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let left = self.time_left().map_or(left, |time| time.min(left));
-            if self.ended.is_some() || self.pending.len() >= AHEAD {
+            if self.outcome.is_some() || self.pending.len() >= AHEAD {
                 input = &none;
             }
             select! {
@@ -78,14 +78,14 @@ impl<'a> Supply<'a> {
     /// Without waiting, looks whether there is more. True if there is nothing more and will be
     /// nothing more.
     pub(crate) fn is_over(&mut self) -> bool {
-        if self.pending.is_empty() && self.ended.is_none() {
+        if self.pending.is_empty() && self.outcome.is_none() {
             match self.input.try_recv() {
                 Ok(lines) => self.pending.push_back(lines),
                 Err(TryRecvError::Disconnected) => self.note_end(),
                 Err(TryRecvError::Empty) => {}
             }
         }
-        self.ended.is_some() && self.pending.is_empty()
+        self.outcome.is_some() && self.pending.is_empty()
     }
 
     /// True if lines are left that were seen.
@@ -95,8 +95,8 @@ impl<'a> Supply<'a> {
 
     /// How much longer to stay; `None` for as long as it takes.
     pub(crate) fn time_left(&self) -> Option<Duration> {
-        let (ended, stay) = self.ended.zip(self.stay)?;
-        Some(stay.saturating_sub(ended.elapsed()))
+        let (outcome, stay) = self.outcome.zip(self.stay)?;
+        Some(stay.saturating_sub(outcome.elapsed()))
     }
 
     /// `Break` if the time to stay is over.
@@ -109,6 +109,6 @@ impl<'a> Supply<'a> {
     }
 
     fn note_end(&mut self) {
-        self.ended.get_or_insert_with(Instant::now);
+        self.outcome.get_or_insert_with(Instant::now);
     }
 }

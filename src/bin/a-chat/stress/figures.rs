@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use crate::cli::Mode;
-use a_chat::load::{Outcome, Times};
+use a_chat::load::{Latencies, Outcome};
 
 use super::own::Usage;
 
@@ -156,7 +156,7 @@ impl Figures {
     }
 }
 
-fn latency(times: &Times) -> String {
+fn latency(times: &Latencies) -> String {
     let (shortest, longest) = times.bounds();
     let mut latency = Object::default();
     latency.value("count", times.count()).value("min", micros(shortest));
@@ -177,7 +177,7 @@ impl Table {
         let _ = writeln!(self.0, "  {name:<16}{value}");
     }
 
-    fn times(&mut self, times: &Times) {
+    fn times(&mut self, times: &Latencies) {
         let (shortest, longest) = times.bounds();
         self.row("shortest", format_args!("{}", readable(shortest)));
         self.row("mean", format_args!("{}", readable(times.mean())));

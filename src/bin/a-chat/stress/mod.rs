@@ -17,7 +17,7 @@ use crate::cli::{Mode, Plan, StressArgs};
 use a_chat::load::client::Client;
 use a_chat::load::latency::PingPong;
 use a_chat::load::mesh::Mesh;
-use a_chat::load::paced::Paced;
+use a_chat::load::paced::OpenLoop;
 use a_chat::load::process::own_cpu;
 use a_chat::load::protocol::Protocol;
 use a_chat::load::stream::Stream;
@@ -27,7 +27,7 @@ use a_chat::load::{self, Control, Outcome, logins};
 use self::figures::Figures;
 use self::own::OwnServer;
 use self::progress::Progress;
-use crate::signals::{self, Request};
+use crate::signals::{self, ShutdownSignal};
 
 /// The exit status of a process that an interrupt has ended.
 const INTERRUPTED: i32 = 130;
@@ -35,7 +35,7 @@ const INTERRUPTED: i32 = 130;
 /// Puts the server under load: success if everything arrived, once and in order.
 pub(crate) fn run(args: &StressArgs) -> Result<ExitCode, Box<dyn Error>> {
     let plan = args.plan()?;
-    a_chat::raise_open_files();
+    a_chat::raise_nofile_limit();
     plan.fits()?;
     let control = Arc::new(Control::default());
     stop_on_signals(&control)?;
@@ -113,7 +113,7 @@ enum Load {
     Mesh(Mesh),
     /// And those that are quiet.
     Latency(PingPong, #[expect(dead_code, reason = "they are connected")] Vec<Client>),
-    Paced(Paced, f64),
+    OpenLoop(OpenLoop, f64),
     /// To connect is all they do.
     Logins,
 }
@@ -130,7 +130,7 @@ impl Load {
             (Mode::Connect, _) => Self::Logins,
             (mode, Some(rate)) => {
                 let is_mesh = mode == Mode::Mesh;
-                Self::Paced(Paced::connect(address, topology, is_mesh, size, control)?, rate)
+                Self::OpenLoop(OpenLoop::connect(address, topology, is_mesh, size, control)?, rate)
             }
             (Mode::Pair | Mode::FanOut, None) => {
                 Self::Stream(Stream::connect(chat, address, topology, size, control)?)
@@ -161,7 +161,7 @@ impl Load {
                 let outcome = ping.run(plan.amount, control)?;
                 Ok(Outcome { times: Some(ping.times.clone()), ..outcome })
             }
-            Self::Paced(paced, rate) => paced.run(plan.amount, *rate, control),
+            Self::OpenLoop(paced, rate) => paced.run(plan.amount, *rate, control),
             Self::Logins => logins::run(address, topology, plan.amount, plan.rate, control),
         }
     }
@@ -171,9 +171,9 @@ impl Load {
 fn stop_on_signals(control: &Arc<Control>) -> Result<(), String> {
     let control = Arc::clone(control);
     signals::on_request(move |request| match request {
-        Request::First => control.stop(),
-        Request::Same => {}
+        ShutdownSignal::First => control.stop(),
+        ShutdownSignal::Duplicate => {}
         #[expect(clippy::exit, reason = "the load may be in a wait that nothing else ends")]
-        Request::Again => std::process::exit(INTERRUPTED),
+        ShutdownSignal::Force => std::process::exit(INTERRUPTED),
     })
 }

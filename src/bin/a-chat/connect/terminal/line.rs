@@ -20,7 +20,7 @@ impl Line {
     }
 
     /// What stands before the cursor, and what after it.
-    pub(crate) fn halves(&self) -> (&str, &str) {
+    pub(crate) fn split_at_cursor(&self) -> (&str, &str) {
         self.text.split_at(self.cursor)
     }
 
@@ -76,13 +76,13 @@ impl Line {
 
     /// Where the character before the cursor begins, its combining marks included.
     fn before(&self) -> usize {
-        let (before, _) = self.halves();
+        let (before, _) = self.split_at_cursor();
         before.char_indices().rfind(|&(_, char)| char.width() != Some(0)).map_or(0, |(at, _)| at)
     }
 
     /// Where the character at the cursor ends, its combining marks included.
     fn after(&self) -> usize {
-        let (_, after) = self.halves();
+        let (_, after) = self.split_at_cursor();
         let mut next = after.char_indices().skip(1);
         let end = next.find(|&(_, char)| char.width() != Some(0));
         self.cursor + end.map_or(after.len(), |(at, _)| at)
@@ -90,7 +90,7 @@ impl Line {
 
     /// Where the word begins that ends at the cursor or before it.
     fn word_before(&self) -> usize {
-        let (before, _) = self.halves();
+        let (before, _) = self.split_at_cursor();
         let word = before.trim_end();
         word.char_indices()
             .rfind(|(_, char)| char.is_whitespace())
@@ -99,7 +99,7 @@ impl Line {
 
     /// Where the word ends that begins at the cursor or after it.
     fn word_after(&self) -> usize {
-        let (_, after) = self.halves();
+        let (_, after) = self.split_at_cursor();
         let blanks = after.len() - after.trim_start().len();
         let end = after[blanks..].find(char::is_whitespace);
         self.cursor + end.map_or(after.len(), |at| blanks + at)
@@ -120,7 +120,7 @@ mod tests {
     }
 
     fn shown(line: &Line) -> String {
-        let (before, after) = line.halves();
+        let (before, after) = line.split_at_cursor();
         format!("{before}|{after}")
     }
 

@@ -7,12 +7,12 @@ use a_chat::Name;
 use super::console::Console;
 use super::keys::Key;
 use super::line::Line;
-use super::look::{Look, Prompt};
+use super::style::{Prompt, Style};
 
 const QUESTION: &str = "your name: ";
 
 /// Asks for the user's name; `None` if that one leaves instead.
-pub(crate) fn ask_name(console: &mut Console, look: &Look) -> io::Result<Option<Name>> {
+pub(crate) fn ask_name(console: &mut Console, style: &Style) -> io::Result<Option<Name>> {
     let prompt = Prompt { text: QUESTION.to_owned(), width: QUESTION.len() };
     let mut line = Line::default();
     loop {
@@ -25,13 +25,13 @@ pub(crate) fn ask_name(console: &mut Console, look: &Look) -> io::Result<Option<
                         return Ok(Some(name));
                     }
                     console.screen.clear_row();
-                    console.screen.put(&look.error("a name is 1 to 32 of A-Z a-z 0-9 _ . -"));
+                    console.screen.put(&style.error("a name is 1 to 32 of A-Z a-z 0-9 _ . -"));
                 }
                 _ => drop(line.edit(key)),
             }
         }
         console.screen.clear_row();
-        console.screen.put_row(&prompt, line.halves());
+        console.screen.put_row(&prompt, line.split_at_cursor());
         console.screen.flush()?;
         let Ok(input) = console.input.recv() else { return Ok(None) };
         console.take(input)?;

@@ -25,7 +25,7 @@ mod line;
 mod history;
 mod completion;
 mod typed;
-mod look;
+mod style;
 mod screen;
 
 use std::env;
@@ -37,18 +37,18 @@ use std::thread::Builder;
 use std::time::Duration;
 
 use a_chat::Name;
-use a_chat::client::{Block, EndReason};
+use a_chat::client::{Block, DisconnectReason};
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded, unbounded};
 
 use self::console::{Console, Leaving};
-use self::look::Look;
+use self::style::Style;
 use self::talk::{News, Talk};
 use self::tty::{Modes, Restore};
-use super::handover::{self, Output, Plan};
 use super::input::Stop;
+use super::reconnect::{self, Output, Plan};
 use super::status::Status;
 use crate::cli::ConnectArgs;
-use crate::signals::{self, Request, SAME_REQUEST};
+use crate::signals::{self, DEBOUNCE, ShutdownSignal};
 
 /// How much may wait to be shown, and how much of what is typed to be looked at, in pieces.
 const AHEAD: usize = 4;
@@ -75,17 +75,17 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
         Console::open(modes.clone(), input, stop.clone(), leaving).map_err(unusable)?;
     let reader = Builder::new().name("keys".to_owned());
     let reader = reader.spawn(move || tty::read(&changes, &stop, &keys))?;
-    let look = Look::of_environment();
+    let style = Style::of_environment();
     let name = match &args.name {
         Some(name) => name.clone(),
         None => {
-            login::ask_name(&mut console, &look).map_err(unusable)?.ok_or("no name was given")?
+            login::ask_name(&mut console, &style).map_err(unusable)?.ok_or("no name was given")?
         }
     };
     let (news, shown) = bounded(AHEAD);
     // Never full for long: somebody has typed all of it.
     let (lines, typed) = unbounded();
-    let talk = Talk::new(console, look, lines);
+    let talk = Talk::new(console, style, lines);
     let thread = Builder::new().name("terminal".to_owned());
     let (alive, end) = bounded::<()>(0);
     let talk = thread.spawn(move || {
@@ -94,7 +94,7 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
     })?;
     let plan = Plan::of(args, name.clone());
     let patience = plan.stay.map(|_| LAST_OUTPUT);
-    let taken = handover::run(&plan, &typed, Terminal { news, name, patience });
+    let taken = reconnect::run(&plan, &typed, Terminal { news, name, patience });
     if patience.is_some_and(|time| end.recv_timeout(time) == Err(RecvTimeoutError::Timeout)) {
         // A write that blocks can not be ended: the thread is left to the end of the process. It
         // can not be told either.
@@ -108,8 +108,8 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
 /// A signal ends the input, as leaving does; one that comes later ends everything.
 fn stop_on_signals(stop: Stop, leaving: Leaving, modes: Modes) -> Result<(), String> {
     signals::on_request(move |request| {
-        let late = leaving.get().is_some_and(|since| since.elapsed() >= SAME_REQUEST);
-        if late || request == Request::Again {
+        let late = leaving.get().is_some_and(|since| since.elapsed() >= DEBOUNCE);
+        if late || request == ShutdownSignal::Force {
             modes.leave();
             #[expect(clippy::exit, reason = "nothing else ends a write that blocks")]
             std::process::exit(1);
@@ -129,7 +129,7 @@ struct Terminal {
 
 impl Output for Terminal {
     fn received(&mut self, block: Block) -> io::Result<()> {
-        self.news.send(News::Said(block)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        self.news.send(News::ServerLine(block)).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
     fn status(&mut self, status: &Status<'_>) {
@@ -138,7 +138,10 @@ impl Output for Terminal {
                 format!("connected as {}, /help says what can be typed", self.name)
             }
             // The server has said so itself.
-            Status::Ended { reason: EndReason::ShutDown | EndReason::Refused(_), .. } => return,
+            Status::ConnectionOutcome {
+                reason: DisconnectReason::ShutDown | DisconnectReason::Refused(_),
+                ..
+            } => return,
             status => status.to_string(),
         };
         let news = News::Status(text);

@@ -7,8 +7,8 @@ use std::io::{self, Write};
 use rustix::termios::tcgetwinsize;
 use unicode_width::UnicodeWidthChar;
 
-use super::super::paint::visible;
-use super::look::Prompt;
+use super::super::escape::escape_controls;
+use super::style::Prompt;
 
 /// Has the terminal say what is pasted and what is typed, see `keys.rs`.
 const PASTES: (&str, &str) = ("\x1b[?2004h", "\x1b[?2004l");
@@ -83,7 +83,7 @@ impl Screen {
 ///
 /// A text that is longer moves by half of the room at once, so that it seldom does.
 fn part_around(before: &str, after: &str, room: usize) -> (String, usize) {
-    let (before, after) = (visible(before), visible(after));
+    let (before, after) = (escape_controls(before), escape_controls(after));
     let cursor: usize = before.chars().map(width).sum();
     let step = room.div_ceil(2);
     let start = cursor.saturating_sub(room).div_ceil(step) * step;

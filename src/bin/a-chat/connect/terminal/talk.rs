@@ -16,9 +16,9 @@ use super::console::Console;
 use super::history::History;
 use super::keys::Key;
 use super::line::Line;
-use super::look::Look;
 use super::screen::Screen;
-use super::typed::{HELP, Typed, interpret, list};
+use super::style::Style;
+use super::typed::{HELP, UserCommand, interpret, list};
 
 /// How soon the rest should have come after the end of the input, so that nobody has to wonder.
 const SOON: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ const SOON: Duration = Duration::from_secs(1);
 /// What there is to show.
 #[derive(Debug)]
 pub(crate) enum News {
-    Said(Block),
+    ServerLine(Block),
     Status(String),
 }
 
@@ -34,7 +34,7 @@ pub(crate) enum News {
 #[derive(Debug)]
 pub(crate) struct Talk {
     console: Console,
-    look: Look,
+    style: Style,
     line: Line,
     history: History,
     names: Names,
@@ -48,10 +48,10 @@ pub(crate) struct Talk {
 
 impl Talk {
     /// A talk that sends what is typed to `lines`.
-    pub(crate) fn new(console: Console, look: Look, lines: Sender<Vec<u8>>) -> Self {
+    pub(crate) fn new(console: Console, style: Style, lines: Sender<Vec<u8>>) -> Self {
         Self {
             console,
-            look,
+            style,
             line: Line::default(),
             history: History::default(),
             names: Names::default(),
@@ -104,18 +104,18 @@ impl Talk {
     fn draw(&mut self) -> io::Result<()> {
         let screen = &mut self.console.screen;
         if self.lines.is_some() {
-            let prompt = self.look.prompt(&self.to, Screen::columns());
-            screen.put_row(&prompt, self.line.halves());
+            let prompt = self.style.prompt(&self.to, Screen::columns());
+            screen.put_row(&prompt, self.line.split_at_cursor());
         }
         screen.flush()
     }
 
     fn show(&mut self, news: News) {
         match news {
-            News::Said(block) => {
+            News::ServerLine(block) => {
                 for event in block.into_events() {
                     self.names.see_in(&event);
-                    self.console.screen.put(&self.look.event(&event));
+                    self.console.screen.put(&self.style.event(&event));
                 }
             }
             News::Status(text) => self.say(&text),
@@ -124,7 +124,7 @@ impl Talk {
 
     /// Says what the client itself has to say.
     fn say(&mut self, text: &str) {
-        self.console.screen.put(&self.look.status(text));
+        self.console.screen.put(&self.style.status(text));
     }
 
     fn press_all(&mut self) -> io::Result<()> {
@@ -167,20 +167,20 @@ impl Talk {
 
     fn obey(&mut self, line: &str) {
         match interpret(line, &self.to) {
-            Typed::Nothing => {}
-            Typed::Message { to, text } => {
-                self.console.screen.put(&self.look.own(&to, &text));
+            UserCommand::Nothing => {}
+            UserCommand::Message { to, text } => {
+                self.console.screen.put(&self.style.own(&to, &text));
                 self.send(&format!("{}: {text}", list(&to)));
                 self.names.see(&to);
             }
-            Typed::Question(line) => self.send(&line),
-            Typed::To(names) => {
+            UserCommand::Question(line) => self.send(&line),
+            UserCommand::To(names) => {
                 self.names.see(&names);
                 self.to = names;
             }
-            Typed::Help => self.screen().put(&format!("{HELP}\n")),
-            Typed::Quit => self.leave(),
-            Typed::Mistake(why) => self.console.screen.put(&self.look.error(&why)),
+            UserCommand::Help => self.screen().put(&format!("{HELP}\n")),
+            UserCommand::Quit => self.leave(),
+            UserCommand::Invalid(why) => self.console.screen.put(&self.style.error(&why)),
         }
     }
 
@@ -192,11 +192,11 @@ impl Talk {
     }
 
     fn complete(&mut self) {
-        let (before, after) = self.line.halves();
+        let (before, after) = self.line.split_at_cursor();
         if let Some(completion) = self.names.complete(before, after) {
             self.line.replace_from(completion.start, &completion.text);
             if !completion.choices.is_empty() {
-                self.console.screen.put(&self.look.choices(&completion.choices));
+                self.console.screen.put(&self.style.choices(&completion.choices));
             }
         }
     }

@@ -15,7 +15,7 @@ Tab completes names that were seen; Up and Down bring back what you have typed."
 
 /// What a line asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Typed {
+pub(crate) enum UserCommand {
     /// Nothing: it is blank.
     Nothing,
     Message {
@@ -29,13 +29,13 @@ pub(crate) enum Typed {
     Help,
     Quit,
     /// None of this, and why.
-    Mistake(String),
+    Invalid(String),
 }
 
 /// Tells what a line asks for, if plain lines go `to` these.
-pub(crate) fn interpret(line: &str, to: &[Name]) -> Typed {
+pub(crate) fn interpret(line: &str, to: &[Name]) -> UserCommand {
     if line.trim().is_empty() {
-        return Typed::Nothing;
+        return UserCommand::Nothing;
     }
     match line.strip_prefix('/') {
         Some(rest) if rest.starts_with('/') => plain(rest, to),
@@ -44,18 +44,18 @@ pub(crate) fn interpret(line: &str, to: &[Name]) -> Typed {
     }
 }
 
-fn command(line: &str) -> Typed {
+fn command(line: &str) -> UserCommand {
     let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     match word {
-        "/to" if rest.trim().is_empty() => Typed::To(Vec::new()),
+        "/to" if rest.trim().is_empty() => UserCommand::To(Vec::new()),
         "/to" => match names(rest) {
-            Some(names) => Typed::To(names),
-            None => Typed::Mistake(format!("not a list of names: {}", rest.trim())),
+            Some(names) => UserCommand::To(names),
+            None => UserCommand::Invalid(format!("not a list of names: {}", rest.trim())),
         },
-        "/who" => Typed::Question(line.to_owned()),
-        "/help" => Typed::Help,
-        "/quit" => Typed::Quit,
-        _ => Typed::Mistake(format!(
+        "/who" => UserCommand::Question(line.to_owned()),
+        "/help" => UserCommand::Help,
+        "/quit" => UserCommand::Quit,
+        _ => UserCommand::Invalid(format!(
             "no such command: {word}; /help tells which there are, //... says /..."
         )),
     }
@@ -63,19 +63,19 @@ fn command(line: &str) -> Typed {
 
 /// A line that says itself to whom it goes. Among plain lines it has to be clear that it does: a
 /// time of day, 12:30, does not.
-fn addressed(line: &str, to: &[Name]) -> Option<Typed> {
+fn addressed(line: &str, to: &[Name]) -> Option<UserCommand> {
     let (list, text) = line.split_once(':')?;
     if !to.is_empty() && !text.is_empty() && !text.starts_with(char::is_whitespace) {
         return None;
     }
-    Some(Typed::Message { to: names(list)?, text: text.trim().to_owned() })
+    Some(UserCommand::Message { to: names(list)?, text: text.trim().to_owned() })
 }
 
-fn plain(line: &str, to: &[Name]) -> Typed {
+fn plain(line: &str, to: &[Name]) -> UserCommand {
     if to.is_empty() {
-        return Typed::Mistake("to whom? Write bob: hello, or /to bob before".to_owned());
+        return UserCommand::Invalid("to whom? Write bob: hello, or /to bob before".to_owned());
     }
-    Typed::Message { to: to.to_vec(), text: line.trim().to_owned() }
+    UserCommand::Message { to: to.to_vec(), text: line.trim().to_owned() }
 }
 
 /// The names of a list, each once; `None` if it holds anything else or nothing.
@@ -103,8 +103,8 @@ mod tests {
         list.iter().filter_map(|name| Name::new(name.as_bytes())).collect()
     }
 
-    fn message(to: &[&str], text: &str) -> Typed {
-        Typed::Message { to: names(to), text: text.to_owned() }
+    fn message(to: &[&str], text: &str) -> UserCommand {
+        UserCommand::Message { to: names(to), text: text.to_owned() }
     }
 
     #[test]
@@ -120,7 +120,7 @@ mod tests {
             assert_eq!(interpret(text, &bob), expected);
         }
         for text in ["hello", "//x", ":)", "no name: x"] {
-            assert!(matches!(interpret(text, &[]), Typed::Mistake(_)), "{text}");
+            assert!(matches!(interpret(text, &[]), UserCommand::Invalid(_)), "{text}");
         }
     }
 
@@ -137,18 +137,18 @@ mod tests {
 
     #[test]
     fn commands() {
-        assert_eq!(interpret("", &[]), Typed::Nothing);
-        assert_eq!(interpret(" \t", &names(&["bob"])), Typed::Nothing);
-        assert_eq!(interpret("/to bob, carol", &[]), Typed::To(names(&["bob", "carol"])));
-        assert_eq!(interpret("/to", &names(&["bob"])), Typed::To(Vec::new()));
-        assert_eq!(interpret("/to ", &[]), Typed::To(Vec::new()));
-        assert_eq!(interpret("/help", &[]), Typed::Help);
-        assert_eq!(interpret("/quit", &[]), Typed::Quit);
-        for question in ["/who", "/who bob, carol"] {
-            assert_eq!(interpret(question, &[]), Typed::Question(question.to_owned()));
+        assert_eq!(interpret("", &[]), UserCommand::Nothing);
+        assert_eq!(interpret(" \t", &names(&["bob"])), UserCommand::Nothing);
+        assert_eq!(interpret("/to bob, carol", &[]), UserCommand::To(names(&["bob", "carol"])));
+        assert_eq!(interpret("/to", &names(&["bob"])), UserCommand::To(Vec::new()));
+        assert_eq!(interpret("/to ", &[]), UserCommand::To(Vec::new()));
+        assert_eq!(interpret("/help", &[]), UserCommand::Help);
+        assert_eq!(interpret("/quit", &[]), UserCommand::Quit);
+        for who_query in ["/who", "/who bob, carol"] {
+            assert_eq!(interpret(who_query, &[]), UserCommand::Question(who_query.to_owned()));
         }
         for line in ["/to a b", "/to ,", "/whoever", "/", "/To bob"] {
-            assert!(matches!(interpret(line, &[]), Typed::Mistake(_)), "{line}");
+            assert!(matches!(interpret(line, &[]), UserCommand::Invalid(_)), "{line}");
         }
     }
 }

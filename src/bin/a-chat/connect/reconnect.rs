@@ -12,13 +12,15 @@ use std::time::Duration;
 
 use crate::cli::ConnectArgs;
 use a_chat::Name;
-use a_chat::client::{self, Block, ConnectError, EndReason, Ended, Inbox, Outbox, SendError};
+use a_chat::client::{
+    self, Block, ConnectError, ConnectionOutcome, DisconnectReason, Inbox, Outbox, SendError,
+};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never};
 
 use super::backoff::Backoff;
 use super::presence::Presence;
 use super::status::Status;
-use super::supply::{End, Supply};
+use super::supply::{End, SendQueue};
 
 /// Between attempts to connect.
 const CONNECT: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
@@ -76,18 +78,18 @@ pub(crate) fn run(
 ) -> Result<bool, ConnectError> {
     let mut session = Session {
         plan,
-        supply: Supply::new(input, plan.stay),
+        supply: SendQueue::new(input, plan.stay),
         output,
         backoff: CONNECT,
         futile: false,
         settled: 0,
         logins: 0,
         clean: true,
-        deaf: false,
+        output_failed: false,
     };
     while let Some((outbox, inbox)) = session.connect()? {
-        let ended = session.converse(outbox, inbox)?;
-        if session.settle(ended).is_break() {
+        let outcome = session.run_connection(outbox, inbox)?;
+        if session.settle(outcome).is_break() {
             break;
         }
     }
@@ -97,7 +99,7 @@ pub(crate) fn run(
 /// The state of a conversation.
 struct Session<'a, O> {
     plan: &'a Plan,
-    supply: Supply<'a>,
+    supply: SendQueue<'a>,
     output: O,
     backoff: Backoff,
     /// The last connection has come to nothing, so that the next one has to wait.
@@ -108,7 +110,7 @@ struct Session<'a, O> {
     /// Nothing has gone wrong so far.
     clean: bool,
     /// Nobody takes what arrives any more.
-    deaf: bool,
+    output_failed: bool,
 }
 
 impl<O: Output> Session<'_, O> {
@@ -144,14 +146,18 @@ impl<O: Output> Session<'_, O> {
     }
 
     /// Talks over one connection, to its end.
-    fn converse(&mut self, mut outbox: Outbox, inbox: Inbox) -> Result<Ended, ConnectError> {
+    fn run_connection(
+        &mut self,
+        mut outbox: Outbox,
+        inbox: Inbox,
+    ) -> Result<ConnectionOutcome, ConnectError> {
         let output = self.output.clone();
         let (alive, end) = bounded(0);
         let receiver = thread::Builder::new().name("receiver".to_owned());
         let receiver = receiver.spawn(move || receive(inbox, output, alive));
         let receiver = receiver.map_err(ConnectError::Start)?;
         self.send_all(&mut outbox, &end);
-        let ended = outbox.finish(self.supply.time_left());
+        let outcome = outbox.finish(self.supply.time_left());
         let in_time = match self.supply.time_left() {
             Some(left) => end.recv_timeout(left.max(LAST_OUTPUT)) != Err(RecvTimeoutError::Timeout),
             None => true,
@@ -162,11 +168,11 @@ impl<O: Output> Session<'_, O> {
             // A write that blocks can not be ended: the thread is left to the end of the process.
             let error = io::ErrorKind::TimedOut.into();
             self.output.status(&Status::OutputFailed { error: &error });
-            Heard { refused: false, failed: true }
+            ReceiverExit { refused: false, failed: true }
         };
         self.clean &= !heard.refused && !heard.failed;
-        self.deaf |= heard.failed;
-        Ok(ended)
+        self.output_failed |= heard.failed;
+        Ok(outcome)
     }
 
     /// Sends until the input or the connection ends.
@@ -194,16 +200,16 @@ impl<O: Output> Session<'_, O> {
         end: &End,
     ) -> Result<(), SendError> {
         loop {
-            let (acquainted, strangers) = presence.acquainted(&lines);
-            if acquainted > 0 {
-                self.supply.put_back(lines.split_off(acquainted));
+            let (sendable_prefix, unknown_recipients) = presence.sendable_prefix(&lines);
+            if sendable_prefix > 0 {
+                self.supply.put_back(lines.split_off(sendable_prefix));
                 return outbox.send_lines(&lines).map(drop);
             }
-            if let Err(error) = self.wait_for(outbox, &strangers, end) {
+            if let Err(error) = self.wait_for(outbox, &unknown_recipients, end) {
                 self.supply.put_back(lines);
                 return Err(error);
             }
-            presence.meet(strangers);
+            presence.meet(unknown_recipients);
         }
     }
 
@@ -232,24 +238,24 @@ impl<O: Output> Session<'_, O> {
     }
 
     /// Takes over the account of a connection; `Break` if no other is to follow.
-    fn settle(&mut self, ended: Ended) -> ControlFlow<()> {
-        let Ended { reason, accepted, in_doubt, rest, .. } = ended;
-        self.futile = accepted == self.settled && !matches!(reason, EndReason::ShutDown);
+    fn settle(&mut self, outcome: ConnectionOutcome) -> ControlFlow<()> {
+        let ConnectionOutcome { reason, accepted, in_doubt, unaccepted, .. } = outcome;
+        self.futile = accepted == self.settled && !matches!(reason, DisconnectReason::ShutDown);
         if !self.futile {
             self.backoff = CONNECT;
         }
-        if !matches!(reason, EndReason::Left) {
+        if !matches!(reason, DisconnectReason::Left) {
             let accepted = self.settled + 1..=accepted;
-            self.output.status(&Status::Ended { reason: &reason, accepted });
+            self.output.status(&Status::ConnectionOutcome { reason: &reason, accepted });
         }
         if !in_doubt.is_empty() {
             self.output.status(&Status::InDoubt { lines: &in_doubt });
         }
         self.settled = in_doubt.last();
-        self.supply.put_back(rest.into_bytes());
-        let failed = matches!(reason, EndReason::Refused(_) | EndReason::Lost(_));
+        self.supply.put_back(unaccepted.into_bytes());
+        let failed = matches!(reason, DisconnectReason::Refused(_) | DisconnectReason::Lost(_));
         self.clean &= in_doubt.is_empty() && !failed;
-        if self.deaf || !self.plan.reconnect || self.supply.is_over() {
+        if self.output_failed || !self.plan.reconnect || self.supply.is_over() {
             return ControlFlow::Break(());
         }
         self.supply.check_time()
@@ -266,7 +272,7 @@ impl<O: Output> Session<'_, O> {
 }
 
 /// What a `receiver` has seen.
-struct Heard {
+struct ReceiverExit {
     /// The server has refused a line.
     refused: bool,
     /// The output takes no more.
@@ -276,8 +282,8 @@ struct Heard {
 /// The thread `receiver`: passes on what arrives on one connection, and ends with it.
 ///
 /// `alive` is only held: that it is gone tells the end of the connection.
-fn receive(mut inbox: Inbox, mut output: impl Output, alive: Sender<()>) -> Heard {
-    let mut heard = Heard { refused: false, failed: false };
+fn receive(mut inbox: Inbox, mut output: impl Output, alive: Sender<()>) -> ReceiverExit {
+    let mut heard = ReceiverExit { refused: false, failed: false };
     while let Some(block) = inbox.next_block() {
         heard.refused |= !block.refusals().is_empty();
         if let Err(error) = output.received(block) {

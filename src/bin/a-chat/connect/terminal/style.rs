@@ -1,7 +1,7 @@
 //! How things look on a terminal: one line for each, in colours where they are wanted. Pure: no
 //! thread runs here.
 //!
-//! Everything that came from elsewhere is made visible, see [`visible`]. As on the wire, nothing
+//! Everything that came from elsewhere is made visible, see [`escape_controls`]. As on the wire, nothing
 //! but a message begins with `from `, whatever names people give themselves.
 
 use std::env;
@@ -9,7 +9,7 @@ use std::env;
 use a_chat::Name;
 use a_chat::client::{Event, Refusal};
 
-use super::super::paint::visible;
+use super::super::escape::escape_controls;
 use super::typed::list;
 
 /// Colours for names, as codes of ECMA-48. Those of errors and notices are not among them, and none
@@ -25,7 +25,7 @@ const QUOTED: usize = 200;
 
 /// How things look.
 #[derive(Debug)]
-pub(crate) struct Look {
+pub(crate) struct Style {
     colours: bool,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Prompt {
     pub(crate) width: usize,
 }
 
-impl Look {
+impl Style {
     /// With colours, unless `NO_COLOR` is set to anything.
     pub(crate) fn of_environment() -> Self {
         Self { colours: env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) }
@@ -46,7 +46,12 @@ impl Look {
     pub(crate) fn event(&self, event: &Event) -> String {
         match event {
             Event::Message { from, text } => {
-                format!("{}{}: {}\n", self.paint(FAINT, "from "), self.name(from), visible(text))
+                format!(
+                    "{}{}: {}\n",
+                    self.escape(FAINT, "from "),
+                    self.name(from),
+                    escape_controls(text)
+                )
             }
             Event::Refused(Refusal { line, reason, text }) => {
                 let beginning: String = text.chars().take(QUOTED).collect();
@@ -58,7 +63,7 @@ impl Look {
             Event::ShuttingDown { accepted } => self.notice(&format!(
                 "the server is shutting down, {accepted} of your lines were accepted"
             )),
-            Event::Other(text) => format!("{}\n", visible(text)),
+            Event::Other(text) => format!("{}\n", escape_controls(text)),
             _ => String::new(),
         }
     }
@@ -66,29 +71,29 @@ impl Look {
     /// A message that was sent.
     pub(crate) fn own(&self, to: &[Name], text: &str) -> String {
         let names: Vec<_> = to.iter().map(|name| self.name(name)).collect();
-        format!("{}{}: {}\n", self.paint(FAINT, "to "), names.join(", "), visible(text))
+        format!("{}{}: {}\n", self.escape(FAINT, "to "), names.join(", "), escape_controls(text))
     }
 
     pub(crate) fn error(&self, text: &str) -> String {
-        format!("{} {}\n", self.paint(ERROR, "error:"), visible(text))
+        format!("{} {}\n", self.escape(ERROR, "error:"), escape_controls(text))
     }
 
     fn notice(&self, text: &str) -> String {
-        format!("{} {}\n", self.paint(NOTICE, "notice:"), visible(text))
+        format!("{} {}\n", self.escape(NOTICE, "notice:"), escape_controls(text))
     }
 
     /// What the client itself has to say; it may have several lines.
     pub(crate) fn status(&self, text: &str) -> String {
         let lines = text.split('\n').enumerate().map(|(number, line)| {
             let whose = if number == 0 { "a-chat: " } else { "" };
-            self.paint(FAINT, &(whose.to_owned() + &visible(line))) + "\n"
+            self.escape(FAINT, &(whose.to_owned() + &escape_controls(line))) + "\n"
         });
         lines.collect()
     }
 
     /// Words to choose from.
     pub(crate) fn choices(&self, words: &[String]) -> String {
-        self.paint(FAINT, &words.join("  ")) + "\n"
+        self.escape(FAINT, &words.join("  ")) + "\n"
     }
 
     /// The prompt if plain lines go to these, in half of so many columns.
@@ -111,10 +116,10 @@ impl Look {
             .as_str()
             .bytes()
             .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-        self.paint(NAMES[hash as usize % NAMES.len()], name.as_str())
+        self.escape(NAMES[hash as usize % NAMES.len()], name.as_str())
     }
 
-    fn paint(&self, code: &str, text: &str) -> String {
+    fn escape(&self, code: &str, text: &str) -> String {
         if self.colours { format!("\x1b[{code}m{text}\x1b[m") } else { text.to_owned() }
     }
 }
@@ -123,8 +128,8 @@ impl Look {
 mod tests {
     use super::*;
 
-    const PLAIN: Look = Look { colours: false };
-    const COLOURED: Look = Look { colours: true };
+    const PLAIN: Style = Style { colours: false };
+    const COLOURED: Style = Style { colours: true };
 
     fn names(list: &[&str]) -> Vec<Name> {
         list.iter().filter_map(|name| Name::new(name.as_bytes())).collect()

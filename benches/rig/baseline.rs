@@ -17,9 +17,9 @@ use a_chat::load::topology::{Route, Topology};
 use super::servers::{command, start};
 
 /// The first argument of a process that is to be a floor.
-const RELAY: &str = "--floor-relay";
-const ECHO: &str = "--floor-echo";
-const DRAIN: &str = "--floor-drain";
+const RELAY: &str = "--baseline-relay";
+const ECHO: &str = "--baseline-echo";
+const DRAIN: &str = "--baseline-drain";
 
 /// As much as the server under test reads at a time, in bytes.
 const CHUNK: usize = 64 * 1024;
@@ -30,7 +30,7 @@ const BACKLOG: i32 = 4096;
 /// Starts the relay for a topology whose messages are `stride` bytes long: a thread for each
 /// sender, or one for all that send to the same one.
 pub fn relay(topology: &Topology, stride: usize, cpus: Option<&str>) -> Process {
-    let mut relay = floor(RELAY, cpus);
+    let mut relay = baseline(RELAY, cpus);
     relay.arg(topology.clients.to_string()).arg(stride.to_string());
     for Route { from, to } in &topology.routes {
         let to: Vec<_> = to.iter().map(ToString::to_string).collect();
@@ -41,12 +41,12 @@ pub fn relay(topology: &Topology, stride: usize, cpus: Option<&str>) -> Process 
 
 /// Starts a server of one thread that gives each client its first bytes back.
 pub fn echo(cpus: Option<&str>) -> Process {
-    start(&mut floor(ECHO, cpus))
+    start(&mut baseline(ECHO, cpus))
 }
 
 /// Starts a server that, told to stop, writes so many bytes to each client and ends.
 pub fn drain(clients: usize, bytes: usize, cpus: Option<&str>) -> Process {
-    start(floor(DRAIN, cpus).arg(clients.to_string()).arg(bytes.to_string()))
+    start(baseline(DRAIN, cpus).arg(clients.to_string()).arg(bytes.to_string()))
 }
 
 /// Becomes a floor and stays it to the end, if that is what the arguments say.
@@ -61,10 +61,10 @@ pub fn run_if_asked() -> bool {
     true
 }
 
-fn floor(mode: &str, cpus: Option<&str>) -> Command {
-    let mut floor = command(std::env::current_exe().expect("this program"), cpus);
-    floor.arg(mode).stdin(Stdio::piped());
-    floor
+fn baseline(mode: &str, cpus: Option<&str>) -> Command {
+    let mut baseline = command(std::env::current_exe().expect("this program"), cpus);
+    baseline.arg(mode).stdin(Stdio::piped());
+    baseline
 }
 
 fn number(text: &str) -> usize {
@@ -114,25 +114,25 @@ fn forward(mut from: &TcpStream, to: &[&TcpStream]) {
 /// Many to one: what all of them have to say goes out with one write.
 fn gather(from: &[&TcpStream], to: &[&TcpStream], stride: usize) {
     let mut readable = Readable::of(from.iter().copied()).expect("room");
-    let mut torn = vec![Vec::new(); from.len()];
+    let mut unterminated = vec![Vec::new(); from.len()];
     let mut buffer = vec![0; 8 * CHUNK];
     loop {
         let mut filled = 0;
-        for place in readable.wait_for_ever().expect("sockets") {
+        for place in readable.wait_indefinitely().expect("sockets") {
             if buffer.len() - filled < CHUNK {
                 break;
             }
-            let torn = &mut torn[place];
-            let start = filled + torn.len();
-            buffer[filled..start].copy_from_slice(torn);
+            let unterminated = &mut unterminated[place];
+            let start = filled + unterminated.len();
+            buffer[filled..start].copy_from_slice(unterminated);
             let mut source = from[place];
             let Ok(count @ 1..) = source.read(&mut buffer[start..start + CHUNK / 2]) else {
                 return;
             };
-            let held = torn.len() + count;
+            let held = unterminated.len() + count;
             let whole = filled + held - held % stride;
-            torn.clear();
-            torn.extend_from_slice(&buffer[whole..filled + held]);
+            unterminated.clear();
+            unterminated.extend_from_slice(&buffer[whole..filled + held]);
             filled = whole;
         }
         for mut to in to.iter().copied() {

@@ -7,9 +7,9 @@ use std::{fmt, io};
 /// Numbers are those that [`Outbox::send`](super::Outbox::send) gave out.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Ended {
+pub struct ConnectionOutcome {
     /// Why it ended.
-    pub reason: EndReason,
+    pub reason: DisconnectReason,
     /// The number of the last line that the server has accepted for certain, and with it all
     /// before.
     pub accepted: u64,
@@ -17,13 +17,13 @@ pub struct Ended {
     /// ended without a word. Empty if it was shut down, since then it says where the cut was.
     pub in_doubt: Lines,
     /// Lines that the server has certainly not accepted: send them on the next connection.
-    pub rest: Lines,
+    pub unaccepted: Lines,
 }
 
 /// Why a connection ended.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum EndReason {
+pub enum DisconnectReason {
     /// This side half-closed, the server accepted all lines and closed in turn.
     Left,
     /// The server was shut down, and has said how many lines it accepted.
@@ -36,13 +36,13 @@ pub enum EndReason {
     Closed,
 }
 
-impl fmt::Display for EndReason {
+impl fmt::Display for DisconnectReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Left => f.write_str("left"),
             Self::ShutDown => f.write_str("the server was shut down"),
             Self::Refused(error) => write!(f, "the server has closed the connection: {error}"),
-            Self::Lost(None) => f.write_str("the connection ended without a word"),
+            Self::Lost(None) => f.write_str("the connection outcome without a word"),
             Self::Lost(Some(error)) => write!(f, "the connection was lost: {error}"),
             Self::Closed => f.write_str("the connection was given up"),
         }

@@ -9,9 +9,9 @@ use foldhash::fast::RandomState;
 /// What counts as one address: an IPv4 address, or the first 64 bits of an IPv6 address, since
 /// whoever has one of the rest has them all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Origin(IpAddr);
+pub(crate) struct SourcePrefix(IpAddr);
 
-impl Origin {
+impl SourcePrefix {
     pub(crate) fn of(peer: SocketAddr) -> Self {
         // A listener for both kinds of address is told an IPv4 one inside an IPv6 one.
         match peer.ip().to_canonical() {
@@ -23,31 +23,31 @@ impl Origin {
 
 /// How many clients of each origin are connected, up to a limit.
 #[derive(Debug)]
-pub(crate) struct Origins {
+pub(crate) struct PerSourceLimit {
     /// `None` is no limit, and then nothing is counted.
     limit: Option<usize>,
     /// Holds no origin that nobody is here from, so that it grows no larger than the server.
-    connected: HashMap<Origin, usize, RandomState>,
+    connected: HashMap<SourcePrefix, usize, RandomState>,
 }
 
-impl Origins {
+impl PerSourceLimit {
     pub(crate) fn new(limit: Option<usize>) -> Self {
         Self { limit, connected: HashMap::default() }
     }
 
     /// Whether nobody more from there is to be let in.
-    pub(crate) fn is_full(&self, origin: Origin) -> bool {
+    pub(crate) fn is_full(&self, origin: SourcePrefix) -> bool {
         let connected = || self.connected.get(&origin).copied().unwrap_or(0);
         self.limit.is_some_and(|limit| connected() >= limit)
     }
 
-    pub(crate) fn add(&mut self, origin: Origin) {
+    pub(crate) fn add(&mut self, origin: SourcePrefix) {
         if self.limit.is_some() {
             *self.connected.entry(origin).or_default() += 1;
         }
     }
 
-    pub(crate) fn remove(&mut self, origin: Origin) {
+    pub(crate) fn remove(&mut self, origin: SourcePrefix) {
         if let Some(connected) = self.connected.get_mut(&origin) {
             *connected -= 1;
             if *connected == 0 {
@@ -61,8 +61,8 @@ impl Origins {
 mod tests {
     use super::*;
 
-    fn origin(address: &str) -> Origin {
-        Origin::of(SocketAddr::new(address.parse().expect("an address"), 1))
+    fn origin(address: &str) -> SourcePrefix {
+        SourcePrefix::of(SocketAddr::new(address.parse().expect("an address"), 1))
     }
 
     #[test]
@@ -82,24 +82,24 @@ mod tests {
     #[test]
     fn counts_go_up_to_the_limit_and_leave_nothing_behind() {
         let (one, other) = (origin("192.0.2.1"), origin("2001:db8::1"));
-        let mut origins = Origins::new(Some(2));
-        origins.add(one);
-        origins.add(other);
-        assert!(!origins.is_full(one) && !origins.is_full(other));
-        origins.add(one);
-        assert!(origins.is_full(one) && !origins.is_full(other));
-        origins.remove(one);
-        assert!(!origins.is_full(one));
-        origins.remove(one);
-        origins.remove(other);
-        assert!(origins.connected.is_empty());
+        let mut per_source = PerSourceLimit::new(Some(2));
+        per_source.add(one);
+        per_source.add(other);
+        assert!(!per_source.is_full(one) && !per_source.is_full(other));
+        per_source.add(one);
+        assert!(per_source.is_full(one) && !per_source.is_full(other));
+        per_source.remove(one);
+        assert!(!per_source.is_full(one));
+        per_source.remove(one);
+        per_source.remove(other);
+        assert!(per_source.connected.is_empty());
     }
 
     #[test]
     fn without_a_limit_nothing_is_counted() {
-        let mut origins = Origins::new(None);
-        origins.add(origin("192.0.2.1"));
-        assert!(origins.connected.is_empty() && !origins.is_full(origin("192.0.2.1")));
-        origins.remove(origin("192.0.2.1"));
+        let mut per_source = PerSourceLimit::new(None);
+        per_source.add(origin("192.0.2.1"));
+        assert!(per_source.connected.is_empty() && !per_source.is_full(origin("192.0.2.1")));
+        per_source.remove(origin("192.0.2.1"));
     }
 }

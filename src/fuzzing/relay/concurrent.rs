@@ -20,14 +20,14 @@ struct Speaker {
 
 /// What a client was told.
 #[derive(Debug, Default)]
-struct Told {
+struct ReceivedLines {
     /// The texts from each sender.
     messages: HashMap<String, Vec<String>>,
     /// The answers, by the numbers of the lines.
     answers: HashMap<u64, String>,
     /// The number in the closing notice.
     accepted: Option<u64>,
-    torn: bool,
+    unterminated: bool,
 }
 
 pub(super) fn run(config: Config, input: &[u8]) {
@@ -50,13 +50,13 @@ pub(super) fn run(config: Config, input: &[u8]) {
     server.handle.shutdown();
     let mut histories = Vec::new();
     for speaker in speakers {
-        let told = Told::read(&speaker.client.read_to_end().expect("no reset"));
+        let told = ReceivedLines::read(&speaker.client.read_to_end().expect("no reset"));
         histories.push(History::new(&speaker.sent, speaker.left, told, max_line));
     }
     let report = server.report();
     let accepted = histories.iter().map(|history| history.requests.len() as u64).sum();
-    let torn = histories.iter().filter(|history| history.told.torn).count() as u64;
-    assert_eq!((report.accepted, report.torn), (accepted, torn), "{report}");
+    let unterminated = histories.iter().filter(|history| history.told.unterminated).count() as u64;
+    assert_eq!((report.accepted, report.unterminated), (accepted, unterminated), "{report}");
     assert_eq!(report.connections, SPEAKERS.len() as u64, "{report}");
     assert_eq!(report.owed, check(histories), "{report}");
 }
@@ -88,19 +88,19 @@ impl Speaker {
     }
 }
 
-impl Told {
+impl ReceivedLines {
     fn read(lines: &[String]) -> Self {
         let mut told = Self::default();
         let mut last_answered = 0;
         for line in lines {
-            assert!(told.accepted.is_none() && !told.torn, "{line:?} after the last line");
+            assert!(told.accepted.is_none() && !told.unterminated, "{line:?} after the last line");
             if let Some(message) = line.strip_prefix("from ") {
                 let (sender, text) = message.split_once(": ").expect("a sender");
                 told.messages.entry(sender.to_owned()).or_default().push(text.to_owned());
             } else if let Some(number) = accepted(line) {
                 told.accepted = Some(number);
-            } else if line.as_str() == Rejection::TornLine.line().trim_end() {
-                told.torn = true;
+            } else if line.as_str() == Rejection::UnterminatedLine.line().trim_end() {
+                told.unterminated = true;
             } else {
                 let number = line_number(line).unwrap_or_else(|| panic!("unexpected {line:?}"));
                 assert!(number > last_answered, "{line:?} after line {last_answered}");
@@ -129,18 +129,18 @@ fn line_number(answer: &str) -> Option<u64> {
 struct History {
     requests: Vec<model::Request>,
     left: bool,
-    told: Told,
+    told: ReceivedLines,
 }
 
 impl History {
-    fn new(sent: &[u8], left: bool, told: Told, max_line: usize) -> Self {
+    fn new(sent: &[u8], left: bool, told: ReceivedLines, max_line: usize) -> Self {
         let (lines, rest) = model::lines(sent);
         let count = if let Some(accepted) = told.accepted {
             usize::try_from(accepted).expect("as many as fit in memory")
         } else {
             // It was told of no stop, so it has left, and everything was taken.
             assert!(left, "neither left nor told how many lines were accepted");
-            assert_eq!(told.torn, !rest.is_empty());
+            assert_eq!(told.unterminated, !rest.is_empty());
             lines.len()
         };
         assert!(count <= lines.len(), "{count} accepted of {}", lines.len());

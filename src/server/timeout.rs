@@ -11,80 +11,80 @@ use crate::server::report::CloseReason;
 
 /// Into how many waits a limit is divided, at least: a pause of this process, however long it is,
 /// counts for one of them at most.
-const WAITS: u32 = 4;
+const MIN_SLICES: u32 = 4;
 
 /// What a limit is not divided below.
-const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+const MIN_SLICE: Duration = Duration::from_millis(1);
 
 /// A limit on the time that a client is waited for.
 #[derive(Debug)]
-pub(crate) struct Patience {
+pub(crate) struct WaitBudget {
     limit: Duration,
     spent: Duration,
-    /// Up to when `spent` is counted.
-    counted: Instant,
+    /// Up to when `spent` is `last_check`.
+    last_check: Instant,
 }
 
-impl Patience {
+impl WaitBudget {
     pub(crate) fn new(limit: Duration, now: Instant) -> Self {
-        Self { limit, spent: Duration::ZERO, counted: now }
+        Self { limit, spent: Duration::ZERO, last_check: now }
     }
 
     /// Until when the next wait may last. None means for ever.
-    pub(crate) fn next_look(&self) -> Option<Instant> {
-        self.counted.checked_add(self.longest_wait().min(self.limit.saturating_sub(self.spent)))
+    pub(crate) fn next_check(&self) -> Option<Instant> {
+        self.last_check.checked_add(self.max_slice().min(self.limit.saturating_sub(self.spent)))
     }
 
     /// Counts the time since it was last asked as one wait; true once the limit is reached.
-    pub(crate) fn is_over(&mut self, now: Instant) -> bool {
-        let wait = now.duration_since(self.counted).min(self.longest_wait());
+    pub(crate) fn is_exhausted(&mut self, now: Instant) -> bool {
+        let wait = now.duration_since(self.last_check).min(self.max_slice());
         self.spent = self.limit.min(self.spent + wait);
-        self.counted = now;
+        self.last_check = now;
         self.spent == self.limit
     }
 
-    fn longest_wait(&self) -> Duration {
-        SHORTEST_WAIT.max(self.limit / WAITS)
+    fn max_slice(&self) -> Duration {
+        MIN_SLICE.max(self.limit / MIN_SLICES)
     }
 }
 
 /// The watch over a client: whether it takes enough of what is due to it, in bytes of its stream.
 #[derive(Debug)]
-pub(crate) struct Stall {
+pub(crate) struct StallDetector {
     limit: Duration,
     /// For the client to take what is asked of it.
-    patience: Patience,
+    patience: WaitBudget,
     /// How much it must have taken by then; if it has, it is not waited for.
     quota: u64,
 }
 
-impl Stall {
+impl StallDetector {
     pub(crate) fn new(limit: Duration) -> Self {
-        Self { limit, patience: Patience::new(limit, Instant::now()), quota: 0 }
+        Self { limit, patience: WaitBudget::new(limit, Instant::now()), quota: 0 }
     }
 
     /// When the client is to be looked at next.
-    pub(crate) fn next_look(&self) -> Option<Instant> {
-        self.patience.next_look()
+    pub(crate) fn next_check(&self) -> Option<Instant> {
+        self.patience.next_check()
     }
 
     /// Whether it is time for that.
-    pub(crate) fn is_due(&self, now: Instant) -> bool {
-        self.next_look().is_some_and(|look| look <= now)
+    pub(crate) fn check_due(&self, now: Instant) -> bool {
+        self.next_check().is_some_and(|look| look <= now)
     }
 
     /// Looks at a client that has taken so much by now; fails if it has not taken in time what was
     /// asked of it. If it has, `next_quota` is what is asked of it from now on.
-    pub(crate) fn look(
+    pub(crate) fn check(
         &mut self,
         taken: u64,
         next_quota: u64,
         now: Instant,
     ) -> Result<(), CloseReason> {
         if taken >= self.quota {
-            (self.quota, self.patience) = (next_quota, Patience::new(self.limit, now));
+            (self.quota, self.patience) = (next_quota, WaitBudget::new(self.limit, now));
         }
-        if self.patience.is_over(now) { Err(CloseReason::Evicted) } else { Ok(()) }
+        if self.patience.is_exhausted(now) { Err(CloseReason::Evicted) } else { Ok(()) }
     }
 }
 
@@ -94,14 +94,14 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(8);
 
-    /// Waits as those do who have a `Patience`, and returns how long that is in all; `late` is for
+    /// Waits as those do who have a `WaitBudget`, and returns how long that is in all; `late` is for
     /// how much longer each wait lasts than it was asked to.
-    fn time_until_over(mut patience: Patience, mut now: Instant, late: &[Duration]) -> Duration {
+    fn time_until_over(mut patience: WaitBudget, mut now: Instant, late: &[Duration]) -> Duration {
         let (start, mut late) = (now, late.iter());
         loop {
-            now = patience.next_look().expect("no such time")
+            now = patience.next_check().expect("no such time")
                 + *late.next().unwrap_or(&Duration::ZERO);
-            if patience.is_over(now) {
+            if patience.is_exhausted(now) {
                 return now - start;
             }
         }
@@ -111,7 +111,7 @@ mod tests {
     fn all_of_the_limit_is_waited_and_not_more() {
         for limit in [Duration::from_nanos(1), Duration::from_millis(333), LIMIT] {
             let now = Instant::now();
-            assert_eq!(time_until_over(Patience::new(limit, now), now, &[]), limit);
+            assert_eq!(time_until_over(WaitBudget::new(limit, now), now, &[]), limit);
         }
     }
 
@@ -121,7 +121,7 @@ mod tests {
         for paused in 0..3 {
             let mut late = [Duration::ZERO; 4];
             late[paused] = pause;
-            let lasted = time_until_over(Patience::new(LIMIT, now), now, &late);
+            let lasted = time_until_over(WaitBudget::new(LIMIT, now), now, &late);
             assert_eq!(lasted, LIMIT + pause, "{paused}");
         }
     }
@@ -129,33 +129,33 @@ mod tests {
     #[test]
     fn many_short_waits_count_in_full() {
         let (start, step) = (Instant::now(), LIMIT / 1000);
-        let mut patience = Patience::new(LIMIT, start);
-        let over = (1..2000).find(|&waits| patience.is_over(start + waits * step));
+        let mut patience = WaitBudget::new(LIMIT, start);
+        let over = (1..2000).find(|&waits| patience.is_exhausted(start + waits * step));
         assert_eq!(over, Some(1000));
     }
 
     #[test]
     fn who_takes_its_quota_in_time_is_not_stalled() {
-        let (mut now, mut stall) = (Instant::now(), Stall::new(LIMIT));
+        let (mut now, mut stall) = (Instant::now(), StallDetector::new(LIMIT));
         for quota in 1..100 {
             // As late as can be, and then nothing is asked of it for long.
             for taken in [quota - 1, quota - 1, quota - 1, quota] {
                 now += LIMIT / 4;
-                assert_eq!(stall.look(taken, quota, now), Ok(()), "{taken} of {quota}");
+                assert_eq!(stall.check(taken, quota, now), Ok(()), "{taken} of {quota}");
             }
             now += 10 * LIMIT;
-            assert_eq!(stall.look(quota, quota, now), Ok(()));
+            assert_eq!(stall.check(quota, quota, now), Ok(()));
         }
     }
 
     #[test]
     fn who_takes_less_is_stalled_after_the_limit_and_not_before() {
-        let (mut now, mut stall) = (Instant::now(), Stall::new(LIMIT));
-        assert_eq!(stall.look(10, 15, now), Ok(()));
+        let (mut now, mut stall) = (Instant::now(), StallDetector::new(LIMIT));
+        assert_eq!(stall.check(10, 15, now), Ok(()));
         for taken in [11, 12, 13] {
             now += LIMIT / 4;
-            assert_eq!(stall.look(taken, taken + 5, now), Ok(()));
+            assert_eq!(stall.check(taken, taken + 5, now), Ok(()));
         }
-        assert_eq!(stall.look(14, 19, now + LIMIT / 4), Err(CloseReason::Evicted));
+        assert_eq!(stall.check(14, 19, now + LIMIT / 4), Err(CloseReason::Evicted));
     }
 }

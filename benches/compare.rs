@@ -15,17 +15,17 @@ use products::dialect::Dialect;
 use products::stop::{self, Pace};
 use products::work::{self, Figures, works};
 use products::{SERVERS, STOPPED, can_be_stopped, is_there, name, start_to_stop};
-use rig::floor;
+use rig::baseline;
 use rig::table::median_of;
 
 /// The processors that the servers may use: any, or one that they share with the load.
 const PLACES: [(Option<&str>, &str); 2] = [(None, "any processor"), (Some("0"), "processor 0")];
 
 fn main() {
-    if floor::run_if_asked() {
+    if baseline::run_if_asked() {
         return;
     }
-    a_chat::raise_open_files();
+    a_chat::raise_nofile_limit();
     // Flags are cargo's.
     let arguments = std::env::args().skip(1);
     let wanted: Vec<String> = arguments.filter(|it| !it.starts_with("--")).collect();

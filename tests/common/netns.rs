@@ -81,16 +81,16 @@ pub struct Network {
 impl Network {
     /// `None`, and a word on why, if there can be none here.
     pub fn new(clients: usize) -> Option<Self> {
-        let hosts: Result<Vec<_>, _> = (0..=clients).map(|_| Host::new()).collect();
-        let mut hosts = match hosts {
-            Ok(hosts) => hosts,
+        let netns: Result<Vec<_>, _> = (0..=clients).map(|_| Host::new()).collect();
+        let mut netns = match netns {
+            Ok(netns) => netns,
             Err(error) => {
                 skipped(&format!("there can be no network namespaces here: {error}"));
                 return None;
             }
         };
-        let server = hosts.pop().expect("one more than clients");
-        for (number, client) in hosts.iter().enumerate() {
+        let server = netns.pop().expect("one more than clients");
+        for (number, client) in netns.iter().enumerate() {
             let (near, far) = (&server.namespace, &client.namespace);
             run(&format!(
                 "ip -n {near} link add to{number} type veth peer name server netns {far}"
@@ -100,7 +100,7 @@ impl Network {
             run(&format!("ip -n {near} link set to{number} up"));
             run(&format!("ip -n {far} link set server up"));
         }
-        Some(Self { server, clients: hosts })
+        Some(Self { server, clients: netns })
     }
 
     /// Takes a client's cable out.

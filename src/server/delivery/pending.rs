@@ -5,17 +5,17 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::server::delivery::window::Permit;
-use crate::wire::batch::{Frames, LONGEST_REFUSAL};
+use crate::wire::batch::{Frames, MAX_ERROR_BYTES};
 use crate::wire::protocol;
 
 /// How much text of answers to refused lines is spelled out at a time, in bytes.
-const REFUSALS_CHUNK: usize = 4 * 1024;
+const ERRORS_CHUNK: usize = 4 * 1024;
 
 /// Something to write.
 #[derive(Clone, Debug)]
-pub(crate) enum Due {
-    Piece(Piece),
-    Refusals(Box<Refusals>),
+pub(crate) enum Pending {
+    FrameSlice(FrameSlice),
+    NoSuchPeerErrors(Box<NoSuchPeerErrors>),
 }
 
 /// The answers to consecutive lines of whose recipients the same are not there.
@@ -23,7 +23,7 @@ pub(crate) enum Due {
 /// They are spelled out by the writer of the one who caused them, some at a time: neither the
 /// broker's time nor memory is taken up by what a client may not even read.
 #[derive(Clone, Debug)]
-pub(crate) struct Refusals {
+pub(crate) struct NoSuchPeerErrors {
     /// The numbers of the lines that are left to answer.
     lines: Range<u64>,
     /// The names that nobody has, as they are listed.
@@ -33,8 +33,8 @@ pub(crate) struct Refusals {
 
 /// Part of a batch that is due to one recipient.
 #[derive(Clone, Debug)]
-pub(crate) struct Piece {
-    pub(crate) charged: Arc<Charged>,
+pub(crate) struct FrameSlice {
+    pub(crate) charged: Arc<ChargedFrames>,
     pub(crate) start: u32,
     pub(crate) end: u32,
     /// How many messages these bytes are: none for an answer or a notice.
@@ -44,30 +44,30 @@ pub(crate) struct Piece {
 /// Frames, and the charge for them on their sender's window. Pieces share both as one, since each
 /// share that is taken and given back costs the processors' caches a round trip.
 #[derive(Debug)]
-pub(crate) struct Charged {
+pub(crate) struct ChargedFrames {
     pub(crate) frames: Frames,
     /// Gives the sender its room back when the last recipient's piece is gone.
     #[expect(dead_code, reason = "it is held, not read")]
     pub(crate) permit: Option<Arc<Permit>>,
 }
 
-impl Due {
+impl Pending {
     pub(crate) fn messages(&self) -> u64 {
         match self {
-            Self::Piece(piece) => u64::from(piece.messages),
-            Self::Refusals(_) => 0,
+            Self::FrameSlice(piece) => u64::from(piece.messages),
+            Self::NoSuchPeerErrors(_) => 0,
         }
     }
 
-    pub(crate) fn as_piece(&self) -> Option<&Piece> {
+    pub(crate) fn as_slice(&self) -> Option<&FrameSlice> {
         match self {
-            Self::Piece(piece) => Some(piece),
-            Self::Refusals(_) => None,
+            Self::FrameSlice(piece) => Some(piece),
+            Self::NoSuchPeerErrors(_) => None,
         }
     }
 }
 
-impl Refusals {
+impl NoSuchPeerErrors {
     /// The answers to these lines, charged to the window of the batch that they came in: whoever
     /// sends to their recipient has to wait behind them, so they must not grow beyond it.
     pub(crate) fn new(lines: Range<u64>, missing: Vec<u8>, batch: &Permit) -> Self {
@@ -76,33 +76,33 @@ impl Refusals {
     }
 
     /// True if one piece holds all of the answers.
-    pub(crate) fn are_short(&self) -> bool {
+    pub(crate) fn fit_one_slice(&self) -> bool {
         self.lines.end - self.lines.start == 1
-            || most_bytes(&self.lines, &self.missing) <= REFUSALS_CHUNK
+            || most_bytes(&self.lines, &self.missing) <= ERRORS_CHUNK
     }
 
-    pub(crate) fn are_done(&self) -> bool {
+    pub(crate) fn are_rendered(&self) -> bool {
         self.lines.is_empty()
     }
 
     /// Spells out some of the answers, at least one if any is left.
-    pub(crate) fn next_piece(&mut self) -> Piece {
+    pub(crate) fn next_piece(&mut self) -> FrameSlice {
         let mut text = Vec::new();
-        while text.len() < REFUSALS_CHUNK {
+        while text.len() < ERRORS_CHUNK {
             let Some(line) = self.lines.next() else { break };
             protocol::push_no_such_peer(&mut text, line, &self.missing);
         }
-        Piece::reply(text, Arc::clone(&self.permit))
+        FrameSlice::reply(text, Arc::clone(&self.permit))
     }
 }
 
 /// No less than what these answers take up, spelled out.
 fn most_bytes(lines: &Range<u64>, missing: &[u8]) -> usize {
     let lines = usize::try_from(lines.end - lines.start).unwrap_or(usize::MAX);
-    lines.saturating_mul(missing.len() + LONGEST_REFUSAL)
+    lines.saturating_mul(missing.len() + MAX_ERROR_BYTES)
 }
 
-impl Piece {
+impl FrameSlice {
     /// A line of the server's own: no message, and nobody's window is charged for it.
     pub(crate) fn from_text(text: Vec<u8>) -> Self {
         Self::whole(text, None)
@@ -115,7 +115,7 @@ impl Piece {
 
     fn whole(text: Vec<u8>, permit: Option<Arc<Permit>>) -> Self {
         let end = u32::try_from(text.len()).unwrap_or(0);
-        let charged = Arc::new(Charged { frames: Arc::new(text), permit });
+        let charged = Arc::new(ChargedFrames { frames: Arc::new(text), permit });
         Self { charged, start: 0, end, messages: 0 }
     }
 

@@ -39,7 +39,7 @@ impl Clients {
         self.server.wait_until(|stats| {
             stats.accepted == self.model.accepted && stats.connected == self.model.here()
         });
-        if self.model.is_gone(*number) {
+        if self.model.is_disconnected(*number) {
             self.read(speaker);
         }
     }
@@ -81,7 +81,7 @@ impl Clients {
         let report = self.server.report();
         let model = self.model;
         assert_eq!((report.accepted, report.owed), (model.accepted, model.owed), "{report}");
-        assert_eq!(report.torn, model.torn, "{report}");
+        assert_eq!(report.unterminated, model.unterminated, "{report}");
         let connections = model.connections();
         assert!((connections - unknown..=connections).contains(&report.connections), "{report}");
     }

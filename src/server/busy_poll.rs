@@ -10,35 +10,35 @@ use crossbeam_channel::{Receiver, TryRecvError};
 /// next, and so long the broker stays awake for it. To wake a thread is the better part of what a
 /// message's way takes where the processors are idle, and longer where they are virtual ones: with
 /// one message in flight it arrives after 38 us instead of 51.
-const AWAKE: Duration = Duration::from_micros(64);
+const BUSY_POLL: Duration = Duration::from_micros(64);
 
 /// A channel's receiver that stays awake while one thing follows another closely.
 ///
 /// Awake it yields all the time, so that nobody has to wait for the processor.
 #[derive(Debug)]
-pub(crate) struct WakefulReceiver<'a, T> {
+pub(crate) struct BusyPollReceiver<'a, T> {
     inbox: &'a Receiver<T>,
     /// How long it stays awake at most.
-    awake: Duration,
+    poll_for: Duration,
     /// The last wait was shorter than that.
-    is_busy: bool,
+    poll_next: bool,
 }
 
-impl<'a, T> WakefulReceiver<'a, T> {
+impl<'a, T> BusyPollReceiver<'a, T> {
     pub(crate) fn new(inbox: &'a Receiver<T>) -> Self {
         // On a single processor whoever has the next event can not run meanwhile.
         let has_others = thread::available_parallelism().is_ok_and(|count| count.get() > 1);
-        Self::with(inbox, if has_others { AWAKE } else { Duration::ZERO })
+        Self::with(inbox, if has_others { BUSY_POLL } else { Duration::ZERO })
     }
 
-    fn with(inbox: &'a Receiver<T>, awake: Duration) -> Self {
-        Self { inbox, awake, is_busy: false }
+    fn with(inbox: &'a Receiver<T>, poll_for: Duration) -> Self {
+        Self { inbox, poll_for, poll_next: false }
     }
 
     /// Waits for the next one; `None` when none will come any more.
     pub(crate) fn next(&mut self) -> Option<T> {
         let since = Instant::now();
-        while self.is_busy && since.elapsed() < self.awake {
+        while self.poll_next && since.elapsed() < self.poll_for {
             match self.inbox.try_recv() {
                 Ok(event) => return Some(event),
                 Err(TryRecvError::Disconnected) => return None,
@@ -46,7 +46,7 @@ impl<'a, T> WakefulReceiver<'a, T> {
             }
         }
         let event = self.inbox.recv().ok();
-        self.is_busy = since.elapsed() < self.awake;
+        self.poll_next = since.elapsed() < self.poll_for;
         event
     }
 }
@@ -62,10 +62,10 @@ mod tests {
     #[test]
     fn awake_it_takes_what_comes_and_sees_the_end() {
         let (events, inbox) = unbounded();
-        let mut receiver = WakefulReceiver::with(&inbox, FOR_LONG);
+        let mut receiver = BusyPollReceiver::with(&inbox, FOR_LONG);
         for event in 0..3 {
             events.send(event).expect("an inbox");
-            assert_eq!((receiver.next(), receiver.is_busy), (Some(event), true));
+            assert_eq!((receiver.next(), receiver.poll_next), (Some(event), true));
         }
         drop(events);
         assert_eq!(receiver.next(), None);
@@ -75,7 +75,7 @@ mod tests {
     fn awake_it_takes_what_is_not_there_yet() {
         let inbox = after(Duration::from_millis(1));
         let mut receiver =
-            WakefulReceiver { is_busy: true, ..WakefulReceiver::with(&inbox, FOR_LONG) };
+            BusyPollReceiver { poll_next: true, ..BusyPollReceiver::with(&inbox, FOR_LONG) };
         assert!(receiver.next().is_some());
     }
 
@@ -85,9 +85,9 @@ mod tests {
         let comes_late = || {
             let inbox = after(10 * soon);
             let mut receiver =
-                WakefulReceiver { is_busy: true, ..WakefulReceiver::with(&inbox, soon) };
+                BusyPollReceiver { poll_next: true, ..BusyPollReceiver::with(&inbox, soon) };
             assert!(receiver.next().is_some());
-            !receiver.is_busy
+            !receiver.poll_next
         };
         // Should this thread have been held up before it began to wait, the event was not late.
         assert!((0..100).any(|_| comes_late()));
@@ -96,8 +96,8 @@ mod tests {
     #[test]
     fn who_may_not_stay_awake_sleeps_at_once() {
         let (events, inbox) = unbounded();
-        let mut receiver = WakefulReceiver::with(&inbox, Duration::ZERO);
+        let mut receiver = BusyPollReceiver::with(&inbox, Duration::ZERO);
         events.send(()).expect("an inbox");
-        assert_eq!((receiver.next(), receiver.is_busy), (Some(()), false));
+        assert_eq!((receiver.next(), receiver.poll_next), (Some(()), false));
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 /// The text with every character made visible that a terminal might obey: control characters in
 /// the caret notation or by number, and those that change the direction of text.
-pub(crate) fn visible(text: &str) -> String {
+pub(crate) fn escape_controls(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for char in text.chars() {
         match char {
@@ -35,11 +35,11 @@ mod tests {
 
     #[test]
     fn nothing_is_left_that_a_terminal_obeys() {
-        assert_eq!(visible("plain, h\u{e9}llo \u{1f600}"), "plain, h\u{e9}llo \u{1f600}");
-        assert_eq!(visible("\x1b[31mred\x07\r\x7f\t"), "^[[31mred^G^M^?^I");
-        assert_eq!(visible("\u{9b}31m \u{202e}abc"), "<U+009B>31m <U+202E>abc");
+        assert_eq!(escape_controls("plain, h\u{e9}llo \u{1f600}"), "plain, h\u{e9}llo \u{1f600}");
+        assert_eq!(escape_controls("\x1b[31mred\x07\r\x7f\t"), "^[[31mred^G^M^?^I");
+        assert_eq!(escape_controls("\u{9b}31m \u{202e}abc"), "<U+009B>31m <U+202E>abc");
         for char in (0..=0x10_ffff).filter_map(char::from_u32) {
-            let shown = visible(&char.to_string());
+            let shown = escape_controls(&char.to_string());
             assert!(!shown.chars().any(char::is_control), "{shown:?}");
         }
     }
