@@ -48,7 +48,7 @@ address() (
     finds "heap-use-after-free" "$use_after_free" "" -Zsanitizer=address
     finds "detected memory leaks" "$leak" "" -Zsanitizer=address
     cargo test --locked --target "$host" --lib --bins --test backpressure --test client \
-        --test hostile --test limits --test log --test login --test mistakes --test relay \
+        --test hostile --test limits --test log --test login --test pitfalls --test relay \
         --test security
     # Where chance has a part, fewer rounds: one for each kind of stop, and some populations.
     A_CHAT_ROUNDS=4 cargo test --locked --target "$host" --test chaos

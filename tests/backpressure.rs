@@ -94,7 +94,7 @@ fn assert_evicted(report: &Report, name: &str) {
 }
 
 #[test]
-fn only_those_who_send_to_a_stuck_recipient_are_slowed_down_and_nothing_is_lost() {
+fn only_the_senders_to_a_stuck_recipient_are_slowed_and_no_message_is_lost() {
     const LENGTH: usize = 500;
     let server = TestServer::with(patient());
     let peak = Peak::watch(&server);
@@ -148,7 +148,7 @@ fn only_those_who_send_to_a_stuck_recipient_are_slowed_down_and_nothing_is_lost(
 }
 
 #[test]
-fn one_sender_never_holds_more_than_its_window() {
+fn a_sender_never_has_more_than_its_window_queued() {
     // Each line fits in the window by itself, whatever its length; two of them may not.
     let length = |number: usize| number * 7919 % (WINDOW - OVERHEAD);
     let server = TestServer::with(patient());
@@ -168,7 +168,7 @@ fn one_sender_never_holds_more_than_its_window() {
 }
 
 #[test]
-fn a_line_that_needs_more_than_the_window_passes_alone() {
+fn a_line_larger_than_the_window_is_routed_on_its_own() {
     let length = |number: usize| if number % 3 == 1 { 60_000 } else { 10 };
     let server = TestServer::with(Config { window: 1000, ..patient() });
     let peak = Peak::watch(&server);
@@ -193,7 +193,7 @@ fn a_line_that_needs_more_than_the_window_passes_alone() {
 }
 
 #[test]
-fn one_slow_recipient_of_many_costs_the_others_nothing_but_time() {
+fn one_slow_recipient_of_many_delays_the_others_but_costs_them_no_message() {
     const COUNT: usize = 2000;
     let length = |number: usize| number % 700;
     let server = TestServer::with(patient());
@@ -231,7 +231,7 @@ fn wait_until_held_up(server: &TestServer) -> u64 {
 }
 
 #[test]
-fn a_sender_that_leaves_or_breaks_off_while_it_is_held_up_has_sent_what_was_accepted() {
+fn lines_accepted_from_a_blocked_sender_are_delivered_after_it_leaves_or_resets() {
     const LENGTH: usize = 100;
     for reset in [false, true] {
         let server = TestServer::with(patient());
@@ -266,7 +266,7 @@ fn a_sender_that_leaves_or_breaks_off_while_it_is_held_up_has_sent_what_was_acce
 }
 
 #[test]
-fn who_never_reads_is_evicted_and_its_loss_is_reported_to_the_message() {
+fn a_recipient_that_never_reads_is_evicted_and_every_lost_message_is_counted() {
     const LENGTH: usize = 500;
     const COUNT: usize = 4000;
     let frame = format!("from alice: {}\n", text(0, LENGTH)).len() as u64;
@@ -306,7 +306,7 @@ fn who_never_reads_is_evicted_and_its_loss_is_reported_to_the_message() {
 }
 
 #[test]
-fn who_takes_nothing_of_the_little_that_the_kernel_holds_is_evicted_too() {
+fn a_recipient_is_evicted_even_if_all_its_messages_are_already_in_flight() {
     let (stall_timeout, linger) = (Duration::from_secs(1), Duration::from_millis(100));
     let server = TestServer::with(Config { stall_timeout, linger, ..strict() });
     let bystanders = Bystanders::start(&server);
@@ -358,21 +358,21 @@ fn evicted_client_reads_again(segment: Option<u32>, length: usize) {
 }
 
 #[test]
-fn who_reads_again_after_its_eviction_gets_its_message_whole_and_the_reason() {
+fn an_evicted_recipient_that_reads_again_gets_its_last_message_whole_and_the_reason() {
     for length in [0, 1000, 50_000] {
         evicted_client_reads_again(None, length);
     }
 }
 
 #[test]
-fn who_reads_again_after_its_eviction_does_so_also_over_an_ethernet() {
+fn an_evicted_recipient_gets_its_last_message_whole_in_ethernet_sized_segments_too() {
     for length in [0, 1000, 50_000] {
         evicted_client_reads_again(Some(1448), length);
     }
 }
 
 #[test]
-fn who_was_evicted_before_the_stop_is_no_loss_of_the_drain() {
+fn the_loss_of_a_client_evicted_before_shutdown_is_not_counted_against_the_drain() {
     let config = Config { drain_timeout: Duration::from_millis(300), ..strict() };
     let server = TestServer::with(config);
     let _stuck = server.login_with_small_buffers("stuck");
@@ -391,7 +391,7 @@ fn who_was_evicted_before_the_stop_is_no_loss_of_the_drain() {
 }
 
 #[test]
-fn a_knot_of_clients_that_write_to_each_other_and_never_read_is_untied() {
+fn a_cycle_of_clients_that_never_read_does_not_deadlock() {
     let config = Config { linger: Duration::from_millis(100), ..strict() };
     let server = TestServer::with(config);
     let peak = Peak::watch(&server);
@@ -419,7 +419,7 @@ fn a_knot_of_clients_that_write_to_each_other_and_never_read_is_untied() {
 }
 
 #[test]
-fn who_reads_slowly_but_steadily_is_not_evicted() {
+fn a_recipient_that_reads_slowly_but_steadily_is_not_evicted() {
     const COUNT: usize = 60;
     // It takes ten times that much while it reads a line every now and then.
     let (stall_timeout, stall_bytes) = (Duration::from_secs(2), 2000);
@@ -443,7 +443,7 @@ fn who_reads_slowly_but_steadily_is_not_evicted() {
 }
 
 #[test]
-fn who_is_gone_while_its_window_is_full_frees_its_name() {
+fn a_sender_that_resets_while_its_window_is_full_frees_its_name() {
     let server = TestServer::with(patient());
     let (_stuck, alice) = (server.login_with_small_buffers("stuck"), server.login("alice"));
     send_until_blocked(&alice.stream, b"stuck: 0123456789012345678901234567890123456789\n");

@@ -8,8 +8,8 @@
 //! libfaketime, which lets it jump.
 //!
 //! Elsewhere: no descriptors left and no threads for a user (`RLIMIT_NOFILE`, `RLIMIT_NPROC`) in
-//! `limits.rs`; standard output and log that nobody takes in `binary.rs`; signals in `signals.rs`;
-//! panics in `src/server/fault.rs`; links that fail in `network.rs`.
+//! `limits.rs`; standard output and log that nobody takes in `executable.rs`; signals in `signals.rs`;
+//! panics in `src/server/panics.rs`; links that fail in `network.rs`.
 #![cfg(feature = "cli")]
 
 mod common;
@@ -93,7 +93,7 @@ fn accepts_again_after(error: &str) -> Option<Vec<String>> {
 }
 
 #[test]
-fn without_room_in_the_system_clients_wait_and_are_served_when_there_is_some() {
+fn clients_wait_while_accept_lacks_resources_and_are_served_afterwards() {
     for error in ["ENFILE", "ENOBUFS", "ENOMEM"] {
         let Some(log) = accepts_again_after(error) else { return };
         // The pauses are a third of a second in all, so that only the first one is logged, unless
@@ -104,7 +104,7 @@ fn without_room_in_the_system_clients_wait_and_are_served_when_there_is_some() {
 }
 
 #[test]
-fn what_goes_wrong_with_one_client_holds_up_nobody_else() {
+fn an_accept_error_of_one_connection_does_not_delay_other_clients() {
     for error in ["ECONNABORTED", "EPROTO", "EPERM", "ENETDOWN"] {
         let Some(log) = accepts_again_after(error) else { return };
         assert_eq!(count(&log, CANNOT_ACCEPT), 0, "{log:#?}");
@@ -137,17 +137,17 @@ fn endures_for_ever(error: &str) {
 }
 
 #[test]
-fn without_room_in_the_system_for_ever_it_neither_spins_nor_floods_its_log() {
+fn a_server_permanently_out_of_resources_neither_spins_nor_floods_its_log() {
     endures_for_ever("ENFILE");
 }
 
 #[test]
-fn if_no_client_can_be_accepted_for_ever_it_neither_spins_nor_floods_its_log() {
+fn a_server_whose_every_accept_fails_neither_spins_nor_floods_its_log() {
     endures_for_ever("EPERM");
 }
 
 #[test]
-fn a_client_for_whom_no_thread_can_be_started_is_told_so() {
+fn a_client_is_refused_with_an_error_when_no_thread_can_be_spawned() {
     // The first four are the main thread's, and for the acceptor those of the first clients.
     let Some(injection) = Injection::of("clone3:error=EAGAIN:when=5..8") else { return };
     let scene = Scene::start(&injection.launcher, &["--linger", "10ms"]);
@@ -213,7 +213,7 @@ fn room(process: &mut Process) -> (usize, String) {
 }
 
 #[test]
-fn the_default_room_in_a_control_group_is_really_there() {
+fn the_default_capacity_in_a_pids_cgroup_can_be_filled() {
     let Some(group) = PidsGroup::new(60) else { return };
     let mut scene = Scene::start(&group.launcher(), &[]);
     let (room, limited_by) = room(&mut scene.process);
@@ -249,17 +249,17 @@ fn goes_on_without_threads_in_its_control_group(spare: usize) {
 }
 
 #[test]
-fn without_a_thread_for_a_reader_in_its_control_group_it_goes_on() {
+fn a_server_that_cannot_spawn_readers_in_its_cgroup_keeps_serving() {
     goes_on_without_threads_in_its_control_group(0);
 }
 
 #[test]
-fn without_a_thread_for_a_writer_in_its_control_group_it_goes_on() {
+fn a_server_that_cannot_spawn_writers_in_its_cgroup_keeps_serving() {
     goes_on_without_threads_in_its_control_group(1);
 }
 
 #[test]
-fn a_crowd_that_there_are_no_memory_mappings_for_is_refused_also_if_it_was_asked_for() {
+fn clients_beyond_the_memory_mapping_limit_are_refused_even_if_max_connections_allows_them() {
     const THREADS: usize = 4;
     a_chat::raise_nofile_limit();
     let mut default = Process::start(serve(&[]));
@@ -307,7 +307,7 @@ fn does_not_start(fault: &str, what: &str) {
 }
 
 #[test]
-fn a_start_that_the_system_refuses_is_one_clear_line() {
+fn a_start_that_the_system_refuses_is_reported_in_one_clear_line() {
     does_not_start("socket:error=EMFILE", "cannot listen on 127.0.0.1:0: Too many open files");
     does_not_start("bind:error=EACCES", "cannot listen on 127.0.0.1:0: Permission denied");
     does_not_start("listen:error=EADDRINUSE", "cannot listen on 127.0.0.1:0: Address already");
@@ -385,7 +385,7 @@ const MESSAGES: usize = 400;
 const WINDOW: [&str; 2] = ["--window", "1MiB"];
 
 #[test]
-fn a_clock_that_jumps_ahead_brings_no_deadline_nearer() {
+fn a_clock_that_jumps_ahead_shortens_no_timeout() {
     let Some(time) = TimeOfDay::new() else { return };
     let mut flags = WINDOW.to_vec();
     flags.extend(["--login-timeout", "10s", "--stall-timeout", "10s", "--drain-timeout", "1h"]);
@@ -426,7 +426,7 @@ fn a_clock_that_jumps_ahead_brings_no_deadline_nearer() {
 }
 
 #[test]
-fn a_clock_that_jumps_back_puts_no_deadline_off() {
+fn a_clock_that_jumps_back_extends_no_timeout() {
     let Some(time) = TimeOfDay::new() else { return };
     let mut flags = WINDOW.to_vec();
     flags.extend(["--login-timeout", "2s", "--stall-timeout", "2s", "--drain-timeout", "2s"]);

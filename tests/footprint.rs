@@ -29,7 +29,7 @@ const MAPPINGS_EACH: usize = 2 * 2;
 const OTHER_MAPPINGS: usize = 100;
 
 #[test]
-fn an_idle_client_takes_little_more_than_its_threads() {
+fn an_idle_client_costs_little_more_memory_than_its_two_threads() {
     let mut server = Process::start(serve(&[]));
     let mut log_in = |count| {
         let names = (0..count).map(|number| format!("client-{number}-of-{count}"));

@@ -59,7 +59,7 @@ fn routed(client: &mut Client, name: &str) {
 }
 
 #[test]
-fn an_endless_line_is_skipped_and_its_client_lives() {
+fn an_endless_line_is_skipped_and_its_sender_stays_connected() {
     let report = unharmed(quick(), |server, bystanders| {
         let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
         let chunk = vec![b'x'; 1 << 20];
@@ -81,7 +81,7 @@ fn an_endless_line_is_skipped_and_its_client_lives() {
 }
 
 #[test]
-fn the_longest_line_passes_and_one_byte_more_does_not() {
+fn a_line_of_maximum_length_is_routed_and_one_byte_more_is_refused() {
     for max_line in [32, 511, 512, 1000, 65_535, 65_536, 100_000] {
         let report = unharmed(Config { max_line, ..quick() }, |server, _| {
             let mut bob = server.login("bob");
@@ -108,7 +108,7 @@ fn the_longest_line_passes_and_one_byte_more_does_not() {
 }
 
 #[test]
-fn a_line_that_is_not_utf8_is_refused_and_those_around_it_are_not() {
+fn a_line_that_is_not_utf8_is_refused_and_its_neighbours_are_routed() {
     let report = unharmed(quick(), |server, _| {
         let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
         alice.send_bytes(b"bob: 1\nbob: \xff\nbob: 3\n\xc3\nbob: \xe2\x82\n\xac bob: 6\nbob: 7\n");
@@ -127,7 +127,7 @@ fn a_line_that_is_not_utf8_is_refused_and_those_around_it_are_not() {
 }
 
 #[test]
-fn a_character_in_two_reads_is_one_character() {
+fn a_character_split_across_two_reads_stays_intact() {
     // The first reads of a connection end at multiples of 512 bytes: one of four neighbours has
     // each such edge in the middle of a character.
     let text = "\u{1f980}".repeat(5000);
@@ -169,7 +169,7 @@ fn control_characters_pass_unchanged() {
 }
 
 #[test]
-fn a_carriage_return_inside_a_text_ends_no_line() {
+fn a_carriage_return_inside_a_text_does_not_end_the_line() {
     let report = unharmed(quick(), |server, _| {
         let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
         alice.send_bytes(b"bob: 1\rbob: 2\r\r\n\rbob: 3\r\n");
@@ -181,7 +181,7 @@ fn a_carriage_return_inside_a_text_ends_no_line() {
 }
 
 #[test]
-fn nobody_can_forge_a_message() {
+fn a_client_cannot_forge_a_message_from_another() {
     let report = unharmed(quick(), |server, _| {
         let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
         alice.send("from bob: x");
@@ -202,7 +202,7 @@ fn nobody_can_forge_a_message() {
 }
 
 #[test]
-fn a_torn_last_line_is_refused_and_not_counted() {
+fn an_unterminated_last_line_is_refused_and_not_counted() {
     let report = unharmed(quick(), |server, _| {
         let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
         alice.send_bytes(b"bob: whole\nbob: unterminated");
@@ -216,7 +216,7 @@ fn a_torn_last_line_is_refused_and_not_counted() {
 }
 
 #[test]
-fn a_reset_in_mid_line_takes_nothing_with_it() {
+fn a_reset_in_mid_line_loses_no_complete_line() {
     let report = unharmed(quick(), |server, _| {
         let mut bob = server.login("bob");
         for number in 0..50 {
@@ -232,7 +232,7 @@ fn a_reset_in_mid_line_takes_nothing_with_it() {
 }
 
 #[test]
-fn what_is_due_to_a_client_that_resets_is_lost_and_named() {
+fn messages_pending_for_a_client_that_resets_are_reported_as_lost_by_name() {
     const DUE: u64 = 400;
     let text = "x".repeat(480);
     let frame = format!("from alice: 000 {text}\n").len() as u64;
@@ -266,7 +266,7 @@ fn what_is_due_to_a_client_that_resets_is_lost_and_named() {
 }
 
 #[test]
-fn who_half_closes_gets_all_that_is_still_due() {
+fn a_client_that_half_closes_still_receives_every_message_and_reply() {
     let report = unharmed(quick(), |server, _| {
         let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
         for number in 0..500 {
@@ -292,7 +292,7 @@ fn who_half_closes_gets_all_that_is_still_due() {
 }
 
 #[test]
-fn who_floods_garbage_and_reads_no_answer_is_slowed_down_by_its_own_window() {
+fn a_client_that_floods_garbage_and_reads_no_reply_is_slowed_by_its_own_window() {
     const GARBAGE: &[u8] = b"this is no message\n";
     let window = 16 * 1024;
     let mut accepted = 0;
@@ -325,7 +325,7 @@ fn who_floods_garbage_and_reads_no_answer_is_slowed_down_by_its_own_window() {
 }
 
 #[test]
-fn a_line_full_of_unknown_names_gets_one_answer() {
+fn a_line_full_of_unknown_names_gets_a_single_reply() {
     // As many different names as a list may hold, which here fill the longest line.
     let names: Vec<_> = (0..1024).map(|number| format!("{number:062}")).collect();
     let line = format!("{}: x", names.join(","));
@@ -351,7 +351,7 @@ fn a_line_full_of_unknown_names_gets_one_answer() {
 }
 
 #[test]
-fn a_thousand_silent_clients_are_ended_and_leave_nothing_behind() {
+fn a_thousand_silent_clients_time_out_and_leave_no_thread_or_descriptor_behind() {
     const SILENT: usize = 1000;
     raise_nofile_limit();
     let config = Config { login_timeout: Duration::from_secs(2), ..quick() };
@@ -374,7 +374,7 @@ fn a_thousand_silent_clients_are_ended_and_leave_nothing_behind() {
 }
 
 #[test]
-fn clients_that_connect_and_vanish_leave_nothing_behind() {
+fn clients_that_connect_and_vanish_leave_no_thread_or_descriptor_behind() {
     const ROUNDS: u64 = 300;
     let report = unharmed_alone(quick(), |server, bystanders| {
         let before = (service_threads(), descriptor_count());

@@ -88,13 +88,13 @@ fn client_cycle() {
 }
 
 #[test]
-fn nothing_is_left_behind() {
+fn servers_leave_no_thread_descriptor_or_memory_behind() {
     // The first rounds take what the runtime and the test itself keep.
     (0..20).for_each(cycle);
     client_cycle();
     let (threads, descriptors, allocated) = (thread_count(), descriptor_count(), allocated());
     let (mut cycles, resident) = (0, resident_memory());
-    rounds("nothing_is_left_behind", 0, 100, Duration::MAX, |seed| {
+    rounds("servers_leave_no_thread_descriptor_or_memory_behind", 0, 100, Duration::MAX, |seed| {
         cycle(seed);
         client_cycle();
         // A thread that was joined leaves the kernel's list a moment later.

@@ -54,7 +54,7 @@ fn is_legal(byte: u8) -> bool {
 }
 
 #[test]
-fn good_names() {
+fn valid_names_are_accepted() {
     let server = start();
     let longest = "x".repeat(32);
     let names = ["alice", "Alice_2.b-C", "..", "-", "007", "_", &longest, &longest[1..]];
@@ -66,7 +66,7 @@ fn good_names() {
 }
 
 #[test]
-fn every_byte_that_a_name_may_have_makes_a_name() {
+fn every_legal_byte_is_a_valid_name() {
     let server = start();
     let clients: Vec<_> = (0..=u8::MAX)
         .filter(|&byte| is_legal(byte))
@@ -82,7 +82,7 @@ fn every_byte_that_a_name_may_have_makes_a_name() {
 }
 
 #[test]
-fn no_other_byte_does() {
+fn a_name_with_any_other_byte_is_rejected() {
     let server = start();
     // The line end aside, also a byte of UTF-8 or of no encoding at all.
     for byte in (0..=u8::MAX).filter(|&byte| !is_legal(byte) && byte != b'\n') {
@@ -95,7 +95,7 @@ fn no_other_byte_does() {
 }
 
 #[test]
-fn bad_names() {
+fn bad_names_are_rejected() {
     let server = start();
     let (too_long, far_too_long) = ("x".repeat(33), "x".repeat(200_000));
     let names = [
@@ -130,7 +130,7 @@ fn bad_names() {
 }
 
 #[test]
-fn a_line_that_can_not_become_a_name_is_refused_before_its_end() {
+fn a_line_that_cannot_become_a_name_is_rejected_before_it_ends() {
     let server = start();
     // One byte more than the longest name and the first half of a line end.
     expect_refused(connect_and_send(&server, "x".repeat(34)), BAD_NAME);
@@ -139,7 +139,7 @@ fn a_line_that_can_not_become_a_name_is_refused_before_its_end() {
 }
 
 #[test]
-fn nothing_that_follows_a_bad_name_is_routed() {
+fn lines_after_a_bad_name_are_not_routed() {
     let server = start();
     let mut bob = server.login("bob");
     let lines = "bob: hi\ncarol\nbob: hi\n".repeat(1000);
@@ -162,7 +162,7 @@ fn a_carriage_return_before_the_line_end_is_dropped() {
 }
 
 #[test]
-fn a_login_may_come_byte_by_byte() {
+fn a_login_may_arrive_byte_by_byte() {
     let server = start();
     let longest = "x".repeat(32);
     for (name, line_end) in [("alice", "\n"), ("bob", "\r\n"), (&longest, "\r\n")] {
@@ -175,7 +175,7 @@ fn a_login_may_come_byte_by_byte() {
 }
 
 #[test]
-fn login_and_messages_may_come_in_one_packet() {
+fn login_and_messages_may_arrive_in_one_packet() {
     let server = start();
     let mut bob = server.login("bob");
     let mut alice = connect_and_send(&server, "alice\nbob: 1\nalice: 2\r\nnonsense\nbob: 4\n");
@@ -214,7 +214,7 @@ fn names_are_case_sensitive() {
 }
 
 #[test]
-fn a_taken_name_is_refused_and_nothing_that_came_with_it_is_routed() {
+fn a_login_under_a_taken_name_is_rejected_and_its_lines_are_not_routed() {
     let server = start();
     let (mut bob, mut alice) = (server.login("bob"), server.login("alice"));
     let forged = "bob: forged\nalice: forged\n/who\nnonsense\n\n".repeat(1000);
@@ -235,7 +235,7 @@ fn a_taken_name_is_refused_and_nothing_that_came_with_it_is_routed() {
 }
 
 #[test]
-fn a_refused_client_that_goes_on_sending_is_not_heard() {
+fn lines_that_a_rejected_client_keeps_sending_are_discarded() {
     let server = start();
     let (mut bob, mut alice) = (server.login("bob"), server.login("alice"));
     let mut other = connect_and_send(&server, "alice\n");
@@ -250,7 +250,7 @@ fn a_refused_client_that_goes_on_sending_is_not_heard() {
 }
 
 #[test]
-fn a_name_is_free_when_its_owner_has_seen_the_end() {
+fn a_name_is_free_once_its_owner_has_seen_end_of_file() {
     let server = start();
     let mut before = Vec::new();
     for round in 0..200 {
@@ -267,7 +267,7 @@ fn a_name_is_free_when_its_owner_has_seen_the_end() {
 }
 
 #[test]
-fn the_name_of_a_client_that_was_reset_becomes_free() {
+fn the_name_of_a_client_that_resets_becomes_free() {
     let server = start();
     for _ in 0..50 {
         let mut alice = connect_and_send(&server, "alice\n");
@@ -278,7 +278,7 @@ fn the_name_of_a_client_that_was_reset_becomes_free() {
 }
 
 #[test]
-fn a_name_is_free_at_once_also_when_its_owner_has_much_left_to_read() {
+fn a_name_is_free_at_once_even_if_its_owner_has_much_left_to_read() {
     const MESSAGES: usize = 4000;
     let config = Config { window: 64 << 20, stall_timeout: PATIENCE, ..Config::default() };
     let server = TestServer::with(config);
@@ -316,7 +316,7 @@ fn a_name_is_free_at_once_also_when_its_owner_has_much_left_to_read() {
 }
 
 #[test]
-fn of_many_that_want_a_name_at_the_same_time_one_gets_it() {
+fn exactly_one_of_many_clients_that_claim_a_name_at_once_gets_it() {
     let server = start();
     for round in 0..30 {
         let barrier = Barrier::new(8);
@@ -373,7 +373,7 @@ fn storm(server: &TestServer, thread: u64) -> u64 {
 }
 
 #[test]
-fn a_storm_of_reconnects_ends_in_or_refused_and_leaves_the_name_free() {
+fn every_login_in_a_reconnect_storm_is_answered_and_the_name_ends_up_free() {
     let server = start();
     let times_in = AtomicU64::new(0);
     thread::scope(|scope| {
@@ -395,7 +395,7 @@ fn a_storm_of_reconnects_ends_in_or_refused_and_leaves_the_name_free() {
 }
 
 #[test]
-fn a_storm_on_a_name_that_is_held_takes_nothing_from_its_owner() {
+fn a_storm_of_logins_under_a_taken_name_does_not_disturb_its_owner() {
     let server = start();
     let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
     thread::scope(|scope| {
@@ -424,7 +424,7 @@ fn start_with_login_timeout(login_timeout: Duration) -> TestServer {
 }
 
 #[test]
-fn who_does_not_log_in_in_time_is_told_so() {
+fn a_client_that_misses_the_login_timeout_gets_an_error() {
     let server = start_with_login_timeout(Duration::from_millis(100));
     expect_refused(Client::connect(server.address), NOT_IN_TIME);
     // A name without its line end is none yet.
@@ -435,7 +435,7 @@ fn who_does_not_log_in_in_time_is_told_so() {
 }
 
 #[test]
-fn bytes_that_trickle_in_do_not_put_the_login_off() {
+fn trickling_bytes_do_not_extend_the_login_timeout() {
     let server = start_with_login_timeout(Duration::from_millis(300));
     let mut client = Client::connect(server.address);
     client.stream.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
@@ -456,7 +456,7 @@ fn bytes_that_trickle_in_do_not_put_the_login_off() {
 }
 
 #[test]
-fn who_is_in_has_all_the_time_there_is() {
+fn a_client_that_is_logged_in_may_stay_silent_past_the_login_timeout() {
     let server = start_with_login_timeout(Duration::from_secs(1));
     let mut alice = connect_and_send(&server, "alice\n");
     expect_in(&mut alice, "alice");
@@ -467,7 +467,7 @@ fn who_is_in_has_all_the_time_there_is() {
 }
 
 #[test]
-fn who_leaves_before_it_has_said_anything_sees_the_end() {
+fn a_client_that_leaves_before_logging_in_sees_a_clean_end_of_file() {
     let server = start();
     for _ in 0..50 {
         leave(Client::connect(server.address));
@@ -477,7 +477,7 @@ fn who_leaves_before_it_has_said_anything_sees_the_end() {
 }
 
 #[test]
-fn a_name_without_its_line_end_is_no_login() {
+fn a_name_without_a_line_end_is_not_a_login() {
     let server = start();
     for unterminated in ["a", "alice", "alice\r", "not a name"] {
         let mut client = connect_and_send(&server, unterminated);

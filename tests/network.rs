@@ -175,18 +175,18 @@ fn vanishes_and_is_evicted(count: u64, length: usize) {
 }
 
 #[test]
-fn who_vanishes_is_evicted_and_what_only_the_kernel_held_for_him_is_counted() {
+fn a_client_that_vanishes_is_evicted_and_its_messages_in_flight_are_counted_as_lost() {
     vanishes_and_is_evicted(50, 100);
 }
 
 #[test]
-fn who_vanishes_is_evicted_and_what_was_queued_for_him_is_counted() {
+fn a_client_that_vanishes_is_evicted_and_its_queued_messages_are_counted_as_lost() {
     vanishes_and_is_evicted(4000, 1000);
 }
 
 #[test]
 #[ignore = "takes the two minutes after which a silent connection is given up"]
-fn who_vanishes_while_nothing_is_due_to_him_is_found_out_too() {
+fn a_client_that_vanishes_with_no_message_pending_is_found_by_keepalive() {
     let Some(mut scene) = Scene::start(&[]) else { return };
     let (bob, _alice) = bob_vanishes(&scene);
     let start = Instant::now();
@@ -201,7 +201,7 @@ fn who_vanishes_while_nothing_is_due_to_him_is_found_out_too() {
 }
 
 #[test]
-fn a_link_that_is_down_for_a_while_in_the_middle_of_a_message_does_no_harm() {
+fn a_link_that_goes_down_for_a_while_in_mid_message_loses_no_message() {
     const HALF: usize = 30_000;
     let Some(scene) = Scene::start(&["--stall-timeout", NEVER]) else { return };
     let (mut alice, mut bob) = (scene.login(BAD, "alice"), scene.login(GOOD, "bob"));
@@ -285,17 +285,17 @@ fn vanishes_before_the_stop(count: u64, length: usize) {
 }
 
 #[test]
-fn a_drain_over_a_dead_link_ends_by_its_deadline_and_names_what_the_kernel_held() {
+fn a_drain_over_a_dead_link_ends_by_its_deadline_and_reports_the_messages_in_flight() {
     vanishes_before_the_stop(50, 100);
 }
 
 #[test]
-fn a_drain_over_a_dead_link_ends_by_its_deadline_and_names_what_was_queued() {
+fn a_drain_over_a_dead_link_ends_by_its_deadline_and_reports_the_queued_messages() {
     vanishes_before_the_stop(4000, 1000);
 }
 
 #[test]
-fn a_link_that_dies_in_mid_stream_leaves_a_report_that_is_exact() {
+fn the_report_is_exact_even_if_a_link_dies_in_mid_stream() {
     const LENGTH: usize = 500;
     for _ in 0..3 {
         // Alice writes until the end, so that the server must not be the first to close.
@@ -380,16 +380,16 @@ fn nothing_is_lost_over_a_link_after(spoil: impl FnOnce(&Network) -> bool) {
 }
 
 #[test]
-fn nothing_is_lost_over_a_slow_link() {
+fn a_slow_link_loses_no_message() {
     nothing_is_lost_over_a_link_after(|network| network.slow_down(BAD, "16mbit"));
 }
 
 #[test]
-fn nothing_is_lost_over_a_link_that_loses_packets() {
+fn a_link_that_drops_packets_loses_no_message() {
     nothing_is_lost_over_a_link_after(|network| network.lose_one_of(BAD, 30));
 }
 
 #[test]
-fn nothing_is_lost_over_a_link_that_delays_loses_repeats_and_reorders_packets() {
+fn a_link_that_delays_drops_duplicates_and_reorders_packets_loses_no_message() {
     nothing_is_lost_over_a_link_after(|network| network.trouble(BAD));
 }

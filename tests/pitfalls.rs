@@ -4,7 +4,7 @@
 //! No part of the relay runs here, only sockets on the loopback, and channels. Each case brings
 //! about the moment in which its mistake counts, and knows from the kernel or from a channel that
 //! it has come, so that nothing depends on who is faster: what can be lost then is lost every time.
-//! `cargo test --test mistakes -- --nocapture` prints how much that is.
+//! `cargo test --test pitfalls -- --nocapture` prints how much that is.
 #![expect(clippy::print_stdout, reason = "the figures are there to be looked at")]
 
 mod common;
@@ -96,7 +96,7 @@ impl Client {
 // The first mistake: to close a socket whose client has said, or will say, what nobody reads.
 
 #[test]
-fn a_close_with_unread_input_loses_the_tail() {
+fn closing_with_unread_input_loses_the_tail() {
     let (server, client) = connection();
     client.speak_to(&server);
     drop(server);
@@ -104,7 +104,7 @@ fn a_close_with_unread_input_loses_the_tail() {
 }
 
 #[test]
-fn so_linger_does_not_help() {
+fn so_linger_does_not_save_the_tail() {
     let (server, client) = connection();
     client.speak_to(&server);
     SockRef::from(&server).set_linger(Some(PATIENCE)).expect("an option");
@@ -113,7 +113,7 @@ fn so_linger_does_not_help() {
 }
 
 #[test]
-fn reading_everything_before_the_close_does_not_help_if_the_client_says_more() {
+fn reading_all_input_before_closing_does_not_help_if_the_client_sends_more() {
     let (mut server, client) = connection();
     client.speak_to(&server);
     server.read_exact(&mut [0]).expect("what the client has said");
@@ -123,7 +123,7 @@ fn reading_everything_before_the_close_does_not_help_if_the_client_says_more() {
 }
 
 #[test]
-fn throwing_input_away_until_the_client_has_closed_loses_nothing() {
+fn discarding_input_until_the_client_has_closed_loses_nothing() {
     let (mut server, client) = connection();
     client.speak_to(&server);
     server.shutdown(Shutdown::Write).expect("an open connection");
@@ -171,7 +171,7 @@ fn deliver_or_stop(inbox: &Receiver<usize>, stop: &Receiver<()>) -> usize {
 }
 
 #[test]
-fn a_select_between_stop_and_message_loses_what_is_queued() {
+fn a_select_between_stop_and_message_loses_queued_messages() {
     let (queue, inbox) = unbounded();
     let (stop, stopped) = bounded(0);
     (0..MESSAGES).for_each(|message| queue.send(message).expect("an inbox"));
@@ -197,7 +197,7 @@ fn deliver_first_or_stop(inbox: &Receiver<usize>, stop: &Receiver<()>) -> usize 
 }
 
 #[test]
-fn a_select_that_prefers_messages_loses_what_is_not_queued_yet() {
+fn a_select_that_prefers_messages_loses_those_not_yet_queued() {
     let (queue, inbox) = unbounded();
     let (stop, stopped) = bounded(0);
     (0..MESSAGES / 2).for_each(|message| queue.send(message).expect("an inbox"));
@@ -211,7 +211,7 @@ fn a_select_that_prefers_messages_loses_what_is_not_queued_yet() {
 }
 
 #[test]
-fn ending_by_disconnection_loses_nothing() {
+fn exiting_on_disconnection_loses_nothing() {
     let (queue, inbox) = unbounded();
     let writer = thread::spawn(move || inbox.iter().count());
     (0..MESSAGES).for_each(|message| queue.send(message).expect("an inbox"));
@@ -224,7 +224,7 @@ fn ending_by_disconnection_loses_nothing() {
 // And one that loses nothing, but makes a liar of the report: to give a connection up by ending it.
 
 #[test]
-fn what_is_given_up_by_closing_still_arrives_after_it_was_reported_lost() {
+fn data_abandoned_by_closing_still_arrives_after_it_was_reported_lost() {
     let (server, client) = connection();
     server.shutdown(Shutdown::Both).expect("an open connection");
     drop(server);
@@ -232,7 +232,7 @@ fn what_is_given_up_by_closing_still_arrives_after_it_was_reported_lost() {
 }
 
 #[test]
-fn what_is_given_up_by_a_reset_does_not_arrive_later() {
+fn data_abandoned_by_a_reset_does_not_arrive_later() {
     let (server, client) = connection();
     rustix::net::connect_unspec(&server).expect("an open connection");
     client.expect_loss("given up by a reset");
@@ -277,7 +277,7 @@ fn losers(how: &str, end: impl Fn(TcpStream) -> Option<TcpStream>) -> usize {
 
 #[test]
 #[ignore = "a measurement"]
-fn how_many_clients_that_read_all_the_time_lose_something() {
+fn clients_that_read_continuously_lose_nothing_if_the_server_lingers() {
     losers("closed", |_| None);
     losers("SHUT_RD, then SHUT_WR", |server| {
         server.shutdown(Shutdown::Read).and(server.shutdown(Shutdown::Write)).ok().map(|()| server)

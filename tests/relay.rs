@@ -31,7 +31,7 @@ fn names(count: usize) -> Vec<String> {
 }
 
 #[test]
-fn the_session_in_the_readme() {
+fn the_session_in_the_readme_works_as_shown() {
     let server = TestServer::start();
     let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
     alice.send("bob, carol: hi");
@@ -47,7 +47,7 @@ fn the_session_in_the_readme() {
 }
 
 #[test]
-fn a_session_of_three() {
+fn three_clients_exchange_messages() {
     let server = TestServer::start();
     let mut alice = server.login("alice");
     let mut bob = server.login("bob");
@@ -158,7 +158,7 @@ fn each_recipient_gets_each_senders_messages_in_order() {
 }
 
 #[test]
-fn who_sends_to_itself_gets_it_too() {
+fn a_client_that_sends_to_itself_receives_the_message() {
     let server = TestServer::start();
     let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
     alice.send("alice: a note");
@@ -171,7 +171,7 @@ fn who_sends_to_itself_gets_it_too() {
 }
 
 #[test]
-fn an_unknown_recipient_is_named_and_the_others_get_the_message() {
+fn an_unknown_recipient_is_reported_and_the_others_get_the_message() {
     let server = TestServer::start();
     let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
     let cases = [
@@ -193,7 +193,7 @@ fn an_unknown_recipient_is_named_and_the_others_get_the_message() {
 }
 
 #[test]
-fn each_of_many_lines_to_an_unknown_recipient_is_answered() {
+fn each_of_many_lines_to_an_unknown_recipient_gets_an_error() {
     let server = TestServer::start();
     let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
     let lines: Vec<_> = (1..=100).map(|number| format!("bob, carol: {number}\n")).collect();
@@ -230,7 +230,7 @@ fn a_name_listed_twice_counts_once_in_short_and_in_long_lists() {
 }
 
 #[test]
-fn a_list_is_read_leniently() {
+fn a_recipient_list_is_parsed_leniently() {
     let server = TestServer::start();
     let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
     for (number, list) in
@@ -257,7 +257,7 @@ fn a_carriage_return_before_the_line_end_is_dropped() {
 }
 
 #[test]
-fn text_is_trimmed_and_otherwise_left_as_it_is() {
+fn text_is_trimmed_and_otherwise_left_unchanged() {
     let server = TestServer::start();
     let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
     let cases = [
@@ -289,7 +289,7 @@ fn text_is_trimmed_and_otherwise_left_as_it_is() {
 }
 
 #[test]
-fn empty_lines_are_ignored_and_counted() {
+fn empty_lines_are_ignored_but_counted() {
     let server = TestServer::start();
     let mut alice = server.login("alice");
     alice.send_bytes(b"\n\n\r\nnonsense\n\n\nalice: hi\n\nnonsense\n\n");
@@ -302,7 +302,7 @@ fn empty_lines_are_ignored_and_counted() {
 }
 
 #[test]
-fn a_message_may_come_byte_by_byte() {
+fn a_message_may_arrive_byte_by_byte() {
     let server = TestServer::start();
     let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
     let session = "bob: naïve, 5 €, 𝄞\r\n\nbob, alice : second\nnonsense\n";
@@ -317,7 +317,7 @@ fn a_message_may_come_byte_by_byte() {
 }
 
 #[test]
-fn a_line_is_routed_when_its_line_end_comes_and_not_before() {
+fn a_line_is_routed_once_its_line_end_arrives_and_not_before() {
     let server = TestServer::start();
     let mut bob = server.login("bob");
     let (mut alice, mut carol) = (server.login("alice"), server.login("carol"));
@@ -331,7 +331,7 @@ fn a_line_is_routed_when_its_line_end_comes_and_not_before() {
 }
 
 #[test]
-fn a_thousand_lines_may_come_in_one_packet() {
+fn a_thousand_lines_may_arrive_in_one_packet() {
     let server = TestServer::start();
     let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
     let lines: Vec<_> = (0..1000).map(|number| format!("bob: {number}\n")).collect();
@@ -344,7 +344,7 @@ fn a_thousand_lines_may_come_in_one_packet() {
 }
 
 #[test]
-fn answers_keep_their_place_among_the_messages() {
+fn replies_keep_their_place_among_the_messages() {
     let server = TestServer::start();
     let mut alice = server.login("alice");
     alice.send_bytes(
@@ -373,7 +373,7 @@ fn answers_keep_their_place_among_the_messages() {
 }
 
 #[test]
-fn line_numbers_go_on_from_packet_to_packet() {
+fn line_numbers_continue_across_packets() {
     let server = TestServer::start();
     let mut alice = server.login("alice");
     let mut line = 0;
@@ -391,7 +391,7 @@ fn line_numbers_go_on_from_packet_to_packet() {
 }
 
 #[test]
-fn line_numbers_go_on_through_a_long_stream() {
+fn line_numbers_continue_through_a_long_stream() {
     let server = TestServer::start();
     let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
     let reading = thread::spawn(move || bob.lines_to_eof());
@@ -411,7 +411,7 @@ fn line_numbers_go_on_through_a_long_stream() {
 }
 
 #[test]
-fn who_alone_tells_how_many_are_here() {
+fn who_command_without_names_counts_and_lists_the_clients() {
     let server = TestServer::start();
     let mut alice = server.login("alice");
     alice.send("/who");
@@ -445,7 +445,7 @@ fn who(client: &mut Client, line: u64) -> (usize, Vec<String>, bool) {
 }
 
 #[test]
-fn who_alone_names_a_hundred() {
+fn who_command_without_names_lists_at_most_a_hundred_clients() {
     let server = TestServer::start();
     let all = names(120);
     let mut clients = login_all(&server, &all[..100]);
@@ -466,7 +466,7 @@ fn who_alone_names_a_hundred() {
 }
 
 #[test]
-fn who_with_names_tells_which_of_them_are_here() {
+fn who_command_with_names_reports_which_of_them_are_connected() {
     let server = TestServer::start();
     let (mut alice, bob) = (server.login("alice"), server.login("bob"));
     let cases = [
@@ -492,7 +492,7 @@ fn who_with_names_tells_which_of_them_are_here() {
 }
 
 #[test]
-fn who_half_closes_gets_what_is_queued_and_then_the_end() {
+fn a_client_that_half_closes_receives_its_queue_and_then_end_of_file() {
     let config = Config { window: 64 << 20, stall_timeout: PATIENCE, ..Config::default() };
     let server = TestServer::with(config);
     let (mut bob, mut alice) = (server.login("bob"), server.login("alice"));
@@ -515,7 +515,7 @@ fn who_half_closes_gets_what_is_queued_and_then_the_end() {
 }
 
 #[test]
-fn what_was_sent_before_a_half_close_is_routed() {
+fn lines_sent_before_a_half_close_are_routed() {
     let server = TestServer::start();
     let mut bob = server.login("bob");
     for round in 0..50 {
@@ -552,7 +552,7 @@ fn the_closing_notice_counts_every_line_after_the_login_line() {
 }
 
 #[test]
-fn an_unfinished_line_is_not_counted_in_the_closing_notice() {
+fn an_unterminated_line_is_not_counted_in_the_closing_notice() {
     let server = TestServer::start();
     let (mut alice, bob) = (server.login("alice"), server.login("bob"));
     alice.send_bytes(b"alice: one\nbob: tw");

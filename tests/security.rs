@@ -46,7 +46,7 @@ fn try_login_from(source: [u8; 4], server: &TestServer, name: &str) -> Option<Cl
 }
 
 #[test]
-fn one_address_can_not_take_all_the_places() {
+fn one_address_cannot_take_every_connection() {
     const GREEDY: [u8; 4] = [127, 0, 0, 2];
     let max_per_address = Some(3);
     let config = Config { max_per_address, linger: PATIENCE, ..Config::default() };
@@ -83,7 +83,7 @@ fn one_address_can_not_take_all_the_places() {
 }
 
 #[test]
-fn the_places_of_an_address_do_not_wear_out() {
+fn an_address_gets_its_connections_back_when_they_close() {
     let max_per_address = Some(2);
     let server = TestServer::with(Config { max_per_address, ..Config::default() });
     let _stays = server.login("stays");
@@ -124,7 +124,7 @@ fn login_of_a_sipper(server: &TestServer, name: &str) -> Client {
 }
 
 #[test]
-fn who_takes_a_little_now_and_then_can_not_hold_a_sender_for_ever() {
+fn a_trickling_recipient_cannot_block_a_sender_forever() {
     let stall_timeout = Duration::from_secs(1);
     let config = Config { window: 64 * 1024, stall_timeout, ..Config::default() };
     let server = TestServer::with(config);
@@ -150,7 +150,7 @@ fn who_takes_a_little_now_and_then_can_not_hold_a_sender_for_ever() {
 }
 
 #[test]
-fn who_is_slow_and_honest_gets_the_full_windows_of_many_senders() {
+fn a_slow_but_steady_recipient_receives_the_full_windows_of_many_senders() {
     const SENDERS: usize = 8;
     const LINES: usize = 50;
     // It takes much more than it has to, and what is due to it much longer than the time-out.
@@ -210,7 +210,7 @@ fn a_list_of_too_many_names_is_refused_as_a_whole() {
 }
 
 #[test]
-fn who_hoards_places_holds_them_and_nothing_else() {
+fn a_client_that_hoards_connections_costs_others_nothing_else() {
     const HOARD: usize = 200;
     let max_per_address = Some(HOARD);
     let server = TestServer::with(Config { max_per_address, ..quick() });
@@ -232,7 +232,7 @@ fn who_hoards_places_holds_them_and_nothing_else() {
 }
 
 #[test]
-fn who_asks_for_long_answers_and_reads_none_fills_its_own_window_only() {
+fn a_client_that_requests_long_replies_and_reads_none_fills_only_its_own_window() {
     const ASKED: usize = 5000;
     let window = 16 * 1024;
     // It is not to be evicted here.
@@ -263,7 +263,7 @@ fn who_asks_for_long_answers_and_reads_none_fills_its_own_window_only() {
 }
 
 #[test]
-fn who_takes_a_name_over_gets_nothing_that_was_due_to_the_one_before() {
+fn a_client_that_takes_over_a_name_receives_nothing_queued_for_the_former_owner() {
     const ROUNDS: usize = 50;
     let server = TestServer::with(Config { window: 4 << 20, ..quick() });
     let mut bob = server.login("bob");
@@ -304,7 +304,7 @@ fn who_takes_a_name_over_gets_nothing_that_was_due_to_the_one_before() {
 }
 
 #[test]
-fn what_a_terminal_may_obey_stays_inside_its_line_and_behind_its_senders_name() {
+fn terminal_control_sequences_stay_within_their_line_behind_the_senders_name() {
     // The server passes text as it is. What it guarantees is where a line begins and ends, so that
     // whoever shows it can make the rest visible: see docs/security.md.
     let escapes = [

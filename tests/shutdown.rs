@@ -40,8 +40,8 @@ fn conservation(seed: u64, manners: Profile) -> (Report, Verdict) {
 }
 
 #[test]
-fn conservation_with_lively_clients() {
-    rounds("conservation_with_lively_clients", 1000, 100, Duration::MAX, |seed| {
+fn every_message_is_delivered_to_polite_clients() {
+    rounds("every_message_is_delivered_to_polite_clients", 1000, 100, Duration::MAX, |seed| {
         let (report, verdict) = conservation(seed, Profile::Polite);
         assert!(report.is_clean() && !report.forced, "{report}");
         assert_eq!((report.lost(), verdict.in_doubt), (0, 0), "{report}");
@@ -50,8 +50,8 @@ fn conservation_with_lively_clients() {
 }
 
 #[test]
-fn conservation_with_stuck_clients() {
-    rounds("conservation_with_stuck_clients", 2000, 30, Duration::MAX, |seed| {
+fn every_loss_is_accounted_for_with_stubborn_clients() {
+    rounds("every_loss_is_accounted_for_with_stubborn_clients", 2000, 30, Duration::MAX, |seed| {
         conservation(seed, Profile::Stubborn);
     });
 }
@@ -71,7 +71,7 @@ fn one_message(address: SocketAddr, name: &str) -> Option<String> {
 }
 
 #[test]
-fn who_connects_while_the_server_stops_is_served_or_not_taken_up() {
+fn a_client_connecting_during_shutdown_is_served_or_never_accepted() {
     for round in 1..30 {
         let mut server = TestServer::start();
         let mut bob = server.login("bob");
@@ -110,7 +110,7 @@ fn who_connects_while_the_server_stops_is_served_or_not_taken_up() {
 }
 
 #[test]
-fn what_the_kernel_holds_at_the_stop_is_delivered() {
+fn input_in_the_receive_queue_at_shutdown_is_delivered() {
     for _ in 0..50 {
         let server = TestServer::start();
         let (mut bob, mut alice) = (server.login("bob"), server.login("alice"));
@@ -130,7 +130,7 @@ fn what_the_kernel_holds_at_the_stop_is_delivered() {
 }
 
 #[test]
-fn a_sender_that_is_held_up_at_the_stop_gets_in_what_the_kernel_holds() {
+fn input_of_a_sender_blocked_at_shutdown_is_accepted_up_to_the_cutoff() {
     let server = TestServer::with(Config { window: 50_000, ..unhurried() });
     let (mut bob, mut alice) = (server.login("bob"), server.login("alice"));
     let sent =
@@ -152,7 +152,7 @@ fn a_sender_that_is_held_up_at_the_stop_gets_in_what_the_kernel_holds() {
 }
 
 #[test]
-fn a_half_closed_client_gets_in_the_drain_what_is_due_to_it() {
+fn a_half_closed_client_receives_its_queue_during_the_drain() {
     let server = TestServer::start();
     let (mut bob, mut alice) = (server.login("bob"), server.login("alice"));
     for number in 0..5000 {
@@ -170,7 +170,7 @@ fn a_half_closed_client_gets_in_the_drain_what_is_due_to_it() {
 }
 
 #[test]
-fn stopped_before_it_runs_it_ends_at_once() {
+fn a_server_shut_down_before_it_runs_exits_at_once() {
     let server = Server::bind("127.0.0.1:0", Config::default()).expect("a free port");
     let (address, handle) = (server.local_addr(), server.shutdown_handle());
     handle.shutdown();
@@ -184,7 +184,7 @@ fn stopped_before_it_runs_it_ends_at_once() {
 }
 
 #[test]
-fn stopped_from_many_threads_at_once_and_again_it_stops_once() {
+fn concurrent_and_repeated_shutdowns_count_as_one() {
     for round in 0..50 {
         let mut server = TestServer::start();
         let mut bob = server.login("bob");
@@ -211,7 +211,7 @@ fn stopped_from_many_threads_at_once_and_again_it_stops_once() {
 }
 
 #[test]
-fn the_listener_closes_at_once_also_when_the_drain_takes_long() {
+fn the_listener_closes_at_once_even_if_the_drain_takes_long() {
     let config = Config { drain_timeout: Duration::from_secs(600), ..Config::default() };
     let mut server = TestServer::with(config);
     let _clients = stuck_client_and_sender(&server);
@@ -230,7 +230,7 @@ fn the_listener_closes_at_once_also_when_the_drain_takes_long() {
 }
 
 #[test]
-fn at_the_deadline_the_drain_ends_and_names_what_is_lost() {
+fn the_drain_ends_at_its_deadline_and_reports_what_was_lost() {
     let config = Config { drain_timeout: Duration::from_millis(300), ..Config::default() };
     let server = TestServer::with(config);
     let (stuck, _sender) = stuck_client_and_sender(&server);
@@ -245,7 +245,7 @@ fn at_the_deadline_the_drain_ends_and_names_what_is_lost() {
 }
 
 #[test]
-fn forced_at_once_everything_is_joined_and_accounted_for() {
+fn a_shutdown_forced_at_once_joins_every_thread_and_accounts_for_every_message() {
     for seed in 0..20 {
         let world = World::new(seed, 5, 0, Profile::Rude);
         let server = TestServer::with(world.config());
@@ -257,7 +257,7 @@ fn forced_at_once_everything_is_joined_and_accounted_for() {
 }
 
 #[test]
-fn clients_that_do_not_close_hold_the_drain_up_for_the_linger_time_only() {
+fn clients_that_do_not_close_delay_the_drain_only_by_the_linger_time() {
     let server = TestServer::start();
     let clients: Vec<_> = (0..50).map(|number| server.login(&format!("n{number}"))).collect();
     let report = server.stop();
@@ -269,7 +269,7 @@ fn clients_that_do_not_close_hold_the_drain_up_for_the_linger_time_only() {
 }
 
 #[test]
-fn a_client_that_writes_before_it_reads_gets_to_read_what_is_due_to_it() {
+fn a_client_that_writes_before_it_reads_receives_everything_queued_for_it() {
     let server = TestServer::with(Config { window: 8 * 1024 * 1024, ..unhurried() });
     // More is due to bob than the kernels hold, so nothing ends before he reads.
     let (mut bob, mut alice) = (server.login("bob"), server.login("alice"));
@@ -293,7 +293,7 @@ fn a_client_that_writes_before_it_reads_gets_to_read_what_is_due_to_it() {
 }
 
 #[test]
-fn a_client_that_speaks_after_the_servers_fin_gets_to_read_what_is_due_to_it() {
+fn a_client_that_sends_after_the_servers_fin_receives_everything_in_flight() {
     let server = TestServer::with(unhurried());
     let (mut bob, mut alice) = (server.login_with_small_buffers("bob"), server.login("alice"));
     // Bob's kernel does not take as much, the server's does.

@@ -205,13 +205,13 @@ fn soak(time: Duration, samples: u32) -> Vec<u64> {
 }
 
 #[test]
-fn for_seconds() {
+fn a_server_does_not_grow_in_seconds_of_load() {
     soak(Duration::from_secs(4), 8);
 }
 
 #[test]
 #[ignore = "takes an hour, or as long as A_CHAT_SECONDS says"]
-fn for_an_hour() {
+fn a_server_does_not_grow_in_an_hour_of_load() {
     let hour = Duration::from_secs(3600);
     let memory = soak(asked("A_CHAT_SECONDS").map_or(hour, Duration::from_secs), 60);
     let (early, late) = memory.split_at(memory.len() / 4);
