@@ -36,7 +36,7 @@ impl<'a> Line<'a> {
 
 /// A growing read buffer that hands out complete lines.
 ///
-/// Fill it through [`spare`](Self::space) and [`advance`](Self::advance), then take lines with
+/// Fill it through [`spare`](Self::spare) and [`advance`](Self::advance), then take lines with
 /// [`next_line`](Self::next_line) until there are none.
 #[derive(Debug)]
 pub(crate) struct LineBuffer {
@@ -92,7 +92,7 @@ impl LineBuffer {
         &mut self.bytes[self.end..limit]
     }
 
-    /// Says that the first `count` bytes of [`spare`](Self::space) now hold input.
+    /// Says that the first `count` bytes of [`spare`](Self::spare) now hold input.
     pub(crate) fn advance(&mut self, count: usize) {
         self.end += count;
         match memchr::memrchr(b'\n', &self.bytes[self.searched..self.end]) {
@@ -128,7 +128,7 @@ impl LineBuffer {
     }
 
     /// All complete lines that were not taken yet, line ends included, if every one is UTF-8:
-    /// the fast way for who takes many lines at once, and then [`consume`](Self::skip)s them.
+    /// the fast way for who takes many lines at once, and then [`consume`](Self::consume)s them.
     pub(crate) fn valid_lines(&self) -> &[u8] {
         let end = if self.lines_utf8 && !self.skipping { self.lines_end } else { self.start };
         &self.bytes[self.start..end]
