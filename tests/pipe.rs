@@ -1,8 +1,8 @@
-//! `a-chat connect` in a pipe sends what it is given, gives out what it gets, and tells by its exit
-//! status whether the server has taken every line.
+//! `a-chat connect` in a pipe sends its input, writes what it receives, and reports by its exit
+//! status whether the server accepted every line.
 //!
 //! Each case runs the real executable against a real server in this process or, where the server
-//! has to do what none does at will, against one that the test plays by itself.
+//! has to misbehave, against one that the test plays.
 #![cfg(feature = "cli")]
 
 mod common;
@@ -36,7 +36,7 @@ fn client_of(script: &Script, flags: &[&str]) -> (Process, Peer) {
     (client, script.log_in("bot"))
 }
 
-/// Waits for the client's end; returns its exit status, what came out, and what it complained of.
+/// Waits for the client to exit; returns its exit status, standard output and standard error.
 fn outcome(mut client: Process) -> (i32, Vec<String>, Vec<String>) {
     let stdout = client.stdout.take_to_end();
     let (status, stderr) = client.wait();
@@ -44,13 +44,13 @@ fn outcome(mut client: Process) -> (i32, Vec<String>, Vec<String>) {
 }
 
 #[test]
-fn what_goes_in_is_sent_and_what_arrives_comes_out_as_it_is() {
+fn input_is_sent_and_messages_are_written_unchanged() {
     let server = TestServer::start();
     let mut alice = server.login("alice");
     let mut bot = client(&server, &["--name", "bot"]);
     bot.write("alice: h\u{e9}llo \u{1b}[31m\u{7} \r\n\nalice:\n");
     alice.expect_lines(&["from bot: h\u{e9}llo \u{1b}[31m\u{7}", "from bot: "]);
-    // Each line comes out at once, whatever it holds.
+    // Each line is written at once, whatever it holds.
     for text in ["one", "", "\u{1b}]0;title\u{7}\ttwo\u{9b}", "from carol: three"] {
         alice.send(&format!("bot: {text}"));
         bot.stdout.expect_line(&format!("from alice: {text}"));
@@ -62,7 +62,7 @@ fn what_goes_in_is_sent_and_what_arrives_comes_out_as_it_is() {
 }
 
 #[test]
-fn at_the_end_of_input_it_stays_for_all_that_is_due() {
+fn at_the_end_of_input_the_client_stays_for_everything_queued() {
     const LINES: usize = 50_000;
     let server = TestServer::start();
     let mut bot = client(&server, &["--name", "bot"]);
@@ -77,7 +77,7 @@ fn at_the_end_of_input_it_stays_for_all_that_is_due() {
 }
 
 #[test]
-fn a_refused_line_is_told_with_its_number_and_text() {
+fn a_refused_line_is_reported_with_its_number_and_text() {
     let server = TestServer::start();
     let mut bot = client(&server, &["--name", "bot"]);
     bot.write_and_end("bot: one\nnonsense \u{1b}[31m\nbot, bob: two\nbot: three\n");
@@ -89,17 +89,17 @@ fn a_refused_line_is_told_with_its_number_and_text() {
         "error: line 3: no such peer: bob",
         "from bot: three",
     ];
-    // The answers keep their order, as the messages do.
+    // Replies keep their order, and messages theirs.
     let sorted = |mut lines: Vec<String>| {
         lines.sort();
         lines
     };
     assert_eq!(sorted(stdout), sorted(expected.map(str::to_owned).to_vec()));
-    let complaints = [
+    let errors = [
         "a-chat: line 2 was refused, no ':' in it, expected \"name, name: text\": nonsense ^[[31m",
         "a-chat: line 3 was refused, no such peer: bob: bot, bob: two",
     ];
-    assert_eq!((status, stderr), (1, complaints.map(str::to_owned).to_vec()));
+    assert_eq!((status, stderr), (1, errors.map(str::to_owned).to_vec()));
 }
 
 #[test]
@@ -121,36 +121,36 @@ fn without_a_flag_the_first_line_is_the_name() {
         bot.write_and_end(input);
         assert_eq!(outcome(bot), (0, vec!["from bot: hi".to_owned()], Vec::new()));
     }
-    // Nothing is sent, and nothing more is to come.
+    // A client may send no line at all.
     let mut quiet = client(&server, &[]);
     quiet.write_and_end("quiet\n");
     assert_eq!(outcome(quiet), (0, Vec::new(), Vec::new()));
-    for (input, complaint) in [
+    for (input, error) in [
         ("", "a-chat: no --name, and no first line to take for it"),
         ("bot", "a-chat: no --name, and no first line to take for it"),
         ("bot: hi\n", "a-chat: no --name, and the first line is none"),
     ] {
         let mut bot = client(&server, &[]);
         bot.write_and_end(input);
-        assert_eq!(outcome(bot), (1, Vec::new(), vec![complaint.to_owned()]));
+        assert_eq!(outcome(bot), (1, Vec::new(), vec![error.to_owned()]));
     }
 }
 
 #[test]
-fn who_can_not_log_in_says_why_in_one_line() {
+fn a_failed_login_is_reported_in_one_line() {
     let server = TestServer::start();
     let _taken = server.login("bot");
     let bot = client(&server, &["--name", "bot"]);
-    let complaint = "a-chat: cannot log in: name taken".to_owned();
-    assert_eq!(outcome(bot), (1, Vec::new(), vec![complaint]));
+    let error = "a-chat: cannot log in: name taken".to_owned();
+    assert_eq!(outcome(bot), (1, Vec::new(), vec![error]));
 
-    let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    let bot = Process::start(connect(nobody.expect("an address"), &["--name", "bot"]));
+    let unused = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let bot = Process::start(connect(unused.expect("an address"), &["--name", "bot"]));
     let (status, stdout, stderr) = outcome(bot);
     assert_eq!((status, stdout.len(), stderr.len()), (1, 0, 1), "{stderr:?}");
     assert!(stderr[0].starts_with("a-chat: cannot connect: "), "{stderr:?}");
 
-    // Something else than a relay.
+    // A server of another kind.
     let script = Script::listen();
     let bot = Process::start(connect(script.address, &["--name", "bot"]));
     let mut peer = script.accept();
@@ -178,7 +178,7 @@ fn a_wrong_command_line_is_refused() {
 }
 
 #[test]
-fn the_stay_is_bounded_and_only_the_lines_count_for_the_status() {
+fn the_wait_is_bounded_and_only_the_lines_decide_the_status() {
     let script = Script::listen();
     for (wait, answered) in [("0.3s", true), ("100ms", false)] {
         let (mut bot, mut peer) = client_of(&script, &["--wait", wait]);
@@ -187,7 +187,7 @@ fn the_stay_is_bounded_and_only_the_lines_count_for_the_status() {
         if answered {
             peer.answer_question("bot");
         }
-        // The server does not close.
+        // The server does not close the connection.
         let (status, stdout, stderr) = outcome(bot);
         assert_eq!(stdout, Vec::<String>::new());
         assert_eq!(status, i32::from(!answered), "{stderr:#?}");
@@ -196,16 +196,16 @@ fn the_stay_is_bounded_and_only_the_lines_count_for_the_status() {
 }
 
 #[test]
-fn a_number_of_seconds_will_do() {
+fn a_wait_may_be_a_plain_number_of_seconds() {
     let script = Script::listen();
     let (mut bot, _peer) = client_of(&script, &["--wait", "0"]);
     bot.stdin = None;
     assert_eq!(outcome(bot).0, 0);
 }
 
-/// What arrives can not be written, so that it can not be waited for either.
+/// Messages that cannot be written are not waited for forever.
 #[test]
-fn the_stay_is_bounded_also_if_the_output_is_stuck() {
+fn the_wait_is_bounded_even_if_the_output_is_stuck() {
     let script = Script::listen();
     let mut command = connect(script.address, &["--name", "bot", "--wait", "100ms"]);
     let (ours, _stuck) = UnixStream::pair().expect("two sockets");
@@ -222,14 +222,14 @@ fn the_stay_is_bounded_also_if_the_output_is_stuck() {
     let (status, stderr) = bot.wait();
     assert_eq!(status, 1, "{stderr:#?}");
     assert!(stderr.iter().any(|line| line.starts_with("a-chat: cannot write what arrives: ")));
-    // Without a reset, which depends on what was unread, the sender would go on for a while.
+    // Without a reset, which depends on unread input, the sender would continue for a while.
     let _ = peer.client.stream.shutdown(Shutdown::Both);
     sender.join().expect("no panic");
 }
 
-/// What a server says may be anything, and standard error may be a terminal.
+/// A server may send anything, and standard error may be a terminal.
 #[test]
-fn complaints_hold_nothing_that_a_terminal_obeys() {
+fn standard_error_holds_no_control_character() {
     let script = Script::listen();
     let (mut bot, mut peer) = client_of(&script, &[]);
     bot.write("bob: \u{1b}c\n");
@@ -237,15 +237,15 @@ fn complaints_hold_nothing_that_a_terminal_obeys() {
     peer.client.send("error: line 2: \u{1b}[2J\nerror: \u{1b}[3J");
     drop(peer);
     let (status, _, stderr) = outcome(bot);
-    let complaints = [
+    let errors = [
         "a-chat: line 1 was refused, ^[[2J: bob: ^[c",
         "a-chat: the server has closed the connection: ^[[3J; line 1 was accepted",
     ];
-    assert_eq!((status, stderr), (1, complaints.map(str::to_owned).to_vec()));
+    assert_eq!((status, stderr), (1, errors.map(str::to_owned).to_vec()));
 }
 
 #[test]
-fn a_signal_is_the_end_of_the_input() {
+fn a_signal_ends_the_input() {
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let server = TestServer::start();
         let mut bot = client(&server, &["--name", "bot"]);
@@ -258,13 +258,13 @@ fn a_signal_is_the_end_of_the_input() {
 }
 
 #[test]
-fn at_a_signal_what_the_pipe_holds_is_sent() {
+fn at_a_signal_the_content_of_the_pipe_is_sent() {
     const LINES: usize = 2000;
     let server = TestServer::start();
     let mut bot = client(&server, &["--name", "bot"]);
     bot.write("bot: one\n");
     bot.stdout.expect_line("from bot: one");
-    // It sleeps while this is written, so that all of it waits in the pipe with the signal.
+    // The client is suspended meanwhile, so all of it is in the pipe when the signal arrives.
     bot.signal(Signal::STOP);
     bot.write(&"bot: two\n".repeat(LINES));
     bot.signal(Signal::TERM);
@@ -274,7 +274,7 @@ fn at_a_signal_what_the_pipe_holds_is_sent() {
 }
 
 #[test]
-fn two_signals_at_once_are_one() {
+fn two_signals_at_once_count_as_one() {
     let script = Script::listen();
     let (bot, mut peer) = client_of(&script, &[]);
     bot.signal(Signal::TERM);
@@ -286,7 +286,7 @@ fn two_signals_at_once_are_one() {
 }
 
 #[test]
-fn a_later_signal_ends_everything() {
+fn a_later_signal_ends_the_client() {
     let script = Script::listen();
     let (mut bot, mut peer) = client_of(&script, &[]);
     bot.write("bob: hi\n");
@@ -294,7 +294,7 @@ fn a_later_signal_ends_everything() {
     bot.signal(Signal::TERM);
     peer.answer_question("bot");
     peer.client.expect_eof();
-    // The server does not close. What comes at once does not count.
+    // The server does not close the connection. A signal right after the first does not count.
     wait_until("the end", || {
         bot.signal(Signal::TERM);
         bot.state() == 'Z'
@@ -302,9 +302,9 @@ fn a_later_signal_ends_everything() {
     assert_eq!(outcome(bot).0, 1);
 }
 
-/// A file is there as a whole, however much of it is left: the signal comes first.
+/// All of a file is readable at once, however much is left: the signal takes precedence.
 #[test]
-fn a_signal_ends_a_file_where_it_is() {
+fn a_signal_ends_a_file_before_its_end() {
     const LINES: usize = 4_000_000;
     let mut file = tempfile::tempfile().expect("a file");
     file.write_all("bob: hi\n".repeat(LINES).as_bytes()).expect("room for it");
@@ -314,7 +314,7 @@ fn a_signal_ends_a_file_where_it_is() {
     command.stdin(file);
     let bot = Process::start(command);
     let mut peer = script.log_in("bot");
-    // Much more is left than the client sends before the server has answered.
+    // Much more is left than the client sends before the server answers.
     bot.signal(Signal::TERM);
     let mut sent = 0;
     while let Some(line) = peer.client.line() {
@@ -328,13 +328,13 @@ fn a_signal_ends_a_file_where_it_is() {
     }
     assert!(sent < LINES, "all of it was sent");
     drop(peer);
-    let told =
+    let reported =
         format!("a-chat: standard input was read up to line {sent} only: stopped before its end");
-    assert_eq!(outcome(bot), (1, Vec::new(), vec![told]));
+    assert_eq!(outcome(bot), (1, Vec::new(), vec![reported]));
 }
 
 #[test]
-fn it_ends_when_nobody_takes_what_arrives() {
+fn the_client_ends_when_its_output_is_closed() {
     let server = TestServer::start();
     let mut alice = server.login("alice");
     let mut command = connect(server.address, &["--name", "bot", "--reconnect"]);
@@ -350,7 +350,7 @@ fn it_ends_when_nobody_takes_what_arrives() {
 }
 
 #[test]
-fn if_the_server_stops_it_says_from_where_on_nothing_was_accepted() {
+fn a_server_shutdown_is_reported_with_the_first_line_not_accepted() {
     let script = Script::listen();
     let (mut bot, mut peer) = client_of(&script, &[]);
     bot.write("bob: 1\nbob: 2\nbob: 3\n");
@@ -361,15 +361,15 @@ fn if_the_server_stops_it_says_from_where_on_nothing_was_accepted() {
     peer.client.half_close();
     let (status, stdout, stderr) = outcome(bot);
     assert_eq!(stdout, ["notice: server is shutting down, 2 of your lines were accepted"]);
-    let complaints = [
+    let errors = [
         "a-chat: the server was shut down; lines 1 to 2 were accepted",
         "a-chat: from line 3 on nothing was accepted",
     ];
-    assert_eq!((status, stderr), (1, complaints.map(str::to_owned).to_vec()));
+    assert_eq!((status, stderr), (1, errors.map(str::to_owned).to_vec()));
 }
 
 #[test]
-fn a_server_that_stops_in_the_end_has_taken_every_line() {
+fn a_server_that_shuts_down_last_has_accepted_every_line() {
     let script = Script::listen();
     let (mut bot, mut peer) = client_of(&script, &[]);
     bot.write_and_end("bob: 1\n");
@@ -383,7 +383,7 @@ fn a_server_that_stops_in_the_end_has_taken_every_line() {
 }
 
 #[test]
-fn a_crash_leaves_doubt() {
+fn a_crash_leaves_lines_in_doubt() {
     let script = Script::listen();
     let (mut bot, mut peer) = client_of(&script, &[]);
     bot.write("bob: 1\nbob: 2\n");
@@ -398,9 +398,9 @@ fn a_crash_leaves_doubt() {
     assert_eq!(stderr[1..], [doubt, "  line 1: bob: 1", "  line 2: bob: 2"]);
 }
 
-/// The sender waits while its recipient does, but receives all the while.
+/// The sender waits for a slow recipient, and receives meanwhile.
 #[test]
-fn who_waits_to_send_still_receives() {
+fn a_client_that_waits_to_send_still_receives() {
     const LINES: usize = 4000;
     let (linger, stall_timeout) = (Duration::from_millis(100), 10 * PATIENCE);
     let server = TestServer::with(Config { linger, stall_timeout, ..Config::default() });

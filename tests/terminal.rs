@@ -1,9 +1,9 @@
-//! `a-chat connect` at a terminal: what arrives never breaks the line being typed, nothing that
-//! others send is obeyed, whoever leaves sees what is still due, and the terminal is given back as
-//! it was, whatever ends the client.
+//! `a-chat connect` at a terminal: incoming messages never break the line being typed, the terminal
+//! obeys no control character from others, a user who leaves still sees queued messages, and the
+//! terminal's modes are restored whatever ends the client.
 //!
-//! Each case runs the real executable at a pseudo-terminal and looks at the screen. Every wait has
-//! a deadline, and every end is checked for the terminal's modes.
+//! Each case runs the real executable at a pseudo-terminal and checks the screen. Every wait has a
+//! deadline, and every case checks the terminal's modes at the end.
 #![cfg(feature = "cli")]
 
 mod common;
@@ -28,7 +28,7 @@ const LEFT: &str = "\x1b[D";
 
 const CONNECTED: &str = "a-chat: connected as alice, /help says what can be typed";
 
-/// Alice at a terminal, and bob elsewhere, at a server of this process.
+/// Alice at a terminal, and bob as a plain client, at a server in this process.
 fn alice_and_bob(server: &TestServer) -> (Terminal, Client) {
     let bob = server.login("bob");
     let mut alice = Terminal::start(server.address, &["--name", "alice"]);
@@ -36,7 +36,7 @@ fn alice_and_bob(server: &TestServer) -> (Terminal, Client) {
     (alice, bob)
 }
 
-/// Alice at a terminal, and the server that the test plays for her.
+/// Alice at a terminal, connected to a server that the test plays.
 fn alice_of(script: &Script, flags: &[&str]) -> (Terminal, Peer) {
     let mut alice = Terminal::start(script.address, flags);
     let peer = script.log_in("alice");
@@ -44,14 +44,14 @@ fn alice_of(script: &Script, flags: &[&str]) -> (Terminal, Peer) {
     (alice, peer)
 }
 
-/// She leaves, to a server that has nothing more for her.
+/// Leaves a server that has nothing more queued.
 fn leave(mut alice: Terminal, status: i32) {
     alice.press(CTRL_D);
     assert_eq!(alice.wait().0, status);
 }
 
 #[test]
-fn what_arrives_does_not_break_the_line_being_typed() {
+fn incoming_messages_do_not_break_the_line_being_typed() {
     let server = TestServer::start();
     let (mut alice, mut bob) = alice_and_bob(&server);
     let mut typed = String::new();
@@ -62,7 +62,7 @@ fn what_arrives_does_not_break_the_line_being_typed() {
         let message = format!("from bob: message {number}");
         alice.expect(&[&message, &format!("> {}", typed.trim_end())]);
     }
-    // The cursor is where it was, too.
+    // The cursor keeps its place.
     alice.press(&LEFT.repeat(4));
     alice.wait_until("a move", |alice| alice.column() == 14);
     bob.send("alice: more");
@@ -74,7 +74,6 @@ fn what_arrives_does_not_break_the_line_being_typed() {
     leave(alice, 0);
 }
 
-/// Also when there is very much of it.
 #[test]
 fn a_flood_leaves_the_line_alone_and_loses_nothing() {
     const LINES: usize = 5_000;
@@ -97,7 +96,7 @@ fn a_flood_leaves_the_line_alone_and_loses_nothing() {
 }
 
 #[test]
-fn plain_lines_go_to_whom_the_prompt_shows() {
+fn plain_lines_go_to_the_recipients_in_the_prompt() {
     let server = TestServer::start();
     let (mut alice, mut bob) = alice_and_bob(&server);
     let mut carol = server.login("carol");
@@ -117,7 +116,7 @@ fn plain_lines_go_to_whom_the_prompt_shows() {
 }
 
 #[test]
-fn commands_answer() {
+fn commands_are_answered() {
     let server = TestServer::start();
     let (mut alice, _bob) = alice_and_bob(&server);
     alice.press("/who bob, dave\r");
@@ -131,10 +130,10 @@ fn commands_answer() {
 }
 
 #[test]
-fn tab_completes_names_that_were_seen() {
+fn tab_completes_names_seen_before() {
     let server = TestServer::start();
     let (mut alice, mut bob) = alice_and_bob(&server);
-    // The key after a Tab shows that this was looked at.
+    // The key after a Tab shows that the Tab was processed.
     alice.press("b\to");
     alice.expect(&["> bo"]);
     bob.send("alice: hi");
@@ -161,14 +160,14 @@ fn tab_completes_names_that_were_seen() {
 }
 
 #[test]
-fn what_others_send_is_made_visible_and_not_obeyed() {
+fn control_characters_from_others_are_shown_and_not_obeyed() {
     let server = TestServer::start();
     let (mut alice, mut bob) = alice_and_bob(&server);
     bob.send("alice: \x1b[31mred\x1b[2J\x1b]0;title\x07 \r\x08\u{9b}1A\u{202e}");
     let seen = "from bob: ^[[31mred^[[2J^[]0;title^G ^M^H<U+009B>1A<U+202E>";
     alice.expect(&[CONNECTED, seen, ">"]);
     assert_eq!(alice.colour("red"), vt100::Color::Default);
-    // Nor does anything come back as if it had been typed.
+    // Nor do escape sequences in pasted text reach others.
     alice.press("bob: \x1b[200~pasted\x1b[31m\x07\x1b[201~\r");
     alice.expect(&["to bob: pasted", ">"]);
     bob.expect_line("from alice: pasted");
@@ -176,24 +175,24 @@ fn what_others_send_is_made_visible_and_not_obeyed() {
 }
 
 #[test]
-fn who_is_refused_sees_what() {
+fn a_refused_line_is_shown_with_its_reason() {
     let server = TestServer::start();
     let (mut alice, mut bob) = alice_and_bob(&server);
     alice.press("bob, dave: one\rbob: two\r");
     alice.expect_row("error: no such peer: dave; that was your line 1: bob, dave: ");
     bob.expect_lines(&["from alice: one", "from alice: two"]);
-    // Not every line was taken.
+    // Not every line was accepted.
     leave(alice, 1);
 }
 
 #[test]
-fn the_window_may_change_its_size_while_somebody_types() {
+fn a_resized_window_keeps_the_line_being_typed() {
     let server = TestServer::start();
     let (mut alice, mut bob) = alice_and_bob(&server);
     let line = "bob: 1234567890 2234567890 3234567890 4234567890";
     alice.press(line);
     alice.expect(&[&format!("> {line}")]);
-    // No key is needed for it; the row never wraps, and the cursor stays in it.
+    // It needs no key; the row never wraps, and the cursor stays in it.
     alice.resize(24, 30);
     alice.wait_until("a part of the line", |alice| {
         let rows = alice.rows();
@@ -213,7 +212,7 @@ fn the_window_may_change_its_size_while_somebody_types() {
 }
 
 #[test]
-fn lines_come_back_with_up_and_down() {
+fn up_and_down_recall_earlier_lines() {
     let server = TestServer::start();
     let (mut alice, mut bob) = alice_and_bob(&server);
     alice.press("bob: one\rbob: two\rdraft");
@@ -231,7 +230,7 @@ fn lines_come_back_with_up_and_down() {
 }
 
 #[test]
-fn what_is_pasted_waits_for_enter() {
+fn pasted_text_waits_for_enter() {
     let server = TestServer::start();
     let (mut alice, mut bob) = alice_and_bob(&server);
     alice.press("\x1b[200~bob: one\r\nbob: two\n\x1b[201~");
@@ -243,7 +242,7 @@ fn what_is_pasted_waits_for_enter() {
 }
 
 #[test]
-fn who_leaves_sees_what_is_still_due() {
+fn a_user_who_leaves_still_sees_queued_messages() {
     for keys in [CTRL_D, CTRL_C, "/quit\r"] {
         let script = Script::listen();
         let (mut alice, mut peer) = alice_of(&script, &["--name", "alice"]);
@@ -251,9 +250,9 @@ fn who_leaves_sees_what_is_still_due() {
         peer.expect_line("bob: one");
         peer.answer_question("alice");
         peer.client.expect_eof();
-        // It is not over yet, and the terminal is as usual already.
+        // The client still waits, and the terminal already has its original modes.
         alice.expect_row(WAITING);
-        assert!(alice.is_given_back());
+        assert!(alice.is_restored());
         peer.client.send("from bob: still\nfrom bob: due");
         drop(peer);
         let (status, rows) = alice.wait();
@@ -268,7 +267,7 @@ fn ctrl_c_leaves_in_the_middle_of_a_line() {
     let (mut alice, _bob) = alice_and_bob(&server);
     alice.press("bob: half");
     alice.expect(&["> bob: half"]);
-    // There, Ctrl-D deletes.
+    // In a line, Ctrl-D deletes.
     alice.press(&format!("{LEFT}{CTRL_D}"));
     alice.expect(&["> bob: hal"]);
     alice.press(CTRL_C);
@@ -286,13 +285,13 @@ fn a_second_ctrl_c_ends_the_wait() {
     alice.press(CTRL_C);
     peer.client.expect_eof();
     alice.expect_row(WAITING);
-    // The terminal makes a signal of it again.
+    // In the original modes the terminal turns it into a signal.
     alice.press(CTRL_C);
     assert_eq!(alice.wait().0, 1);
 }
 
 #[test]
-fn the_end_of_the_server_is_the_end_though_nobody_types() {
+fn a_server_shutdown_ends_the_client_without_a_key() {
     let server = TestServer::start();
     let (mut alice, bob) = alice_and_bob(&server);
     alice.press("bob: one\rbob: half");
@@ -311,7 +310,7 @@ fn the_end_of_the_server_is_the_end_though_nobody_types() {
 }
 
 #[test]
-fn who_is_evicted_or_cut_off_sees_it() {
+fn an_eviction_or_a_lost_connection_is_shown() {
     for (end, seen) in [
         (
             "error: evicted, nothing was read for too long",
@@ -336,7 +335,7 @@ fn who_is_evicted_or_cut_off_sees_it() {
 }
 
 #[test]
-fn it_goes_on_with_the_next_server() {
+fn the_client_continues_with_the_next_server() {
     let script = Script::listen();
     let (mut alice, mut peer) = alice_of(&script, &["--reconnect", "--no-wait", "--name", "alice"]);
     alice.press("/to bob\rone\rtwo\r");
@@ -373,10 +372,10 @@ fn a_signal_leaves_as_ctrl_d_does() {
 }
 
 #[test]
-fn a_stop_and_a_continuation_leave_the_line_alone() {
+fn a_suspension_keeps_the_line_being_typed() {
     let server = TestServer::start();
     let mut bob = server.login("bob");
-    // A shell that has the client stop lets it go on at once.
+    // The shell resumes the client as soon as it is suspended.
     let mut command = through(&["setsid", "--ctty"], "sh");
     let client = format!("{EXECUTABLE} connect --name alice {}; fg", server.address);
     command.args(["-mc", &client]).env("TERM", "xterm");
@@ -394,7 +393,7 @@ fn a_stop_and_a_continuation_leave_the_line_alone() {
 }
 
 #[test]
-fn names_have_colours_that_last() {
+fn names_keep_their_colours() {
     let server = TestServer::start();
     let (mut alice, mut bob) = alice_and_bob(&server);
     bob.send("alice: hi");
@@ -413,7 +412,7 @@ fn names_have_colours_that_last() {
 }
 
 #[test]
-fn without_colours_there_are_none() {
+fn no_color_switches_colours_off() {
     let server = TestServer::start();
     let mut bob = server.login("bob");
     let mut alice = Terminal::start_with(server.address, &["--name", "alice"], |command| {
@@ -432,14 +431,14 @@ fn without_colours_there_are_none() {
 }
 
 #[test]
-fn who_has_no_name_is_asked_for_it() {
+fn a_user_without_a_name_is_asked_for_it() {
     let server = TestServer::start();
     let mut bob = server.login("bob");
     let mut alice = Terminal::start(server.address, &[]);
     alice.expect(&["your name:"]);
     alice.press("a b\r");
     alice.expect(&["error: a name is 1 to 32 of A-Z a-z 0-9 _ . -", "your name:"]);
-    // What follows is not lost.
+    // What was typed ahead is not lost.
     alice.press("alice\rbob: hi\r");
     alice.wait_until("both", |alice| {
         let rows = alice.rows();
@@ -448,25 +447,25 @@ fn who_has_no_name_is_asked_for_it() {
     bob.expect_line("from alice: hi");
     leave(alice, 0);
     for keys in [CTRL_C, CTRL_D] {
-        let mut nobody = Terminal::start(server.address, &[]);
-        nobody.expect(&["your name:"]);
-        nobody.press(keys);
-        let (status, rows) = nobody.wait();
+        let mut unnamed = Terminal::start(server.address, &[]);
+        unnamed.expect(&["your name:"]);
+        unnamed.press(keys);
+        let (status, rows) = unnamed.wait();
         assert_eq!((status, rows), (1, vec!["a-chat: no name was given".to_owned()]));
     }
 }
 
 #[test]
-fn who_can_not_log_in_sees_why() {
+fn a_failed_login_is_explained() {
     let server = TestServer::start();
     let _alice = server.login("alice");
     let (status, rows) = Terminal::start(server.address, &["--name", "alice"]).wait();
     assert_eq!((status, rows), (1, vec!["a-chat: cannot log in: name taken".to_owned()]));
 }
 
-/// What such a terminal can do is what a pipe can: lines.
+/// Such a terminal can do no more than a pipe: lines.
 #[test]
-fn at_a_dumb_terminal_it_is_as_in_a_pipe() {
+fn a_dumb_terminal_works_as_a_pipe_does() {
     let server = TestServer::start();
     let mut bob = server.login("bob");
     let mut alice = Terminal::start_with(server.address, &["--name", "alice"], |command| {
@@ -480,9 +479,9 @@ fn at_a_dumb_terminal_it_is_as_in_a_pipe() {
     leave(alice, 0);
 }
 
-/// Somebody who leaves while there is no server gives up what is not sent, and is told.
+/// Leaving while there is no server gives up unsent lines, which are reported.
 #[test]
-fn who_leaves_without_a_server_is_told_what_was_not_accepted() {
+fn a_user_who_leaves_without_a_server_sees_what_was_not_accepted() {
     let script = Script::listen();
     let flags = ["--reconnect", "--wait", "0", "--name", "alice"];
     let (mut alice, mut peer) = alice_of(&script, &flags);
@@ -494,13 +493,13 @@ fn who_leaves_without_a_server_is_told_what_was_not_accepted() {
     alice.press(CTRL_D);
     let (status, rows) = alice.wait();
     assert_eq!(status, 1, "{rows:#?}");
-    let told = "a-chat: from line 1 on nothing was accepted".to_owned();
-    assert_eq!(rows.last(), Some(&told), "{rows:#?}");
+    let reported = "a-chat: from line 1 on nothing was accepted".to_owned();
+    assert_eq!(rows.last(), Some(&reported), "{rows:#?}");
 }
 
-/// A terminal that is gone ends the client, which says by its status that not all was shown.
+/// A closed terminal ends the client with a status that says that not everything was shown.
 #[test]
-fn a_window_that_is_closed_ends_it() {
+fn a_closed_window_ends_the_client() {
     let server = TestServer::start();
     let (mut alice, mut bob) = alice_and_bob(&server);
     alice.press("bob: one\r");
@@ -512,10 +511,10 @@ fn a_window_that_is_closed_ends_it() {
     assert_eq!((report.delivered, report.lost()), (1, 0), "{report}");
 }
 
-/// Nobody reads what is written: the end does not wait for that for ever.
+/// A terminal that accepts no output cannot delay the end forever.
 #[test]
-fn a_stuck_terminal_holds_up_no_end() {
-    // Everything is full, and no key gets through.
+fn a_stuck_terminal_does_not_delay_the_end() {
+    // Every buffer is full, so no key gets through.
     let script = Script::listen();
     let (alice, peer) = alice_of(&script, &["--name", "alice"]);
     let line = format!("from bob: {}\n", "x".repeat(10_000));
@@ -526,12 +525,12 @@ fn a_stuck_terminal_holds_up_no_end() {
     });
     assert_eq!(alice.wait_unseen(), 1);
 
-    // It sticks after she has left.
+    // It stops accepting output after she left.
     let script = Script::listen();
     let (mut alice, mut peer) = alice_of(&script, &["--wait", "2s", "--name", "alice"]);
     alice.press(CTRL_D);
     peer.client.expect_eof();
-    wait_until("the usual modes", || alice.is_given_back());
+    wait_until("the original modes", || alice.is_restored());
     alice.press(CTRL_S);
     assert_eq!(alice.wait_unseen(), 1);
 }

@@ -42,7 +42,7 @@ impl fmt::Display for DisconnectReason {
             Self::Left => f.write_str("left"),
             Self::ShutDown => f.write_str("the server was shut down"),
             Self::Refused(error) => write!(f, "the server has closed the connection: {error}"),
-            Self::Lost(None) => f.write_str("the connection outcome without a word"),
+            Self::Lost(None) => f.write_str("the connection ended without a word"),
             Self::Lost(Some(error)) => write!(f, "the connection was lost: {error}"),
             Self::Closed => f.write_str("the connection was given up"),
         }

@@ -1,5 +1,5 @@
-//! A client at a pseudo-terminal, and the screen as somebody sees it who sits there: what the
-//! client writes goes through a model of a terminal.
+//! A client at a pseudo-terminal, and the screen as its user sees it: the client's output goes
+//! through a model of a terminal.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 
 use std::fs::File;
@@ -19,36 +19,36 @@ use crate::process::{EXECUTABLE, Process, through};
 const ROWS: u16 = 24;
 const COLUMNS: u16 = 80;
 
-/// What is said when the end takes more than a second.
+/// The status that is shown when leaving takes more than a second.
 pub const WAITING: &str = "a-chat: waiting for what is still on its way; Ctrl-C ends that";
 
-/// How many rows are kept that have left the screen at its top.
+/// How many rows are kept after they scrolled off the top of the screen.
 const SCROLLBACK: usize = 100_000;
 
 pub struct Terminal {
-    /// The end of the terminal at which somebody sits.
+    /// The user's side of the terminal.
     master: File,
-    /// The other one, kept open so that the modes can be looked at when the client has ended.
+    /// The client's side, kept open so that the modes can be checked after the client exits.
     slave: Option<File>,
-    /// How the terminal was before the client came.
+    /// The modes before the client started.
     before: Termios,
     screen: vt100::Parser,
     pub process: Process,
 }
 
 impl Terminal {
-    /// `a-chat connect`, at a terminal that can show colours.
+    /// Runs `a-chat connect` at a terminal that can show colours.
     pub fn start(address: SocketAddr, flags: &[&str]) -> Self {
         Self::start_with(address, flags, |_| {})
     }
 
-    /// The same with a change, to the environment that is.
+    /// The same, after a change to the command, such as its environment.
     pub fn start_with(
         address: SocketAddr,
         flags: &[&str],
         change: impl FnOnce(&mut Command),
     ) -> Self {
-        // As a shell does it: its terminal is the one from which it gets its signals.
+        // As a shell does: this terminal is the one that sends it signals.
         let mut command = through(&["setsid", "--ctty"], EXECUTABLE);
         command.arg("connect").arg(address.to_string()).args(flags);
         command.env("TERM", "xterm-256color").env_remove("NO_COLOR");
@@ -56,11 +56,11 @@ impl Terminal {
         Self::run(command)
     }
 
-    /// Any command that ends with the client.
+    /// Runs any command that exits with the client.
     pub fn run(mut command: Command) -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let master = openpt(flags).expect("a pseudo-terminal");
-        grantpt(&master).and_then(|()| unlockpt(&master)).expect("one to be used");
+        grantpt(&master).and_then(|()| unlockpt(&master)).expect("an unlocked one");
         let slave = File::from(ioctl_tiocgptpeer(&master, flags).expect("its other end"));
         let end = || slave.try_clone().expect("a descriptor");
         command.stdin(end()).stdout(end()).stderr(end());
@@ -77,12 +77,12 @@ impl Terminal {
         terminal
     }
 
-    /// Presses keys, or says what else a terminal may say.
+    /// Presses keys, or sends anything else that a terminal may send.
     pub fn press(&mut self, keys: &str) {
         self.master.write_all(keys.as_bytes()).expect("a terminal");
     }
 
-    /// Gives the window another size; the client is told.
+    /// Resizes the window; the client is notified.
     pub fn resize(&mut self, rows: u16, columns: u16) {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&self.master, size).expect("a terminal");
@@ -90,7 +90,7 @@ impl Terminal {
         self.screen.screen_mut().set_size(rows, columns);
     }
 
-    /// The rows that are seen, without blanks at their ends and empty ones below.
+    /// The visible rows, without trailing blanks and empty rows below.
     pub fn rows(&self) -> Vec<String> {
         let screen = self.screen.screen();
         let (_, columns) = screen.size();
@@ -102,7 +102,7 @@ impl Terminal {
         rows
     }
 
-    /// Whether the lowest rows are these.
+    /// True if the lowest rows are these.
     pub fn ends_with(&self, lowest: &[&str]) -> bool {
         let rows = self.rows();
         rows.iter().map(String::as_str).collect::<Vec<_>>().ends_with(lowest)
@@ -113,12 +113,12 @@ impl Terminal {
         self.wait_until(&format!("{lowest:#?} below"), |terminal| terminal.ends_with(lowest));
     }
 
-    /// Waits until some row begins with this.
+    /// Waits until a row begins with this.
     pub fn expect_row(&mut self, start: &str) {
         self.wait_until(start, |terminal| terminal.rows().iter().any(|row| row.starts_with(start)));
     }
 
-    /// The rows that have left the screen at its top.
+    /// The rows that scrolled off the top of the screen.
     pub fn scrolled_off(&self) -> Vec<String> {
         let mut screen = self.screen.screen().clone();
         let (_, columns) = screen.size();
@@ -134,7 +134,7 @@ impl Terminal {
         self.screen.screen().cursor_position().1
     }
 
-    /// The colour in which a word is seen.
+    /// The colour of a word.
     pub fn colour(&self, word: &str) -> vt100::Color {
         let rows = self.rows();
         let found = rows.iter().enumerate().find_map(|(row, text)| Some((row, text.find(word)?)));
@@ -154,30 +154,30 @@ impl Terminal {
         }
     }
 
-    /// Takes what the client has written; false if there is no client any more.
+    /// Reads what the client wrote; false if the client is gone.
     fn update(&mut self) -> bool {
         let mut buffer = [0; 4096];
-        // The end of all clients is an error on this side.
+        // When the last client exits, this side gets an error.
         let count = self.master.read(&mut buffer).unwrap_or(0);
         self.screen.process(&buffer[..count]);
         count > 0
     }
 
-    /// Closes the window. Nothing is left to be seen.
+    /// Closes the window.
     pub fn hang_up(self) -> Process {
         self.process
     }
 
-    /// The modes are those from before.
-    pub fn is_given_back(&self) -> bool {
+    /// True if the modes are the original ones.
+    pub fn is_restored(&self) -> bool {
         let modes = tcgetattr(self.slave.as_ref().expect("not ended")).expect("modes");
         format!("{modes:?}") == format!("{:?}", self.before)
     }
 
-    /// Waits for the client's end: it has to give the terminal back as it was. Returns the exit
-    /// status and what is seen then, but for the word that it takes its time.
+    /// Waits for the client to exit, and checks that it restored the terminal. Returns the exit
+    /// status and the rows then, except for the status that leaving takes a while.
     pub fn wait(mut self) -> (i32, Vec<String>) {
-        // It may have more to write than the terminal takes.
+        // It may have more to write than the terminal buffers.
         let deadline = Instant::now() + PATIENCE;
         let short = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
         while self.process.state() != 'Z' && Instant::now() < deadline {
@@ -186,24 +186,24 @@ impl Terminal {
             }
         }
         assert_eq!(self.process.state(), 'Z', "no end in time: {:#?}", self.rows());
-        let given_back = self.is_given_back();
+        let restored = self.is_restored();
         self.slave = None;
         while self.update() {}
         let mut rows = self.rows();
         rows.retain(|row| row != WAITING);
         let screen = self.screen.screen();
-        assert!(given_back && !screen.bracketed_paste(), "the modes are others: {rows:#?}");
-        // The terminal itself shows a Ctrl-C of which it makes a signal.
+        assert!(restored && !screen.bracketed_paste(), "the modes are others: {rows:#?}");
+        // The terminal itself echoes a Ctrl-C that it turns into a signal.
         let last = rows.last().map_or("", String::as_str);
         let at_start = screen.cursor_position().1 == 0 || last == "^C";
         assert!(at_start, "a row is left: {rows:#?}");
         (self.process.wait().0, rows)
     }
 
-    /// The same for a client that has more to write than anybody takes; returns the exit status.
+    /// The same for a client whose output is not read; returns the exit status.
     pub fn wait_unseen(self) -> i32 {
         wait_until("the end", || self.process.state() == 'Z');
-        assert!(self.is_given_back(), "the modes are others");
+        assert!(self.is_restored(), "the modes are others");
         self.process.wait().0
     }
 }

@@ -1,5 +1,6 @@
-//! Standard input as blocks of lines, by a thread that can be told to stop: it takes what is there
-//! at that moment, as the server does at its own stop, and ends. The thread owns the stream.
+//! The thread `input`: reads standard input as blocks of lines. It owns the stream, and exits at its
+//! end, or when it is stopped: then it still reads what is there at that moment, as the server does
+//! at its shutdown.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,35 +11,34 @@ use a_chat::client::LineBlocks;
 use crossbeam_channel::Sender;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
-/// Standard input, up to its end or to where it was told to stop.
+/// Standard input, up to its end or to where it was stopped.
 #[derive(Debug)]
-pub(crate) struct Input {
+pub(crate) struct StandardInput {
     file: File,
-    /// It is a file on disk, which is there as a whole: at the stop there is no use in what is left
-    /// of it.
+    /// It is a regular file. All of it is there at once, so when stopped the rest is not read.
     on_disk: bool,
     stop: Stop,
-    /// Once told to stop: how much of what was there then is left to read, in bytes.
-    left: Option<usize>,
+    /// Once stopped: how many of the bytes that were there then are still to be read.
+    remaining: Option<usize>,
 }
 
-/// Tells who reads from a terminal or a pipe to stop, from any thread.
+/// Stops a thread that reads from a terminal or a pipe. Any thread may use it.
 #[derive(Clone, Debug)]
 pub(crate) struct Stop(Arc<OwnedFd>);
 
-impl Input {
+impl StandardInput {
     /// Takes over standard input.
     pub(crate) fn new() -> io::Result<Self> {
         let file = File::from(io::stdin().as_fd().try_clone_to_owned()?);
         let on_disk = file.metadata()?.is_file();
-        Ok(Self { file, on_disk, stop: Stop::new()?, left: None })
+        Ok(Self { file, on_disk, stop: Stop::new()?, remaining: None })
     }
 
     pub(crate) fn stop(&self) -> Stop {
         self.stop.clone()
     }
 
-    /// Waits for something to read, or for the stop.
+    /// Waits for something to read, or to be stopped.
     fn wait(&mut self) -> io::Result<()> {
         let mut both =
             [PollFd::new(&self.file, PollFlags::IN), PollFd::new(&*self.stop.0, PollFlags::IN)];
@@ -46,12 +46,12 @@ impl Input {
         if both[1].revents().is_empty() {
             return Ok(());
         }
-        // What can not tell, as a device, has nothing that would be missed.
-        let there = rustix::io::ioctl_fionread(&self.file).unwrap_or(0);
-        if self.on_disk && there > 0 {
+        // A file that cannot tell, such as a device, holds nothing that would be missed.
+        let available = rustix::io::ioctl_fionread(&self.file).unwrap_or(0);
+        if self.on_disk && available > 0 {
             return Err(io::Error::other("stopped before its end"));
         }
-        self.left = Some(usize::try_from(there).unwrap_or(usize::MAX));
+        self.remaining = Some(usize::try_from(available).unwrap_or(usize::MAX));
         Ok(())
     }
 }
@@ -62,64 +62,64 @@ impl Stop {
     }
 
     pub(crate) fn stop(&self) {
-        // Nobody reads it, so that it stays readable. It fails only if it is full, which is as good.
+        // It is never read, so it stays readable. This fails only if it is full, which is as good.
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 }
 
-/// Readable once it was told.
+/// Readable once stopped.
 impl AsFd for Stop {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
-impl Read for Input {
+impl Read for StandardInput {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.left.is_none() {
+        if self.remaining.is_none() {
             self.wait()?;
         }
-        let most = self.left.unwrap_or(usize::MAX).min(buffer.len());
-        let count = self.file.read(&mut buffer[..most])?;
-        self.left = self.left.map(|left| left - count);
+        let max = self.remaining.unwrap_or(usize::MAX).min(buffer.len());
+        let count = self.file.read(&mut buffer[..max])?;
+        self.remaining = self.remaining.map(|remaining| remaining - count);
         Ok(count)
     }
 }
 
-/// How reading the input went.
+/// How reading the input ended.
 #[derive(Debug, Default)]
-pub(crate) struct Reading {
-    /// How many lines were handed over.
+pub(crate) struct InputSummary {
+    /// How many lines were passed on.
     pub(crate) lines: u64,
-    /// The beginning of a last line that has no end.
+    /// A last line without a line end.
     pub(crate) unfinished: Vec<u8>,
-    /// What has kept it from being read to its end.
+    /// The error that ended the reading.
     pub(crate) error: Option<io::Error>,
 }
 
-/// The thread `input`: hands over `first`, which was read before, then what comes, and ends with
-/// it or when nobody wants it any more.
+/// The thread's main loop: passes on `first`, which was read before, then the input. It returns at
+/// the input's end or when the receiver of the lines is dropped.
 pub(crate) fn read(
     first: Vec<u8>,
-    mut blocks: LineBlocks<Input>,
+    mut blocks: LineBlocks<StandardInput>,
     lines: &Sender<Vec<u8>>,
-) -> Reading {
-    let mut reading = Reading::default();
+) -> InputSummary {
+    let mut summary = InputSummary::default();
     let mut next = Some(first);
     while let Some(block) = next {
         let count = memchr::memchr_iter(b'\n', &block).count() as u64;
         if count > 0 && lines.send(block).is_err() {
-            return reading;
+            return summary;
         }
-        reading.lines += count;
+        summary.lines += count;
         next = match blocks.next_block() {
             Ok(block) => block.map(<[u8]>::to_vec),
             Err(error) => {
-                reading.error = Some(error);
-                return reading;
+                summary.error = Some(error);
+                return summary;
             }
         };
     }
-    reading.unfinished = blocks.unfinished().to_vec();
-    reading
+    summary.unfinished = blocks.unfinished().to_vec();
+    summary
 }

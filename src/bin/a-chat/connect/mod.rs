@@ -1,6 +1,6 @@
 //! `connect`: a client for people at a terminal and for programs in a pipe.
 
-// In the order in which a line meets them, then what they stand on.
+// In the order in which a line meets them, then what these use.
 mod terminal;
 mod pipe;
 mod input;
@@ -16,9 +16,9 @@ use std::process::ExitCode;
 
 use crate::cli::ConnectArgs;
 
-/// Connects, and stays until the input ends and all that is due was received: success if the server
-/// has taken every line.
+/// Connects, and stays until the input ends and everything queued was received: success if the
+/// server accepted every line.
 pub(crate) fn run(args: &ConnectArgs) -> Result<ExitCode, Box<dyn Error>> {
-    let taken = if terminal::is_there() { terminal::run(args) } else { pipe::run(args) }?;
-    Ok(if taken { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let accepted = if terminal::is_interactive() { terminal::run(args) } else { pipe::run(args) }?;
+    Ok(if accepted { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

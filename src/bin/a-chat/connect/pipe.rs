@@ -1,6 +1,6 @@
-//! `connect` in a pipe: standard input is sent as it is, what arrives goes to standard output as
-//! it is, everything else to standard error. The conversation runs on the main thread; the thread
-//! `input` is joined when that is over.
+//! `connect` in a pipe: sends standard input unchanged, writes what arrives to standard output
+//! unchanged, and everything else to standard error. The conversation runs on the main thread, which
+//! spawns and joins the thread `input`.
 
 use std::error::Error;
 use std::fmt;
@@ -14,18 +14,18 @@ use a_chat::client::{Block, LineBlocks, Refusal};
 use crossbeam_channel::{TryRecvError, bounded};
 
 use super::escape::escape_controls;
-use super::input::{self, Input, Reading, Stop};
+use super::input::{self, InputSummary, StandardInput, Stop};
 use super::reconnect::{self, Output, Plan};
 use super::status::Status;
 use crate::signals::{self, ShutdownSignal};
 
 /// How many blocks of input may wait to be sent.
-const AHEAD: usize = 2;
+const QUEUE_CAPACITY: usize = 2;
 
-/// Sends all of standard input. True if the server has taken every line.
+/// Sends all of standard input. True if the server accepted every line.
 pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
     let unreadable = |error| format!("cannot read standard input: {error}");
-    let input = Input::new().map_err(unreadable)?;
+    let input = StandardInput::new().map_err(unreadable)?;
     let stop = input.stop();
     stop_on_signals(stop.clone())?;
     let mut blocks = LineBlocks::new(input);
@@ -36,29 +36,29 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
         let (name, rest) = name_and_rest(block)?;
         (name, rest.to_vec())
     };
-    let (lines, waiting) = bounded(AHEAD);
+    let (lines, waiting) = bounded(QUEUE_CAPACITY);
     let reader = thread::Builder::new().name("input".to_owned());
     let reader = reader.spawn(move || input::read(first, blocks, &lines))?;
     let output = Pipe { escaped: io::stdout().is_terminal() };
-    let taken = reconnect::run(&Plan::of(args, name), &waiting, output);
-    // If not, it is stopped here, and says nothing of interest about that.
+    let accepted = reconnect::run(&Plan::of(args, name), &waiting, output);
+    // If it has not ended, it is stopped here, and its summary does not matter.
     let input_ended = matches!(waiting.try_recv(), Err(TryRecvError::Disconnected));
     stop.stop();
     drop(waiting);
-    let reading = reader.join().unwrap_or_else(|panic| resume_unwind(panic));
-    let whole = input_ended && was_whole(&reading);
-    Ok(taken? && whole)
+    let summary = reader.join().unwrap_or_else(|panic| resume_unwind(panic));
+    let complete = input_ended && report_incomplete(&summary);
+    Ok(accepted? && complete)
 }
 
-/// True if standard input was read to its end, and the last line had one.
-fn was_whole(reading: &Reading) -> bool {
-    let Reading { lines, unfinished, error } = reading;
+/// Reports input that was not read to its end, or a last line without a line end; true if neither.
+fn report_incomplete(summary: &InputSummary) -> bool {
+    let InputSummary { lines, unfinished, error } = summary;
     if let Some(error) = error {
-        complain(&format_args!("standard input was read up to line {lines} only: {error}"));
+        warn(&format_args!("standard input was read up to line {lines} only: {error}"));
     }
     if !unfinished.is_empty() {
         let text = String::from_utf8_lossy(unfinished);
-        complain(&format_args!("the last line has no line end and was not sent: {text}"));
+        warn(&format_args!("the last line has no line end and was not sent: {text}"));
     }
     error.is_none() && unfinished.is_empty()
 }
@@ -71,26 +71,26 @@ fn name_and_rest(block: &[u8]) -> Result<(Name, &[u8]), &'static str> {
     Ok((name, &block[end + 1..]))
 }
 
-/// The first signal ends the input, a later one everything, whatever that waits for.
+/// The first signal ends the input, a later one the process, whatever it waits for.
 fn stop_on_signals(stop: Stop) -> Result<(), String> {
     signals::on_request(move |request| match request {
         ShutdownSignal::First => stop.stop(),
         ShutdownSignal::Duplicate => {}
-        #[expect(clippy::exit, reason = "nothing else ends a write that blocks")]
+        #[expect(clippy::exit, reason = "only this ends a blocked write")]
         ShutdownSignal::Force => std::process::exit(1),
     })
 }
 
-/// Standard output for what the server says, standard error for the rest.
+/// Writes the server's lines to standard output, the rest to standard error.
 #[derive(Clone, Debug)]
 struct Pipe {
-    /// It is a terminal after all, which must not obey what others have sent.
+    /// Standard output is a terminal after all; it must not obey text from others.
     escaped: bool,
 }
 
 impl Output for Pipe {
     fn received(&mut self, block: Block) -> io::Result<()> {
-        // Standard output keeps nothing back that ends with a line end.
+        // Standard output is line buffered, and a block ends with a line end.
         if self.escaped {
             let text = String::from_utf8_lossy(block.bytes());
             let lines = text.lines().map(|line| escape_controls(line) + "\n");
@@ -99,22 +99,22 @@ impl Output for Pipe {
             io::stdout().write_all(block.bytes())?;
         }
         for Refusal { line, reason, text } in block.refusals() {
-            complain(&format_args!("line {line} was refused, {reason}: {text}"));
+            warn(&format_args!("line {line} was refused, {reason}: {text}"));
         }
         Ok(())
     }
 
     fn status(&mut self, status: &Status<'_>) {
         if !matches!(status, Status::Connected { again: false }) {
-            complain(status);
+            warn(status);
         }
     }
 }
 
-/// Says something that is for people only, who may sit at a terminal.
-fn complain(what: &dyn fmt::Display) {
-    let text = format!("a-chat: {what}");
+/// Writes a message for people, who may sit at a terminal, to standard error.
+fn warn(message: &dyn fmt::Display) {
+    let text = format!("a-chat: {message}");
     let lines = text.split('\n').map(|line| escape_controls(line) + "\n");
-    // Nowhere is left to complain to, should this fail.
+    // If this fails, there is nowhere left to report it.
     let _ = io::stderr().write_all(lines.collect::<String>().as_bytes());
 }

@@ -1,4 +1,4 @@
-//! Names that were seen, and how they complete what is being typed. Pure: no thread runs here.
+//! Completion of names and commands. Plain state owned by the thread `terminal`.
 
 use std::collections::BTreeSet;
 use std::slice;
@@ -6,44 +6,44 @@ use std::slice;
 use a_chat::Name;
 use a_chat::client::Event;
 
-/// How many names are kept: who is sent messages under ever new names need not keep all of them.
-const MOST: usize = 4096;
+/// How many names are kept: a flood of messages under ever new names must not fill the memory.
+const MAX_NAMES: usize = 4096;
 
-/// The commands, with a blank after those that take names.
+/// The commands; a blank follows those that take names.
 const COMMANDS: [&str; 4] = ["/help", "/quit", "/to ", "/who "];
 
-/// The names that were seen.
+/// Names that appeared in messages, answers or commands.
 #[derive(Debug, Default)]
 pub(crate) struct Names(BTreeSet<Name>);
 
-/// What can become of the beginning of a word.
+/// How the beginning of a word is completed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Completion {
-    /// Where the word begins, in bytes.
+    /// The byte offset where the word begins.
     pub(crate) start: usize,
-    /// What to put there: all that is certain.
+    /// What replaces it: as much as all candidates share.
     pub(crate) text: String,
-    /// What it can become, if nothing was certain but what was there.
+    /// The candidates, if they share no more than was typed.
     pub(crate) choices: Vec<String>,
 }
 
 impl Names {
-    /// Notes names, as many as there is room for.
-    pub(crate) fn see(&mut self, names: &[Name]) {
-        let room = MOST.saturating_sub(self.0.len());
+    /// Adds names, up to the maximum.
+    pub(crate) fn add(&mut self, names: &[Name]) {
+        let room = MAX_NAMES.saturating_sub(self.0.len());
         self.0.extend(names.iter().take(room).cloned());
     }
 
-    /// Notes who has sent a message or is said to be connected.
-    pub(crate) fn see_in(&mut self, event: &Event) {
+    /// Adds the sender of a message, or the names that an answer says are connected.
+    pub(crate) fn add_from(&mut self, event: &Event) {
         match event {
-            Event::Message { from, .. } => self.see(slice::from_ref(from)),
-            Event::Answer { text, .. } => self.see(&here(text)),
+            Event::Message { from, .. } => self.add(slice::from_ref(from)),
+            Event::Answer { text, .. } => self.add(&connected_names(text)),
             _ => {}
         }
     }
 
-    /// What the word between these two parts of a line can become.
+    /// Completes the word at the cursor, between these two parts of a line.
     pub(crate) fn complete(&self, before: &str, after: &str) -> Option<Completion> {
         if before.starts_with('/') && !before.contains(char::is_whitespace) {
             let commands = COMMANDS.into_iter().filter(|command| command.starts_with(before));
@@ -64,7 +64,7 @@ impl Names {
     }
 }
 
-/// What these candidates make of a word; `end` goes after a candidate that is the only one.
+/// Completes a word from these candidates; `end` follows an only candidate.
 fn completion(start: usize, word: &str, mut choices: Vec<String>, end: &str) -> Option<Completion> {
     let [first, others @ ..] = &choices[..] else { return None };
     let mut text = first.clone();
@@ -82,7 +82,7 @@ fn completion(start: usize, word: &str, mut choices: Vec<String>, end: &str) -> 
     Some(Completion { start, text, choices })
 }
 
-/// Whether a name may follow this in the list at the beginning of a line.
+/// True if a name may follow this in the list at the beginning of a line.
 fn is_list(text: &str) -> bool {
     let names = text.split(',').map(str::trim);
     let legal = |name: &str| !name.is_empty() && name.chars().all(is_legal);
@@ -97,14 +97,14 @@ fn is_legal(char: char) -> bool {
 }
 
 /// The names that an answer says are connected: `here: bob; not here: carol`, `2 here: alice, bob`.
-fn here(answer: &str) -> Vec<Name> {
+fn connected_names(answer: &str) -> Vec<Name> {
     const HERE: &str = "here: ";
     let list = answer.split(';').find_map(|part| {
         let (before, list) = part.split_once(HERE)?;
         let counted = before.trim().parse::<usize>().is_ok();
         (before.is_empty() || counted).then_some(list)
     });
-    // Three dots at the end say that there are more.
+    // A list that is cut short ends with three dots.
     let list = list.unwrap_or_default();
     let list = list.strip_suffix(", ...").unwrap_or(list);
     list.split(", ").filter_map(|name| Name::new(name.as_bytes())).collect()
@@ -120,7 +120,7 @@ mod tests {
 
     fn seen(list: &[&str]) -> Names {
         let mut seen = Names::default();
-        seen.see(&names(list));
+        seen.add(&names(list));
         seen
     }
 
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn names_complete_words() {
+    fn words_complete_to_names_and_commands() {
         let seen = seen(&["bob", "carol", "carlo"]);
         for (before, after) in [
             ("b", "bob: "),
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_certain_is_a_choice() {
+    fn ambiguous_words_list_their_candidates() {
         let seen = seen(&["bob", "carol", "carlo"]);
         let choices = |list: &[&str]| list.iter().map(|&name| name.to_owned()).collect();
         let two = choices(&["carlo", "carol"]);
@@ -167,19 +167,19 @@ mod tests {
     }
 
     #[test]
-    fn a_name_before_a_colon_gets_no_other() {
+    fn a_name_before_a_colon_gets_no_second_colon() {
         let seen = seen(&["bob"]);
         let completion = seen.complete("b", ": hi").expect("bob");
         assert_eq!(completion.text, "bob");
     }
 
     #[test]
-    fn messages_and_answers_show_names() {
+    fn names_are_learnt_from_messages_and_answers() {
         let alice = names(&["alice"]).remove(0);
         let mut seen = Names::default();
-        seen.see_in(&Event::Message { from: alice, text: "hi".to_owned() });
+        seen.add_from(&Event::Message { from: alice, text: "hi".to_owned() });
         for text in ["here: bob; not here: dave", "2 here: carol, eve, ...", "not here: dave"] {
-            seen.see_in(&Event::Answer { line: 1, text: text.to_owned() });
+            seen.add_from(&Event::Answer { line: 1, text: text.to_owned() });
         }
         assert!(seen.0.into_iter().eq(names(&["alice", "bob", "carol", "eve"])));
     }

@@ -1,5 +1,5 @@
-//! The terminal while it is this client's: taken over, and given back whatever happens. It belongs
-//! to the thread that asks for the name, then to the thread `terminal`.
+//! The terminal while this client has it in its own modes, which are restored whatever happens.
+//! Owned first by the thread that asks for the name, then by the thread `terminal`.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,40 +12,33 @@ use super::super::input::Stop;
 use super::keys::{Decoder, Key};
 use super::screen::Screen;
 use super::tty::{self, Modes};
+use super::tty_event::TtyEvent;
 
-/// When it was clear that the end has come.
+/// When the user left or the conversation ended.
 pub(crate) type Leaving = Arc<OnceLock<Instant>>;
 
-/// What a terminal has to say.
-#[derive(Debug)]
-pub(crate) enum Input {
-    Bytes(Vec<u8>),
-    /// Its window has another size, or this process goes on after a stop.
-    Changed,
-}
-
-/// A terminal with somebody at it.
+/// A terminal, its pending keys and its screen.
 #[derive(Debug)]
 pub(crate) struct Console {
     pub(crate) screen: Screen,
-    /// What comes from the terminal: to be handed to [`take`](Self::take).
-    pub(crate) input: Receiver<Input>,
-    /// Ends the thread that brings it.
+    /// What happens at the terminal; to be passed to [`handle`](Self::handle).
+    pub(crate) events: Receiver<TtyEvent>,
+    /// Ends the thread that sends the events.
     stop: Stop,
     modes: Modes,
     leaving: Leaving,
     decoder: Decoder,
-    /// Keys that were pressed and not looked at so far.
+    /// Keys that were pressed and not yet processed.
     keys: VecDeque<Key>,
     /// The terminal is in the modes for typing.
     open: bool,
 }
 
 impl Console {
-    /// Takes the terminal over.
+    /// Puts the terminal in the modes for typing.
     pub(crate) fn open(
         modes: Modes,
-        input: Receiver<Input>,
+        events: Receiver<TtyEvent>,
         stop: Stop,
         leaving: Leaving,
     ) -> io::Result<Self> {
@@ -53,24 +46,24 @@ impl Console {
         let mut screen = Screen::default();
         screen.open();
         let (decoder, keys) = (Decoder::default(), VecDeque::new());
-        Ok(Self { screen, input, stop, modes, leaving, decoder, keys, open: true })
+        Ok(Self { screen, events, stop, modes, leaving, decoder, keys, open: true })
     }
 
-    /// Takes what has come.
-    pub(crate) fn take(&mut self, input: Input) -> io::Result<()> {
-        match input {
-            Input::Bytes(bytes) => self.keys.extend(self.decoder.decode(&bytes)),
-            Input::Changed => self.resume()?,
+    /// Decodes input into keys, or sets the modes again after a suspension.
+    pub(crate) fn handle(&mut self, event: TtyEvent) -> io::Result<()> {
+        match event {
+            TtyEvent::Bytes(bytes) => self.keys.extend(self.decoder.decode(&bytes)),
+            TtyEvent::Changed => self.resume()?,
         }
         Ok(())
     }
 
-    /// The next key, if it was pressed.
+    /// The next key, if one is pending.
     pub(crate) fn key(&mut self) -> Option<Key> {
         self.keys.pop_front()
     }
 
-    /// Stops this process, as Ctrl-Z does elsewhere, until somebody has it go on.
+    /// Suspends this process, as Ctrl-Z does elsewhere, until a SIGCONT.
     pub(crate) fn suspend(&mut self) -> io::Result<()> {
         self.screen.close();
         self.screen.flush()?;
@@ -79,18 +72,18 @@ impl Console {
         self.resume()
     }
 
-    /// After a stop the terminal may be in any mode.
+    /// Sets the modes again: after a suspension the terminal may be in any mode.
     fn resume(&mut self) -> io::Result<()> {
         self.screen.open();
         self.modes.enter()
     }
 
-    /// Gives the terminal back, from which nothing comes any more.
+    /// Restores the terminal and ends its input.
     pub(crate) fn close(&mut self) {
         if self.open {
             self.leaving.get_or_init(Instant::now);
             self.stop.stop();
-            self.input = never();
+            self.events = never();
             self.keys.clear();
             self.screen.close();
             self.modes.leave();
@@ -102,10 +95,10 @@ impl Console {
 impl Drop for Console {
     fn drop(&mut self) {
         if self.open {
-            // There was no conversation, or it has ended with an error or a panic.
+            // The conversation never started, or it ended with an error or a panic.
             self.screen.clear_row();
             self.close();
-            // It fails only if the terminal is gone.
+            // This fails only if the terminal is gone.
             let _ = self.screen.flush();
         }
     }

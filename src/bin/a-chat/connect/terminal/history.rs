@@ -1,34 +1,34 @@
-//! What was typed before, in memory only: what people say does not belong on a disk unasked. Pure:
-//! no thread runs here.
+//! Earlier lines, in memory only: conversations do not belong on a disk unasked. Plain state owned by
+//! the thread `terminal`.
 
 use std::collections::VecDeque;
 
 /// How many lines are kept.
-const MOST: usize = 1000;
+const MAX_LINES: usize = 1000;
 
-/// Lines that were typed, and which of them is looked at.
+/// Entered lines, and which of them is being shown.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     lines: VecDeque<String>,
-    /// How many lines back; none is the line being typed.
+    /// How many lines back the shown one is; 0 is the line being typed.
     back: usize,
-    /// That line, while another one is looked at.
+    /// The line being typed, while another one is shown.
     draft: String,
 }
 
 impl History {
-    /// Appends a line, and is back at the next one being typed.
+    /// Appends a line and returns to the line being typed.
     pub(crate) fn push(&mut self, line: &str) {
         self.back = 0;
         if self.lines.back().is_none_or(|last| last != line) {
-            if self.lines.len() == MOST {
+            if self.lines.len() == MAX_LINES {
                 self.lines.pop_front();
             }
             self.lines.push_back(line.to_owned());
         }
     }
 
-    /// The line before the one looked at, if there is one; `current` is what was made of that.
+    /// The line before the shown one, if there is one; `current` is the shown one's present text.
     pub(crate) fn previous(&mut self, current: &str) -> Option<String> {
         let line = self.lines.len().checked_sub(self.back + 1).and_then(|at| self.lines.get(at))?;
         if self.back == 0 {
@@ -38,7 +38,7 @@ impl History {
         Some(line.clone())
     }
 
-    /// The line after the one looked at.
+    /// The line after the shown one.
     pub(crate) fn next(&mut self) -> Option<String> {
         self.back = self.back.checked_sub(1)?;
         if self.back == 0 {
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn goes_back_and_forth() {
+    fn up_and_down_walk_through_the_lines() {
         let mut history = History::default();
         assert_eq!((history.previous("draft"), history.next()), (None, None));
         for line in ["one", "two", "two", "three"] {
@@ -71,9 +71,9 @@ mod tests {
     }
 
     #[test]
-    fn forgets_the_oldest() {
+    fn the_oldest_line_is_dropped() {
         let mut history = History::default();
-        for number in 0..=MOST {
+        for number in 0..=MAX_LINES {
             history.push(&number.to_string());
         }
         let mut last = String::new();

@@ -1,9 +1,9 @@
-//! What a terminal sends, as keys. Pure: no thread runs here, bytes give values.
+//! Decodes a terminal's input into keys. Plain state owned by the console.
 
-/// What a key asks for. The names of keys are those that shells have made usual.
+/// What a key means. The bindings are those that shells made familiar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Key {
-    /// A character to insert: what is pasted may hold line ends.
+    /// A character to insert. Pasted text may contain line ends.
     Char(char),
     Enter,
     Tab,
@@ -25,30 +25,30 @@ pub(crate) enum Key {
     EraseToStart,
     /// Ctrl-K.
     EraseToEnd,
-    /// Ctrl-Y: brings back what was erased last.
+    /// Ctrl-Y: inserts the text erased last.
     Yank,
     /// Ctrl-L.
     Redraw,
     /// Ctrl-C.
     Interrupt,
-    /// Ctrl-D, which is also a way to delete.
+    /// Ctrl-D, which deletes unless the line is empty.
     EndOfFile,
     /// Ctrl-Z.
     Suspend,
 }
 
-/// The longest escape sequence that can mean something, in characters.
-const LONGEST: usize = 16;
+/// The longest escape sequence that is decoded, in characters.
+const MAX_SEQUENCE: usize = 16;
 
-/// Decodes keys, however their bytes are cut into pieces.
+/// Decodes keys, however the input is cut into pieces.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
-    /// The beginning of a character.
+    /// The first bytes of an incomplete character.
     bytes: Vec<u8>,
     state: State,
-    /// The terminal has said that what comes is pasted.
+    /// The terminal marked the current input as pasted.
     pasting: bool,
-    /// The last character was a pasted `\r`, to which a `\n` may belong.
+    /// The last character was a pasted `\r`; a following `\n` belongs to it.
     returned: bool,
 }
 
@@ -58,7 +58,7 @@ enum State {
     Ground,
     /// After ESC.
     Escape,
-    /// After `ESC [` or `ESC O`: what has followed.
+    /// After `ESC [` or `ESC O`, with the characters since.
     Sequence(String),
 }
 
@@ -101,7 +101,7 @@ impl Decoder {
                 'f' => Some(Key::WordRight),
                 'd' => Some(Key::EraseNextWord),
                 '\x7f' => Some(Key::EraseWord),
-                // The key Escape alone means nothing.
+                // The Escape key on its own means nothing.
                 _ => self.plain(char),
             },
             State::Sequence(sequence) if !char.is_control() => self.sequence(sequence, char),
@@ -138,9 +138,9 @@ impl Decoder {
         })
     }
 
-    /// What is pasted does nothing by itself: no line of it is sent before someone has seen it, and
-    /// no other control character gets into it. Only Ctrl-C keeps its meaning, should the end of
-    /// the paste never come.
+    /// Pasted text triggers nothing: none of its lines is sent before the user has seen it, and other
+    /// control characters are dropped. Only Ctrl-C keeps its meaning, in case the end of the paste
+    /// never arrives.
     fn pasted(&mut self, char: char, returned: bool) -> Option<Key> {
         match char {
             '\n' if returned => None,
@@ -157,9 +157,9 @@ impl Decoder {
 
     fn sequence(&mut self, mut sequence: String, char: char) -> Option<Key> {
         sequence.push(char);
-        // The Linux console has function keys that begin with a second bracket.
+        // The Linux console's function keys begin with a second bracket.
         if !matches!(char, '\x40'..='\x7e') || sequence == "[" {
-            if sequence.len() < LONGEST {
+            if sequence.len() < MAX_SEQUENCE {
                 self.state = State::Sequence(sequence);
             }
             return None;
@@ -174,7 +174,7 @@ impl Decoder {
     }
 }
 
-/// The key that sends this after `ESC [` or `ESC O`.
+/// The key that sends this sequence after `ESC [` or `ESC O`.
 fn named(sequence: &str) -> Option<Key> {
     Some(match sequence {
         "A" => Key::Up,
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn characters_are_themselves() {
+    fn characters_and_control_keys_are_decoded() {
         assert_eq!(decode("h\u{e9} \u{1f600}".as_bytes()), typed("h\u{e9} \u{1f600}"));
         assert_eq!(decode(b"a\xffb\xe2\x28"), typed("a\u{fffd}b\u{fffd}("));
         assert_eq!(
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn sequences_are_keys() {
+    fn escape_sequences_are_decoded() {
         for (bytes, key) in [
             ("\x1b[A", Key::Up),
             ("\x1bOB", Key::Down),
@@ -237,18 +237,18 @@ mod tests {
     }
 
     #[test]
-    fn unknown_sequences_do_nothing_and_end() {
+    fn unknown_sequences_end_and_do_nothing() {
         for bytes in ["\x1b[5~", "\x1b[[A", "\x1b[<0;1;1M", "\x1b[?1;2c", "\x1bx\x7f\x1b"] {
             let keys = decode(format!("{bytes}x").as_bytes());
             assert_eq!(keys.last(), Some(&Key::Char('x')), "{bytes:?}");
         }
-        // A key in the middle is none of it, and nothing goes on for ever.
+        // A control key ends a sequence, and no sequence goes on forever.
         assert_eq!(decode(b"\x1b[1\x03"), [Key::Interrupt]);
-        assert_eq!(decode(format!("\x1b[{}x", "1".repeat(LONGEST)).as_bytes()), typed("x"));
+        assert_eq!(decode(format!("\x1b[{}x", "1".repeat(MAX_SEQUENCE)).as_bytes()), typed("x"));
     }
 
     #[test]
-    fn what_is_pasted_does_nothing_by_itself() {
+    fn pasted_text_triggers_nothing() {
         let paste = "\x1b[200~a\r\nb\rc\n\x01\x04\t\x1b[31md\x1b[Ae\x1b[201~\x01";
         let mut expected = typed("a\nb\nc\n\tde");
         expected.push(Key::Home);

@@ -1,16 +1,16 @@
-//! The line that is being typed. Pure: no thread runs here.
+//! The line being typed. Plain state owned by whichever thread owns the console.
 
 use unicode_width::UnicodeWidthChar;
 
 use super::keys::Key;
 
-/// Some text and a place in it.
+/// A text and a cursor in it.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
     text: String,
-    /// In bytes; where a character begins, or the end.
+    /// A byte offset, on a character boundary.
     cursor: usize,
-    /// What was erased last, a word at least.
+    /// The text erased last by a command that erases words or more.
     erased: String,
 }
 
@@ -19,12 +19,12 @@ impl Line {
         &self.text
     }
 
-    /// What stands before the cursor, and what after it.
+    /// The text before the cursor and the text after it.
     pub(crate) fn split_at_cursor(&self) -> (&str, &str) {
         self.text.split_at(self.cursor)
     }
 
-    /// Replaces everything.
+    /// Replaces the whole text.
     pub(crate) fn set(&mut self, text: String) {
         self.cursor = text.len();
         self.text = text;
@@ -35,13 +35,13 @@ impl Line {
         std::mem::take(&mut self.text)
     }
 
-    /// Replaces what stands between a place and the cursor.
+    /// Replaces the text from `start` to the cursor.
     pub(crate) fn replace_from(&mut self, start: usize, text: &str) {
         self.text.replace_range(start..self.cursor, text);
         self.cursor = start + text.len();
     }
 
-    /// Does what the key says; false if that is none of this line's business.
+    /// Applies a key; false if the key does not edit a line.
     pub(crate) fn edit(&mut self, key: Key) -> bool {
         match key {
             Key::Char(char) => {
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn combining_marks_stay_with_their_letter() {
+    fn combining_marks_move_with_their_letter() {
         let mut line = line("xe\u{301}|");
         line.edit(Key::Left);
         assert_eq!(shown(&line), "x|e\u{301}");
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_erased_comes_back() {
+    fn yank_inserts_the_erased_text() {
         let mut line = line("one two| three");
         line.edit(Key::EraseToStart);
         line.edit(Key::End);
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_is_replaced() {
+    fn a_completion_replaces_the_word() {
         let mut line = line("hi bo| there");
         line.replace_from(3, "bob");
         assert_eq!(shown(&line), "hi bob| there");

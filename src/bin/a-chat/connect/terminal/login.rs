@@ -1,4 +1,4 @@
-//! The question for the name, before there is a conversation. It runs on the main thread.
+//! Asks for the user's name before the conversation starts. Runs on the main thread.
 
 use std::io;
 
@@ -11,7 +11,7 @@ use super::style::{Prompt, Style};
 
 const QUESTION: &str = "your name: ";
 
-/// Asks for the user's name; `None` if that one leaves instead.
+/// Asks for the user's name; `None` if the user leaves instead.
 pub(crate) fn ask_name(console: &mut Console, style: &Style) -> io::Result<Option<Name>> {
     let prompt = Prompt { text: QUESTION.to_owned(), width: QUESTION.len() };
     let mut line = Line::default();
@@ -33,7 +33,7 @@ pub(crate) fn ask_name(console: &mut Console, style: &Style) -> io::Result<Optio
         console.screen.clear_row();
         console.screen.put_row(&prompt, line.split_at_cursor());
         console.screen.flush()?;
-        let Ok(input) = console.input.recv() else { return Ok(None) };
-        console.take(input)?;
+        let Ok(event) = console.events.recv() else { return Ok(None) };
+        console.handle(event)?;
     }
 }

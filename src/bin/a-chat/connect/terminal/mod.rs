@@ -1,30 +1,32 @@
-//! `connect` at a terminal. The conversation runs on the main thread; the threads `keys` and
-//! `terminal` are joined when that is over.
+//! `connect` at a terminal. The conversation runs on the main thread, which spawns and joins the
+//! threads `keys` and `terminal`.
 //!
 //! ```text
-//!  keys ──Input──> terminal ──lines──> conversation ─> server
-//!                     ^ └─> screen          │
-//!                     └───────News──────────┘ its thread `receiver`, too
+//!  keys ──TtyEvent──> terminal ──lines──> conversation ─> server
+//!                        ^ └─> screen          │
+//!                        └────ScreenUpdate─────┘ and its thread `receiver`
 //! ```
 //!
-//! The end of the input goes from left to right: who leaves lets go of the lines, as the end of a
-//! file does in a pipe. The end of the conversation lets go of the news, which ends the thread
-//! `terminal`, which gives the terminal back and tells the thread `keys` to stop.
+//! The end of the input travels from left to right: when the user leaves, `terminal` drops the
+//! sender of the lines, as a pipe's end of file does. The end of the conversation drops the senders
+//! of screen updates; that ends the thread `terminal`, which restores the terminal and stops the
+//! thread `keys`.
 //!
-//! The line is edited here and not by a library, since what a line editor must not do here is what
-//! they do: to hold up what arrives while it waits for a key, to lose what has arrived when a line
-//! ends, to take signals over, to wait for somebody to type when all is over.
+//! Lines are edited here and not by a line editor from a library, because those do what a chat
+//! client must not: hold back incoming messages while they wait for a key, lose messages when a
+//! line ends, install signal handlers, or wait for a key when everything is over.
 
 // In the order in which a key meets them, then what is shown.
+mod tty_event;
 mod tty;
 mod keys;
 mod console;
 mod login;
-mod talk;
+mod ui;
 mod line;
 mod history;
 mod completion;
-mod typed;
+mod command;
 mod style;
 mod screen;
 
@@ -42,27 +44,27 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded, unbounded};
 
 use self::console::{Console, Leaving};
 use self::style::Style;
-use self::talk::{News, Talk};
 use self::tty::{Modes, Restore};
+use self::ui::{ScreenUpdate, Ui};
 use super::input::Stop;
 use super::reconnect::{self, Output, Plan};
 use super::status::Status;
 use crate::cli::ConnectArgs;
 use crate::signals::{self, DEBOUNCE, ShutdownSignal};
 
-/// How much may wait to be shown, and how much of what is typed to be looked at, in pieces.
-const AHEAD: usize = 4;
+/// How many screen updates, and how many pieces of input, may wait in their channels.
+const QUEUE_CAPACITY: usize = 4;
 
-/// How long the terminal may take for what is left when the time to stay is over.
-const LAST_OUTPUT: Duration = Duration::from_secs(1);
+/// How long the terminal may take to show what is left once `--wait` is over.
+const FINAL_OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Whether somebody sits at a terminal that can do what is needed.
-pub(crate) fn is_there() -> bool {
-    let able = env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
-    able && io::stdin().is_terminal() && io::stdout().is_terminal()
+/// True if standard input and output are a terminal that understands escape sequences.
+pub(crate) fn is_interactive() -> bool {
+    let capable = env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
+    capable && io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-/// Talks until the user leaves or the conversation ends. True if the server has taken every line.
+/// Runs until the user leaves or the conversation ends. True if the server accepted every line.
 pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
     let unusable = |error| format!("cannot use the terminal: {error}");
     let changes = tty::watch_changes().map_err(unusable)?;
@@ -70,66 +72,67 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
     let _restore = Restore(modes.clone());
     let (stop, leaving) = (Stop::new()?, Leaving::default());
     stop_on_signals(stop.clone(), Arc::clone(&leaving), modes.clone())?;
-    let (keys, input) = bounded(AHEAD);
+    let (keys, events) = bounded(QUEUE_CAPACITY);
     let mut console =
-        Console::open(modes.clone(), input, stop.clone(), leaving).map_err(unusable)?;
+        Console::open(modes.clone(), events, stop.clone(), leaving).map_err(unusable)?;
     let reader = Builder::new().name("keys".to_owned());
     let reader = reader.spawn(move || tty::read(&changes, &stop, &keys))?;
-    let style = Style::of_environment();
+    let style = Style::from_environment();
     let name = match &args.name {
         Some(name) => name.clone(),
         None => {
             login::ask_name(&mut console, &style).map_err(unusable)?.ok_or("no name was given")?
         }
     };
-    let (news, shown) = bounded(AHEAD);
-    // Never full for long: somebody has typed all of it.
+    let (updates, shown) = bounded(QUEUE_CAPACITY);
+    // Unbounded: it holds only what a person typed or pasted.
     let (lines, typed) = unbounded();
-    let talk = Talk::new(console, style, lines);
+    let ui = Ui::new(console, style, lines);
     let thread = Builder::new().name("terminal".to_owned());
     let (alive, end) = bounded::<()>(0);
-    let talk = thread.spawn(move || {
+    let ui = thread.spawn(move || {
         let _alive = alive;
-        talk.run(&shown)
+        ui.run(&shown)
     })?;
     let plan = Plan::of(args, name.clone());
-    let patience = plan.stay.map(|_| LAST_OUTPUT);
-    let taken = reconnect::run(&plan, &typed, Terminal { news, name, patience });
-    if patience.is_some_and(|time| end.recv_timeout(time) == Err(RecvTimeoutError::Timeout)) {
-        // A write that blocks can not be ended: the thread is left to the end of the process. It
-        // can not be told either.
+    let timeout = plan.stay.map(|_| FINAL_OUTPUT_TIMEOUT);
+    let accepted = reconnect::run(&plan, &typed, Terminal { updates, name, timeout });
+    if timeout.is_some_and(|time| end.recv_timeout(time) == Err(RecvTimeoutError::Timeout)) {
+        // A blocked write cannot be interrupted, and the terminal shows no message either: the
+        // thread is abandoned to the end of the process.
         return Ok(false);
     }
-    talk.join().unwrap_or_else(|panic| resume_unwind(panic)).map_err(unusable)?;
+    ui.join().unwrap_or_else(|panic| resume_unwind(panic)).map_err(unusable)?;
     reader.join().unwrap_or_else(|panic| resume_unwind(panic));
-    Ok(taken?)
+    Ok(accepted?)
 }
 
-/// A signal ends the input, as leaving does; one that comes later ends everything.
+/// The first signal ends the input, as leaving does; a later one ends the process.
 fn stop_on_signals(stop: Stop, leaving: Leaving, modes: Modes) -> Result<(), String> {
     signals::on_request(move |request| {
         let late = leaving.get().is_some_and(|since| since.elapsed() >= DEBOUNCE);
         if late || request == ShutdownSignal::Force {
             modes.leave();
-            #[expect(clippy::exit, reason = "nothing else ends a write that blocks")]
+            #[expect(clippy::exit, reason = "only this ends a blocked write")]
             std::process::exit(1);
         }
         stop.stop();
     })
 }
 
-/// The way from a conversation to the thread `terminal`.
+/// Passes what a conversation reports to the thread `terminal`.
 #[derive(Clone, Debug)]
 struct Terminal {
-    news: Sender<News>,
+    updates: Sender<ScreenUpdate>,
     name: Name,
-    /// How long to wait for a terminal that takes nothing; `None` for as long as it takes.
-    patience: Option<Duration>,
+    /// How long to wait for a terminal that accepts no output; `None` waits indefinitely.
+    timeout: Option<Duration>,
 }
 
 impl Output for Terminal {
     fn received(&mut self, block: Block) -> io::Result<()> {
-        self.news.send(News::ServerLine(block)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        let update = ScreenUpdate::FromServer(block);
+        self.updates.send(update).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
     fn status(&mut self, status: &Status<'_>) {
@@ -137,18 +140,18 @@ impl Output for Terminal {
             Status::Connected { again: false } => {
                 format!("connected as {}, /help says what can be typed", self.name)
             }
-            // The server has said so itself.
+            // The server's own message, already on the screen, says so.
             Status::ConnectionOutcome {
                 reason: DisconnectReason::ShutDown | DisconnectReason::Refused(_),
                 ..
             } => return,
             status => status.to_string(),
         };
-        let news = News::Status(text);
-        // It fails only if there is no terminal any more, or none that takes anything.
-        let _ = match self.patience {
-            Some(patience) => self.news.send_timeout(news, patience).is_ok(),
-            None => self.news.send(news).is_ok(),
+        let update = ScreenUpdate::Status(text);
+        // This fails only if the terminal is gone or accepts no output.
+        let _ = match self.timeout {
+            Some(timeout) => self.updates.send_timeout(update, timeout).is_ok(),
+            None => self.updates.send(update).is_ok(),
         };
     }
 }

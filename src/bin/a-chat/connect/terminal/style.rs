@@ -1,8 +1,7 @@
-//! How things look on a terminal: one line for each, in colours where they are wanted. Pure: no
-//! thread runs here.
+//! How events look on a terminal: one line each, coloured unless that is unwanted. Pure functions.
 //!
-//! Everything that came from elsewhere is made visible, see [`escape_controls`]. As on the wire, nothing
-//! but a message begins with `from `, whatever names people give themselves.
+//! Text from other clients is escaped, see [`escape_controls`]. As on the wire, only a message
+//! begins with `from `, whatever name its sender chose.
 
 use std::env;
 
@@ -10,36 +9,36 @@ use a_chat::Name;
 use a_chat::client::{Event, Refusal};
 
 use super::super::escape::escape_controls;
-use super::typed::list;
+use super::command::list;
 
-/// Colours for names, as codes of ECMA-48. Those of errors and notices are not among them, and none
-/// that can hardly be read on black or on white.
-const NAMES: [&str; 7] = ["32", "35", "36", "92", "94", "95", "96"];
+/// Colours for names, as ECMA-48 codes. They exclude those of errors and notices, and colours that
+/// are hard to read on black or on white.
+const NAME_COLOURS: [&str; 7] = ["32", "35", "36", "92", "94", "95", "96"];
 
 const ERROR: &str = "1;31";
 const NOTICE: &str = "1;33";
 const FAINT: &str = "2";
 
-/// How much of a refused line is shown, in characters: enough to know which it was.
-const QUOTED: usize = 200;
+/// How many characters of a refused line are shown: enough to recognise it.
+const MAX_QUOTED_CHARS: usize = 200;
 
-/// How things look.
+/// Renders events, statuses and prompts.
 #[derive(Debug)]
 pub(crate) struct Style {
     colours: bool,
 }
 
-/// What stands before the line that is being typed.
+/// The text before the line being typed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Prompt {
     pub(crate) text: String,
-    /// How many columns it takes up.
+    /// Its width in columns, without escape sequences.
     pub(crate) width: usize,
 }
 
 impl Style {
-    /// With colours, unless `NO_COLOR` is set to anything.
-    pub(crate) fn of_environment() -> Self {
+    /// Coloured unless `NO_COLOR` is set and not empty.
+    pub(crate) fn from_environment() -> Self {
         Self { colours: env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) }
     }
 
@@ -54,7 +53,7 @@ impl Style {
                 )
             }
             Event::Refused(Refusal { line, reason, text }) => {
-                let beginning: String = text.chars().take(QUOTED).collect();
+                let beginning: String = text.chars().take(MAX_QUOTED_CHARS).collect();
                 let more = if beginning.len() < text.len() { "..." } else { "" };
                 self.error(&format!("{reason}; that was your line {line}: {beginning}{more}"))
             }
@@ -68,7 +67,7 @@ impl Style {
         }
     }
 
-    /// A message that was sent.
+    /// A message that this user sent.
     pub(crate) fn own(&self, to: &[Name], text: &str) -> String {
         let names: Vec<_> = to.iter().map(|name| self.name(name)).collect();
         format!("{}{}: {}\n", self.escape(FAINT, "to "), names.join(", "), escape_controls(text))
@@ -82,24 +81,24 @@ impl Style {
         format!("{} {}\n", self.escape(NOTICE, "notice:"), escape_controls(text))
     }
 
-    /// What the client itself has to say; it may have several lines.
+    /// A status of the client itself; it may have several lines.
     pub(crate) fn status(&self, text: &str) -> String {
         let lines = text.split('\n').enumerate().map(|(number, line)| {
-            let whose = if number == 0 { "a-chat: " } else { "" };
-            self.escape(FAINT, &(whose.to_owned() + &escape_controls(line))) + "\n"
+            let prefix = if number == 0 { "a-chat: " } else { "" };
+            self.escape(FAINT, &(prefix.to_owned() + &escape_controls(line))) + "\n"
         });
         lines.collect()
     }
 
-    /// Words to choose from.
+    /// Candidates of a completion.
     pub(crate) fn choices(&self, words: &[String]) -> String {
         self.escape(FAINT, &words.join("  ")) + "\n"
     }
 
-    /// The prompt if plain lines go to these, in half of so many columns.
+    /// The prompt while plain lines go to `to`; it takes at most half of the columns.
     pub(crate) fn prompt(&self, to: &[Name], columns: usize) -> Prompt {
         let room = columns / 2;
-        // How many names fit, with the number of the others, which has a few digits.
+        // How many names fit beside the count of the others, which has at most three digits.
         let fits = |&count: &usize| list(&to[..count]).len() + ", +999> ".len() <= room;
         let count = (0..=to.len()).rev().find(fits).unwrap_or(0);
         let others = (count < to.len()).then(|| format!("+{}", to.len() - count));
@@ -109,14 +108,14 @@ impl Style {
         Prompt { text: painted + "> ", width: plain.len() }
     }
 
-    /// The same name has the same colour everywhere and for ever.
+    /// A name in its colour, which depends on nothing but the name.
     fn name(&self, name: &Name) -> String {
-        // FNV-1a, whose lowest bits are its best.
+        // FNV-1a; its low bits are its best.
         let hash = name
             .as_str()
             .bytes()
             .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-        self.escape(NAMES[hash as usize % NAMES.len()], name.as_str())
+        self.escape(NAME_COLOURS[hash as usize % NAME_COLOURS.len()], name.as_str())
     }
 
     fn escape(&self, code: &str, text: &str) -> String {
@@ -140,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_tell_what_they_are() {
+    fn each_kind_of_line_is_recognisable() {
         assert_eq!(PLAIN.event(&message("error", "x")), "from error: x\n");
         assert_eq!(PLAIN.own(&names(&["bob", "carol"]), "hi"), "to bob, carol: hi\n");
         let refusal = Refusal {
@@ -159,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_from_elsewhere_is_obeyed() {
+    fn text_from_others_holds_no_control_character() {
         let nasty = "\x1b]0;x\x07\r\n\u{9b}2J\u{202e}".to_owned();
         let refusal = Refusal { line: 1, reason: nasty.clone(), text: nasty.clone() };
         for event in [
@@ -180,20 +179,20 @@ mod tests {
     }
 
     #[test]
-    fn names_keep_their_colours_and_differ() {
+    fn names_keep_their_colours_and_differ_from_each_other() {
         let lines: Vec<_> = ["alice", "bob", "carol", "dave", "eve"]
             .iter()
             .map(|name| COLOURED.event(&message(name, "")).replace(name, ""))
             .collect();
         assert!(lines.iter().any(|line| *line != lines[0]), "{lines:?}");
         assert_eq!(COLOURED.event(&message("bob", "")).replace("bob", ""), lines[1]);
-        for style in NAMES {
+        for style in NAME_COLOURS {
             assert!(!ERROR.contains(style) && !NOTICE.contains(style));
         }
     }
 
     #[test]
-    fn the_prompt_says_to_whom_and_stays_short() {
+    fn the_prompt_names_the_recipients_and_stays_short() {
         let prompt = |to: &[&str], columns| PLAIN.prompt(&names(to), columns).text;
         assert_eq!(prompt(&[], 80), "> ");
         assert_eq!(prompt(&["bob", "carol"], 80), "bob, carol> ");

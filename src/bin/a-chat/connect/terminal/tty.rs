@@ -1,5 +1,5 @@
-//! The terminal as a device: its modes, and what comes from it. The thread `keys` runs [`read`] and
-//! owns the descriptor that tells of changes; it ends with the terminal or when told to stop.
+//! The terminal as a device: its modes and its input. The thread `keys` runs [`read`] and owns the
+//! signalfd for changes; it exits when the terminal is gone or when it is stopped.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,25 +14,25 @@ use rustix::termios::{
 };
 
 use super::super::input::Stop;
-use super::console::Input;
+use super::tty_event::TtyEvent;
 
-/// How much is read at once, in bytes.
-const READ: usize = 4096;
+/// How many bytes one call reads at most.
+const READ_BYTES: usize = 4096;
 
-/// The modes of the terminal: the usual ones, in which it was found, and those for typing.
+/// The terminal's original modes, and from them the modes for typing.
 #[derive(Clone, Debug)]
 pub(crate) struct Modes {
-    usual: Termios,
+    original: Termios,
 }
 
 impl Modes {
     pub(crate) fn of_terminal() -> io::Result<Self> {
-        Ok(Self { usual: tcgetattr(io::stdin())? })
+        Ok(Self { original: tcgetattr(io::stdin())? })
     }
 
-    /// Has every key come as it is and at once, and shows none. Output is as usual.
+    /// Delivers every key unprocessed and at once, without echo. Output processing stays on.
     pub(crate) fn enter(&self) -> io::Result<()> {
-        let mut raw = self.usual.clone();
+        let mut raw = self.original.clone();
         raw.input_modes &= !(InputModes::BRKINT
             | InputModes::ICRNL
             | InputModes::IGNCR
@@ -46,14 +46,14 @@ impl Modes {
         Ok(tcsetattr(io::stdin(), OptionalActions::Now, &raw)?)
     }
 
-    /// Back to the usual ones.
+    /// Restores the original modes.
     pub(crate) fn leave(&self) {
-        // It fails only if the terminal is gone.
-        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.usual);
+        // This fails only if the terminal is gone.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.original);
     }
 }
 
-/// Puts the usual modes back when it is dropped, should nobody else come to it.
+/// Restores the original modes when dropped, in case an error or a panic bypassed the usual way.
 #[derive(Debug)]
 pub(crate) struct Restore(pub(crate) Modes);
 
@@ -63,14 +63,14 @@ impl Drop for Restore {
     }
 }
 
-/// Stops this process as Ctrl-Z usually does; it returns when that goes on.
+/// Suspends this process as Ctrl-Z usually does; returns when it is resumed.
 pub(crate) fn suspend() {
-    // The signal is this thread's own, so that all is stopped before this returns.
+    // Sent to this thread itself, so the process is suspended before this returns.
     let _ = raise(Signal::SIGTSTP);
 }
 
-/// From now on changes are told by a descriptor. It has to be called before there are other
-/// threads: each of them must have these signals blocked.
+/// Returns a descriptor that reports resizes and resumptions. Call it before spawning any thread:
+/// each of them must inherit these signals as blocked.
 pub(crate) fn watch_changes() -> io::Result<SignalFd> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGWINCH);
@@ -79,28 +79,28 @@ pub(crate) fn watch_changes() -> io::Result<SignalFd> {
     Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
 }
 
-/// The thread `keys`: hands over what comes from the terminal.
-pub(crate) fn read(changes: &SignalFd, stop: &Stop, input: &Sender<Input>) {
+/// The thread `keys`: passes on what happens at the terminal.
+pub(crate) fn read(changes: &SignalFd, stop: &Stop, events: &Sender<TtyEvent>) {
     let stdin = io::stdin();
-    let mut buffer = [0; READ];
+    let mut buffer = [0; READ_BYTES];
     while let Some([typed, changed]) = wait(stdin.as_fd(), changes, stop) {
         if changed {
             while matches!(changes.read_signal(), Ok(Some(_))) {}
-            if input.send(Input::Changed).is_err() {
+            if events.send(TtyEvent::Changed).is_err() {
                 return;
             }
         }
         if typed {
-            // Whatever else may be wrong, there is no terminal any more.
+            // End of file or any error: the terminal is gone.
             let Ok(count @ 1..) = rustix::io::read(&stdin, &mut buffer) else { return };
-            if input.send(Input::Bytes(buffer[..count].to_vec())).is_err() {
+            if events.send(TtyEvent::Bytes(buffer[..count].to_vec())).is_err() {
                 return;
             }
         }
     }
 }
 
-/// Waits for a key or for a change, and tells which it is; `None` if this is to stop.
+/// Waits for input and for changes, and returns whether each is there; `None` to stop.
 fn wait(stdin: BorrowedFd<'_>, changes: &SignalFd, stop: &Stop) -> Option<[bool; 2]> {
     loop {
         let mut all = [stdin, changes.as_fd(), stop.as_fd()]

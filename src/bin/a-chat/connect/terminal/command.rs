@@ -1,8 +1,8 @@
-//! What a typed line means. Pure: no thread runs here.
+//! The meaning of an entered line. Pure functions.
 
 use a_chat::Name;
 
-/// What is said of the commands when they are asked for.
+/// The text that `/help` shows.
 pub(crate) const HELP: &str = "\
 bob, carol: hello   says hello to bob and carol
 /to bob, carol      from now on, says plain lines to them; /to alone, to nobody
@@ -16,23 +16,23 @@ Tab completes names that were seen; Up and Down bring back what you have typed."
 /// What a line asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum UserCommand {
-    /// Nothing: it is blank.
+    /// Nothing, because it is blank.
     Nothing,
     Message {
         to: Vec<Name>,
         text: String,
     },
-    /// A line that the server answers.
-    Question(String),
-    /// To say plain lines to these from now on.
+    /// A command of the server's, sent as it is.
+    Ask(String),
+    /// Plain lines go to these from now on.
     To(Vec<Name>),
     Help,
     Quit,
-    /// None of this, and why.
+    /// None of these, and why.
     Invalid(String),
 }
 
-/// Tells what a line asks for, if plain lines go `to` these.
+/// Parses a line, given that plain lines go `to` these.
 pub(crate) fn interpret(line: &str, to: &[Name]) -> UserCommand {
     if line.trim().is_empty() {
         return UserCommand::Nothing;
@@ -52,7 +52,7 @@ fn command(line: &str) -> UserCommand {
             Some(names) => UserCommand::To(names),
             None => UserCommand::Invalid(format!("not a list of names: {}", rest.trim())),
         },
-        "/who" => UserCommand::Question(line.to_owned()),
+        "/who" => UserCommand::Ask(line.to_owned()),
         "/help" => UserCommand::Help,
         "/quit" => UserCommand::Quit,
         _ => UserCommand::Invalid(format!(
@@ -61,8 +61,8 @@ fn command(line: &str) -> UserCommand {
     }
 }
 
-/// A line that says itself to whom it goes. Among plain lines it has to be clear that it does: a
-/// time of day, 12:30, does not.
+/// A line that names its recipients. While plain lines have recipients, a blank has to follow the
+/// colon, so that a time of day, 12:30, is plain text.
 fn addressed(line: &str, to: &[Name]) -> Option<UserCommand> {
     let (list, text) = line.split_once(':')?;
     if !to.is_empty() && !text.is_empty() && !text.starts_with(char::is_whitespace) {
@@ -78,7 +78,7 @@ fn plain(line: &str, to: &[Name]) -> UserCommand {
     UserCommand::Message { to: to.to_vec(), text: line.trim().to_owned() }
 }
 
-/// The names of a list, each once; `None` if it holds anything else or nothing.
+/// The names of a list, each once; `None` if it is empty or holds anything else.
 fn names(list: &str) -> Option<Vec<Name>> {
     let mut names = Vec::new();
     for item in list.split(',').map(str::trim).filter(|item| !item.is_empty()) {
@@ -90,7 +90,7 @@ fn names(list: &str) -> Option<Vec<Name>> {
     (!names.is_empty()).then_some(names)
 }
 
-/// Names as a list shows them.
+/// Names as a list.
 pub(crate) fn list(names: &[Name]) -> String {
     names.iter().map(Name::as_str).collect::<Vec<_>>().join(", ")
 }
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_lines_go_to_the_recipients() {
+    fn plain_lines_go_to_the_current_recipients() {
         let bob = names(&["bob"]);
         assert_eq!(interpret(" hello there ", &bob), message(&["bob"], "hello there"));
         assert_eq!(interpret("//shrug", &bob), message(&["bob"], "/shrug"));
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn addressed_lines_go_where_they_say() {
+    fn addressed_lines_go_to_the_names_in_them() {
         for to in [names(&[]), names(&["dave"])] {
             assert_eq!(interpret("bob: hi", &to), message(&["bob"], "hi"));
             let both = message(&["bob", "carol"], "hi: there");
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn commands() {
+    fn commands_are_recognised() {
         assert_eq!(interpret("", &[]), UserCommand::Nothing);
         assert_eq!(interpret(" \t", &names(&["bob"])), UserCommand::Nothing);
         assert_eq!(interpret("/to bob, carol", &[]), UserCommand::To(names(&["bob", "carol"])));
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(interpret("/help", &[]), UserCommand::Help);
         assert_eq!(interpret("/quit", &[]), UserCommand::Quit);
         for who_query in ["/who", "/who bob, carol"] {
-            assert_eq!(interpret(who_query, &[]), UserCommand::Question(who_query.to_owned()));
+            assert_eq!(interpret(who_query, &[]), UserCommand::Ask(who_query.to_owned()));
         }
         for line in ["/to a b", "/to ,", "/whoever", "/", "/To bob"] {
             assert!(matches!(interpret(line, &[]), UserCommand::Invalid(_)), "{line}");

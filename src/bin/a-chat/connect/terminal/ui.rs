@@ -1,8 +1,8 @@
-//! Both sides of a talk: what is typed, and what is shown. The thread `terminal` runs this and owns
-//! the terminal; it ends with the conversation, when nobody has anything to show any more.
+//! The thread `terminal`: handles keys and shows what arrives. It owns the console, and exits with
+//! the conversation, when all senders of screen updates are dropped.
 //!
-//! Nobody but this thread writes to the terminal, so that nothing that arrives ever breaks the line
-//! being typed, and everything is shown in order and to the last.
+//! Only this thread writes to the terminal, so incoming messages never break the line being typed,
+//! and everything is shown, in order.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use a_chat::Name;
 use a_chat::client::Block;
 use crossbeam_channel::{Receiver, Sender, after, never, select};
 
+use super::command::{HELP, UserCommand, interpret, list};
 use super::completion::Names;
 use super::console::Console;
 use super::history::History;
@@ -18,36 +19,35 @@ use super::keys::Key;
 use super::line::Line;
 use super::screen::Screen;
 use super::style::Style;
-use super::typed::{HELP, UserCommand, interpret, list};
 
-/// How soon the rest should have come after the end of the input, so that nobody has to wonder.
-const SOON: Duration = Duration::from_secs(1);
+/// How long leaving may take before the user is told what it waits for.
+const EXPLAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// What there is to show.
+/// Something to show.
 #[derive(Debug)]
-pub(crate) enum News {
-    ServerLine(Block),
+pub(crate) enum ScreenUpdate {
+    FromServer(Block),
     Status(String),
 }
 
-/// A talk at the terminal.
+/// The state of the user interface.
 #[derive(Debug)]
-pub(crate) struct Talk {
+pub(crate) struct Ui {
     console: Console,
     style: Style,
     line: Line,
     history: History,
     names: Names,
-    /// To whom plain lines go.
+    /// The recipients of plain lines.
     to: Vec<Name>,
-    /// Where lines go; gone when the user leaves.
+    /// Where entered lines go; dropped when the user leaves.
     lines: Option<Sender<Vec<u8>>>,
-    /// Tells, after that, when the rest should have come.
+    /// Fires when leaving takes long enough to be explained.
     late: Receiver<Instant>,
 }
 
-impl Talk {
-    /// A talk that sends what is typed to `lines`.
+impl Ui {
+    /// An interface that sends what is entered to `lines`.
     pub(crate) fn new(console: Console, style: Style, lines: Sender<Vec<u8>>) -> Self {
         Self {
             console,
@@ -61,30 +61,30 @@ impl Talk {
         }
     }
 
-    /// The thread `terminal`: minds the keys, and shows the news.
-    pub(crate) fn run(mut self, news: &Receiver<News>) -> io::Result<()> {
+    /// The thread's main loop.
+    pub(crate) fn run(mut self, updates: &Receiver<ScreenUpdate>) -> io::Result<()> {
         self.screen().clear_row();
         self.press_all()?;
         loop {
             self.draw()?;
             let leaving = self.lines.is_none();
             select! {
-                recv(self.console.input) -> input => {
+                recv(self.console.events) -> event => {
                     self.screen().clear_row();
-                    match input {
-                        Ok(input) => {
-                            self.console.take(input)?;
+                    match event {
+                        Ok(event) => {
+                            self.console.handle(event)?;
                             self.press_all()?;
                         }
                         Err(_) => self.leave(),
                     }
                 }
-                recv(news) -> news => {
+                recv(updates) -> update => {
                     if !leaving {
                         self.screen().clear_row();
                     }
-                    match news {
-                        Ok(news) => self.show(news),
+                    match update {
+                        Ok(update) => self.show(update),
                         Err(_) => break,
                     }
                 }
@@ -110,19 +110,19 @@ impl Talk {
         screen.flush()
     }
 
-    fn show(&mut self, news: News) {
-        match news {
-            News::ServerLine(block) => {
+    fn show(&mut self, update: ScreenUpdate) {
+        match update {
+            ScreenUpdate::FromServer(block) => {
                 for event in block.into_events() {
-                    self.names.see_in(&event);
+                    self.names.add_from(&event);
                     self.console.screen.put(&self.style.event(&event));
                 }
             }
-            News::Status(text) => self.say(&text),
+            ScreenUpdate::Status(text) => self.say(&text),
         }
     }
 
-    /// Says what the client itself has to say.
+    /// Shows a status of the client itself.
     fn say(&mut self, text: &str) {
         self.console.screen.put(&self.style.status(text));
     }
@@ -152,30 +152,30 @@ impl Talk {
         Ok(())
     }
 
-    /// What is pasted may have several lines.
+    /// Pasted text may have several lines.
     fn enter(&mut self) {
         let text = self.line.take();
         for line in text.split('\n').filter(|line| !line.trim().is_empty()) {
             self.history.push(line);
             if self.lines.is_some() {
-                self.obey(line);
+                self.execute(line);
             } else {
                 self.say_not_sent(line);
             }
         }
     }
 
-    fn obey(&mut self, line: &str) {
+    fn execute(&mut self, line: &str) {
         match interpret(line, &self.to) {
             UserCommand::Nothing => {}
             UserCommand::Message { to, text } => {
                 self.console.screen.put(&self.style.own(&to, &text));
                 self.send(&format!("{}: {text}", list(&to)));
-                self.names.see(&to);
+                self.names.add(&to);
             }
-            UserCommand::Question(line) => self.send(&line),
+            UserCommand::Ask(line) => self.send(&line),
             UserCommand::To(names) => {
-                self.names.see(&names);
+                self.names.add(&names);
                 self.to = names;
             }
             UserCommand::Help => self.screen().put(&format!("{HELP}\n")),
@@ -186,7 +186,7 @@ impl Talk {
 
     fn send(&self, line: &str) {
         if let Some(lines) = &self.lines {
-            // If nobody takes it, the conversation ends and says what was not accepted.
+            // If the conversation is over, it reports what was not accepted.
             let _ = lines.send(format!("{line}\n").into_bytes());
         }
     }
@@ -201,7 +201,7 @@ impl Talk {
         }
     }
 
-    /// Ends the input and gives the terminal back; what is shown from now on comes line by line.
+    /// Ends the input and restores the terminal; updates from now on are written as plain lines.
     fn leave(&mut self) {
         if self.lines.take().is_some() {
             let line = self.line.take();
@@ -209,7 +209,7 @@ impl Talk {
                 self.say_not_sent(&line);
             }
             self.console.close();
-            self.late = after(SOON);
+            self.late = after(EXPLAIN_AFTER);
         }
     }
 
