@@ -1,10 +1,10 @@
-//! The executable keeps the library's promise with real signals, and talks to those who start it
-//! in a way they can rely on: exit status, one-line errors, log, help.
+//! The executable keeps the library's promise with real signals, and its interface is dependable:
+//! exit status, one-line errors, log, help, completions and manual pages.
 //!
-//! Each case starts the real process on a free port of the loopback and sees what an operator
-//! sees: its two outputs, its log file, its exit status, and what its clients receive.
+//! Each case starts the real process on a free port of the loopback and checks what an operator can
+//! observe: both outputs, the log file, the exit status, and the lines that clients receive.
 #![cfg(feature = "cli")]
-#![allow(clippy::print_stdout, reason = "a test that can not run here says so")]
+#![allow(clippy::print_stdout, reason = "a test that cannot run here prints why")]
 
 mod common;
 #[path = "common/process.rs"]
@@ -21,14 +21,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Client, PATIENCE, try_login, wait_until};
-use process::{Process, SIGNALLED, executable, run, serve, serve_through};
+use process::{EXECUTABLE, Process, SIGNALLED, executable, run, serve, serve_through};
 use rustix::process::{Pid, Signal};
 use socket2::{Domain, Socket, Type};
 
-/// Longer than any test waits: a time-out that must not be what ends something.
+/// Longer than any test waits: a timeout that must not decide a test.
 const NEVER: &str = "10min";
 
-/// Runs through `sh`, so that its redirections can be used.
+/// Runs through `sh`, for its redirections.
 fn redirected(redirections: &str, flags: &[&str]) -> Command {
     serve_through(&["sh", "-c", &format!("exec \"$0\" \"$@\" {redirections}")], flags)
 }
@@ -40,7 +40,7 @@ fn report(log: &[String]) -> &str {
     report
 }
 
-/// A client that is logged in and never reads; its kernel takes next to nothing for it.
+/// A client that logs in and never reads; its kernel buffers next to nothing for it.
 fn stuck_client(address: SocketAddr, name: &str) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.set_recv_buffer_size(1).expect("the smallest there is");
@@ -50,10 +50,10 @@ fn stuck_client(address: SocketAddr, name: &str) -> TcpStream {
     stream
 }
 
-/// Alice's window, large enough for her never to wait in [`overload_bob`].
+/// Alice's window, large enough that it never fills in [`overload_bob`].
 const WINDOW: [&str; 2] = ["--window", "1MiB"];
 
-/// Has `alice` send more to `bob`, who is stuck, than the kernel takes; returns how many messages.
+/// Makes `alice` send more to a stuck `bob` than the kernel takes; returns the number of messages.
 fn overload_bob(process: &mut Process) -> (Client, TcpStream, usize) {
     const MESSAGES: usize = 400;
     let mut alice = process.login("alice");
@@ -67,13 +67,13 @@ fn overload_bob(process: &mut Process) -> (Client, TcpStream, usize) {
     for _ in 0..MESSAGES {
         alice.send(&format!("bob: {}", "x".repeat(1000)));
     }
-    // The answer comes when all of them have been routed.
+    // The reply comes once all of them are routed.
     alice.send("/who bob");
     alice.expect_line(&format!("notice: line {}: here: bob", line + 1 + MESSAGES));
     (alice, bob, MESSAGES)
 }
 
-fn drains_on(signal: Signal) {
+fn assert_drains_on(signal: Signal) {
     let mut process = Process::start(serve(&[]));
     let (mut alice, mut bob) = (process.login("alice"), process.login("bob"));
     alice.send("bob: hi");
@@ -95,23 +95,23 @@ fn drains_on(signal: Signal) {
 }
 
 #[test]
-fn an_interrupt_drains() {
-    drains_on(Signal::INT);
+fn sigint_drains() {
+    assert_drains_on(Signal::INT);
 }
 
 #[test]
-fn a_termination_drains() {
-    drains_on(Signal::TERM);
+fn sigterm_drains() {
+    assert_drains_on(Signal::TERM);
 }
 
 #[test]
-fn a_hang_up_drains() {
-    drains_on(Signal::HUP);
+fn sighup_drains() {
+    assert_drains_on(Signal::HUP);
 }
 
 #[test]
-fn a_signal_in_mid_stream_loses_nothing_that_was_accepted() {
-    // Alice writes until she is told to stop, so that the server must not be the first to close.
+fn a_signal_in_the_middle_of_a_stream_loses_no_accepted_message() {
+    // Alice writes until the test ends her stream, so the server must not close first.
     let flags = ["--linger", NEVER, "--drain-timeout", NEVER];
     let mut process = Process::start(serve(&flags));
     let (mut alice, mut bob) = (process.login("alice"), process.login("bob"));
@@ -138,7 +138,7 @@ fn a_signal_in_mid_stream_loses_nothing_that_was_accepted() {
     for line in lines {
         receive(&line);
     }
-    // Alice's number counts her `/who` too, as the numbers in her messages do.
+    // Alice's number includes her `/who`, as the numbers in her messages do.
     let accepted =
         format!("notice: server is shutting down, {received} of your lines were accepted");
     alice.expect_line(&accepted);
@@ -150,16 +150,16 @@ fn a_signal_in_mid_stream_loses_nothing_that_was_accepted() {
 }
 
 #[test]
-fn a_second_signal_ends_the_drain_and_the_loss_is_named() {
+fn a_second_signal_forces_the_drain_to_end_and_the_loss_is_named() {
     let mut command = serve(&WINDOW);
     command.args(["--drain-timeout", NEVER, "--stall-timeout", NEVER]);
     let mut process = Process::start(command);
     let (_alice, _bob, messages) = overload_bob(&mut process);
     process.signal(Signal::TERM);
     process.log.expect(SIGNALLED);
-    // An operator who does not know how long to wait.
+    // As an impatient operator would.
     let deadline = Instant::now() + PATIENCE;
-    let forced = "signalled again, ending the drain by force";
+    let forced = "second signal received, forcing the drain to end";
     while !process.log.has_within(Duration::from_millis(100), forced) {
         assert!(Instant::now() < deadline, "{:#?}", process.log);
         process.signal(Signal::INT);
@@ -170,22 +170,22 @@ fn a_second_signal_ends_the_drain_and_the_loss_is_named() {
 }
 
 #[test]
-fn signals_that_come_together_are_one_request() {
+fn signals_sent_together_are_one_request() {
     let mut command = serve(&WINDOW);
     command.args(["--drain-timeout", NEVER, "--stall-timeout", NEVER, "--log-level", "debug"]);
     let mut process = Process::start(command);
     let (mut alice, bob, messages) = overload_bob(&mut process);
-    // While it is stopped they wait, so that they come at once however busy the machine is.
+    // While the process is suspended they stay pending, so they arrive together on any machine.
     process.signal(Signal::STOP);
-    wait_until("the process to be stopped", || process.state() == 'T');
+    wait_until("the process to be suspended", || process.state() == 'T');
     for signal in [Signal::TERM, Signal::HUP, Signal::INT, Signal::CONT] {
         process.signal(signal);
     }
     process.log.expect(SIGNALLED);
     for _ in 0..2 {
-        process.log.expect_next("it is the same request");
+        process.log.expect_next("ignored a repeated signal within 500 ms");
     }
-    // So the drain goes on, and ends when bob has got everything.
+    // So the drain continues until bob has received everything.
     bob.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let lines: Vec<_> = BufReader::new(bob).lines().map_while(Result::ok).collect();
     assert_eq!(lines.len(), messages + 1);
@@ -198,7 +198,7 @@ fn signals_that_come_together_are_one_request() {
 }
 
 #[test]
-fn the_deadline_ends_the_drain_and_the_loss_is_named() {
+fn the_drain_deadline_forces_the_end_and_the_loss_is_named() {
     let mut command = serve(&WINDOW);
     command.args(["--drain-timeout", "200ms", "--stall-timeout", NEVER]);
     let mut process = Process::start(command);
@@ -208,7 +208,7 @@ fn the_deadline_ends_the_drain_and_the_loss_is_named() {
     assert_bobs_loss(&log, messages, "drain deadline");
 }
 
-/// The report names bob's loss, and it adds up.
+/// The report names bob's loss, and its numbers add up.
 fn assert_bobs_loss(log: &[String], messages: usize, reason: &str) {
     let report = report(log);
     assert!(report.starts_with(" with losses: "), "{log:#?}");
@@ -224,7 +224,7 @@ fn assert_bobs_loss(log: &[String], messages: usize, reason: &str) {
 }
 
 #[test]
-fn a_client_that_stays_is_no_loss_if_it_has_got_everything() {
+fn a_client_that_stays_connected_but_received_everything_is_no_loss() {
     let mut process = Process::start(serve(&["--linger", "50ms"]));
     let (mut alice, _bob) = (process.login("alice"), process.login("bob"));
     alice.send("bob: hi\n/who bob");
@@ -238,7 +238,7 @@ fn a_client_that_stays_is_no_loss_if_it_has_got_everything() {
 }
 
 #[test]
-fn a_loss_before_the_drain_is_reported_but_is_no_failure_of_the_drain() {
+fn a_loss_before_the_drain_is_reported_but_does_not_fail_the_drain() {
     let mut command = serve(&WINDOW);
     command.args(["--stall-timeout", "200ms"]);
     let mut process = Process::start(command);
@@ -254,15 +254,15 @@ fn a_loss_before_the_drain_is_reported_but_is_no_failure_of_the_drain() {
 }
 
 #[test]
-fn as_the_first_process_of_a_container_it_drains_too() {
-    // A process with the number 1 gets only those signals that it has a handler for.
+fn the_first_process_of_a_container_drains() {
+    // A process with the number 1 receives only signals that it has a handler for.
     let root = rustix::process::geteuid().is_root();
     let mut launcher = vec!["unshare", "--pid", "--fork", "--kill-child"];
     launcher.extend((!root).then_some("--user"));
     let mut attempt = Command::new(launcher[0]);
     attempt.args(&launcher[1..]).arg("true").stdin(Stdio::null()).stderr(Stdio::null());
     if !attempt.status().is_ok_and(|status| status.success()) {
-        println!("skipped: no process may be number 1 here");
+        println!("skipped: no process can be number 1 here");
         return;
     }
     let mut process = Process::start(serve_through(&launcher, &[]));
@@ -271,7 +271,7 @@ fn as_the_first_process_of_a_container_it_drains_too() {
     let children = fs::read_to_string(format!("/proc/{launcher}/task/{launcher}/children"));
     let child = children.ok().and_then(|child| child.trim().parse().ok()).and_then(Pid::from_raw);
     let Some(child) = child else {
-        println!("skipped: the kernel does not tell which processes are a process's children");
+        println!("skipped: this kernel does not list the children of a process");
         return;
     };
     process.pid = child;
@@ -291,7 +291,7 @@ fn as_the_first_process_of_a_container_it_drains_too() {
 }
 
 #[test]
-fn the_port_that_was_taken_is_printed_and_so_is_how_to_connect() {
+fn the_server_prints_the_port_it_took_and_how_to_connect() {
     let mut process = Process::start(serve(&[]));
     let address = process.address();
     assert_ne!(address.port(), 0);
@@ -301,18 +301,18 @@ fn the_port_that_was_taken_is_printed_and_so_is_how_to_connect() {
 }
 
 #[test]
-fn without_a_command_it_serves() {
+fn the_program_serves_without_a_command() {
     let mut command = executable();
     command.env("A_CHAT_LISTEN", "127.0.0.1:0").env("A_CHAT_MAX_CONNECTIONS", "1");
     let mut process = Process::start(command);
     let _alice = process.login("alice");
     let refused = try_login(process.address(), "bob");
-    assert!(refused.is_none(), "the environment holds without a command too");
+    assert!(refused.is_none(), "the environment applies without a command too");
     assert_eq!(process.terminate().0, 0);
 }
 
 #[test]
-fn whoever_can_be_reached_from_elsewhere_is_warned() {
+fn a_server_reachable_from_other_hosts_logs_a_warning() {
     let warned = |address| {
         let mut command = executable();
         command.args(["serve", "--listen", address, "--log-level", "warn"]);
@@ -324,8 +324,8 @@ fn whoever_can_be_reached_from_elsewhere_is_warned() {
     assert_eq!(warned("127.0.0.1:0"), Vec::<String>::new());
 }
 
-/// What is wrong is told in one line that names it, and nothing else happens.
-fn fails_with(mut command: Command, flags: &[&str], named: &[&str]) {
+/// The program prints one line that names the fault, and exits with status 1.
+fn assert_fails(mut command: Command, flags: &[&str], named: &[&str]) {
     command.args(flags);
     let (status, stdout, stderr) = run(command);
     assert_eq!((status, stdout.as_slice()), (1, [].as_slice()), "{flags:?}: {stderr:#?}");
@@ -336,20 +336,20 @@ fn fails_with(mut command: Command, flags: &[&str], named: &[&str]) {
 }
 
 #[test]
-fn a_port_in_use_is_one_clear_line() {
+fn a_port_in_use_is_reported_in_one_line() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address").to_string();
-    fails_with(executable(), &["serve", "--listen", &address], &[&address, "in use"]);
+    assert_fails(executable(), &["serve", "--listen", &address], &[&address, "in use"]);
 }
 
 #[test]
-fn an_address_of_another_machine_is_one_clear_line() {
+fn an_address_of_another_machine_is_reported_in_one_line() {
     let flags = ["serve", "--listen", "192.0.2.1:1"];
-    fails_with(executable(), &flags, &["192.0.2.1:1", "assign"]);
+    assert_fails(executable(), &flags, &["192.0.2.1:1", "assign"]);
 }
 
 #[test]
-fn a_limit_that_can_not_work_is_one_clear_line_that_names_it() {
+fn an_unusable_limit_is_reported_in_one_line_that_names_it() {
     let limits = [
         ("--max-connections", "0", "max_connections"),
         ("--max-per-address", "0", "max_per_address"),
@@ -361,20 +361,20 @@ fn a_limit_that_can_not_work_is_one_clear_line_that_names_it() {
         ("--stall-bytes", "0", "stall_bytes"),
     ];
     for (flag, value, named) in limits {
-        fails_with(serve(&[]), &[flag, value], &[named]);
+        assert_fails(serve(&[]), &[flag, value], &[named]);
     }
 }
 
 #[test]
-fn a_log_file_that_can_not_be_opened_is_one_clear_line() {
+fn a_log_file_that_cannot_be_opened_is_reported_in_one_line() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("missing").join("log");
     let path = path.to_str().expect("a path in UTF-8");
-    fails_with(serve(&[]), &["--log-file", path], &[path]);
+    assert_fails(serve(&[]), &["--log-file", path], &[path]);
 }
 
-/// The command line is refused, with status 2 and a text that names what is wrong.
-fn refuses(mut command: Command, arguments: &[&str], named: &[&str]) {
+/// The command line is refused with status 2 and a text that names the fault.
+fn assert_refuses(mut command: Command, arguments: &[&str], named: &[&str]) {
     command.args(arguments);
     let (status, stdout, stderr) = run(command);
     assert_eq!((status, stdout.as_slice()), (2, [].as_slice()), "{arguments:?}: {stderr:#?}");
@@ -386,15 +386,15 @@ fn refuses(mut command: Command, arguments: &[&str], named: &[&str]) {
 
 #[test]
 fn a_wrong_command_line_is_refused() {
-    refuses(executable(), &["--nonsense"], &["--nonsense"]);
-    refuses(executable(), &["nonsense"], &["nonsense"]);
-    refuses(executable(), &["serve", "nonsense"], &["nonsense"]);
-    refuses(executable(), &["serve", "--nonsense"], &["--nonsense"]);
-    refuses(executable(), &["serve", "--listen"], &["--listen"]);
+    assert_refuses(executable(), &["--nonsense"], &["--nonsense"]);
+    assert_refuses(executable(), &["nonsense"], &["nonsense"]);
+    assert_refuses(executable(), &["serve", "nonsense"], &["nonsense"]);
+    assert_refuses(executable(), &["serve", "--nonsense"], &["--nonsense"]);
+    assert_refuses(executable(), &["serve", "--listen"], &["--listen"]);
 }
 
-/// Every flag, its environment variable, its default, and a value that it does not take, if there
-/// is one that is found wrong before it is used.
+/// Every flag, its environment variable, its default, and an unusable value if the command line can
+/// tell.
 const FLAGS: [(&str, &str, Option<&str>, Option<&str>); 12] = [
     ("--listen", "A_CHAT_LISTEN", Some("127.0.0.1:8080"), Some("8080")),
     ("--max-connections", "A_CHAT_MAX_CONNECTIONS", None, Some("many")),
@@ -411,22 +411,22 @@ const FLAGS: [(&str, &str, Option<&str>, Option<&str>); 12] = [
 ];
 
 #[test]
-fn a_wrong_value_is_refused_by_flag_and_by_environment() {
+fn an_unusable_value_is_refused_from_a_flag_and_from_the_environment() {
     for (flag, variable, _, wrong) in FLAGS {
         let Some(wrong) = wrong else {
             continue;
         };
-        refuses(executable(), &["serve", &format!("{flag}={wrong}")], &[flag, wrong]);
+        assert_refuses(executable(), &["serve", &format!("{flag}={wrong}")], &[flag, wrong]);
         for arguments in [&["serve"][..], &[]] {
             let mut command = executable();
             command.env(variable, wrong);
-            refuses(command, arguments, &[flag, wrong]);
+            assert_refuses(command, arguments, &[flag, wrong]);
         }
     }
 }
 
 #[test]
-fn the_environment_sets_what_the_flags_set() {
+fn environment_variables_set_what_flags_set() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("log");
     let mut command = executable();
@@ -442,10 +442,10 @@ fn the_environment_sets_what_the_flags_set() {
     alice.expect_line("from a: sixteen bytes");
     assert_eq!(process.terminate(), (0, Vec::new()));
     let log = fs::read_to_string(path).expect("a log file");
-    assert_eq!(log, "", "the level and the file both come from the environment");
+    assert_eq!(log, "", "both level and file come from the environment");
 }
 
-/// The lines of a help text, without the blanks that end some of them and that nobody sees.
+/// The lines of a help text, without trailing blanks.
 fn help(arguments: &[&str]) -> Vec<String> {
     let mut command = executable();
     command.args(arguments);
@@ -455,7 +455,7 @@ fn help(arguments: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn the_help_states_every_flag_default_and_environment_variable() {
+fn the_help_lists_every_flag_default_and_environment_variable() {
     let lines = help(&["serve", "--help"]);
     let mut flags = BTreeMap::new();
     let mut current = String::new();
@@ -473,7 +473,7 @@ fn the_help_states_every_flag_default_and_environment_variable() {
             "{text}"
         );
     }
-    // What comes before the first flag, and the help itself.
+    // The text before the first flag, and the help itself.
     assert_eq!(flags.into_keys().collect::<Vec<_>>(), ["", "--help"]);
     let all = lines.join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
     for text in ["SIGINT", "SIGTERM", "SIGHUP", "Exit status: 0", "what the machine can hold"] {
@@ -482,7 +482,7 @@ fn the_help_states_every_flag_default_and_environment_variable() {
 }
 
 #[test]
-fn the_help_without_a_command_says_what_happens_without_a_command() {
+fn the_programs_help_states_what_runs_without_a_command() {
     let text = help(&["--help"]).join(" ");
     assert!(text.contains("serve") && text.contains("127.0.0.1:8080"), "{text}");
     assert_eq!(help(&["--version"]), [concat!("a-chat ", env!("CARGO_PKG_VERSION"))]);
@@ -511,14 +511,14 @@ fn the_readme_shows_the_help_as_it_is() {
     assert_eq!(shown, expected, "expected:\n{whole}");
 }
 
-/// The time in UTC and to the second, as log lines begin.
+/// The current time in UTC to the second, in the format of log lines.
 fn now() -> String {
     let date = Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%S"]).output().expect("date(1)");
     String::from_utf8(date.stdout).expect("UTF-8").trim().to_owned()
 }
 
 #[test]
-fn the_log_file_is_complete_at_the_end_and_in_utc() {
+fn the_log_file_is_complete_and_in_utc() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("log");
     let before = now();
@@ -568,7 +568,7 @@ fn the_log_file_is_complete_at_the_end_and_in_utc() {
 }
 
 #[test]
-fn the_log_level_holds() {
+fn the_log_level_is_obeyed() {
     for (level, silent) in [("off", true), ("warn", true), ("info", false)] {
         let mut process = Process::start(serve(&["--log-level", level]));
         drop(process.login("alice"));
@@ -578,8 +578,8 @@ fn the_log_level_holds() {
     }
 }
 
-/// A session, and a clean end.
-fn serves(process: Process, address: SocketAddr) {
+/// A session and a clean shutdown.
+fn assert_serves(process: Process, address: SocketAddr) {
     let login = |name| try_login(address, name).expect("room");
     let (mut alice, mut bob) = (login("alice"), login("bob"));
     alice.send("bob: hi");
@@ -596,7 +596,7 @@ fn broken_pipe() -> OwnedFd {
     ours.into()
 }
 
-/// The address from the log, for a process that can not print it.
+/// The address from the log, for a process that cannot print it.
 fn address_in_log(process: &mut Process) -> SocketAddr {
     let line = process.log.expect("listening on ");
     let (_, rest) = line.split_once("listening on ").expect("as it was found");
@@ -605,29 +605,29 @@ fn address_in_log(process: &mut Process) -> SocketAddr {
 }
 
 #[test]
-fn it_serves_also_if_nobody_takes_its_standard_output() {
+fn the_server_works_with_a_broken_standard_output() {
     let mut broken = serve(&[]);
     broken.stdout(broken_pipe());
     for command in [broken, redirected(">&-", &[]), redirected("> /dev/full", &[])] {
         let mut process = Process::start(command);
         let address = address_in_log(&mut process);
-        serves(process, address);
+        assert_serves(process, address);
     }
 }
 
 #[test]
-fn it_serves_also_if_nobody_takes_its_log() {
+fn the_server_works_with_a_broken_log() {
     let mut broken = serve(&[]);
     broken.stderr(broken_pipe());
     for command in [broken, redirected("2>&-", &[]), redirected("2> /dev/full", &[])] {
         let mut process = Process::start(command);
         let address = process.address();
-        serves(process, address);
+        assert_serves(process, address);
     }
 }
 
 #[test]
-fn after_the_end_the_port_is_free_again() {
+fn the_port_is_free_again_after_the_exit() {
     let mut process = Process::start(serve(&[]));
     let address = process.address();
     let mut alice = process.login("alice");
@@ -641,4 +641,55 @@ fn after_the_end_the_port_is_free_again() {
     command.args(["serve", "--listen", &address.to_string()]);
     let mut next = Process::start(command);
     assert_eq!(next.address(), address);
+}
+
+#[test]
+fn every_command_is_in_the_completions_of_every_shell() {
+    let commands = ["serve", "connect", "stress", "completions", "manual"];
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let mut command = executable();
+        command.args(["completions", shell]);
+        let (status, script, stderr) = run(command);
+        assert_eq!((status, stderr.as_slice()), (0, [].as_slice()), "{shell}");
+        let script = script.join("\n");
+        for expected in commands.iter().chain(&["drain-timeout", "a-chat"]) {
+            assert!(script.contains(expected), "{shell}: {expected} in {script}");
+        }
+    }
+    assert_refuses(executable(), &["completions", "csh"], &["csh", "bash"]);
+    assert_refuses(executable(), &["completions"], &["SHELL"]);
+}
+
+#[test]
+fn the_completions_are_valid_bash() {
+    let mut check = Command::new("sh");
+    check.args(["-c", "\"$0\" completions bash | bash -n", EXECUTABLE]);
+    let checked = check.output().expect("sh(1)");
+    assert!(checked.status.success() && checked.stderr.is_empty(), "{checked:?}");
+}
+
+#[test]
+fn every_command_gets_a_manual_page() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let pages = directory.path().join("man").join("man1");
+    let mut command = executable();
+    command.arg("manual").arg(&pages);
+    assert_eq!(run(command), (0, Vec::new(), Vec::new()));
+    let read = |name: &str| {
+        fs::read_to_string(pages.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    };
+    assert!(read("a-chat.1").contains(".TH a-chat 1"));
+    for name in ["serve", "connect", "stress", "completions", "manual"] {
+        let page = read(&format!("a-chat-{name}.1"));
+        assert!(page.contains(&format!("a\\-chat\\-{name}")), "{page}");
+    }
+    let serve = read("a-chat-serve.1");
+    assert!(serve.contains("drain\\-timeout") && serve.contains("A_CHAT_DRAIN_TIMEOUT"), "{serve}");
+    assert!(!serve.contains("\\-\\-parent"), "hidden flags stay hidden: {serve}");
+}
+
+#[test]
+fn a_directory_that_cannot_be_created_is_reported_in_one_line() {
+    let flags = ["manual", "/dev/null/pages"];
+    assert_fails(executable(), &flags, &["cannot write manual pages into /dev/null/pages"]);
 }

@@ -1,11 +1,10 @@
-//! When there is no room for one more client, that client is told so, nobody else notices, and the
-//! next one is served when there is room again; and a server that runs for long holds no more than
-//! its clients need.
+//! A client over a limit gets an error, no other client notices, and the next one is served as soon
+//! as there is room; a server that runs for long holds no more than its clients need.
 //!
-//! The configured limit is tested in this process. The system's limits (descriptors, threads) are
-//! tested with the executable, in a process whose limits are low, and seen from outside: by its
-//! clients, its log, and its entries in procfs.
-#![allow(clippy::print_stdout, reason = "a test that can not run here says so")]
+//! The configured limit is tested in this process. The system's limits (descriptors, threads, memory)
+//! are tested with the executable, in a process with low limits, and observed from outside: through
+//! its clients, its log, and its entries in procfs.
+#![allow(clippy::print_stdout, reason = "a test that cannot run here prints why")]
 
 mod common;
 
@@ -16,8 +15,8 @@ use a_chat::{Capacity, Config};
 use common::{Client, FULL, PATIENCE, TestServer, login_when_there_is_room, try_login, wait_until};
 use rustix::process::{Resource, getrlimit};
 
-/// A server with room for this many clients. Whoever is refused is held for the linger time, so
-/// that time is longer here than any pause of a client between two steps.
+/// A server with room for this many clients. A refused client is held for the linger time, which is
+/// longer here than any pause of a client between two steps.
 fn server_with_room_for(clients: usize) -> TestServer {
     let max_connections = Some(clients);
     TestServer::with(Config { max_connections, linger: PATIENCE, ..Config::default() })
@@ -32,7 +31,7 @@ fn chat(one: &mut Client, other: &mut Client, names: [&str; 2]) {
 }
 
 #[test]
-fn one_client_too_many_is_told_so_and_nothing_of_it_is_routed() {
+fn a_client_over_the_limit_gets_an_error_and_none_of_its_lines_are_routed() {
     let server = server_with_room_for(2);
     let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
     let mut carol = Client::connect(server.address);
@@ -47,13 +46,13 @@ fn one_client_too_many_is_told_so_and_nothing_of_it_is_routed() {
 }
 
 #[test]
-fn the_next_client_is_served_when_a_place_is_free() {
+fn the_next_client_is_served_once_a_place_is_free() {
     let server = server_with_room_for(2);
     let mut alice = server.login("alice");
     let mut refused = 0;
     for _ in 0..20 {
-        let (mut bob, turned_away) = login_when_there_is_room(server.address, "bob");
-        refused += turned_away;
+        let (mut bob, refusals) = login_when_there_is_room(server.address, "bob");
+        refused += refusals;
         assert!(try_login(server.address, "carol").is_none(), "both places are taken");
         refused += 1;
         chat(&mut alice, &mut bob, ["alice", "bob"]);
@@ -64,7 +63,7 @@ fn the_next_client_is_served_when_a_place_is_free() {
 }
 
 #[test]
-fn who_has_not_logged_in_takes_a_place_too() {
+fn a_client_that_has_not_logged_in_takes_a_place() {
     let server = server_with_room_for(1);
     let silent = Client::connect(server.address);
     assert!(try_login(server.address, "alice").is_none(), "the place is taken");
@@ -75,11 +74,11 @@ fn who_has_not_logged_in_takes_a_place_too() {
     assert_eq!((report.connections, report.refused), (2, refused + 1), "{report}");
 }
 
-/// More than the server holds for the linger time.
+/// More clients than the server holds for the linger time.
 const CROWD: usize = 300;
 
 #[test]
-fn a_crowd_of_refused_clients_all_get_their_line_and_a_clean_end() {
+fn every_client_of_a_refused_crowd_gets_its_line_and_a_clean_close() {
     let server = server_with_room_for(1);
     let alice = server.login("alice");
     let crowd: Vec<_> = (0..CROWD).map(|_| Client::connect(server.address)).collect();
@@ -92,7 +91,7 @@ fn a_crowd_of_refused_clients_all_get_their_line_and_a_clean_end() {
 }
 
 #[test]
-fn a_crowd_of_refused_clients_that_talk_all_get_their_line() {
+fn every_client_of_a_refused_crowd_that_sends_gets_its_line() {
     let server = server_with_room_for(1);
     let alice = server.login("alice");
     let crowd: Vec<_> = (0..CROWD)
@@ -103,7 +102,7 @@ fn a_crowd_of_refused_clients_that_talk_all_get_their_line() {
         })
         .collect();
     for mut client in crowd {
-        // So many can not all be held: some may find the connection reset behind their line.
+        // The server cannot hold all of them: some may see a reset behind their line.
         assert_eq!(client.drain(), format!("{FULL}\n").into_bytes());
     }
     drop(alice);
@@ -112,13 +111,13 @@ fn a_crowd_of_refused_clients_that_talk_all_get_their_line() {
 }
 
 #[test]
-fn refused_clients_are_let_go_after_the_linger_time() {
+fn a_refused_client_is_closed_after_the_linger_time() {
     let linger = Duration::from_millis(1);
     let server = TestServer::with(Config { max_connections: Some(1), linger, ..Config::default() });
     let alice = server.login("alice");
     let mut refused = Client::connect(server.address);
     refused.expect_line(FULL);
-    // A socket that is closed answers what comes with a reset.
+    // A closed socket answers input with a reset.
     let mut told = refused.stream.try_clone().expect("a descriptor");
     wait_until("the end of the connection", || told.write_all(b"still here\n").is_err());
     drop(alice);
@@ -126,7 +125,7 @@ fn refused_clients_are_let_go_after_the_linger_time() {
 }
 
 #[test]
-fn the_default_keeps_below_the_limit_of_open_files() {
+fn the_default_stays_below_the_limit_of_open_files() {
     let capacity = Capacity::detect();
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     assert!(capacity.connections >= 1);
@@ -137,7 +136,7 @@ fn the_default_keeps_below_the_limit_of_open_files() {
 #[path = "common/process.rs"]
 mod process;
 
-/// With the executable, so that limits and counts are a process's own.
+/// With the executable, whose limits and counts are its own.
 #[cfg(feature = "cli")]
 mod of_the_system {
     use std::fs;
@@ -151,7 +150,7 @@ mod of_the_system {
     use super::*;
     use crate::process::{EXECUTABLE, Process, serve, serve_copy_through, serve_through};
 
-    /// How many files the server may open in the tests that make it run out of them.
+    /// Maximum open files of the server in the tests that exhaust them.
     const FILES: usize = 40;
 
     /// Starts a server under these limits of `ulimit`.
@@ -160,12 +159,12 @@ mod of_the_system {
         Process::start(serve_through(&["sh", "-c", &script], flags))
     }
 
-    /// A server that has no descriptor left, the clients that have them, and one that waits.
+    /// A server with no descriptor left, the clients that hold them, and one client that waits.
     fn out_of_files() -> (Process, Vec<Client>, Client) {
         let limits = format!("ulimit -n {FILES}");
         let flags = ["--max-connections", "1000", "--linger", "100ms"];
         let mut process = start_under(&limits, &flags);
-        // Before it runs, the process still has copies of all of this one's descriptors.
+        // Before exec, the process still holds copies of all of this one's descriptors.
         process.address();
         let mut clients = Vec::new();
         while process.count("fd") < FILES {
@@ -179,10 +178,10 @@ mod of_the_system {
     }
 
     #[test]
-    fn without_descriptors_clients_wait_and_the_others_go_on() {
+    fn without_descriptors_new_clients_wait_and_the_others_go_on() {
         let (mut process, mut clients, mut waiting) = out_of_files();
 
-        // The server waits, with ever longer pauses: it must not spin meanwhile.
+        // The server backs off with ever longer pauses; it must not spin.
         let (start, before) = (Instant::now(), process.cpu_time());
         process.log.expect_next("trying again in 1s");
         process.log.expect_next("trying again in 1s");
@@ -202,9 +201,9 @@ mod of_the_system {
     }
 
     #[test]
-    fn the_stop_does_not_wait_for_a_pause_to_end() {
-        // Shorter than the pause of 1 s that has just begun, and much longer than a stop takes.
-        // What takes longer once may be the machine's doing; thrice, it is the server's.
+    fn a_shutdown_does_not_wait_for_a_backoff_to_end() {
+        // Shorter than the pause of 1 s that has just begun, and much longer than a shutdown takes.
+        // One slow shutdown may be the machine's fault; three are the server's.
         let prompt = Duration::from_millis(500);
         let stops = (0..3).map(|_| {
             let (mut process, clients, waiting) = out_of_files();
@@ -221,7 +220,7 @@ mod of_the_system {
     }
 
     #[test]
-    fn the_default_room_is_really_there_and_open_files_are_raised() {
+    fn the_default_capacity_is_real_and_the_limit_of_open_files_is_raised() {
         let mut process = start_under("ulimit -S -n 50 && ulimit -H -n 100", &[]);
         let line = process.log.expect("room for ");
         let (_, rest) = line.split_once("room for ").expect("as it was found");
@@ -240,12 +239,12 @@ mod of_the_system {
         assert!(!log.iter().any(|line| line.contains("cannot accept")), "{log:#?}");
     }
 
-    /// A copy of the executable that every user can run, wherever the original may be.
+    /// A copy of the executable that every user can run, wherever the original is.
     fn copy_for_everyone() -> (TempDir, String) {
         let folder = tempfile::tempdir().expect("a folder");
         let copy = folder.path().join("a-chat");
-        // By another process: what this one has open for writing, a process that another test
-        // starts just now would inherit for a moment, and a file open for writing can not be run.
+        // Made by another process: a process that another test starts now would inherit a file that
+        // this one has open for writing, and such a file cannot be executed.
         let copied = Command::new("cp").arg(EXECUTABLE).arg(&copy).status();
         assert!(copied.is_ok_and(|status| status.success()), "no copy");
         let everyone = fs::Permissions::from_mode(0o755);
@@ -254,18 +253,18 @@ mod of_the_system {
         (folder, copy)
     }
 
-    /// A launcher after which no more than so many threads may run, if there is a way here.
+    /// A launcher that limits the number of threads, if that is possible here.
     ///
-    /// The system counts a user's threads, and root's not at all. So the server runs as a user
-    /// that nobody else is, or in a user name space of its own, where the count begins anew.
+    /// The system counts threads by user, and root's not at all. So the server runs as a user of its
+    /// own, or in its own user namespace, where the count begins anew.
     fn with_threads(threads: u64) -> Option<Vec<String>> {
-        let nobody_else = 20_000 + u64::from(std::process::id()) % 20_000 * 2 + threads % 2;
+        let user_id = 20_000 + u64::from(std::process::id()) % 20_000 * 2 + threads % 2;
         let user = if geteuid().is_root() {
-            format!("setpriv --reuid={nobody_else} --regid={nobody_else} --clear-groups")
+            format!("setpriv --reuid={user_id} --regid={user_id} --clear-groups")
         } else {
             "unshare --user".to_owned()
         };
-        // The limit comes last: the one that holds outside holds for a new name space, too.
+        // The limit comes last: the one outside applies to a new namespace too.
         let launcher = format!("{user} prlimit --nproc={threads}:{threads}");
         let launcher: Vec<_> = launcher.split(' ').map(str::to_owned).collect();
         let mut attempt = Command::new(&launcher[0]);
@@ -274,11 +273,11 @@ mod of_the_system {
         possible.then_some(launcher)
     }
 
-    /// `threads` is what the server has without clients, and what three clients need, and `spare`.
+    /// Allows the threads of the server at rest, of three clients, and `spare`.
     fn goes_on_without_threads(spare: u64) {
         const AT_REST: u64 = 5;
         let Some(launcher) = with_threads(AT_REST + 3 * 2 + spare) else {
-            println!("skipped: the number of threads can not be limited here");
+            println!("skipped: the number of threads cannot be limited here");
             return;
         };
         let (_folder, copy) = copy_for_everyone();
@@ -310,19 +309,19 @@ mod of_the_system {
     }
 
     #[test]
-    fn without_a_thread_for_a_reader_the_client_is_told_and_the_others_go_on() {
+    fn without_a_thread_for_its_reader_a_client_gets_an_error_and_the_others_go_on() {
         goes_on_without_threads(0);
     }
 
     #[test]
-    fn without_a_thread_for_a_writer_the_client_is_told_and_the_others_go_on() {
+    fn without_a_thread_for_its_writer_a_client_gets_an_error_and_the_others_go_on() {
         goes_on_without_threads(1);
     }
 
     #[test]
-    fn what_ended_clients_have_held_is_given_back_while_the_server_runs() {
+    fn disconnected_clients_leave_no_thread_descriptor_or_mapping_behind() {
         const ROUND: usize = 500;
-        /// Threads that have ended are joined in groups, so some are there at any moment.
+        /// Finished threads are joined in groups, so some exist at any moment.
         const SLACK: usize = 100;
         let mut process = Process::start(serve(&["--log-level", "warn"]));
         let address = process.address();
@@ -330,7 +329,7 @@ mod of_the_system {
         for _ in 0..6 {
             for number in 0..ROUND {
                 let mut client = Client::connect(address);
-                // Some leave, some break off, and some have never had a name.
+                // Some log in and leave, some are rejected, and some never send a name.
                 match number % 3 {
                     0 => client.send("passer-by"),
                     1 => client.send("not a name"),
@@ -346,7 +345,7 @@ mod of_the_system {
             assert!(later.0 < threads + SLACK && later.1 < files + SLACK, "{held:?}");
             assert!(later.2 < mappings + 4 * SLACK, "{held:?}");
         }
-        // Fewer than one for each client, to begin with.
+        // Fewer than one for each client from the start.
         assert!(threads < SLACK && files < SLACK, "{held:?}");
         let (status, log) = process.terminate();
         assert_eq!(status, 0, "{log:#?}");

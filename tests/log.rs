@@ -1,8 +1,8 @@
-//! Whatever becomes of the log, nobody waits for it: neither clients, nor the drain, nor the exit.
-//! And nobody fills it by connecting, or puts into it what it is not for.
+//! A log that blocks, closes or fills up delays neither clients nor the drain nor the exit, and
+//! clients can neither fill it by connecting nor forge its lines.
 //!
-//! Each case starts the real process and fills its log by clients that come and go, while what it
-//! is written to is full, closed, or not read.
+//! Each case starts the real process and fills its log with clients that connect and disconnect,
+//! while the log's output is full, closed, or never read.
 #![cfg(feature = "cli")]
 
 mod common;
@@ -16,11 +16,11 @@ use common::{Client, try_login};
 use process::{Process, serve};
 use rustix::process::Signal;
 
-/// How many clients come and go: the two lines that each of them adds to the log are more than
-/// a pipe holds (64 KiB), and less than what the server keeps for it.
+/// Clients that connect and disconnect. The two log lines of each exceed a pipe's 64 KiB, and stay
+/// below the log's own queue.
 const PASSERS_BY: usize = 700;
 
-/// Has clients come and go, then two talk to each other, and then the server stopped.
+/// Clients connect and disconnect, two talk to each other, then the server shuts down.
 fn bustle(process: &Process, address: SocketAddr) {
     let login = |name: &str| try_login(address, name).expect("room");
     for number in 0..PASSERS_BY {
@@ -42,7 +42,7 @@ fn bustle(process: &Process, address: SocketAddr) {
     notice(&mut bob, 1);
 }
 
-/// Has clients end in every way there is before they are logged in.
+/// Clients disconnect before login in every possible way.
 fn knock(address: SocketAddr) {
     for _ in 0..20 {
         for said in ["", "unterminated", "no name\n"] {
@@ -58,9 +58,9 @@ fn knock(address: SocketAddr) {
 }
 
 #[test]
-fn who_never_logs_in_leaves_no_line_unless_one_asks_for_it() {
+fn a_client_that_never_logs_in_is_logged_only_at_debug() {
     for (level, lines) in [("info", 0), ("debug", 80)] {
-        // However long a client is held up between two steps, it sees no reset.
+        // A client that is slow between two steps still sees no reset.
         let flags = ["--login-timeout", "20ms", "--linger", "1min", "--log-level", level];
         let mut process = Process::start(serve(&flags));
         knock(process.address());
@@ -68,14 +68,14 @@ fn who_never_logs_in_leaves_no_line_unless_one_asks_for_it() {
         assert_eq!(status, 0, "{log:#?}");
         let gone = log.iter().filter(|line| line.contains("nobody went, connection"));
         assert_eq!(gone.count(), lines, "{log:#?}");
-        // What one has to know is in the report.
+        // The report counts them all.
         assert!(log.last().is_some_and(|line| line.contains("stopped: 80 connections, ")));
         assert!(lines > 0 || log.len() == 3, "{log:#?}");
     }
 }
 
 #[test]
-fn nothing_that_a_client_says_but_its_name_gets_into_the_log() {
+fn the_only_client_input_in_the_log_is_the_name() {
     let mut process = Process::start(serve(&["--log-level", "trace"]));
     let address = process.address();
     for name in ["\u{1b}[2J", "alice\rforged", "x\u{9b}31m", "\u{85}"] {
@@ -95,23 +95,23 @@ fn nothing_that_a_client_says_but_its_name_gets_into_the_log() {
 }
 
 #[test]
-fn a_pipe_that_nobody_reads_holds_nobody_up() {
+fn a_log_pipe_that_is_never_read_delays_no_client() {
     let mut process = Process::start_unheard(&mut serve(&[]));
     let mut unread = process.take_stderr();
     let address = process.address();
     bustle(&process, address);
     assert_eq!(process.wait().0, 0);
-    // Only now: as much as the pipe has held.
+    // Only now is the pipe read, and it holds this much.
     let mut log = String::new();
     unread.read_to_string(&mut log).expect("text");
-    // What does not fit into the rest of one of its sixteen pages begins the next one, so that any
-    // two neighbours hold more than one page.
-    assert!(log.len() > 32 * 1024, "{} bytes are no full pipe", log.len());
+    // A write that does not fit into the rest of one of its sixteen pages begins the next page, so
+    // any two neighbours hold more than one page.
+    assert!(log.len() > 32 * 1024, "{} bytes are not a full pipe", log.len());
     assert!(log.lines().next().is_some_and(|line| line.contains("listening on ")), "{log}");
 }
 
 #[test]
-fn a_pipe_that_is_read_late_gets_all_of_the_log() {
+fn a_log_pipe_that_is_read_late_gets_every_line() {
     let mut process = Process::start_unheard(&mut serve(&[]));
     let address = process.address();
     bustle(&process, address);
@@ -126,7 +126,7 @@ fn a_pipe_that_is_read_late_gets_all_of_the_log() {
 }
 
 #[test]
-fn a_pipe_that_is_closed_is_no_harm() {
+fn a_closed_log_pipe_does_no_harm() {
     let mut process = Process::start_unheard(&mut serve(&[]));
     let address = process.address();
     drop(process.take_stderr());
@@ -135,7 +135,7 @@ fn a_pipe_that_is_closed_is_no_harm() {
 }
 
 #[test]
-fn a_full_disk_is_no_harm() {
+fn a_full_disk_does_no_harm() {
     let mut process = Process::start(serve(&["--log-file", "/dev/full"]));
     let address = process.address();
     bustle(&process, address);

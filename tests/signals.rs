@@ -1,11 +1,11 @@
-//! Signals at bad moments: at every step of the start and of the end, in the middle of a write to
-//! who is gone, and the two that hold a process up and let it go on.
+//! Signals at bad moments: at every step of the start and of the exit, during writes to a client that
+//! is gone, and SIGSTOP and SIGCONT.
 //!
-//! Each case runs the executable. A start is interrupted both at random and, where strace(1) may
-//! trace, at each single system call of the main thread in turn. While a process is stopped its
-//! clients go on or are stopped too, and none of them may lose anything by that.
+//! Each case runs the executable. A start is interrupted at random and, where strace(1) may trace,
+//! at each system call of the main thread in turn. While a process is suspended its clients go on or
+//! are suspended too, and none of them may lose a message by that.
 //!
-//! What the ordinary signals do to a server that runs is in `binary.rs`.
+//! The effect of shutdown signals on a running server is tested in `executable.rs`.
 #![cfg(feature = "cli")]
 
 mod common;
@@ -26,9 +26,9 @@ use injection::Injection;
 use process::{Process, SIGNALLED, serve, serve_through};
 use rustix::process::Signal;
 
-/// Waits for a process that was signalled some time in its start. True if it had a handler for the
-/// signal by then, and so has ended in an orderly way; else the signal has killed it.
-fn ends_in_order(process: Process, when: &str) -> bool {
+/// Waits for a process that was signalled during its start. True if it had a handler for the signal
+/// by then and exited in an orderly way; otherwise the signal killed it.
+fn exits_in_order(process: Process, when: &str) -> bool {
     let (status, log) = process.wait_for_any_end();
     assert!(!log.iter().any(|line| line.contains("panicked")), "{when}: {log:#?}");
     match (status.code(), status.signal()) {
@@ -39,22 +39,22 @@ fn ends_in_order(process: Process, when: &str) -> bool {
 }
 
 #[test]
-fn a_start_that_is_interrupted_at_random_ends_cleanly() {
+fn a_start_interrupted_at_random_exits_cleanly() {
     let mut random = fastrand::Rng::with_seed(1);
     let mut in_order = 0;
     for _ in 0..300 {
         let process = Process::start(serve(&[]));
         let delay = Duration::from_micros(random.u64(0..5000));
-        // What is slept for here is the fault's moment.
+        // The sleep picks the moment of the fault.
         thread::sleep(delay);
         process.signal(Signal::TERM);
-        in_order += u32::from(ends_in_order(process, &format!("after {delay:?}")));
+        in_order += u32::from(exits_in_order(process, &format!("after {delay:?}")));
     }
-    assert!(in_order > 0, "not one of them came as far as to its handler");
+    assert!(in_order > 0, "no process got as far as its handler");
 }
 
-/// The system calls of the main thread in a whole life without clients, each with its number among
-/// those of its name.
+/// The system calls of the main thread from start to exit without clients, each with its number
+/// among the calls of its name.
 fn calls_of_a_life() -> Option<Vec<(String, u32)>> {
     let injection = Injection::none("all")?;
     let mut process = start_under(&injection);
@@ -83,7 +83,7 @@ fn start_under(injection: &Injection) -> Process {
 }
 
 #[test]
-fn a_start_and_an_end_that_are_interrupted_at_any_system_call_end_cleanly() {
+fn a_start_and_an_exit_interrupted_at_any_system_call_are_clean() {
     let Some(calls) = calls_of_a_life() else { return };
     assert!(calls.len() > 50, "{calls:?}");
     let (mut killed, mut in_order) = (0, 0);
@@ -91,16 +91,16 @@ fn a_start_and_an_end_that_are_interrupted_at_any_system_call_end_cleanly() {
         let when = format!("{name}:signal=SIGTERM:when={number}");
         let injection = Injection::of(&when).expect("it has worked before");
         let mut process = start_under(&injection);
-        // Those whose turn comes only at the end need another signal to come to it.
+        // Calls made only at the exit need another signal to be reached.
         process.stdout.expect_or_end("a-chat listens on ");
         process.signal(Signal::TERM);
-        if ends_in_order(process, &when) { in_order += 1 } else { killed += 1 }
+        if exits_in_order(process, &when) { in_order += 1 } else { killed += 1 }
     }
-    assert!(killed > 20 && in_order > 20, "{killed} were killed, {in_order} ended in order");
+    assert!(killed > 20 && in_order > 20, "{killed} were killed, {in_order} exited in order");
 }
 
 #[test]
-fn writing_to_who_is_gone_and_the_signal_for_that_are_harmless() {
+fn writing_to_a_client_that_is_gone_and_sigpipe_are_harmless() {
     let mut process = Process::start(serve(&["--linger", "10ms"]));
     let bystanders = Bystanders::between(["left", "right"].map(|name| process.login(name)));
     let (mut alice, address) = (process.login("alice"), process.address());
@@ -108,7 +108,7 @@ fn writing_to_who_is_gone_and_the_signal_for_that_are_harmless() {
     for round in 0..50 {
         let victim = format!("victim-{round}");
         let client = try_login(address, &victim).expect("room");
-        // It goes with unread input, while more and more is written to it.
+        // It disconnects with unread input, while more and more is written to it.
         let mut client = Some(client);
         let messages = format!("{victim}: {}\n", "x".repeat(1000)).repeat(20);
         loop {
@@ -133,7 +133,7 @@ fn writing_to_who_is_gone_and_the_signal_for_that_are_harmless() {
 }
 
 #[test]
-fn a_pause_in_mid_load_loses_nothing() {
+fn a_pause_under_load_loses_no_message() {
     let mut process = Process::start(serve(&[]));
     let address = process.address();
     let streams: Vec<_> = (0..4)
@@ -161,7 +161,7 @@ fn a_pause_in_mid_load_loses_nothing() {
     assert!(log.last().is_some_and(|report| report.contains(&expected)), "{expected}: {log:#?}");
 }
 
-/// A client that reads nothing yet, `slow`, to which `alice` has sent more than its kernel takes.
+/// A client `slow` that reads nothing yet, and `alice`, who sent it more than its kernel takes.
 fn overloaded(process: &mut Process) -> (Client, Client) {
     let mut slow = Client::connect_with_small_buffers(process.address(), None);
     slow.send("slow\n/who slow");
@@ -184,9 +184,9 @@ fn expect_messages(slow: &mut Client) {
 }
 
 #[test]
-fn time_in_which_the_server_was_stopped_is_not_held_against_its_clients() {
-    // As when a container is paused: some clients are stopped too, and slow to come back. So the
-    // limits are not much longer than what they are slow for, and the pause is longer.
+fn time_during_which_the_server_is_suspended_does_not_count_against_clients() {
+    // As when a container is paused: some clients are suspended too, and slow to resume. So the
+    // timeouts are little longer than that delay, and the pause is longer than the timeouts.
     let flags = ["--window", "1MiB", "--login-timeout", "6s", "--stall-timeout", "6s"];
     let mut process = Process::start(serve(&flags));
     let bystanders = Bystanders::between(["left", "right"].map(|name| process.login(name)));
@@ -215,7 +215,7 @@ fn time_in_which_the_server_was_stopped_is_not_held_against_its_clients() {
 }
 
 #[test]
-fn a_pause_in_the_drain_loses_nothing_within_the_deadline() {
+fn a_pause_during_the_drain_loses_no_message_within_the_deadline() {
     let flags = ["--window", "1MiB", "--stall-timeout", "2s", "--drain-timeout", "10min"];
     let mut process = Process::start(serve(&flags));
     let (mut slow, mut alice) = overloaded(&mut process);
@@ -232,7 +232,7 @@ fn a_pause_in_the_drain_loses_nothing_within_the_deadline() {
 }
 
 #[test]
-fn a_fault_ends_the_process_as_any_other() {
+fn a_fault_kills_the_process_as_usual() {
     for signal in [Signal::SEGV, Signal::BUS] {
         let mut process = Process::start(serve(&[]));
         process.address();

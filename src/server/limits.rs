@@ -1,8 +1,8 @@
-//! What this machine can hold: the number of connections that no limit of the system is reached
-//! at. No thread runs here.
+//! The capacity of this machine: the number of connections at which no limit of the system is
+//! reached. Plain functions.
 //!
-//! Past some of these limits a thread start does not fail but aborts the process, so the server
-//! has to know them beforehand. Sources: getrlimit(2), proc(5) and cgroups(7).
+//! Past some of these limits spawning a thread aborts the process instead of failing, so the server
+//! has to know them in advance. Sources: getrlimit(2), proc(5) and cgroups(7).
 
 use std::fmt;
 use std::fs;
@@ -15,24 +15,24 @@ use crate::socket::sys;
 /// A connection has a reader and a writer.
 const THREADS: u64 = 2;
 
-/// A thread has a stack and its guard. Where the standard library handles faults, to tell whose stack
-/// has overflowed, it also has a signal stack and its guard.
+/// A thread has a stack and its guard. Where the standard library handles faults, to name a thread
+/// whose stack overflowed, it also has an alternate signal stack and its guard.
 const STACK_MAPPINGS: u64 = 2;
 const SIGNAL_STACK_MAPPINGS: u64 = 2;
 
-/// Descriptors kept for everything else: the listener, the latches, refused clients, log files,
-/// and what the embedding program opens.
+/// Descriptors reserved for everything else: the listener, the latches, refused clients, log files,
+/// and those of the embedding program.
 const SPARE_FILES: u64 = 128;
 
-/// Threads kept for everything else, this program's and others'.
+/// Threads reserved for everything else, in this program and others.
 const SPARE_THREADS: u64 = 512;
 
-/// Mappings kept for everything else, the allocator's arenas and large buffers above all.
+/// Mappings reserved for everything else, the allocator's arenas and large buffers above all.
 const SPARE_MAPPINGS: u64 = 4096;
 
 const IN_MAPPINGS: &str = "memory mappings (vm.max_map_count)";
 
-/// How many connections the machine can hold, and what limits it.
+/// How many connections the machine can hold, and the limit that binds.
 ///
 /// ```
 /// let capacity = a_chat::Capacity::detect();
@@ -49,16 +49,20 @@ pub struct Capacity {
 }
 
 impl Capacity {
-    /// Reads the limits that hold for this process now. Limits that can not be read, or that do
-    /// not exist here, do not count.
+    /// Reads the limits that apply to this process now. A limit that does not exist here, or cannot
+    /// be read, is skipped.
     #[must_use]
     pub fn detect() -> Self {
-        let threads = |limit: Option<u64>| limit.map(|limit| per(limit, SPARE_THREADS, THREADS));
+        let threads = |limit: Option<u64>| {
+            limit.map(|limit| connections_within(limit, SPARE_THREADS, THREADS))
+        };
         // Root's threads are not counted against RLIMIT_NPROC, see getrlimit(2).
         let nproc = getrlimit(Resource::Nproc).current.filter(|_| !geteuid().is_root());
         let limits = [
             (
-                getrlimit(Resource::Nofile).current.map(|limit| per(limit, SPARE_FILES, 1)),
+                getrlimit(Resource::Nofile)
+                    .current
+                    .map(|limit| connections_within(limit, SPARE_FILES, 1)),
                 "open files (RLIMIT_NOFILE)",
             ),
             (room_in_mappings(), IN_MAPPINGS),
@@ -73,9 +77,9 @@ impl Capacity {
         Self { connections: usize::try_from(connections).unwrap_or(usize::MAX), limited_by }
     }
 
-    /// As many connections as are wanted, but no more than there are memory mappings for: past
-    /// every other limit a client is refused or has to wait, past this one the process aborts.
-    pub(crate) fn wanted(connections: usize) -> Self {
+    /// This many connections, capped at those that memory mappings allow: past every other limit a
+    /// client is refused or has to wait, past this one the process aborts.
+    pub(crate) fn capped(connections: usize) -> Self {
         let room = room_in_mappings().and_then(|room| usize::try_from(room).ok());
         match room.filter(|room| *room < connections) {
             Some(connections) => Self { connections, limited_by: IN_MAPPINGS },
@@ -93,39 +97,40 @@ impl fmt::Display for Capacity {
 /// Raises the soft limit of open files to the hard one, which needs no privilege.
 ///
 /// It is the process's limit, so the program decides: the binary does this at its start, an
-/// embedding program may. Where the system refuses, the limit stays as it is.
+/// embedding program may. If the system refuses, the limit stays as it is.
 pub fn raise_nofile_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    // A refusal is no loss: the capacity is computed from the limit that holds then.
+    // A refusal does no harm: the capacity is computed from the limit then in force.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
-/// In how many slots the kernel keeps the threads that sleep: with ten thousand of them there are
-/// about ten in each. A slot takes 64 bytes of the kernel's memory.
+/// Buckets of the kernel's futex hash table: ten thousand sleeping threads make about ten in each.
+/// A bucket takes 64 bytes of kernel memory.
 const FUTEX_HASH_SLOTS: u32 = 1024;
 
-/// Has the kernel find a thread that is to be woken quickly, however many others sleep.
+/// Speeds up futex wake-ups in a process with thousands of sleeping threads.
 ///
-/// Since Linux 6.16 each process has a table of its own for that, of 16 slots on two processors
-/// and each slot a list. With 5,000 idle clients to walk past, a message took twice the processor
-/// time. Before the first thread is started this costs nothing, later it waits for all processors,
-/// for some 10 ms. It is the process's table, so the program decides: the binary does this at its
-/// start, an embedding program may. Where the system refuses, the table stays as it is.
+/// Since Linux 6.16 each process has its own futex hash table, of 16 buckets on two CPUs, and each
+/// bucket is a list. With 5,000 idle clients to walk past, a message took twice the CPU time. Before
+/// the first thread is spawned this call costs nothing; later it waits for all CPUs, for some 10 ms.
+/// The table is the process's, so the program decides: the binary does this at its start, an
+/// embedding program may. If the system refuses, the table stays as it is.
 pub fn enlarge_futex_hash() {
-    // A refusal is no loss: older systems have one table for all processes, a large one.
+    // A refusal does no harm: older systems have one large table for all processes.
     let _ = sys::set_futex_hash_slots(FUTEX_HASH_SLOTS);
 }
 
-/// How many connections there are memory mappings for.
+/// The number of connections that memory mappings allow.
 fn room_in_mappings() -> Option<u64> {
     let signal_stack = if sys::has_fault_handlers() { SIGNAL_STACK_MAPPINGS } else { 0 };
     let each = THREADS * (STACK_MAPPINGS + signal_stack);
-    number_in("/proc/sys/vm/max_map_count").map(|limit| per(limit, SPARE_MAPPINGS, each))
+    number_in("/proc/sys/vm/max_map_count")
+        .map(|limit| connections_within(limit, SPARE_MAPPINGS, each))
 }
 
-/// How many connections fit under a limit that each of them takes `each` of.
-fn per(limit: u64, spare: u64, each: u64) -> u64 {
-    // Under a very low limit the spare is what the connections leave, a quarter at least.
+/// The number of connections that fit under a limit of which each takes `each`.
+fn connections_within(limit: u64, spare: u64, each: u64) -> u64 {
+    // Under a very low limit the reserve shrinks, to a quarter of the limit.
     (limit.saturating_sub(spare.min(limit / 4)) / each).max(1)
 }
 
@@ -139,7 +144,7 @@ fn cgroup_pids_max() -> Option<u64> {
     pids_groups(&groups).iter().filter_map(|group| number_in(group.join("pids.max"))).min()
 }
 
-/// The folders that may hold a pids limit, from the lines of `/proc/self/cgroup`.
+/// The directories that may hold a pids limit, from the lines of `/proc/self/cgroup`.
 fn pids_groups(groups: &str) -> Vec<PathBuf> {
     let group = |line: &str| {
         let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
@@ -159,24 +164,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_spare_is_kept_but_never_all_there_is() {
-        assert_eq!(per(20_000, 128, 1), 19_872);
-        assert_eq!(per(65_530, 4096, 8), 7679);
-        assert_eq!(per(100, 512, 2), 37);
-        assert_eq!(per(0, 512, 2), 1);
+    fn a_reserve_is_kept_but_is_never_the_whole_limit() {
+        assert_eq!(connections_within(20_000, 128, 1), 19_872);
+        assert_eq!(connections_within(65_530, 4096, 8), 7679);
+        assert_eq!(connections_within(100, 512, 2), 37);
+        assert_eq!(connections_within(0, 512, 2), 1);
     }
 
     #[test]
-    fn control_groups_of_both_versions_are_found() {
-        let folders = pids_groups("0::/system.slice/chat.service\n");
+    fn cgroups_of_both_versions_are_found() {
+        let directories = pids_groups("0::/system.slice/chat.service\n");
         let expected = [
             "/sys/fs/cgroup/system.slice/chat.service",
             "/sys/fs/cgroup/system.slice",
             "/sys/fs/cgroup/",
         ];
-        assert_eq!(folders, expected.map(PathBuf::from));
-        let folders = pids_groups("5:cpu,cpuacct:/a\n3:pids:/b\n");
-        assert_eq!(folders, ["/sys/fs/cgroup/pids/b", "/sys/fs/cgroup/pids/"].map(PathBuf::from));
+        assert_eq!(directories, expected.map(PathBuf::from));
+        let directories = pids_groups("5:cpu,cpuacct:/a\n3:pids:/b\n");
+        assert_eq!(
+            directories,
+            ["/sys/fs/cgroup/pids/b", "/sys/fs/cgroup/pids/"].map(PathBuf::from)
+        );
         assert_eq!(pids_groups("nonsense"), Vec::<PathBuf>::new());
     }
 }

@@ -82,7 +82,7 @@ impl Server {
         let no_latch = |source| Error::Start { what: "create the stop's descriptors", source };
         let shutdown = ShutdownHandle::new(config.drain_timeout).map_err(no_latch)?;
         let capacity = match config.max_connections {
-            Some(connections) => Capacity::wanted(connections),
+            Some(connections) => Capacity::capped(connections),
             None => Capacity::detect(),
         };
         let (counters, finished_readers) = (Arc::default(), Counter::default());

@@ -1,4 +1,4 @@
-//! The listening socket and its options. No thread runs here.
+//! The listening socket and its options. Plain functions of the thread that binds the server.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
@@ -8,17 +8,18 @@ use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
 use crate::error::Error;
 
-/// How many clients may wait to be accepted. With the standard library's 128, nine thousand that
-/// came at once took 48 s to connect, because the surplus has to try again; with this, 1.3 s.
-const BACKLOG: i32 = 4096;
+/// Maximum number of clients that wait to be accepted. With the standard library's 128, nine thousand
+/// clients that connected at once took 48 s because the surplus had to retry; with this, 1.3 s.
+const LISTEN_BACKLOG: i32 = 4096;
 
-/// How many written bytes the kernel may hold unsent for one client. What a slow client does not
-/// take then waits in the server, where it is counted in messages, not in the kernel.
+/// Maximum bytes that the kernel holds unsent for one client. Whatever a slow client has no room for
+/// then waits in the server, where it is counted in messages, and not in the kernel.
 const UNSENT_BYTES: u32 = 128 * 1024;
 
-/// A client that has vanished is found out after the first of these, and as many times the second
-/// as the third says, of silence.
-const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(10), 6);
+/// A vanished client is detected after this much silence and `KEEPALIVE_PROBES` unanswered probes.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 6;
 
 /// Listens on the first address that allows it.
 pub(crate) fn listen(addresses: impl ToSocketAddrs) -> Result<TcpListener, Error> {
@@ -33,8 +34,8 @@ pub(crate) fn listen(addresses: impl ToSocketAddrs) -> Result<TcpListener, Error
     Err(failure.unwrap_or_else(|| unresolved(io::ErrorKind::AddrNotAvailable.into())))
 }
 
-/// The accepted sockets inherit all these options from the listener, which saves as many system
-/// calls for each of them.
+/// Accepted sockets inherit all these options from the listener, which saves a system call for each
+/// option and client.
 fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -42,13 +43,15 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_tcp_keepalive(&keepalive())?;
     socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
     socket.bind(&SockAddr::from(address))?;
-    socket.listen(BACKLOG)?;
+    socket.listen(LISTEN_BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
 
-/// How a vanished other side is found out.
+/// How a vanished peer is detected.
 pub(crate) fn keepalive() -> TcpKeepalive {
-    let (idle, interval, retries) = KEEPALIVE;
-    TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(retries)
+    TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES)
 }

@@ -18,8 +18,8 @@ use crate::common::{Client, PATIENCE, wait_until};
 
 pub const EXECUTABLE: &str = env!("CARGO_BIN_EXE_a-chat");
 
-/// What the log says when the first signal was seen.
-pub const SIGNALLED: &str = "delivering what is due";
+/// The log line of the first shutdown signal.
+pub const SIGNALLED: &str = "shutdown signal received, draining";
 
 /// A running server or client; dropped, it is killed.
 #[derive(Debug)]

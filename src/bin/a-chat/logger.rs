@@ -1,9 +1,9 @@
-//! The log's thread: it owns what the log is written to, and ends with the process.
+//! The log's thread. It owns the log's output, and lasts until the process exits.
 //!
-//! Nobody who logs may wait for whoever reads the log: a pipe that nobody reads would hold up the
-//! ends of connections, and the drain. So simplelog writes its lines into a queue, and a thread
-//! takes them from there. If they are not taken the oldest are dropped and counted, and the log
-//! says in their place how many they were; the last line of all, the report, is always kept.
+//! A thread that logs must not wait for the log's reader: a pipe that is never read would block
+//! connections that close, and the drain. So simplelog writes its lines into a queue, and this
+//! thread writes them out. When the queue is full the oldest lines are dropped, and the log states
+//! in their place how many they were; the very last line, the report, is always kept.
 
 use std::convert::Infallible;
 use std::io::{self, BufWriter, Write};
@@ -16,15 +16,15 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use log::LevelFilter;
 use simplelog::{ConfigBuilder, WriteLogger};
 
-/// How much may wait to be written, in bytes: what ten thousand clients' ends add to the log when
-/// the server stops.
+/// Maximum bytes that wait to be written: the lines of ten thousand clients that disconnect when the
+/// server shuts down.
 const QUEUE_BYTES: usize = 2 * 1024 * 1024;
 
-/// How long the log is waited for at the end of the process: with the default drain that is still
-/// sooner than `docker stop` kills.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Maximum time to flush the log at exit. With the default drain timeout the process still exits
+/// before `docker stop` kills it.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Sends this process's log to `out`, by the line and in UTC.
+/// Sends this process's log to `out`, line by line and in UTC.
 pub(crate) fn start(
     level: LevelFilter,
     out: impl Write + Send + 'static,
@@ -36,39 +36,39 @@ pub(crate) fn start(
     Ok(WriteLogger::init(level, config, lines)?)
 }
 
-/// What the thread is sent.
+/// An entry of the queue.
 #[derive(Debug)]
 enum Entry {
     Line(Line),
-    /// Dropped when everything before it is written.
+    /// Dropped once everything before it is written.
     Flush(#[expect(dead_code, reason = "it is dropped, not used")] Sender<Infallible>),
 }
 
-/// A whole line, its line end included.
+/// A whole line, including its line end.
 #[derive(Debug)]
 struct Line {
-    /// How many came before it: where some are missing the thread sees by that.
+    /// The number of lines before it; the thread finds dropped ones by it.
     number: u64,
     text: Vec<u8>,
 }
 
-/// The way to the thread; what is written here never waits.
+/// The sending side of the queue; writing to it never blocks.
 #[derive(Debug)]
 struct Lines {
-    /// The line that is being written.
+    /// The line being written.
     text: Vec<u8>,
-    /// How many lines were written before it.
+    /// The number of lines before it.
     number: u64,
     queue: Sender<Entry>,
-    /// The queue's other end, to drop the oldest line.
+    /// The queue's receiving side, for dropping the oldest line.
     oldest: Receiver<Entry>,
-    /// How many bytes are in the queue, and how many may be.
+    /// Bytes in the queue, and their maximum.
     queued: Arc<AtomicUsize>,
     limit: usize,
 }
 
 impl Lines {
-    /// Starts the thread.
+    /// Spawns the thread.
     fn written_to(out: impl Write + Send + 'static, limit: usize) -> io::Result<Self> {
         let (queue, entries) = unbounded();
         let (oldest, queued) = (entries.clone(), Arc::default());
@@ -78,18 +78,18 @@ impl Lines {
         Ok(Self { text: Vec::new(), number: 0, queue, oldest, queued, limit })
     }
 
-    /// Queues the line that was written, and makes room for it if need be.
+    /// Queues the finished line, dropping the oldest ones if there is no room.
     fn push(&mut self) {
         let line = Line { number: self.number, text: std::mem::take(&mut self.text) };
         self.number += 1;
         let length = line.text.len();
         while self.queued.load(Relaxed) + length > self.limit {
-            // Nobody else adds lines meanwhile, so this ends.
+            // No other thread adds lines meanwhile, so this loop ends.
             let Ok(Entry::Line(oldest)) = self.oldest.try_recv() else { break };
             self.queued.fetch_sub(oldest.text.len(), Relaxed);
         }
         self.queued.fetch_add(length, Relaxed);
-        // Fails only without a receiver, and one is here.
+        // Fails only without a receiver, and this struct holds one.
         let _ = self.queue.send(Entry::Line(line));
     }
 }
@@ -103,11 +103,11 @@ impl Write for Lines {
         Ok(bytes.len())
     }
 
-    /// Waits until everything is written, but no longer than [`PATIENCE`].
+    /// Waits until everything is written, at most [`FLUSH_TIMEOUT`].
     fn flush(&mut self) -> io::Result<()> {
         let (token, written) = bounded(0);
         let _ = self.queue.send(Entry::Flush(token));
-        match written.recv_timeout(PATIENCE) {
+        match written.recv_timeout(FLUSH_TIMEOUT) {
             Err(RecvTimeoutError::Timeout) => Err(io::ErrorKind::TimedOut.into()),
             Err(RecvTimeoutError::Disconnected) => Ok(()),
             Ok(never) => match never {},
@@ -115,24 +115,24 @@ impl Write for Lines {
     }
 }
 
-/// The thread: writes what comes, as much at once as there is.
+/// The thread: writes entries as they come, and flushes when the queue is empty.
 fn write_all(entries: &Receiver<Entry>, queued: &AtomicUsize, mut out: impl Write) {
-    let (mut next, mut missing) = (0, 0);
+    let (mut next, mut dropped) = (0, 0);
     for entry in entries {
         let Entry::Line(line) = entry else {
-            // Here and below: what can not be written stays in the buffer for the next time.
+            // Here and below: bytes that cannot be written stay in the buffer for the next time.
             let _ = out.flush();
             continue;
         };
         queued.fetch_sub(line.text.len(), Relaxed);
-        missing += line.number - next;
+        dropped += line.number - next;
         next = line.number + 1;
-        if missing > 0 && out.write_all(&gap(missing, &line.text)).is_ok() {
-            missing = 0;
+        if dropped > 0 && out.write_all(&dropped_notice(dropped, &line.text)).is_ok() {
+            dropped = 0;
         }
-        // A full disk or a closed pipe costs lines, and nothing else.
-        if missing > 0 || out.write_all(&line.text).is_err() {
-            missing += 1;
+        // A full disk or a closed pipe costs lines and does no other harm.
+        if dropped > 0 || out.write_all(&line.text).is_err() {
+            dropped += 1;
         }
         if entries.is_empty() {
             let _ = out.flush();
@@ -140,10 +140,13 @@ fn write_all(entries: &Receiver<Entry>, queued: &AtomicUsize, mut out: impl Writ
     }
 }
 
-/// What stands in place of lines that are missing before `next`, at the time of that one.
-fn gap(missing: u64, next: &[u8]) -> Vec<u8> {
+/// The line that stands for those dropped before `next`, with the time stamp of `next`.
+fn dropped_notice(dropped: u64, next: &[u8]) -> Vec<u8> {
     let time = next.split(|&byte| byte == b' ').next().unwrap_or_default();
-    let words = format!(" [WARN] {missing} lines are missing here, they could not be written\n");
+    let lines = if dropped == 1 { "line was" } else { "lines were" };
+    let words = format!(
+        " [WARN] {dropped} log {lines} dropped here because the log could not be written\n"
+    );
     [time, words.as_bytes()].concat()
 }
 
@@ -153,10 +156,10 @@ mod tests {
 
     use super::*;
 
-    /// Somewhere to write to that takes nothing unless it may.
+    /// An output that can be blocked or full.
     #[derive(Clone, Default)]
     struct Sink {
-        /// Locked by the test, every write has to wait.
+        /// While the test holds the lock, every write blocks.
         written: Arc<Mutex<Vec<u8>>>,
         is_full: Arc<AtomicUsize>,
     }
@@ -184,17 +187,17 @@ mod tests {
         }
     }
 
-    /// How many lines are written or said to be missing, which come one after the other.
+    /// The number of lines written or reported as dropped; asserts that they are in sequence.
     fn account(lines: &[String]) -> usize {
         let (mut next, mut gaps) = (0, 0);
         for line in lines {
             let (time, rest) = line.split_once(' ').expect("a time");
             if let Some(rest) = rest.strip_prefix("[WARN] ") {
-                let missing: usize = rest.split(' ').next().expect("a number").parse().expect(rest);
-                (next, gaps) = (next + missing, gaps + 1);
-                assert_eq!(time, format!("t{next}"), "the gap has the next line's time: {line}");
+                let dropped: usize = rest.split(' ').next().expect("a number").parse().expect(rest);
+                (next, gaps) = (next + dropped, gaps + 1);
+                assert_eq!(time, format!("t{next}"), "the notice has the next line's time: {line}");
             } else {
-                assert_eq!(*line, said(next).trim_end());
+                assert_eq!(*line, line_of(next).trim_end());
                 next += 1;
             }
         }
@@ -202,21 +205,21 @@ mod tests {
         next
     }
 
-    /// A line of a hundred bytes.
-    fn said(number: usize) -> String {
+    /// A log line of a hundred bytes.
+    fn line_of(number: usize) -> String {
         let line = format!("t{number} [INFO] ");
         format!("{line}{}\n", "x".repeat(99 - line.len()))
     }
 
     #[test]
-    fn a_sink_that_takes_nothing_costs_the_oldest_lines_and_nobodys_time() {
+    fn a_blocked_sink_costs_the_oldest_lines_and_blocks_no_thread_that_logs() {
         let sink = Sink::default();
         let mut lines = Lines::written_to(sink.clone(), 1000).expect("a thread");
         {
-            let _nothing_is_taken = sink.written.lock().expect("no panic");
+            let _blocked = sink.written.lock().expect("no panic");
             for number in 0..500 {
-                // In parts, as simplelog writes.
-                let line = said(number);
+                // In parts, as simplelog writes it.
+                let line = line_of(number);
                 lines.write_all(&line.as_bytes()[..20]).expect("it never fails");
                 lines.write_all(&line.as_bytes()[20..]).expect("it never fails");
             }
@@ -225,30 +228,30 @@ mod tests {
         lines.flush().expect("in time");
         let written = sink.lines();
         assert_eq!(account(&written), 500);
-        assert_eq!(written.last().map(String::as_str), Some(said(499).trim_end()));
+        assert_eq!(written.last().map(String::as_str), Some(line_of(499).trim_end()));
     }
 
     #[test]
-    fn what_a_full_disk_costs_is_said_when_there_is_room_again() {
+    fn log_lines_lost_to_a_full_disk_are_counted_once_there_is_space() {
         let sink = Sink::default();
         let mut lines = Lines::written_to(sink.clone(), 1 << 20).expect("a thread");
         sink.is_full.store(1, Relaxed);
         for number in 0..500 {
-            lines.write_all(said(number).as_bytes()).expect("it never fails");
+            lines.write_all(line_of(number).as_bytes()).expect("it never fails");
         }
         lines.flush().expect("in time");
         assert_eq!(sink.lines(), [""; 0]);
         sink.is_full.store(0, Relaxed);
-        lines.write_all(said(500).as_bytes()).expect("it never fails");
+        lines.write_all(line_of(500).as_bytes()).expect("it never fails");
         lines.flush().expect("in time");
         assert_eq!(account(&sink.lines()), 501);
     }
 
     #[test]
-    fn a_sink_that_takes_nothing_is_waited_for_no_longer_than_that() {
+    fn a_flush_gives_up_on_a_blocked_sink_after_its_timeout() {
         let sink = Sink::default();
         let mut lines = Lines::written_to(sink.clone(), 1000).expect("a thread");
-        let _nothing_is_taken = sink.written.lock().expect("no panic");
+        let _blocked = sink.written.lock().expect("no panic");
         lines.write_all(b"stopped\n").expect("it never fails");
         assert_eq!(lines.flush().expect_err("too late").kind(), io::ErrorKind::TimedOut);
     }

@@ -1,9 +1,9 @@
-//! The binary: arguments, log, signals to [`ShutdownHandle`], result to exit status. It runs on
-//! the main thread and ends with the server, with the client of [`connect`] or
-//! with the load of [`stress`].
+//! The program: command line, log, signals to [`ShutdownHandle`], result to exit status. Runs on the
+//! main thread and exits with the server, the client of [`connect`] or the load of [`stress`].
 
 mod cli;
 mod connect;
+mod generate;
 mod logger;
 mod signal_stacks;
 mod signals;
@@ -24,28 +24,30 @@ use crate::signals::ShutdownSignal;
 
 fn main() -> ExitCode {
     signal_stacks::restore_default();
-    let done = match &parse() {
+    let result = match &parse() {
         Command::Serve(args) => serve(args),
         Command::Connect(args) => connect::run(args),
         Command::Stress(args) => stress::run(args),
+        Command::Completions { shell } => generate::completions(*shell).map(|()| ExitCode::SUCCESS),
+        Command::Manual { directory } => generate::manual(directory).map(|()| ExitCode::SUCCESS),
     };
     log::logger().flush();
-    match done {
+    match result {
         Ok(status) => status,
         Err(error) => {
-            // Nowhere is left to complain to, should this fail.
+            // If standard error fails, the exit status has to do.
             let _ = writeln!(io::stderr(), "a-chat: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// Reads the command line; ends the process with a message and status 2 if it is wrong.
+/// Parses the command line; if it is wrong, exits with a message and status 2.
 fn parse() -> Command {
     let command = Cli::parse().command;
     if let Some(Command::Stress(args)) = &command {
-        if let Err(why) = args.plan() {
-            cli::command().error(ErrorKind::ValueValidation, why).exit();
+        if let Err(cause) = args.plan() {
+            cli::command().error(ErrorKind::ValueValidation, cause).exit();
         }
     }
     let serve = || Cli::parse_from(["a-chat", "serve"]).command;
@@ -54,15 +56,15 @@ fn parse() -> Command {
         .unwrap_or_else(|| unreachable!("the second command line names a command"))
 }
 
-/// Serves until a signal comes: success if the drain lost nothing, failure otherwise.
+/// Serves until a signal: success if the drain lost no message, failure otherwise.
 fn serve(args: &ServeArgs) -> Result<ExitCode, Box<dyn std::error::Error>> {
     a_chat::enlarge_futex_hash();
     start_log(args)?;
     a_chat::raise_nofile_limit();
     let server = Server::bind(&args.listen, args.config())?;
-    stop_on_signals(server.shutdown_handle())?;
+    shut_down_on_signals(server.shutdown_handle())?;
     if let Some(parent) = args.parent {
-        stop_with(parent, &server.shutdown_handle())?;
+        shut_down_with(parent, &server.shutdown_handle())?;
     }
     let address = server.local_addr();
     let greeting = format!(
@@ -71,49 +73,49 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Box<dyn std::error::Error>> {
         address.ip(),
         address.port(),
     );
-    // A closed standard output is no reason not to serve.
+    // A closed standard output does not keep the server from serving.
     let _ = io::stdout().write_all(greeting.as_bytes());
     let report = server.run()?;
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Has the end of the process that started the server come as a signal.
-fn stop_with(parent: i32, handle: &ShutdownHandle) -> io::Result<()> {
+/// Requests a signal when the parent process exits.
+fn shut_down_with(parent: i32, handle: &ShutdownHandle) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::TERM))?;
-    // It may have ended before that.
-    let is_there = getppid().is_some_and(|now| now.as_raw_pid() == parent);
-    if !is_there {
+    // The parent may have exited before the request.
+    let is_alive = getppid().is_some_and(|current| current.as_raw_pid() == parent);
+    if !is_alive {
         handle.shutdown();
     }
     Ok(())
 }
 
-/// Sends the log to the file, or else to standard error.
+/// Sends the log to the file, or by default to standard error.
 fn start_log(args: &ServeArgs) -> Result<(), Box<dyn std::error::Error>> {
     let out = match &args.log_file {
         Some(path) => {
             let file = OpenOptions::new().create(true).append(true).open(path);
             file.map_err(|error| format!("cannot open {}: {error}", path.display()))?
         }
-        // A descriptor of its own: to be held up in writing must not hold standard error's lock.
+        // A duplicate descriptor: a blocked write to the log must not hold standard error's lock.
         None => File::from(io::stderr().as_fd().try_clone_to_owned()?),
     };
     logger::start(args.log_level, out)
 }
 
-/// The first signal begins the drain, one that comes later ends it by force.
-fn stop_on_signals(handle: ShutdownHandle) -> Result<(), String> {
+/// The first signal begins the drain, and a later one forces it to end.
+fn shut_down_on_signals(handle: ShutdownHandle) -> Result<(), String> {
     signals::on_request(move |request| match request {
         ShutdownSignal::First => {
-            // Nobody waits for the log; and the process may be gone right after the other.
-            log::info!("signalled, delivering what is due; a second signal ends that by force");
+            // Logged before acting: the process may exit as soon as the handle is set.
+            log::info!("shutdown signal received, draining; send another to force exit");
             handle.shutdown();
         }
         ShutdownSignal::Duplicate => {
-            log::debug!("signalled again so soon that it is the same request");
+            log::debug!("ignored a repeated signal within 500 ms");
         }
         ShutdownSignal::Force => {
-            log::warn!("signalled again, ending the drain by force");
+            log::warn!("second signal received, forcing the drain to end");
             handle.force();
         }
     })

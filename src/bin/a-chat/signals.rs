@@ -1,25 +1,25 @@
-//! The signals that ask a process to end. They are handled on a thread that lasts as long as the
-//! process does.
+//! The signals that ask the process to exit. They are handled on a thread of their own, which lasts
+//! until the process exits.
 
 use std::time::{Duration, Instant};
 
-/// How soon after the first signal another one belongs to it. A shell that closes sends SIGHUP
-/// twice, others send SIGTERM and SIGHUP together; nobody who presses Ctrl-C a second time because
-/// the first did not do is that fast.
+/// Signals within this time of the first one count as the same request. A shell that closes sends
+/// SIGHUP twice, and others send SIGTERM and SIGHUP together; a person who presses Ctrl-C again
+/// because the first one had no visible effect is slower.
 pub(crate) const DEBOUNCE: Duration = Duration::from_millis(500);
 
-/// What a signal asks for.
+/// The meaning of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ShutdownSignal {
-    /// To end.
+    /// Exit.
     First,
-    /// The same that the first has asked for.
+    /// The same request as the first.
     Duplicate,
-    /// To end at once.
+    /// Exit at once.
     Force,
 }
 
-/// Has `handle` called for every SIGINT, SIGTERM and SIGHUP from now on.
+/// Calls `handle` on every SIGINT, SIGTERM and SIGHUP from now on.
 pub(crate) fn on_request(
     mut handle: impl FnMut(ShutdownSignal) + Send + 'static,
 ) -> Result<(), String> {
@@ -33,7 +33,7 @@ pub(crate) fn on_request(
         first.get_or_insert_with(Instant::now);
     })
     .map_err(|error| match error {
-        // Its own text keeps the cause to itself.
+        // Its own text omits the cause.
         ctrlc::Error::System(error) => format!("cannot wait for signals: {error}"),
         error => format!("cannot wait for signals: {error}"),
     })

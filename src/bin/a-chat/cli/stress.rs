@@ -1,4 +1,4 @@
-//! The command line of `stress`, and what it comes to. No thread runs here.
+//! The flags of `stress`, and the plan that they make. Pure data.
 
 use std::time::Duration;
 
@@ -11,50 +11,50 @@ use a_chat::load::Amount;
 use a_chat::load::protocol::{SENDERS, STAMP, TIMED};
 use a_chat::load::topology::Topology;
 
-use super::address;
+use super::values::address;
 
-/// The longest text, in bytes: as long as a line may be by default.
-const LONGEST_TEXT: usize = 64 * 1024;
+/// Maximum length of a text, in bytes: the default limit of a line.
+const MAX_TEXT_BYTES: usize = 64 * 1024;
 
-/// What a server takes of names in one line.
-const LONGEST_LIST: usize = 1024;
+/// Maximum number of recipients of one line.
+const MAX_RECIPIENTS: usize = 1024;
 
-/// Descriptors kept for everything but the clients.
+/// Descriptors reserved for everything except the clients.
 const SPARE_FILES: u64 = 32;
 
-/// What `stress` needs to know.
+/// The arguments of `stress`.
 #[derive(Debug, Args)]
 pub(crate) struct StressArgs {
     /// Who sends to whom
     #[arg(value_name = "MODE")]
     mode: Mode,
 
-    /// The server to put under load [default: one of its own, for as long as the load runs]
+    /// Server to put under load [default: one started for the duration of the load]
     #[arg(value_name = "ADDR:PORT", value_parser = address)]
     address: Option<String>,
 
-    /// How many clients there are [default: 16 in pair, 101 in fan-out, 100 in mesh, 2 in latency,
-    /// 1000 in connect]
+    /// Number of clients [default: 16 in pair, 101 in fan-out, 100 in mesh, 2 in latency, 1000 in
+    /// connect]
     #[arg(long, value_name = "COUNT")]
     clients: Option<usize>,
 
-    /// How long the text of a message is [default: 32]
+    /// Length of a message's text [default: 32]
     #[arg(long, value_name = "BYTES")]
     size: Option<ByteSize>,
 
-    /// How long to send; what was sent by then is waited for
+    /// Time to send for; messages sent by then are waited for
     #[arg(long, value_name = "TIME", default_value = "5s")]
     duration: humantime::Duration,
 
-    /// Send exactly so many messages instead; in connect, log in so often
+    /// Send exactly this many messages; in connect mode, log in this many times
     #[arg(long, value_name = "COUNT", conflicts_with = "duration")]
     messages: Option<u64>,
 
-    /// Send so many messages a second in all, by a schedule that does not wait for the server
-    /// [default: as many as go through; in latency the next one when the last one has arrived]
+    /// Messages a second in total, sent by a schedule that does not wait for the server [default:
+    /// as many as the server accepts; in latency mode the next one when the last one arrived]
     ///
-    /// Latencies then count from when a message was due, not from when it was sent, so that a server
-    /// that holds the load up is not spared the messages that could not be sent meanwhile.
+    /// Latencies are then measured from a message's scheduled time, not from when it was sent, so a
+    /// server that stalls also pays for the messages that could not be sent meanwhile.
     #[arg(long, value_name = "RATE", value_parser = rate)]
     rate: Option<f64>,
 
@@ -66,23 +66,23 @@ pub(crate) struct StressArgs {
 /// The kinds of load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Mode {
-    /// Half of the clients, each to a recipient of its own
+    /// Half of the clients send, each to its own recipient
     Pair,
-    /// One client, to all others at once
+    /// One client sends each message to all others
     FanOut,
-    /// All clients, each message to a random one
+    /// All clients send, each message to a random client
     Mesh,
-    /// One client to one other, one message at a time; further clients are quiet
+    /// One client sends to one other, one message at a time; further clients are idle
     Latency,
-    /// All clients log in, send themselves a message and leave, and again
+    /// All clients log in, send themselves a message, disconnect, and repeat
     Connect,
 }
 
-/// What is to be done.
+/// The load to generate.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) mode: Mode,
-    /// Without one a server has to be started.
+    /// `None` if a server has to be started.
     pub(crate) address: Option<String>,
     pub(crate) clients: usize,
     pub(crate) size: usize,
@@ -91,60 +91,59 @@ pub(crate) struct Plan {
 }
 
 impl StressArgs {
-    /// What the flags come to.
+    /// The plan that the flags make.
     ///
     /// # Errors
     ///
-    /// Says what is wrong with the flags together.
+    /// If the flags contradict each other or the mode.
     pub(crate) fn plan(&self) -> Result<Plan, String> {
         let Self { mode, rate, .. } = *self;
         let name = mode.name();
-        let (default, least, most) = mode.clients();
+        let (default, min, max) = mode.clients();
         let clients = self.clients.unwrap_or(default);
-        if !(least..=most).contains(&clients) {
-            return Err(format!("{name} takes {least} to {most} clients"));
+        if !(min..=max).contains(&clients) {
+            return Err(format!("{name} takes {min} to {max} clients"));
         }
         if mode == Mode::Pair && clients % 2 > 0 {
             return Err("pair takes an even number of clients".to_owned());
         }
-        let least = if rate.is_some() { TIMED } else { STAMP };
+        let min = if rate.is_some() { TIMED } else { STAMP };
         let size = match self.size {
             None => 32,
             Some(_) if mode == Mode::Connect => {
-                return Err("connect has messages of one size".to_owned());
+                return Err("in connect mode all messages have one size".to_owned());
             }
             Some(size) => usize::try_from(size.as_u64()).unwrap_or(usize::MAX),
         };
-        if !(least..=LONGEST_TEXT).contains(&size) {
+        if !(min..=MAX_TEXT_BYTES).contains(&size) {
             return Err(format!(
-                "a text has {least} to {LONGEST_TEXT} bytes{}",
-                if rate.is_some() { ", the time included that comes with a rate" } else { "" }
+                "a text has {min} to {MAX_TEXT_BYTES} bytes{}",
+                if rate.is_some() { ", including the time stamp that a rate needs" } else { "" }
             ));
         }
         let amount = match self.messages {
-            Some(0) => return Err("there is nothing to measure with no messages".to_owned()),
+            Some(0) => return Err("zero messages leave nothing to measure".to_owned()),
             Some(messages) => Amount::Messages(messages),
             None => Amount::Time(self.duration.into()),
         };
         if amount == Amount::Time(Duration::ZERO) {
-            return Err("there is nothing to measure in no time".to_owned());
+            return Err("a duration of zero leaves nothing to measure".to_owned());
         }
         Ok(Plan { mode, address: self.address.clone(), clients, size, amount, rate })
     }
 }
 
 impl Mode {
-    /// As it stands on the command line.
-    #[must_use]
+    /// The mode's name on the command line.
     pub(crate) fn name(self) -> String {
         self.to_possible_value().map(|it| it.get_name().to_owned()).unwrap_or_default()
     }
 
-    /// The default number of clients, the least and the most.
+    /// The default, minimum and maximum number of clients.
     fn clients(self) -> (usize, usize, usize) {
         match self {
             Self::Pair => (16, 2, 2 * SENDERS),
-            Self::FanOut => (101, 2, LONGEST_LIST + 1),
+            Self::FanOut => (101, 2, MAX_RECIPIENTS + 1),
             Self::Mesh => (100, 2, SENDERS),
             Self::Latency => (2, 2, 100_000),
             Self::Connect => (1000, 1, 100_000),
@@ -153,11 +152,11 @@ impl Mode {
 }
 
 impl Plan {
-    /// Checks that this process, and a server of its own, can have so many clients.
+    /// Checks that this process, and the server it may have to start, can hold this many clients.
     ///
     /// # Errors
     ///
-    /// Says what has no room for them.
+    /// Names the limit that is too low.
     pub(crate) fn fits(&self) -> Result<(), String> {
         let Self { clients, .. } = self;
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -166,13 +165,12 @@ impl Plan {
         }
         let capacity = Capacity::detect();
         if self.address.is_none() && *clients > capacity.connections {
-            return Err(format!("a server on this machine has room for {capacity}"));
+            return Err(format!("the capacity of a server on this machine is {capacity}"));
         }
         Ok(())
     }
 
-    /// Who sends to whom, by names that begin like this.
-    #[must_use]
+    /// The senders and their recipients, with names that begin with `prefix`.
     pub(crate) fn topology(&self, prefix: String) -> Topology {
         let topology = match self.mode {
             Mode::Pair => Topology::pairs(self.clients / 2),

@@ -1,0 +1,33 @@
+//! The flags of `connect`.
+
+use std::time::Duration;
+
+use a_chat::Name;
+use clap::Args;
+
+use super::values::{address, name, seconds};
+
+/// The arguments of `connect`.
+#[derive(Debug, Args)]
+pub(crate) struct ConnectArgs {
+    /// Address of the server
+    #[arg(value_name = "ADDR:PORT", default_value = "127.0.0.1:8080", value_parser = address)]
+    pub(crate) address: String,
+
+    /// Name to log in with [default: prompted for at a terminal, the first line in a pipe]
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub(crate) name: Option<Name>,
+
+    /// Reconnect after a shutdown and resend only the lines that were not accepted
+    #[arg(long)]
+    pub(crate) reconnect: bool,
+
+    /// After a reconnect, send lines at once instead of waiting for their recipients
+    #[arg(long, requires = "reconnect")]
+    pub(crate) no_wait: bool,
+
+    /// Maximum time to stay once all input is sent, or to look for a server that accepts the rest
+    /// [default: no limit]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) wait: Option<Duration>,
+}
