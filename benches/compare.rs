@@ -1,78 +1,98 @@
-//! Drives a-chat, `nats-server` and `redis-server` (Pub/Sub), and a raw relay as the floor,
-//! through the same work in turn, and prints one table; then it stops each product, `ngircd` too,
-//! in the middle of a stream, and counts what is lost. `benches/README.md` says how to run and how
+//! Drives a-chat, `nats-server`, `redis-server` (Pub/Sub) and a raw relay as the baseline through
+//! the same work in turn, and prints one table. Then it stops each product, including `ngircd`, in
+//! the middle of a stream and counts the losses. `benches/README.md` explains how to run it and how
 //! to read it.
 //!
-//! Every server is started anew for each measurement, with nothing on disk, and ended after it.
-//! Arguments, if any, are parts of the names of the work to do; `ROUNDS` says how many times.
+//! Every measurement starts its server afresh, without files, and ends it afterwards. Arguments
+//! select work by parts of its name; `ROUNDS` sets the number of rounds.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a table is what a run is for")]
 
 mod products;
 mod rig;
 
+use std::process::ExitCode;
+
 use products::dialect::Dialect;
 use products::stop::{self, Pace};
 use products::work::{self, Figures, works};
-use products::{SERVERS, STOPPED, can_be_stopped, is_there, name, start_to_stop};
+use products::{SERVERS, STOPPED, can_be_stopped, is_installed, name, start_to_stop};
 use rig::baseline;
 use rig::table::median_of;
 
-/// The processors that the servers may use: any, or one that they share with the load.
-const PLACES: [(Option<&str>, &str); 2] = [(None, "any processor"), (Some("0"), "processor 0")];
+/// The CPUs of the servers: any, or one that they share with the load.
+const PLACES: [(Option<&str>, &str); 2] = [(None, "any CPU"), (Some("0"), "CPU 0")];
 
-fn main() {
+fn main() -> ExitCode {
     if baseline::run_if_asked() {
-        return;
+        return ExitCode::SUCCESS;
     }
     a_chat::raise_nofile_limit();
-    // Flags are cargo's.
+    // Flags come from cargo.
     let arguments = std::env::args().skip(1);
     let wanted: Vec<String> = arguments.filter(|it| !it.starts_with("--")).collect();
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|it| name.contains(it));
-    let rounds = std::env::var("ROUNDS").ok().and_then(|it| it.parse().ok()).unwrap_or(3);
-    let servers = installed(SERVERS, is_there, name);
+    let rounds = match rounds(std::env::var("ROUNDS").ok().as_deref()) {
+        Ok(rounds) => rounds,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    let servers = installed(SERVERS, is_installed, name);
     let works: Vec<_> = works().into_iter().filter(|work| is_wanted(&work.name)).collect();
     for (cpus, place) in PLACES.into_iter().filter(|_| !works.is_empty()) {
-        println!("\nServer on {place}, the middle of {rounds} rounds:\n");
+        println!("\nServer on {place}, median of {rounds} rounds:\n");
         println!("{}", work::HEAD);
         for work in &works {
             let mut figures = vec![Vec::new(); servers.len()];
-            // In turn, so that what else the machine does meanwhile hits all of them.
+            // In turn, so other activity on the machine affects all of them.
             for _ in 0..rounds {
                 for (figures, &server) in figures.iter_mut().zip(&servers) {
                     figures.push(work.measure(server, cpus));
                 }
             }
             for (figures, &server) in figures.iter().zip(&servers) {
-                println!("{}", middle(figures).text(&work.name, name(server)));
+                println!("{}", medians(figures).text(&work.name, name(server)));
             }
         }
     }
     if is_wanted("idle") {
         println!("\nWith nothing to do:\n\n{}", products::IDLE_HEAD);
-        for &server in servers.iter().filter(|&&server| products::is_a_product(server)) {
+        for &server in servers.iter().filter(|&&server| products::is_product(server)) {
             println!("{}", products::idle(server, rounds));
         }
     }
     let paces = [Pace::Fast, Pace::Slow].into_iter().filter(|pace| is_wanted(pace.name()));
     stops(&paces.collect::<Vec<_>>(), rounds);
+    ExitCode::SUCCESS
 }
 
-/// Those servers that are there; a word on each that is not.
-fn installed<S: Copy>(all: [S; 4], is_there: fn(S) -> bool, name: fn(S) -> &'static str) -> Vec<S> {
-    let is_there = |&server: &S| {
-        let is_there = is_there(server);
-        if !is_there {
+/// The number of rounds, at least one: a median needs a figure.
+fn rounds(asked: Option<&str>) -> Result<u32, String> {
+    let Some(asked) = asked.filter(|asked| !asked.is_empty()) else { return Ok(3) };
+    let rounds = asked.parse().ok().filter(|rounds| (1..=1000).contains(rounds));
+    rounds.ok_or_else(|| format!("ROUNDS={asked}: expected a number from 1 to 1000"))
+}
+
+/// The installed servers; prints a note for each missing one.
+fn installed<S: Copy>(
+    all: [S; 4],
+    is_installed: fn(S) -> bool,
+    name: fn(S) -> &'static str,
+) -> Vec<S> {
+    let is_installed = |&server: &S| {
+        let is_installed = is_installed(server);
+        if !is_installed {
             eprintln!("{} is not installed and is skipped", name(server));
         }
-        is_there
+        is_installed
     };
-    all.into_iter().filter(is_there).collect()
+    all.into_iter().filter(is_installed).collect()
 }
 
-/// Has each server stopped in the middle of a stream.
-fn stops(paces: &[Pace], rounds: usize) {
+/// Stops each server in the middle of a stream.
+fn stops(paces: &[Pace], rounds: u32) {
     if paces.is_empty() {
         return;
     }
@@ -81,14 +101,14 @@ fn stops(paces: &[Pace], rounds: usize) {
     for &pace in paces {
         for &server in &servers {
             let round = |round| stop::measure(server, start_to_stop(server), pace, round);
-            let rounds: Vec<_> = (0..).take(rounds.max(1)).map(round).collect();
+            let rounds: Vec<_> = (0..rounds).map(round).collect();
             println!("{}", stop::text(pace, server, &rounds));
         }
     }
 }
 
-/// Each figure's median, by itself.
-fn middle(figures: &[Figures]) -> Figures {
+/// The median of each figure.
+fn medians(figures: &[Figures]) -> Figures {
     let of = |field: fn(&Figures) -> f64| median_of(figures.iter().map(field).collect());
     Figures {
         rate: of(|it| it.rate),

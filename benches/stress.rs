@@ -1,8 +1,8 @@
-//! How fast the server is, grouped by topology, and how close that is to the floor: a relay that
-//! moves the same bytes and looks at none of them. `benches/README.md` says how to read it.
+//! Throughput, latency and lifecycle by topology, each compared with a baseline: a relay that moves
+//! the same bytes without looking at them. `benches/README.md` explains how to read it.
 //!
-//! Server and floor are processes of their own. Connecting is never timed, but where it is what
-//! a group measures, and every message that arrives is checked to be its sender's next.
+//! Server and baseline run as separate processes. Connecting is not timed, except in the group that
+//! measures it. Every message that arrives is checked to be its sender's next one.
 
 mod groups;
 mod rig;

@@ -1,8 +1,8 @@
-//! `a-chat stress` tells what went through and what did not: its figures add up and agree with
-//! what the server says, it finds what a bad server loses, and it fails with one clear line.
+//! `a-chat stress` reports throughput and losses: its figures add up and agree with the server's,
+//! it finds what a faulty server loses, and it fails with one clear line.
 //!
-//! The real executable puts a server under load: one of its own, one in this process, a process
-//! that dies, or a relay that makes mistakes on purpose.
+//! The real executable loads a server: its own, one in this process, a process that dies, or a
+//! relay that makes deliberate errors.
 #![cfg(feature = "cli")]
 
 mod common;
@@ -24,7 +24,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use serde_json::Value;
 
-/// Few clients of each kind, and how many deliveries a message makes.
+/// A few clients of each mode, and the deliveries per message.
 const MODES: [(&[&str], u64); 5] = [
     (&["pair", "--clients", "4"], 1),
     (&["fan-out", "--clients", "4"], 3),
@@ -39,7 +39,7 @@ fn stress(flags: &[&[&str]]) -> Command {
     command
 }
 
-/// The figures of a load that has to succeed.
+/// The figures of a load that must succeed.
 fn figures(flags: &[&[&str]]) -> Value {
     let (status, stdout, stderr) = run(stress(&[flags, &[&["--json"]]].concat()));
     assert_eq!((status, stderr.as_slice()), (0, &[][..]), "{flags:?}: {stdout:?}");
@@ -52,7 +52,7 @@ fn parse(stdout: &[String]) -> Value {
     serde_json::from_str(line).expect("JSON")
 }
 
-/// How a load fails: exit status 1 and one line that says why.
+/// The error line of a load that must fail with exit status 1.
 fn failure(flags: &[&[&str]]) -> String {
     let (status, stdout, stderr) = run(stress(flags));
     assert_eq!((status, stdout.as_slice()), (1, &[][..]), "{flags:?}: {stderr:?}");
@@ -68,7 +68,7 @@ fn number(figures: &Value, key: &str) -> f64 {
     figures[key].as_f64().unwrap_or_else(|| panic!("no number {key} in {figures}"))
 }
 
-/// What has to hold for any load that went well.
+/// Invariants of every successful load.
 fn check(figures: &Value, per_message: u64) {
     let received = count(figures, "received");
     assert!(received > 0, "{figures}");
@@ -95,7 +95,7 @@ fn check(figures: &Value, per_message: u64) {
 }
 
 #[test]
-fn each_mode_brings_its_own_server() {
+fn each_mode_starts_a_server_of_its_own_by_default() {
     for (mode, per_message) in MODES {
         let figures = figures(&[mode, &["--duration", "200ms"]]);
         check(&figures, per_message);
@@ -111,7 +111,7 @@ fn each_mode_brings_its_own_server() {
 }
 
 #[test]
-fn each_mode_agrees_with_the_server_it_is_given() {
+fn each_mode_agrees_with_the_report_of_a_given_server() {
     for (mode, per_message) in MODES {
         let server = TestServer::start();
         let address = server.address.to_string();
@@ -126,7 +126,7 @@ fn each_mode_agrees_with_the_server_it_is_given() {
 }
 
 #[test]
-fn a_rate_is_kept_and_every_message_timed() {
+fn a_rate_is_kept_and_every_latency_recorded() {
     for (mode, per_message) in MODES {
         let figures = figures(&[mode, &["--rate", "400", "--messages", "100"]]);
         check(&figures, per_message);
@@ -137,7 +137,7 @@ fn a_rate_is_kept_and_every_message_timed() {
 }
 
 #[test]
-fn messages_may_be_long_or_short() {
+fn texts_may_be_short_or_long() {
     for mode in [&["pair"][..], &["mesh"], &["latency"], &["pair", "--rate", "50"]] {
         for size in ["14", "64000"] {
             let flags = ["--clients", "2", "--messages", "20", "--size", size];
@@ -148,7 +148,7 @@ fn messages_may_be_long_or_short() {
 }
 
 #[test]
-fn two_loads_at_a_time_do_not_clash() {
+fn concurrent_loads_use_different_names() {
     let server = TestServer::start();
     let address = server.address.to_string();
     let flags = ["mesh", "--clients", "20", "--messages", "20000", "--json", &address];
@@ -161,7 +161,7 @@ fn two_loads_at_a_time_do_not_clash() {
 }
 
 #[test]
-fn a_table_is_for_people() {
+fn the_default_output_is_a_table() {
     let (status, stdout, stderr) = run(stress(&[&["latency", "--messages", "50"]]));
     assert_eq!((status, stderr), (0, Vec::new()));
     assert!(stdout[0].starts_with("latency: 2 clients, 32 B each message; "), "{stdout:#?}");
@@ -171,17 +171,17 @@ fn a_table_is_for_people() {
     }
 }
 
-/// Starts each mode against a server and has `end` end that when some messages went through;
-/// returns what the loads say.
-fn loads_whose_server_ends(end: fn(&Process)) -> Vec<String> {
+/// Starts each mode against a server and calls `end` on it while messages flow; returns the loads'
+/// errors.
+fn errors_when_the_server_ends(end: fn(&Process)) -> Vec<String> {
     let paced: (&[&str], u64) = (&["mesh", "--rate", "1000"], 1);
     let modes = MODES.into_iter().chain([paced]);
-    let complaints = modes.map(|(mode, _)| {
+    let errors = modes.map(|(mode, _)| {
         let mut server = Process::start(serve(&[]));
         let address = server.address().to_string();
         let before = server.cpu_time();
         let load = Process::start(stress(&[mode, &["--duration", "10min", &address]]));
-        // As much as no login takes.
+        // More than logins take.
         wait_until("messages", || server.cpu_time() > before + Duration::from_millis(100));
         end(&server);
         let (status, stderr) = load.wait();
@@ -189,31 +189,31 @@ fn loads_whose_server_ends(end: fn(&Process)) -> Vec<String> {
         assert_eq!(status, 1, "{line}");
         line.strip_prefix(&format!("a-chat: {address}: ")).expect("the address").to_owned()
     });
-    complaints.collect()
+    errors.collect()
 }
 
 #[test]
 fn a_server_that_is_killed_is_an_error() {
-    for complaint in loads_whose_server_ends(|server| server.signal(Signal::KILL)) {
+    for error in errors_when_the_server_ends(|server| server.signal(Signal::KILL)) {
         let expected =
             ["the server has closed a connection", "cannot receive: ", "cannot send: ", "cannot "];
-        assert!(expected.iter().any(|it| complaint.starts_with(it)), "{complaint}");
+        assert!(expected.iter().any(|it| error.starts_with(it)), "{error}");
     }
 }
 
 #[test]
 fn a_server_that_shuts_down_is_an_error() {
-    let complaints = loads_whose_server_ends(|server| server.signal(Signal::TERM));
-    let said = complaints.iter().filter(|complaint| *complaint == "the server shuts down").count();
-    // One that logs in at that moment may find nobody.
-    assert!(said >= complaints.len() - 1, "{complaints:#?}");
+    let errors = errors_when_the_server_ends(|server| server.signal(Signal::TERM));
+    let said = errors.iter().filter(|error| *error == "the server shuts down").count();
+    // A client that logs in at that moment may find the listener closed.
+    assert!(said >= errors.len() - 1, "{errors:#?}");
 }
 
 #[test]
 fn a_wrong_address_is_an_error() {
-    let nobody = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = nobody.local_addr().expect("an address").to_string();
-    drop(nobody);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address").to_string();
+    drop(listener);
     for (mode, _) in MODES {
         let line = failure(&[mode, &[&address]]);
         let expected = format!("{address}: cannot connect: Connection refused");
@@ -237,13 +237,13 @@ fn a_server_that_refuses_is_an_error() {
 }
 
 #[test]
-fn what_is_no_server_is_an_error() {
+fn a_server_that_speaks_another_protocol_is_an_error() {
     let answer = |answer: &'static [u8]| {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address").to_string();
         thread::spawn(move || {
             let (mut client, _) = listener.accept().expect("a client");
-            // What is not read would make a reset of the end.
+            // Unread input would turn the close into a reset.
             let lines = BufReader::new(client.try_clone().expect("a descriptor")).lines();
             lines.map_while(Result::ok).nth(1).expect("a login");
             client.write_all(answer).expect("a client that reads");
@@ -292,7 +292,7 @@ fn too_many_clients_for_the_open_files_are_refused() {
     assert_eq!(stderr, ["a-chat: 90 clients need more than 100 open files (ulimit -n)"]);
 }
 
-/// The server that a load has started.
+/// The server started by a load.
 fn child(load: &Process) -> Pid {
     let pid = load.pid.as_raw_pid();
     let path = format!("/proc/{pid}/task/{pid}/children");
@@ -305,7 +305,7 @@ fn child(load: &Process) -> Pid {
     child.expect("waited for")
 }
 
-/// How many threads of a process have a name that begins like this.
+/// Number of a process's threads whose names start with `name`.
 fn threads(pid: Pid, name: &str) -> usize {
     let tasks = fs::read_dir(format!("/proc/{}/task", pid.as_raw_pid()));
     let tasks = tasks.into_iter().flatten().map_while(Result::ok);
@@ -335,7 +335,7 @@ fn an_interrupted_load_ends_its_own_server() {
     let flags = ["mesh", "--clients", "20", "--duration", "10min", "--json"];
     let load = Process::start(stress(&[&flags]));
     let server = child(&load);
-    // A client's writer starts when it logs in, and after the last login the load begins.
+    // A client's writer starts at its login; the load begins after the last login.
     wait_until("the logins", || threads(server, "writer-") == 20);
     load.signal(Signal::INT);
     let (status, stdout, stderr) = load.outcome();
@@ -357,11 +357,11 @@ fn the_server_does_not_outlive_a_load_that_is_killed() {
     assert_eq!(ended, Ok(1), "the server goes on");
 }
 
-/// What a relay makes of its messages: those to deliver in place of the one with this number.
-type Mischief = fn(u64, Vec<u8>, &mut Vec<Vec<u8>>) -> Vec<Vec<u8>>;
+/// A relay's fault: the messages to deliver in place of the one with this number.
+type Fault = fn(u64, Vec<u8>, &mut Vec<Vec<u8>>) -> Vec<Vec<u8>>;
 
-/// A server that speaks the protocol, and does to the messages what it should not.
-fn relay(mischief: Mischief) -> SocketAddr {
+/// A server that speaks the protocol and mistreats the messages.
+fn relay(fault: Fault) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address");
     let peers = Arc::new(Mutex::new(HashMap::new()));
@@ -369,17 +369,17 @@ fn relay(mischief: Mischief) -> SocketAddr {
     thread::spawn(move || {
         for client in listener.incoming().map_while(Result::ok) {
             let (peers, state) = (Arc::clone(&peers), Arc::clone(&state));
-            thread::spawn(move || serve_badly(client, &peers, &state, mischief));
+            thread::spawn(move || serve_with_fault(client, &peers, &state, fault));
         }
     });
     address
 }
 
-fn serve_badly(
+fn serve_with_fault(
     client: TcpStream,
     peers: &Mutex<HashMap<String, TcpStream>>,
     state: &Mutex<(u64, Vec<Vec<u8>>)>,
-    mischief: Mischief,
+    fault: Fault,
 ) {
     let mut answers = client.try_clone().expect("a descriptor");
     let mut lines = BufReader::new(client).lines().map_while(Result::ok);
@@ -398,16 +398,16 @@ fn serve_badly(
         let frame = format!("from {name}: {text}\n").into_bytes();
         let (number, held) = &mut *state.lock().expect("no panic");
         *number += 1;
-        let frames = mischief(*number, frame, held);
+        let frames = fault(*number, frame, held);
         let mut to = &peers.lock().expect("no panic")[to];
-        // The load may have seen enough.
+        // The load may have ended already.
         let _ = frames.iter().try_for_each(|frame| to.write_all(frame));
     }
 }
 
-/// The figures of a load that a relay spoils.
-fn spoilt(flags: &[&str], mischief: Mischief) -> [u64; 5] {
-    let address = relay(mischief).to_string();
+/// The figures of a load through a faulty relay.
+fn figures_through(flags: &[&str], fault: Fault) -> [u64; 5] {
+    let address = relay(fault).to_string();
     let (status, stdout, stderr) = run(stress(&[flags, &["--json", &address]]));
     let figures = parse(&stdout);
     let counts = ["sent", "received", "lost", "reordered", "repeated"];
@@ -425,15 +425,15 @@ fn spoilt(flags: &[&str], mischief: Mischief) -> [u64; 5] {
 const PAIR: [&str; 5] = ["pair", "--clients", "2", "--messages", "100"];
 
 #[test]
-fn a_relay_that_is_good_is_found_good() {
-    assert_eq!(spoilt(&PAIR, |_, frame, _| vec![frame]), [100, 100, 0, 0, 0]);
+fn a_correct_relay_passes() {
+    assert_eq!(figures_through(&PAIR, |_, frame, _| vec![frame]), [100, 100, 0, 0, 0]);
     let mesh = ["mesh", "--clients", "4", "--messages", "500"];
-    assert_eq!(spoilt(&mesh, |_, frame, _| vec![frame]), [500, 500, 0, 0, 0]);
+    assert_eq!(figures_through(&mesh, |_, frame, _| vec![frame]), [500, 500, 0, 0, 0]);
 }
 
 #[test]
-fn what_a_relay_drops_swaps_and_repeats_is_counted() {
-    let mischief: Mischief = |number, frame, held| match number {
+fn messages_that_a_relay_drops_reorders_and_repeats_are_counted() {
+    let fault: Fault = |number, frame, held| match number {
         10 | 11 | 50 => Vec::new(),
         // Two messages late.
         20 => {
@@ -444,15 +444,15 @@ fn what_a_relay_drops_swaps_and_repeats_is_counted() {
         30 => vec![frame.clone(), frame],
         _ => vec![frame],
     };
-    assert_eq!(spoilt(&PAIR, mischief), [100, 97, 3, 1, 1]);
+    assert_eq!(figures_through(&PAIR, fault), [100, 97, 3, 1, 1]);
     let paced = [&PAIR[..], &["--rate", "1000"]].concat();
-    assert_eq!(spoilt(&paced, mischief), [100, 97, 3, 1, 1]);
+    assert_eq!(figures_through(&paced, fault), [100, 97, 3, 1, 1]);
 }
 
-/// Times count from when a message was due: a server that stands still for a second makes all
-/// messages late that were due meanwhile, not only the one that was on its way.
+/// Latencies count from when a message was due: a server that stalls for a second delays all
+/// messages due meanwhile, not only the one in flight.
 #[test]
-fn a_server_that_stands_still_is_not_spared() {
+fn a_server_that_stalls_delays_every_message_due_meanwhile() {
     let address = relay(|number, frame, _| {
         if number == 100 {
             thread::sleep(Duration::from_secs(1));
@@ -467,12 +467,12 @@ fn a_server_that_stands_still_is_not_spared() {
 }
 
 #[test]
-fn what_never_comes_is_lost() {
+fn messages_that_never_arrive_are_lost() {
     let mesh = ["mesh", "--clients", "4", "--messages", "500"];
-    // Each is the last of its sender's, or is followed by others.
-    let every_fifth: Mischief =
+    // Some are the last of their sender, others are followed by more.
+    let every_fifth: Fault =
         |number, frame, _| if number % 5 == 0 { Vec::new() } else { vec![frame] };
-    assert_eq!(spoilt(&mesh, every_fifth), [500, 400, 100, 0, 0]);
-    let last: Mischief = |number, frame, _| if number == 3 { Vec::new() } else { vec![frame] };
-    assert_eq!(spoilt(&["latency", "--messages", "3"], last), [3, 2, 1, 0, 0]);
+    assert_eq!(figures_through(&mesh, every_fifth), [500, 400, 100, 0, 0]);
+    let last: Fault = |number, frame, _| if number == 3 { Vec::new() } else { vec![frame] };
+    assert_eq!(figures_through(&["latency", "--messages", "3"], last), [3, 2, 1, 0, 0]);
 }

@@ -1,4 +1,4 @@
-//! How long one message takes that has the server to itself, or shares it with a mesh.
+//! Latency of one message in flight, on an idle server and beside a mesh.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -12,7 +12,7 @@ use a_chat::load::topology::Topology;
 use a_chat::load::{Amount, Control};
 use criterion::Criterion;
 
-use super::{MESH, MESH_MESSAGES, SHORT, SIDES, begin, start};
+use super::{MESH, MESH_MESSAGES, SHORT, SIDES, start, start_group};
 use crate::rig::clean;
 use crate::rig::servers::end;
 use crate::rig::table::{Kind, Sample, Table};
@@ -20,10 +20,10 @@ use crate::rig::table::{Kind, Sample, Table};
 /// One message in flight, alone or beside a mesh.
 pub fn latency(criterion: &mut Criterion, table: &mut Table) {
     for (row, others) in [("idle", 0), ("beside_mesh", MESH)] {
-        let topology = Topology::ring(others, others).and_a_pair();
+        let topology = Topology::ring(others, others).with_pair();
         for (side, protocol, name) in SIDES {
             let mut rig: Option<(PingPong, Option<Background>, Process)> = None;
-            let mut group = begin(criterion, "latency", 1);
+            let mut group = start_group(criterion, "latency", 1);
             group.bench_function(format!("{row}/{name}"), |bencher| {
                 let (ping, _, server) = rig.get_or_insert_with(|| {
                     let server = start(protocol, &topology, SHORT);
@@ -42,7 +42,7 @@ pub fn latency(criterion: &mut Criterion, table: &mut Table) {
                         clean(ping.run(amount, &Control::default()))
                     });
                     if others > 0 {
-                        // The mesh's share can not be told from this message's.
+                        // The mesh's share cannot be told from this message's.
                         (sample.server_cpu, sample.load_cpu) = (Duration::ZERO, Duration::ZERO);
                     }
                     table.add(&format!("latency/{row} mean"), Kind::Time, side, sample);
@@ -53,7 +53,7 @@ pub fn latency(criterion: &mut Criterion, table: &mut Table) {
             let Some((ping, background, server)) = rig else { continue };
             for (name, quantile) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
                 let row = format!("latency/{row} {name}");
-                let time = ping.times.quantile(quantile);
+                let time = ping.latencies.quantile(quantile);
                 table.add(&row, Kind::Time, side, Sample::time(time));
             }
             drop((ping, background));
@@ -62,7 +62,7 @@ pub fn latency(criterion: &mut Criterion, table: &mut Table) {
     }
 }
 
-/// A mesh that is kept busy by a thread of its own until this is dropped.
+/// A mesh kept busy by its own thread until this is dropped.
 struct Background {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,

@@ -1,4 +1,4 @@
-//! A server's beginning and end: many logins at once, and the drain.
+//! Many logins at once, and the drain.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use a_chat::load::protocol::{Protocol, STAMP};
 use a_chat::load::topology::Topology;
 use criterion::{Criterion, Throughput};
 
-use super::{SHORT, SIDES, begin, cpus, start_chat};
+use super::{SHORT, SIDES, cpus, start_chat, start_group};
 use crate::rig::crowd::Crowd;
 use crate::rig::servers::end;
 use crate::rig::table::{Kind, Sample, Table};
 use crate::rig::{baseline, clean};
 
-/// How many log in at once.
+/// Number of simultaneous logins.
 const LOGINS: usize = 5000;
 
-/// Logins as fast as they come, each of which then has to get a message through.
+/// Logins as fast as possible, each of which then delivers a message.
 pub fn connect(criterion: &mut Criterion, table: &mut Table) {
     let start = |protocol| match protocol {
         Protocol::Raw => baseline::echo(cpus().as_deref()),
@@ -25,7 +25,7 @@ pub fn connect(criterion: &mut Criterion, table: &mut Table) {
     };
     let topology = Topology::quiet(LOGINS);
     for (side, protocol, name) in SIDES {
-        let mut group = begin(criterion, "connect", LOGINS as u64);
+        let mut group = start_group(criterion, "connect", LOGINS as u64);
         group.measurement_time(Duration::from_secs(5));
         group.bench_function(format!("{LOGINS}/{name}"), |bencher| {
             bencher.iter_custom(|rounds| {
@@ -50,17 +50,16 @@ pub fn connect(criterion: &mut Criterion, table: &mut Table) {
     }
 }
 
-/// From the stop to the report, which is the server's end, with so many clients and messages that
-/// nobody has read yet.
+/// From the shutdown request to the server's exit, with this many clients and unread messages.
 pub fn drain(criterion: &mut Criterion, table: &mut Table) {
     let by_clients = [10, 100, 1000, 5000].map(|clients| (clients, 0));
     let by_messages = [10_000, 100_000, 500_000].map(|queued| (100, queued));
     for (clients, queued) in by_clients.into_iter().chain(by_messages) {
         let row = format!("{clients}_clients_{queued}_queued");
         for (side, protocol, name) in SIDES {
-            let mut group = begin(criterion, "drain", 0);
+            let mut group = start_group(criterion, "drain", 0);
             group.throughput(Throughput::Elements((clients + queued) as u64));
-            // Connecting takes far longer than the drain, and is not in this time.
+            // Connecting takes far longer than the drain and is not measured.
             group.measurement_time(Duration::from_millis(100));
             group.warm_up_time(Duration::from_millis(50));
             group.bench_function(format!("{row}/{name}"), |bencher| {

@@ -1,5 +1,5 @@
-//! The groups of rows, and what they have in common: each row is measured of the server, then of
-//! its floor, with the same work.
+//! The groups of rows and their common parts: each row measures the server, then its baseline, with
+//! the same work.
 #![allow(unreachable_pub, reason = "a bench has no other crate to be public to")]
 
 pub mod latency;
@@ -18,21 +18,21 @@ use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput};
 use crate::rig::table::{Kind, SAMPLES, Sample, Side, Table};
 use crate::rig::{baseline, servers};
 
-/// What is measured, in this order.
+/// Measured in this order.
 pub const SIDES: [(Side, Protocol, &str); 2] =
     [(Side::Server, Protocol::Chat, "a-chat"), (Side::Baseline, Protocol::Raw, "baseline")];
 
-/// How many clients a mesh has.
+/// Number of clients in a mesh.
 pub const MESH: usize = 100;
 
-/// How many messages of a mesh are one iteration.
+/// Messages of a mesh per iteration.
 pub const MESH_MESSAGES: u64 = 10_000;
 
-/// The text of a short message, in bytes.
+/// Length of a short message's text, in bytes.
 pub const SHORT: usize = 32;
 
-/// A group of criterion's, for rows that take two seconds each.
-pub fn begin<'a>(
+/// A criterion group whose rows take two seconds each.
+pub fn start_group<'a>(
     criterion: &'a mut Criterion,
     name: &str,
     messages: u64,
@@ -47,8 +47,8 @@ pub fn begin<'a>(
     group
 }
 
-/// Measures the server and the floor with the same work, `count` times something a round. What
-/// `build` makes is made only if the row is asked for.
+/// Measures the server and the baseline with the same work, `count` deliveries a round. `build`
+/// runs only if the row is selected.
 pub fn compare<W: FnMut(u64) -> Duration>(
     mut group: BenchmarkGroup<'_, WallTime>,
     table: &mut Table,
@@ -69,7 +69,7 @@ pub fn compare<W: FnMut(u64) -> Duration>(
             });
         });
         if let Some((server, work)) = rig {
-            // The clients leave before the server stops.
+            // The clients disconnect before the server shuts down.
             drop(work);
             servers::end(server);
         }
@@ -77,7 +77,7 @@ pub fn compare<W: FnMut(u64) -> Duration>(
     group.finish();
 }
 
-/// The server under test, or a relay as its floor.
+/// Starts the server under test, or a relay as its baseline.
 pub fn start(protocol: Protocol, topology: &Topology, size: usize) -> Process {
     if protocol == Protocol::Raw {
         let name = topology.name(0);
@@ -94,8 +94,8 @@ pub fn start_chat() -> Process {
     servers::start(&mut servers::chat("127.0.0.1:0", cpus().as_deref()))
 }
 
-/// Where the servers have to run, be it the one under test or a floor: `STRESS_CPUS=0` for one
-/// processor that they share with the load.
+/// The CPUs of the server under test and the baseline: `STRESS_CPUS=0` for one CPU that they share
+/// with the load.
 pub fn cpus() -> Option<String> {
     std::env::var("STRESS_CPUS").ok()
 }

@@ -1,5 +1,5 @@
-//! The protocol alone: bytes to lines to batches, with no socket and no thread. Its floor takes
-//! the same bytes over and looks for line ends.
+//! The protocol on its own: bytes to lines to batches, without sockets or threads. Its baseline
+//! copies the same bytes and looks for line ends.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -9,23 +9,23 @@ use a_chat::load::parse::Parser;
 use a_chat::load::protocol::Protocol;
 use criterion::{Criterion, Throughput};
 
-use super::begin;
+use super::start_group;
 use crate::rig::table::{Kind, Sample, Side, Table};
 
-/// How much of it there is, in bytes and about: as much as a reader reads at a time.
+/// Approximate input, in bytes: the size of a reader's read.
 const INPUT: usize = 64 * 1024;
 
 /// The longest line, in bytes.
 const MAX_LINE: usize = 64 * 1024;
 
 pub fn parse(criterion: &mut Criterion, table: &mut Table) {
-    // A run of lines to one recipient is cheaper than lines that all go to different ones.
+    // A run of lines to one recipient is cheaper than lines to changing recipients.
     for (row, recipients, size) in
         [("run_x32", 1, 32), ("run_x512", 1, 512), ("scattered_x32", 100, 32)]
     {
         let input = input(recipients, size);
         let bytes = input.len() as u64;
-        let mut group = begin(criterion, "parse", 0);
+        let mut group = start_group(criterion, "parse", 0);
         group.throughput(Throughput::Bytes(bytes));
         for (side, name) in [(Side::Server, "a-chat"), (Side::Baseline, "baseline")] {
             let mut parser = Parser::new(&Name::new(b"c00").expect("a name"), MAX_LINE);

@@ -1,4 +1,4 @@
-//! How many messages a second go through, by topology.
+//! Messages a second, by topology.
 
 use a_chat::load::mesh::Mesh;
 use a_chat::load::protocol::Protocol;
@@ -7,11 +7,11 @@ use a_chat::load::topology::Topology;
 use a_chat::load::{Amount, Control, logins};
 use criterion::Criterion;
 
-use super::{MESH, MESH_MESSAGES, SHORT, begin, compare, start};
+use super::{MESH, MESH_MESSAGES, SHORT, compare, start, start_group};
 use crate::rig::clean;
 use crate::rig::table::{Kind, Table};
 
-/// One sender to one recipient, many times over.
+/// One sender to one recipient, several times over.
 pub fn pair(criterion: &mut Criterion, table: &mut Table) {
     for pairs in [1, 8, 64] {
         for size in [SHORT, 512] {
@@ -27,7 +27,7 @@ pub fn fan(criterion: &mut Criterion, table: &mut Table) {
     saturate(criterion, table, ("fan_in", "100to1x64"), &Topology::fan_in(100), 64);
 }
 
-/// A few busy clients among many that are connected and quiet.
+/// A few busy clients among many idle ones.
 pub fn clients(criterion: &mut Criterion, table: &mut Table) {
     for clients in [1, 10, 100, 1000, 5000] {
         let topology = Topology::ring(clients.min(8), clients);
@@ -35,7 +35,7 @@ pub fn clients(criterion: &mut Criterion, table: &mut Table) {
     }
 }
 
-/// Measures how much goes through a topology when every sender sends all it can.
+/// Measures the throughput of a topology whose senders send all they can.
 fn saturate(
     criterion: &mut Criterion,
     table: &mut Table,
@@ -44,7 +44,7 @@ fn saturate(
     size: usize,
 ) {
     let deliveries = stream::deliveries(topology, size);
-    let group = begin(criterion, group_name, deliveries);
+    let group = start_group(criterion, group_name, deliveries);
     let messages = (stream::batch_messages(topology, size) * topology.routes.len()) as u64;
     let control = Control::default();
     let kind = Kind::Rate { bytes: logins::frame(Protocol::Chat, topology, size) };
@@ -57,10 +57,10 @@ fn saturate(
     });
 }
 
-/// Everybody to everybody.
+/// Every client to every other.
 pub fn mesh(criterion: &mut Criterion, table: &mut Table) {
     let topology = Topology::ring(MESH, MESH);
-    let group = begin(criterion, "mesh", MESH_MESSAGES);
+    let group = start_group(criterion, "mesh", MESH_MESSAGES);
     let row = format!("{MESH}x{SHORT}");
     let kind = Kind::Rate { bytes: logins::frame(Protocol::Chat, &topology, SHORT) };
     let control = Control::default();

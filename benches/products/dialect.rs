@@ -1,4 +1,4 @@
-//! How a sender of each product learns what the server has taken: logins, lines and answers. Pure:
+//! How each product tells a sender which messages it accepted: logins, lines and replies. Pure:
 //! bytes only.
 
 use std::ops::Range;
@@ -7,47 +7,47 @@ use a_chat::load::protocol::{Lines, STAMP};
 
 use crate::rig::crowd::accepted;
 
-/// How long a text is, in bytes: a mark, a stamp and filling.
+/// Length of a text, in bytes: a mark, a stamp and filling.
 pub const SIZE: usize = 128;
 
-/// Each text begins with it, and it stands nowhere else.
+/// The first byte of each text, and of nothing else.
 pub const MARK: u8 = b'#';
 
-/// Where a text's stamp stands.
+/// The place of a text's stamp.
 pub const STAMPED: Range<usize> = 1..1 + STAMP;
 
-/// How many messages a sender writes at once.
+/// Messages per write of the sender.
 pub const BATCH: u32 = 64;
 
 const SENDER: &str = "sender";
 const RECIPIENT: &str = "recipient";
 
-/// A product whose sender is told, in one way or another, what was taken.
+/// A product that tells the sender, one way or another, which messages it accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
-    /// The closing notice says it of all lines at once.
+    /// The closing notice counts all accepted lines.
     Chat,
-    /// Its answers come in order, so that one to a question says it of all lines before.
+    /// Replies come in order, so a reply to a query covers all lines before it.
     Ngircd,
-    /// An answer to each message, in its verbose mode.
+    /// A reply to each message, in verbose mode.
     Nats,
-    /// An answer to each message, which says how many get it.
+    /// A reply to each message, with its number of recipients.
     Redis,
 }
 
-/// What a client says first, and the end of what it has to hear then.
+/// A client's first request, and the end of the reply.
 #[derive(Debug)]
-pub struct Hello {
-    pub says: String,
-    pub hears: &'static str,
+pub struct Handshake {
+    pub request: String,
+    pub reply_end: &'static str,
 }
 
-/// What the answers so far say of the sender's messages.
+/// The sender's messages as far as the replies account for them.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Answers {
-    /// So many of them, the first ones, were taken.
-    pub taken: u64,
-    /// Refused of those that the next answer counts.
+pub struct Replies {
+    /// This many of the first messages were accepted.
+    pub accepted: u64,
+    /// Refused lines among those that the next reply counts.
     refused: u64,
 }
 
@@ -61,8 +61,8 @@ impl Dialect {
         }
     }
 
-    pub fn recipient(self) -> Hello {
-        let (says, hears) = match self {
+    pub fn recipient(self) -> Handshake {
+        let (request, reply_end) = match self {
             Self::Chat | Self::Ngircd => return self.login(RECIPIENT),
             Self::Nats => (
                 format!("CONNECT {{\"verbose\":false}}\r\nSUB {RECIPIENT} 1\r\nPING\r\n"),
@@ -70,27 +70,27 @@ impl Dialect {
             ),
             Self::Redis => (format!("SUBSCRIBE {RECIPIENT}\r\n"), ":1\r\n"),
         };
-        Hello { says, hears }
+        Handshake { request, hears }
     }
 
-    pub fn sender(self) -> Hello {
-        let (says, hears) = match self {
+    pub fn sender(self) -> Handshake {
+        let (request, reply_end) = match self {
             Self::Chat | Self::Ngircd => return self.login(SENDER),
             Self::Nats => ("CONNECT {\"verbose\":true}\r\nPING\r\n", "+OK\r\nPONG\r\n"),
             Self::Redis => ("PING\r\n", "+PONG\r\n"),
         };
-        Hello { says: says.to_owned(), hears }
+        Handshake { request: request.to_owned(), hears }
     }
 
-    /// Where there is no difference between those who send and those who receive.
-    fn login(self, name: &str) -> Hello {
-        let (says, hears) = match self {
+    /// The login of products where senders and recipients log in alike.
+    fn login(self, name: &str) -> Handshake {
+        let (request, reply_end) = match self {
             Self::Ngircd => {
                 (format!("NICK {name}\r\nUSER {name} 0 * :{name}\r\nPING :in\r\n"), ":in\r\n")
             }
             _ => (format!("{name}\n/who nobody\n"), "not here: nobody\n"),
         };
-        Hello { says, hears }
+        Handshake { request, hears }
     }
 
     /// A batch of messages to the recipient.
@@ -109,33 +109,33 @@ impl Dialect {
         let mut bytes = [head.as_bytes(), &[b'x'; SIZE], end.as_bytes()].concat();
         bytes[head.len()] = MARK;
         let line = Lines { stamp: head.len() + 1, stride: bytes.len(), bytes };
-        line.times(BATCH as usize)
+        line.repeat(BATCH as usize)
     }
 
-    /// What a sender asks after each batch.
+    /// The query that a sender appends to each batch.
     pub fn question(self) -> &'static [u8] {
         if self == Self::Ngircd { b"PING :so far\r\n" } else { b"" }
     }
 
-    /// Takes in one line that the server has told the sender.
-    pub fn hear(self, line: &str, answers: &mut Answers) {
+    /// Handles one line from the server to the sender.
+    pub fn handle_reply(self, line: &str, replies: &mut Replies) {
         let counts = match self {
             Self::Chat => {
-                answers.refused += u64::from(line.starts_with("error: line "));
-                // The first line that was accepted was a question.
+                replies.refused += u64::from(line.starts_with("error: line "));
+                // The first accepted line was the login's query.
                 accepted(line.as_bytes()).map(|accepted| accepted - 1)
             }
             Self::Ngircd => {
-                // 401: there is no such nick.
-                answers.refused += u64::from(line.contains(" 401 "));
+                // 401: no such nick.
+                replies.refused += u64::from(line.contains(" 401 "));
                 line.contains(" PONG ").then_some(u64::from(BATCH))
             }
             Self::Nats => (line == "+OK").then_some(1),
             Self::Redis => (line == ":1").then_some(1),
         };
         if let Some(count) = counts {
-            answers.taken += count - answers.refused;
-            answers.refused = 0;
+            replies.accepted += count - replies.refused;
+            replies.refused = 0;
         }
     }
 }

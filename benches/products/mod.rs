@@ -1,4 +1,4 @@
-//! How each server is started, and what it costs when it has nothing to do.
+//! Starting each server, and its cost when idle.
 
 #![allow(unreachable_pub, reason = "a bench has no other crate to be public to")]
 
@@ -26,7 +26,7 @@ use crate::rig::table::median_of;
 /// In the order in which they take turns.
 pub const SERVERS: [Protocol; 4] = [Protocol::Chat, Protocol::Raw, Protocol::Nats, Protocol::Redis];
 
-/// How many idle clients are connected to find out what one of them costs.
+/// Idle clients connected to measure the memory of one.
 const IDLE_CLIENTS: usize = 5000;
 
 pub const IDLE_HEAD: &str = "| server | start to first accept, ms | resident, MiB | KiB per idle client | binary, MiB |\n\
@@ -41,12 +41,12 @@ pub fn name(server: Protocol) -> &'static str {
     }
 }
 
-pub fn is_a_product(server: Protocol) -> bool {
+pub fn is_product(server: Protocol) -> bool {
     server != Protocol::Raw
 }
 
 /// True if the server can be started.
-pub fn is_there(server: Protocol) -> bool {
+pub fn is_installed(server: Protocol) -> bool {
     match server {
         Protocol::Chat | Protocol::Raw => true,
         Protocol::Nats => find("nats-server").is_some(),
@@ -61,25 +61,25 @@ pub fn start(server: Protocol, topology: &Topology, size: usize, cpus: Option<&s
         return baseline::relay(topology, server.frame(&name, &name, size).stride, cpus);
     }
     let address = free_address();
-    let mut product = product(server, address, cpus);
+    let mut server_command = server_command(server, address, cpus);
     if server == Protocol::Redis {
-        // By default it drops a subscriber that is 32 MB behind; nothing may be lost here.
-        product.args(["--client-output-buffer-limit", "pubsub 0 0 0"]);
+        // By default Redis drops a subscriber that is 32 MB behind; nothing may be lost here.
+        server_command.args(["--client-output-buffer-limit", "pubsub 0 0 0"]);
     }
-    start_on(&mut product, address)
+    start_on(&mut server_command, address)
 }
 
-/// Ends a server; a-chat has to find that nothing was lost.
+/// Ends a server; a-chat must report that nothing was lost.
 pub fn end(server: Protocol, process: Process) {
     if server == Protocol::Chat {
         servers::end(process);
     }
 }
 
-fn product(server: Protocol, address: SocketAddr, cpus: Option<&str>) -> Command {
+fn server_command(server: Protocol, address: SocketAddr, cpus: Option<&str>) -> Command {
     let (host, port) = (address.ip().to_string(), address.port().to_string());
     let installed = |name| find(name).expect("installed, as was checked before");
-    let mut product = match server {
+    let mut server_command = match server {
         Protocol::Nats => {
             let mut nats = command(installed("nats-server"), cpus);
             nats.args(["--addr", &host, "--port", &port, "--log", "/dev/null"]);
@@ -93,11 +93,11 @@ fn product(server: Protocol, address: SocketAddr, cpus: Option<&str>) -> Command
         }
         Protocol::Chat | Protocol::Raw => chat(&address.to_string(), cpus),
     };
-    product.stdin(Stdio::null());
+    server_command.stdin(Stdio::null());
     product
 }
 
-/// Those of which it is measured what a stop does to what they have taken.
+/// The products that are stopped in the middle of a stream.
 pub const STOPPED: [Dialect; 4] = [Dialect::Chat, Dialect::Ngircd, Dialect::Nats, Dialect::Redis];
 
 /// True if the server can be started.
@@ -105,20 +105,20 @@ pub fn can_be_stopped(server: Dialect) -> bool {
     match server {
         Dialect::Chat => true,
         Dialect::Ngircd => find("ngircd").is_some(),
-        Dialect::Nats => is_there(Protocol::Nats),
-        Dialect::Redis => is_there(Protocol::Redis),
+        Dialect::Nats => is_installed(Protocol::Nats),
+        Dialect::Redis => is_installed(Protocol::Redis),
     }
 }
 
-/// Starts a server with the limits that it has by default.
+/// Starts a server with its default limits.
 pub fn start_to_stop(server: Dialect) -> Process {
     let address = free_address();
     let mut command = match server {
-        Dialect::Chat => product(Protocol::Chat, address, None),
-        Dialect::Nats => product(Protocol::Nats, address, None),
-        Dialect::Redis => product(Protocol::Redis, address, None),
+        Dialect::Chat => server_command(Protocol::Chat, address, None),
+        Dialect::Nats => server_command(Protocol::Nats, address, None),
+        Dialect::Redis => server_command(Protocol::Redis, address, None),
         Dialect::Ngircd => {
-            // It has read its settings when it accepts.
+            // ngircd has read its settings once it accepts.
             let settings = ngircd_settings(address);
             let mut ngircd =
                 command(find("ngircd").expect("installed, as was checked before"), None);
@@ -129,8 +129,8 @@ pub fn start_to_stop(server: Dialect) -> Process {
     start_on(&mut command, address)
 }
 
-/// What ngircd does not take from its command line. Without penalties it reads on when a client
-/// sends more than a few lines a second, as all others do.
+/// Settings that ngircd does not accept on its command line. Without penalties it keeps reading
+/// from a client that sends more than a few lines a second, as all others do.
 fn ngircd_settings(address: SocketAddr) -> NamedTempFile {
     let mut file = NamedTempFile::new().expect("a temporary file");
     let (host, port) = (address.ip(), address.port());
@@ -144,33 +144,33 @@ fn ngircd_settings(address: SocketAddr) -> NamedTempFile {
     file
 }
 
-/// An executable of that name, also where only root looks for it.
+/// An executable of this name, including the directory that is only in root's path.
 fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
     folders.map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-/// What a server costs that has nothing to do, as a row of the table.
-pub fn idle(server: Protocol, rounds: usize) -> String {
+/// A row of the table: the cost of an idle server.
+pub fn idle(server: Protocol, rounds: u32) -> String {
     let mut starts = Vec::new();
-    for _ in 0..rounds.max(1) * 3 {
+    for _ in 0..rounds * 3 {
         let address = free_address();
-        let mut product = product(server, address, None);
+        let mut server_command = server_command(server, address, None);
         let started = Instant::now();
-        let process = start_on(&mut product, address);
+        let process = start_on(&mut server_command, address);
         starts.push(started.elapsed().as_secs_f64() * 1e3);
-        // Its socket accepts before it listens to signals; when it answers it does.
+        // Its socket accepts before it handles signals; once it replies, it does both.
         let known = Client::subscribe(server, address, "first", "first").expect("a login");
         drop(known);
         end(server, process);
     }
-    // Nobody sends anything.
+    // No client sends anything.
     let topology = Topology::quiet(IDLE_CLIENTS);
     let process = start(server, &topology, 32, None);
     let resident = |process: &Process| mebibytes(process.status("VmRSS").expect("procfs"));
     let before = resident(&process);
-    // One connection each: what Redis needs a second one for is not done here.
+    // One connection each, even for Redis, whose second one is not needed here.
     let connect = |client| {
         let name = topology.name(client);
         Client::subscribe(server, process.address, &name, &name).expect("a login")
@@ -185,7 +185,7 @@ pub fn idle(server: Protocol, rounds: usize) -> String {
     format!("| {} | {start:.1} | {before:.1} | {each:.1} | {size:.1} |", name(server))
 }
 
-/// From KiB, as procfs has it.
+/// From KiB, the unit of procfs.
 pub fn mebibytes(kibibytes: u64) -> f64 {
     to_float(kibibytes) / 1024.0
 }

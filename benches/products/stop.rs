@@ -1,7 +1,7 @@
-//! SIGTERM in the middle of a stream: what each server had acknowledged to the sender by its end is
-//! held against what the recipient got of it.
+//! SIGTERM in the middle of a stream: compares the messages that each server acknowledged to the
+//! sender with those the recipient received.
 //!
-//! One thread sends, one hears the answers, one receives; the main thread stops the server.
+//! One thread sends, one reads the replies, one receives; the main thread stops the server.
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Read, Write};
@@ -13,23 +13,23 @@ use std::time::{Duration, Instant};
 
 use a_chat::load::ARRIVAL_TIMEOUT;
 use a_chat::load::process::Process;
-use a_chat::load::protocol::{read_stamp, spread};
+use a_chat::load::protocol::{encode_bits, read_stamp};
 
-use super::dialect::{Answers, BATCH, Dialect, Hello, MARK, SIZE, STAMPED};
+use super::dialect::{BATCH, Dialect, Handshake, MARK, Replies, SIZE, STAMPED};
 use crate::rig::table::median_of;
 
 pub const HEAD: &str = "| work | server | acknowledged | lost of these | delivered beyond these \
      | sender's end | recipient's end | stop to exit, ms | status |\n\
      | --- | --- | --: | --: | --: | --- | --- | --: | --: |";
 
-/// How much a slow recipient reads at a time, and how long a byte keeps it busy: 10 MB/s.
-const SIP: usize = 64 * 1024;
+/// Read size of a slow recipient, and its time per byte: 10 MB/s.
+const SLOW_READ: usize = 64 * 1024;
 const NANOSECONDS_PER_BYTE: u64 = 100;
 
-/// How far behind it is when the server is stopped, in bytes of text that were sent, unless the
-/// server does not let it come to that for so long.
-const BEHIND: u64 = 8 << 20;
-const LONG: Duration = Duration::from_secs(1);
+/// The lag at which the server is stopped, in bytes of sent text, unless it is not reached within
+/// the maximum wait.
+const MAX_LAG: u64 = 8 << 20;
+const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// How the recipient reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,11 +46,11 @@ enum End {
     Reset,
     /// Before the server was told to stop.
     CutOff,
-    /// Not, for [`ARRIVAL_TIMEOUT`].
+    /// Not within [`ARRIVAL_TIMEOUT`].
     Never,
 }
 
-/// What one round has shown.
+/// The result of one round.
 #[derive(Debug)]
 pub struct Round {
     acknowledged: u64,
@@ -61,7 +61,7 @@ pub struct Round {
     status: ExitStatus,
 }
 
-/// Both sides' progress, for the one that chooses the moment.
+/// Both sides' progress, used to choose the moment of the stop.
 #[derive(Debug, Default)]
 struct Progress {
     sent: AtomicU64,
@@ -79,39 +79,39 @@ impl Pace {
     /// Waits for the moment to stop the server.
     fn wait(self, round: u32, progress: &Progress) {
         if self == Self::Fast {
-            // Not always at the same place of whatever goes on in the server.
+            // Varies the moment from round to round.
             thread::sleep(Duration::from_millis(200) + round * Duration::from_micros(37_300));
             return;
         }
         let started = Instant::now();
-        let behind = || {
+        let lag = || {
             let received = progress.received.load(Relaxed);
             progress.sent.load(Relaxed).saturating_sub(received) * SIZE as u64
         };
-        while behind() < BEHIND && started.elapsed() < LONG {
+        while lag() < MAX_LAG && started.elapsed() < MAX_WAIT {
             thread::sleep(Duration::from_millis(1));
         }
     }
 }
 
-/// Stops a server while a sender writes to it as fast as it may.
+/// Stops a server while a sender writes to it as fast as possible.
 pub fn measure(dialect: Dialect, mut server: Process, pace: Pace, round: u32) -> Round {
     let recipient = login(server.address, &dialect.recipient());
     let sender = login(server.address, &dialect.sender());
     let progress = &Progress::default();
     thread::scope(|scope| {
-        let receiving = scope.spawn(|| receive(&recipient, pace, progress));
-        let hearing = scope.spawn(|| hear(dialect, &sender));
+        let receiver = scope.spawn(|| receive(&recipient, pace, progress));
+        let replies = scope.spawn(|| handle_reply(dialect, &sender));
         let sending = scope.spawn(|| send(dialect, &sender, progress));
         pace.wait(round, progress);
         let stopped = Instant::now();
         server.stop();
         let status = server.wait().expect("a child");
         let exit = stopped.elapsed();
-        let (acknowledged, sender) = hearing.join().expect("the one who hears");
-        // Of a reset only one of two calls is told.
+        let (acknowledged, sender) = replies.join().expect("the one who hears");
+        // Only one of two calls sees a reset.
         let sender = sender.and(sending.join().expect("the one who sends"));
-        let (received, mut recipient, ended) = receiving.join().expect("the one who receives");
+        let (received, mut recipient, ended) = receiver.join().expect("the one who receives");
         if ended < stopped {
             recipient = End::CutOff;
         }
@@ -119,15 +119,15 @@ pub fn measure(dialect: Dialect, mut server: Process, pace: Pace, round: u32) ->
     })
 }
 
-/// A client that the server knows.
-fn login(address: SocketAddr, hello: &Hello) -> TcpStream {
+/// Connects a client and waits until the server knows it.
+fn login(address: SocketAddr, handshake: &Handshake) -> TcpStream {
     let mut socket = TcpStream::connect(address).expect("a connection");
     socket.set_nodelay(true).expect("a socket");
     socket.set_read_timeout(Some(ARRIVAL_TIMEOUT)).expect("a socket");
     socket.set_write_timeout(Some(ARRIVAL_TIMEOUT)).expect("a socket");
-    socket.write_all(hello.says.as_bytes()).expect("room for a login");
+    socket.write_all(handshake.request.as_bytes()).expect("room for a login");
     let mut heard = Vec::new();
-    while !heard.ends_with(hello.hears.as_bytes()) {
+    while !heard.ends_with(handshake.reply_end.as_bytes()) {
         let mut chunk = [0; 4096];
         let count = socket.read(&mut chunk).expect("an answer to the login");
         assert!(count > 0, "refused: {}", String::from_utf8_lossy(&heard));
@@ -136,7 +136,7 @@ fn login(address: SocketAddr, hello: &Hello) -> TcpStream {
     socket
 }
 
-/// Sends numbered messages until the server takes no more.
+/// Sends numbered messages until the server closes the connection.
 fn send(dialect: Dialect, mut socket: &TcpStream, progress: &Progress) -> End {
     let mut lines = dialect.lines();
     lines.bytes.extend_from_slice(dialect.question());
@@ -151,32 +151,37 @@ fn send(dialect: Dialect, mut socket: &TcpStream, progress: &Progress) -> End {
     }
 }
 
-/// Hears the answers to what is sent, and ends the sending.
-fn hear(dialect: Dialect, mut socket: &TcpStream) -> (u64, End) {
-    let mut answers = Answers::default();
+/// Reads the replies to the sender; their end stops the sending.
+fn handle_reply(dialect: Dialect, mut socket: &TcpStream) -> (u64, End) {
+    let mut replies = Replies::default();
     let end = read(&mut socket, 256 * 1024, |bytes| {
         let whole = memchr::memrchr(b'\n', bytes).map_or(0, |end| end + 1);
         for line in String::from_utf8_lossy(&bytes[..whole]).lines() {
-            dialect.hear(line, &mut answers);
+            dialect.handle_reply(line, &mut replies);
         }
         whole
     });
-    // The sender may wait for room. It fails if the connection is gone, as it may be.
+    // The sender may be blocked in a write. Fails if the connection is gone already.
     let _ = socket.shutdown(Shutdown::Both);
-    (answers.taken, end)
+    (replies.accepted, end)
 }
 
-/// Receives messages, each of which has to be the next one, and tells when they ended.
+/// Receives messages, each of which must be the next one; returns how many, how they ended and
+/// when.
 fn receive(mut socket: &TcpStream, pace: Pace, progress: &Progress) -> (u64, End, Instant) {
     let (mut received, mut used) = (0, 0);
     let begun = Instant::now();
-    let size = if pace == Pace::Fast { 256 * 1024 } else { SIP };
+    let size = if pace == Pace::Fast { 256 * 1024 } else { SLOW_READ };
     let end = read(&mut socket, size, |bytes| {
         let mut rest = from_mark(bytes);
-        // With the first byte of its end.
+        // Together with the first byte of its line end.
         while rest.len() > SIZE {
             let (_, number) = read_stamp(&rest[STAMPED]);
-            assert_eq!(number, spread(received), "the message after {received} is another one");
+            assert_eq!(
+                number,
+                encode_bits(received),
+                "the message after {received} is another one"
+            );
             received += 1;
             rest = from_mark(&rest[SIZE..]);
         }
@@ -190,17 +195,17 @@ fn receive(mut socket: &TcpStream, pace: Pace, progress: &Progress) -> (u64, End
         whole
     });
     let ended = Instant::now();
-    // a-chat waits for its clients to close, a second at most.
+    // a-chat waits up to a second for its clients to close.
     let _ = socket.shutdown(Shutdown::Both);
     (u64::from(received), end, ended)
 }
 
-/// The next text, as far as it has come, and what follows it.
+/// The bytes from the next text on.
 fn from_mark(bytes: &[u8]) -> &[u8] {
     memchr::memchr(MARK, bytes).map_or(&[], |at| &bytes[at..])
 }
 
-/// Reads to the end; `take` says how much it has used of what has come.
+/// Reads to the end; `take` returns how many bytes it consumed.
 fn read(socket: &mut &TcpStream, size: usize, mut take: impl FnMut(&[u8]) -> usize) -> End {
     let (mut buffer, mut held) = (vec![0; size], 0);
     loop {
@@ -222,12 +227,12 @@ impl End {
         match kind {
             ErrorKind::ConnectionReset => Self::Reset,
             ErrorKind::WouldBlock => Self::Never,
-            // That of a socket which was shut down.
+            // The end of a socket that was shut down.
             _ => Self::Clean,
         }
     }
 
-    /// That of a connection of which two threads have each seen one.
+    /// The end of a connection as seen by two threads.
     fn and(self, other: Self) -> Self {
         if self == Self::Clean { other } else { self }
     }
@@ -243,7 +248,7 @@ impl End {
 }
 
 impl Round {
-    /// How many of the first messages, so many as were acknowledged, have not come.
+    /// How many of the acknowledged messages did not arrive.
     fn lost(&self) -> u64 {
         self.acknowledged.saturating_sub(self.received)
     }
@@ -272,18 +277,18 @@ fn status(status: ExitStatus) -> String {
     status.code().map_or_else(|| status.to_string(), |code| code.to_string())
 }
 
-/// The least and the most, and in how many rounds there were any if not in all.
+/// Minimum and maximum; if the minimum is 0, also the number of rounds above it.
 fn range(counts: impl Iterator<Item = u64> + Clone) -> String {
-    let (least, most) = (counts.clone().min().unwrap_or(0), counts.clone().max().unwrap_or(0));
+    let (min, max) = (counts.clone().min().unwrap_or(0), counts.clone().max().unwrap_or(0));
     let some = counts.filter(|&count| count > 0).count();
-    match least {
-        _ if least == most => least.to_string(),
-        0 => format!("0 to {most} (in {some})"),
-        _ => format!("{least} to {most}"),
+    match min {
+        _ if min == max => min.to_string(),
+        0 => format!("0 to {max} (in {some})"),
+        _ => format!("{min} to {max}"),
     }
 }
 
-/// How often there is what, unless it is always the same.
+/// Each distinct value with its count, or the value alone if all are equal.
 fn counts<T: Display + PartialEq>(all: impl Iterator<Item = T>) -> String {
     let mut kinds: Vec<(T, usize)> = Vec::new();
     for one in all {

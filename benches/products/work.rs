@@ -1,4 +1,4 @@
-//! What the servers have to do, and the figures of one measurement.
+//! The work given to each server, and the figures of one measurement.
 
 use std::time::Duration;
 
@@ -14,15 +14,15 @@ use super::{end, mebibytes, start, to_float};
 use crate::rig::clean;
 use crate::rig::table::Sample;
 
-/// How long a measurement takes, about.
+/// Approximate length of a measurement.
 const TARGET: Duration = Duration::from_millis(1500);
 
 const MESH: usize = 100;
 
-pub const HEAD: &str = "| work | server | messages/s | p50 us | p99 us | p99.9 us | CPU us each | load, cores | peak MiB \
+pub const HEAD: &str = "| work | server | messages/s | p50 us | p99 us | p99.9 us | CPU time, us each | load, CPUs | peak MiB \
      | threads |\n| --- | --- | --: | --: | --: | --: | --: | --: | --: | --: |";
 
-/// One row's work.
+/// The work of one row.
 #[derive(Debug)]
 pub struct Work {
     pub name: String,
@@ -38,7 +38,7 @@ enum Kind {
     Latency,
 }
 
-/// What was measured of one server; a figure that makes no sense for the work is 0.
+/// The figures of one server; 0 where a figure makes no sense for the work.
 #[derive(Clone, Copy, Debug)]
 pub struct Figures {
     /// Deliveries a second.
@@ -47,11 +47,11 @@ pub struct Figures {
     pub p50: f64,
     pub p99: f64,
     pub p999: f64,
-    /// The server's processor time for one delivery, in microseconds.
+    /// The server's CPU time per delivery, in microseconds.
     pub cpu: f64,
-    /// How many processors the load kept busy: near 1 for a thread of it, it is the limit.
+    /// CPUs used by the load: near 1, its thread is the limit.
     pub load_cores: f64,
-    /// The most memory that was resident, in MiB.
+    /// Peak resident memory, in MiB.
     pub peak: f64,
     pub threads: f64,
 }
@@ -100,7 +100,7 @@ impl Work {
                 let mut ping = ping.expect("logins");
                 let work = |messages| clean(ping.run(Amount::Messages(messages), control));
                 let figures = Figures::of(&process, 1, work);
-                let time = |quantile| ping.times.quantile(quantile).as_secs_f64() * 1e6;
+                let time = |quantile| ping.latencies.quantile(quantile).as_secs_f64() * 1e6;
                 Figures { p50: time(0.5), p99: time(0.99), p999: time(0.999), ..figures }
             }
         };
@@ -110,8 +110,8 @@ impl Work {
 }
 
 impl Figures {
-    /// Has `work` done in growing amounts until one of them takes long enough to be the measure;
-    /// `count` deliveries each.
+    /// Runs growing amounts of `work` until one takes long enough to measure; `count` deliveries
+    /// each.
     fn of(process: &Process, count: u64, mut work: impl FnMut(u64) -> Duration) -> Self {
         let (mut rounds, mut elapsed) = (1, work(1));
         while elapsed < TARGET / 10 {

@@ -1,8 +1,8 @@
-//! The floors: what moving the bytes costs when nobody looks at them. A floor runs as a child
-//! process, the bench itself started again with a hidden argument.
+//! The baselines: the cost of moving the bytes without looking at them. A baseline runs as a child
+//! process, the bench itself restarted with a hidden argument.
 //!
-//! It knows nothing but how long a message is, so that messages from many to one are not cut in
-//! half, and ends when the bench closes its end of the standard input, be it by its own end.
+//! It knows only the length of a message, so messages from many senders to one recipient are not
+//! split, and it exits when its standard input closes, even if the bench is killed.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -16,19 +16,19 @@ use a_chat::load::topology::{Route, Topology};
 
 use super::servers::{command, start};
 
-/// The first argument of a process that is to be a floor.
+/// The first argument of a baseline process.
 const RELAY: &str = "--baseline-relay";
 const ECHO: &str = "--baseline-echo";
 const DRAIN: &str = "--baseline-drain";
 
-/// As much as the server under test reads at a time, in bytes.
+/// Size of a read, in bytes: that of the server under test.
 const CHUNK: usize = 64 * 1024;
 
-/// How many connections may wait to be accepted, as with the server under test.
+/// Listen backlog of the server under test.
 const BACKLOG: i32 = 4096;
 
-/// Starts the relay for a topology whose messages are `stride` bytes long: a thread for each
-/// sender, or one for all that send to the same one.
+/// Starts the relay for a topology whose messages are `stride` bytes long: one thread per sender,
+/// or one for all senders to the same recipient.
 pub fn relay(topology: &Topology, stride: usize, cpus: Option<&str>) -> Process {
     let mut relay = baseline(RELAY, cpus);
     relay.arg(topology.clients.to_string()).arg(stride.to_string());
@@ -39,17 +39,17 @@ pub fn relay(topology: &Topology, stride: usize, cpus: Option<&str>) -> Process 
     start(&mut relay)
 }
 
-/// Starts a server of one thread that gives each client its first bytes back.
+/// Starts a single-threaded server that returns each client's first bytes.
 pub fn echo(cpus: Option<&str>) -> Process {
     start(&mut baseline(ECHO, cpus))
 }
 
-/// Starts a server that, told to stop, writes so many bytes to each client and ends.
+/// Starts a server that, when stopped, writes this many bytes to each client and exits.
 pub fn drain(clients: usize, bytes: usize, cpus: Option<&str>) -> Process {
     start(baseline(DRAIN, cpus).arg(clients.to_string()).arg(bytes.to_string()))
 }
 
-/// Becomes a floor and stays it to the end, if that is what the arguments say.
+/// Becomes a baseline until it is stopped, if the arguments ask for one.
 pub fn run_if_asked() -> bool {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -74,7 +74,7 @@ fn number(text: &str) -> usize {
 fn run_relay(clients: usize, stride: &str, routes: &[&str]) {
     let stride = number(stride);
     let sockets = Arc::new(accept(clients));
-    // What has the same recipients is one thread's work, which then needs no lock.
+    // Routes with the same recipients share one thread, which then needs no lock.
     let mut relays: Vec<(Vec<usize>, Vec<usize>)> = Vec::new();
     for route in routes {
         let (from, to) = route.split_once('>').expect("a route");
@@ -111,10 +111,10 @@ fn forward(mut from: &TcpStream, to: &[&TcpStream]) {
     }
 }
 
-/// Many to one: what all of them have to say goes out with one write.
+/// Many to one: the messages of all senders go out with one write.
 fn gather(from: &[&TcpStream], to: &[&TcpStream], stride: usize) {
     let mut readable = Readable::of(from.iter().copied()).expect("room");
-    let mut unterminated = vec![Vec::new(); from.len()];
+    let mut partial = vec![Vec::new(); from.len()];
     let mut buffer = vec![0; 8 * CHUNK];
     loop {
         let mut filled = 0;
@@ -122,17 +122,17 @@ fn gather(from: &[&TcpStream], to: &[&TcpStream], stride: usize) {
             if buffer.len() - filled < CHUNK {
                 break;
             }
-            let unterminated = &mut unterminated[place];
-            let start = filled + unterminated.len();
-            buffer[filled..start].copy_from_slice(unterminated);
+            let partial = &mut partial[place];
+            let start = filled + partial.len();
+            buffer[filled..start].copy_from_slice(partial);
             let mut source = from[place];
             let Ok(count @ 1..) = source.read(&mut buffer[start..start + CHUNK / 2]) else {
                 return;
             };
-            let held = unterminated.len() + count;
+            let held = partial.len() + count;
             let whole = filled + held - held % stride;
-            unterminated.clear();
-            unterminated.extend_from_slice(&buffer[whole..filled + held]);
+            partial.clear();
+            partial.extend_from_slice(&buffer[whole..filled + held]);
             filled = whole;
         }
         for mut to in to.iter().copied() {
@@ -148,7 +148,7 @@ fn run_echo() {
     thread::spawn(move || {
         let mut clients = Vec::new();
         let mut buffer = vec![0; 4096];
-        // All of them are accepted before their answers are read, so that the order is no matter.
+        // All clients are accepted before their replies are read, so the order does not matter.
         while let Ok((mut client, _)) = listener.accept() {
             let Ok(count) = client.read(&mut buffer) else { continue };
             if client.write_all(&buffer[..count]).is_ok() {
@@ -168,7 +168,7 @@ fn run_drain(clients: usize, bytes: usize) {
     }
 }
 
-/// Says where it listens, and takes connections in the order in which they come.
+/// Prints the address and accepts connections in the order in which they arrive.
 fn accept(clients: usize) -> Vec<TcpStream> {
     let listener = listen();
     let accept = |_| {
@@ -182,7 +182,7 @@ fn accept(clients: usize) -> Vec<TcpStream> {
 #[expect(clippy::print_stdout, reason = "this is how the bench learns the address")]
 fn listen() -> TcpListener {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    // The standard library's backlog is too short for thousands that come at once.
+    // The standard library's backlog is too short for thousands of simultaneous connections.
     rustix::net::listen(&listener, BACKLOG).expect("a longer backlog");
     println!("{}", listener.local_addr().expect("an address"));
     listener

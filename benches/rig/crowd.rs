@@ -1,4 +1,4 @@
-//! Many clients at a server's end: they see it stop.
+//! Many clients that see a server shut down.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use rustix::net::{RecvFlags, recv};
 
 use super::servers;
 
-/// Clients that read nothing until the server stops.
+/// Clients that read nothing until the server shuts down.
 #[derive(Debug)]
 pub struct Crowd {
     protocol: Protocol,
@@ -32,22 +32,23 @@ impl Crowd {
         Self { protocol, topology, clients, size }
     }
 
-    /// Each sends that many messages to the next, none of which is read.
+    /// Each client sends that many messages to the next one, all of which stay unread.
     pub fn send_to_neighbours(&mut self, messages: usize) {
         for client in 0..self.clients.len() {
             let name = self.topology.name(client);
             let to = self.topology.name((client + 1) % self.clients.len());
             let line = self.protocol.line(&name, &[&to], self.size);
-            let mut lines = line.times(messages);
+            let mut lines = line.repeat(messages);
             lines.number(client, 0);
             let mut output = &*self.clients[client].output;
-            output.write_all(&lines.bytes).expect("room for what nobody reads");
+            output.write_all(&lines.bytes).expect("room for unread messages");
         }
     }
 
-    /// Stops the server, reads what it still says, and closes when it does; the time until it has
-    /// ended. Each client must get what the server says to have accepted from its neighbour, in
-    /// order, or from a floor that many messages' bytes.
+    /// Shuts the server down, reads everything it still sends, and closes each connection when the
+    /// server does; returns the time until the server exits. Each client must receive in order what
+    /// its neighbour's closing notice says was accepted, or from a baseline that many messages'
+    /// bytes.
     pub fn drain(mut self, mut server: Process, each: usize) -> Duration {
         let mut said = vec![Vec::new(); self.clients.len()];
         let clients = std::mem::take(&mut self.clients);
@@ -90,32 +91,28 @@ impl Crowd {
         let name = self.topology.name(0);
         let frame = self.protocol.frame(&name, &name, self.size);
         let parts = said.iter().map(|bytes| {
-            // Texts are stamps and filling, so that the notice begins at the first such word.
+            // Texts are stamps and filling, so the notice starts at the first such word.
             let messages = bytes.windows(8).position(|bytes| bytes == b"notice: ");
             let (messages, notice) = bytes.split_at(messages.unwrap_or(bytes.len()));
             let mut check = SequenceChecker::new(self.protocol, frame, 0..said.len());
-            let unterminated = check.walk(messages, |_| {}).expect("messages");
+            let partial = check.walk(messages, |_| {}).expect("messages");
             let Counts { received, missing, reordered, repeated } = check.counts;
             assert_eq!((missing, reordered, repeated), (0, 0, 0));
-            assert!(
-                unterminated.is_empty(),
-                "half a message: {:?}",
-                String::from_utf8_lossy(unterminated)
-            );
+            assert!(partial.is_empty(), "half a message: {:?}", String::from_utf8_lossy(partial));
             let accepted = accepted(notice);
             let text = String::from_utf8_lossy(notice);
             (received, accepted.unwrap_or_else(|| panic!("no closing notice: {text:?}")))
         });
         let (received, accepted): (Vec<u64>, Vec<u64>) = parts.unzip();
         for (sender, accepted) in accepted.iter().enumerate() {
-            // The first accepted line was the question whether the login has worked.
+            // The first accepted line was the login's query.
             let neighbours = received[(sender + 1) % received.len()];
             assert_eq!(neighbours + 1, *accepted, "accepted but not delivered");
         }
     }
 }
 
-/// How many lines were accepted, if this is the closing notice.
+/// The number in a closing notice.
 pub fn accepted(notice: &[u8]) -> Option<u64> {
     let words = std::str::from_utf8(notice).ok()?;
     let words = words.strip_prefix("notice: server is shutting down, ")?;

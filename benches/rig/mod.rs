@@ -1,5 +1,5 @@
-//! What both benches stand on beside the load generator of the library: servers to start, floors
-//! to compare them with, and the table of ratios.
+//! What both benches need beyond the load generator of the library: servers to start, baselines,
+//! and the table of ratios.
 #![allow(dead_code, unreachable_pub, reason = "each bench uses its own part of this")]
 
 pub mod crowd;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use a_chat::load::{Error, Outcome};
 
-/// The time that a load has taken, which has to have gone well.
+/// The elapsed time of a load, which must have lost nothing.
 pub fn clean(outcome: Result<Outcome, Error>) -> Duration {
     match outcome {
         Ok(outcome) if outcome.is_clean() => outcome.elapsed,

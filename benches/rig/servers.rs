@@ -1,4 +1,4 @@
-//! Servers as processes of their own, started on the processors that they may have.
+//! Servers as separate processes, restricted to certain CPUs on request.
 
 use std::ffi::OsStr;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 use a_chat::load::ARRIVAL_TIMEOUT;
 use a_chat::load::process::Process;
 
-/// Starts a server that says where it listens with the last word of its first line.
+/// Starts a server that prints its address as the last word of its first line.
 pub fn start(command: &mut Command) -> Process {
     match Process::start(command) {
         Ok(server) => server,
-        Err(error) => panic!("can not start {command:?}: {error}"),
+        Err(error) => panic!("cannot start {command:?}: {error}"),
     }
 }
 
-/// Starts a server on a port that it is told, and waits until it accepts.
+/// Starts a server on a given port, and waits until it accepts.
 pub fn start_on(command: &mut Command, address: SocketAddr) -> Process {
     let child = match command.stdout(Stdio::null()).stdin(Stdio::null()).spawn() {
         Ok(child) => child,
-        Err(error) => panic!("can not start {command:?}: {error}"),
+        Err(error) => panic!("cannot start {command:?}: {error}"),
     };
     let server = Process::of(child, address);
     let deadline = Instant::now() + ARRIVAL_TIMEOUT;
@@ -31,20 +31,20 @@ pub fn start_on(command: &mut Command, address: SocketAddr) -> Process {
     server
 }
 
-/// Stops a server, which has to be content with how it went.
+/// Stops a server, which must exit with success.
 pub fn end(mut server: Process) {
     server.stop();
     wait(server);
 }
 
-/// Waits for the end of one that was stopped.
+/// Waits for a stopped server to exit.
 pub fn wait(server: Process) {
     let status = server.wait().expect("a child");
     assert!(status.success(), "the server ended with {status}");
 }
 
-/// The server under test, with a log of what goes wrong only. `STRESS_SERVER` names another
-/// build of it to measure.
+/// The server under test, logging warnings and errors only. `STRESS_SERVER` selects another build
+/// of it.
 pub fn chat(listen: &str, cpus: Option<&str>) -> Command {
     let built = env!("CARGO_BIN_EXE_a-chat");
     let mut command = command(std::env::var_os("STRESS_SERVER").unwrap_or(built.into()), cpus);
@@ -58,8 +58,8 @@ pub fn free_address() -> SocketAddr {
     listener.local_addr().expect("an address")
 }
 
-/// A command that runs on some processors only, as a list for taskset(1), or on any. taskset
-/// becomes the command, and so has its id.
+/// A command restricted to a list of CPUs for taskset(1), or to none. taskset execs the command, so
+/// the pid is the same.
 pub fn command(executable: impl AsRef<OsStr>, cpus: Option<&str>) -> Command {
     let Some(cpus) = cpus else { return Command::new(executable) };
     let mut command = Command::new("taskset");

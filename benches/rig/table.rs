@@ -1,10 +1,10 @@
-//! The ratios: what was measured of the server and of its floor, side by side.
+//! The table of ratios between the server and its baseline.
 
 use std::time::Duration;
 
 use a_chat::load::process::{Process, own_cpu};
 
-/// Of how many samples the median is taken, the last ones: what comes before is warming up.
+/// The median is taken of this many last samples; the earlier ones warm up.
 pub const SAMPLES: usize = 10;
 
 /// Whose figure it is.
@@ -14,10 +14,10 @@ pub enum Side {
     Baseline,
 }
 
-/// What a row tells, and so what its ratio means.
+/// The unit of a row, which decides what its ratio means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// So many a second, each of which is so many bytes where it arrives: more is better.
+    /// This many a second, of `bytes` bytes each as delivered: more is better.
     Rate { bytes: usize },
     /// Bytes a second: more is better.
     Bytes,
@@ -28,7 +28,7 @@ pub enum Kind {
 /// One measurement.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sample {
-    /// How much was done: deliveries, logins, bytes.
+    /// The amount of work: deliveries, logins, bytes.
     pub count: u64,
     pub elapsed: Duration,
     pub server_cpu: Duration,
@@ -36,7 +36,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Has `work` done and looks at what it cost; it returns the time that counts.
+    /// Runs `work`, which returns the elapsed time, and measures its CPU time.
     pub fn of(server: &Process, count: u64, work: impl FnOnce() -> Duration) -> Self {
         let times = || [server.cpu(), own_cpu()].map(|time| time.expect("procfs"));
         let before = times();
@@ -50,7 +50,7 @@ impl Sample {
         }
     }
 
-    /// A time that was found otherwise.
+    /// A time measured elsewhere.
     pub fn time(elapsed: Duration) -> Self {
         Self { count: 1, elapsed, ..Self::default() }
     }
@@ -84,10 +84,10 @@ impl Table {
         }
     }
 
-    /// The rows as text, in Markdown.
+    /// The rows in Markdown.
     pub fn text(&self) -> String {
-        let head = "\n| work | a-chat | baseline | ratio | a-chat, bytes | CPU us each, a-chat | baseline \
-                    | cores, a-chat | load |\n\
+        let head = "\n| work | a-chat | baseline | ratio | a-chat, bytes | CPU time, us each, a-chat | baseline \
+                    | CPUs, a-chat | load |\n\
                     | --- | --: | --: | --: | --: | --: | --: | --: | --: |\n";
         self.rows.iter().fold(head.to_owned(), |text, row| text + &row.text())
     }
@@ -97,10 +97,10 @@ impl Row {
     fn text(&self) -> String {
         let Self { name, kind, server, baseline } = self;
         let figure = |samples: &[Sample]| median(samples, |sample| kind.figure(sample));
-        let (ours, floors) = (figure(server), figure(baseline));
-        let ratio = ours.zip(floors).map(|(ours, floors)| format!("{:.2}", ours / floors));
+        let (ours, theirs) = (figure(server), figure(baseline));
+        let ratio = ours.zip(theirs).map(|(ours, theirs)| format!("{:.2}", ours / theirs));
         let show = |figure: Option<f64>| figure.map_or("-".to_owned(), |it| kind.text(it));
-        // What is counted in bytes would be too cheap to show.
+        // The cost per byte would be too small to show.
         let each = |samples| cpu_each(samples).filter(|_| *kind != Kind::Bytes);
         let each = |samples| each(samples).map_or("-".to_owned(), |it| format!("{it:.4}"));
         let cores = |of: fn(&Sample) -> Duration| {
@@ -109,7 +109,7 @@ impl Row {
         format!(
             "| {name} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
             show(ours),
-            show(floors),
+            show(theirs),
             ratio.unwrap_or("-".to_owned()),
             ours.and_then(|ours| kind.bytes_text(ours)).unwrap_or("-".to_owned()),
             each(server),
@@ -136,7 +136,7 @@ impl Kind {
         }
     }
 
-    /// What a rate is in bytes.
+    /// A rate in bytes a second.
     #[expect(clippy::cast_precision_loss, reason = "a message is short")]
     fn bytes_text(self, figure: f64) -> Option<String> {
         match self {
@@ -146,13 +146,13 @@ impl Kind {
     }
 }
 
-/// The middle one of the last samples' figures.
+/// The median of the last samples' figures.
 fn median(samples: &[Sample], figure: impl Fn(&Sample) -> f64) -> Option<f64> {
     let figures: Vec<_> = last(samples).iter().map(figure).collect();
     (!figures.is_empty()).then(|| median_of(figures))
 }
 
-/// The middle one of some figures, or the mean of the two in the middle.
+/// The median, or the mean of the two middle figures.
 pub fn median_of(mut figures: Vec<f64>) -> f64 {
     assert!(!figures.is_empty(), "there is no median of nothing");
     figures.sort_by(f64::total_cmp);
@@ -160,15 +160,15 @@ pub fn median_of(mut figures: Vec<f64>) -> f64 {
     f64::midpoint(figures[last / 2], figures[last.div_ceil(2)])
 }
 
-/// The server's time for each of what was done, in microseconds. The clock's steps are coarse, so
-/// all of the last samples are taken together.
+/// The server's CPU time per unit of work, in microseconds. The clock is coarse, so the last
+/// samples are added up.
 fn cpu_each(samples: &[Sample]) -> Option<f64> {
     let cpu: Duration = last(samples).iter().map(|sample| sample.server_cpu).sum();
     let count: u64 = last(samples).iter().map(|sample| sample.count).sum();
     (!cpu.is_zero()).then(|| cpu.as_secs_f64() * 1e6 / to_float(count))
 }
 
-/// How many processors were busy.
+/// CPUs used on average.
 fn cores(samples: &[Sample], of: fn(&Sample) -> Duration) -> Option<f64> {
     let cpu: Duration = last(samples).iter().map(of).sum();
     let elapsed: Duration = last(samples).iter().map(|sample| sample.elapsed).sum();

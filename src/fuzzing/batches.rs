@@ -1,4 +1,4 @@
-//! Lines to batches: whatever lines are put together, a batch asks for what its lines ask for.
+//! Lines to batches: however lines are combined, a batch requests what its lines request.
 
 use super::framing::read;
 use super::{Step, model, steps};
@@ -6,10 +6,10 @@ use crate::wire::batch::{Batch, BatchBuilder, Step as BatchStep};
 use crate::wire::framing::LineBuffer;
 use crate::wire::protocol::Name;
 
-/// What was taken is sent before more data comes.
-const SENT: u8 = 0xFF;
+/// Sends the batch before more data arrives.
+const FLUSH: u8 = 0xFF;
 
-/// What one line leads to. A reply says of which line it is in its text.
+/// The effect of one line. A reply contains the number of its line.
 #[derive(Debug, PartialEq, Eq)]
 enum Effect {
     Relay { line: u64, to: Vec<String>, frame: String },
@@ -17,13 +17,12 @@ enum Effect {
     Reply(String),
 }
 
-/// Checks the batches: the first two bytes of the input are the line limit and the window, data is
-/// what one read brings.
+/// Checks the batches: the first two bytes of the input are the line limit and the window; each
+/// piece of data is one read.
 ///
 /// # Panics
 ///
-/// If the batches ask for anything else than the lines do, or if what they are charged for is not
-/// what they take up.
+/// If the batches differ from their lines, or are charged less than they occupy.
 pub fn batches(input: &[u8]) {
     let &[limit, window, ref input @ ..] = input else { return };
     let max_line = 1 + usize::from(limit);
@@ -36,8 +35,8 @@ pub fn batches(input: &[u8]) {
                 stream.extend_from_slice(data);
                 read(&mut buffer, data, |buffer| sender.take_lines(buffer));
             }
-            Step::Sign(SENT) => sender.send(),
-            // Only ends a read.
+            Step::Sign(FLUSH) => sender.send(),
+            // Ends a read, and does nothing else.
             Step::Sign(_) => {}
         }
     }
@@ -60,11 +59,11 @@ fn expected(number: u64, line: &[u8], max_line: usize) -> Option<Effect> {
     }
 }
 
-/// Takes and sends lines as a reader does.
+/// Collects and sends lines as a reader does.
 struct Sender {
     builder: BatchBuilder,
     window: usize,
-    /// What was sent so far.
+    /// Effects of all batches sent.
     effects: Vec<Effect>,
     lines: u64,
 }
@@ -77,16 +76,16 @@ impl Sender {
     }
 
     fn take_lines(&mut self, buffer: &mut LineBuffer) {
-        let most = self.window / 2;
+        let max = self.window / 2;
         while let Some(line) = buffer.next_line() {
             if !self.builder.has_room_for(&line, self.window) {
                 self.send();
             }
             self.builder.push(line);
-            if self.builder.charge() >= most {
+            if self.builder.charge() >= max {
                 self.send();
             }
-            let taken = self.builder.push_run(buffer.valid_lines(), most, self.window);
+            let taken = self.builder.push_run(buffer.valid_lines(), max, self.window);
             buffer.consume(taken);
         }
     }
@@ -95,14 +94,14 @@ impl Sender {
         let charge = self.builder.charge();
         let batch = self.builder.finish();
         assert!(batch.frames.capacity() <= 2 * charge, "what it takes up is charged for");
-        // Only a line that needs more than there is at all may pass alone.
+        // Only a line larger than the whole window may pass, and alone.
         assert!(charge <= self.window || batch.lines <= 1, "{charge} for {} lines", batch.lines);
         self.lines += batch.lines;
         self.effects.extend(batch.steps.iter().flat_map(|step| effects(&batch, step)));
     }
 }
 
-/// What a step of a batch leads to, line by line.
+/// The effects of a batch's step, line by line.
 fn effects(batch: &Batch, step: &BatchStep) -> Vec<Effect> {
     let names = |range| batch.names(range).map(text).collect();
     let frames = |range: &std::ops::Range<u32>| {

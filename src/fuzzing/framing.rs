@@ -1,19 +1,20 @@
-//! Streams to lines: what the framing makes of a stream that comes in any portions.
+//! Streams to lines: the framing of a stream that arrives in any pieces.
 
 use super::{Step, model, steps};
 use crate::wire::framing::{Line, LineBuffer};
 
-/// The connection was idle, and the buffer gives its memory back.
+/// The connection is idle, and the buffer releases its memory.
 const IDLE: u8 = 0xFF;
 
-/// From here on lines are taken in runs, as from a client that sends many of them, or no more.
+/// Switches between taking lines in runs, as from a busy client, and one by one.
 const RUNS: u8 = 0xFE;
 
-/// Checks the framing: the first byte of the input is the line limit, data is what one read brings.
+/// Checks the framing: the first byte of the input is the line limit; each piece of data is one
+/// read.
 ///
 /// # Panics
 ///
-/// If the lines are not those of the whole stream at once.
+/// If the lines differ from those of the whole stream split at once.
 pub fn framing(input: &[u8]) {
     let Some((&limit, input)) = input.split_first() else { return };
     let max_line = 1 + usize::from(limit);
@@ -29,17 +30,17 @@ pub fn framing(input: &[u8]) {
             }
             Step::Sign(IDLE) => buffer.shrink(),
             Step::Sign(RUNS) => in_runs = !in_runs,
-            // Only ends a read.
+            // Ends a read, and does nothing else.
             Step::Sign(_) => {}
         }
-        check_unfinished(&buffer, &stream, max_line);
+        check_partial(&buffer, &stream, max_line);
     }
     let (lines, _) = model::lines(&stream);
     let expected: Vec<_> = lines.into_iter().map(|line| expected(line, max_line)).collect();
     assert_eq!(seen, expected);
 }
 
-/// Puts data into a buffer, in as many reads as it asks for, and lets its lines be taken each time.
+/// Puts data into a buffer, in as many reads as it asks for, and calls `take` after each.
 pub(super) fn read(buffer: &mut LineBuffer, data: &[u8], mut take: impl FnMut(&mut LineBuffer)) {
     let mut rest = data;
     while !rest.is_empty() {
@@ -52,10 +53,10 @@ pub(super) fn read(buffer: &mut LineBuffer, data: &[u8], mut take: impl FnMut(&m
     }
 }
 
-/// Takes all lines, those of up to `runs` bytes that follow each other by the run.
+/// Takes all lines, and those of up to `runs` bytes as a run.
 fn take_lines(buffer: &mut LineBuffer, runs: Option<usize>, seen: &mut Vec<String>) {
     while let Some(line) = buffer.next_line() {
-        seen.push(spelled_out(line));
+        seen.push(render(line));
         if let Some(longest) = runs {
             let run = buffer.valid_lines();
             let mut taken = 0;
@@ -65,7 +66,7 @@ fn take_lines(buffer: &mut LineBuffer, runs: Option<usize>, seen: &mut Vec<Strin
                 if lines[0].len() > longest {
                     break;
                 }
-                seen.push(spelled_out(Line::Text(lines[0])));
+                seen.push(render(Line::Text(lines[0])));
                 taken += line.len();
             }
             buffer.consume(taken);
@@ -74,7 +75,7 @@ fn take_lines(buffer: &mut LineBuffer, runs: Option<usize>, seen: &mut Vec<Strin
 }
 
 fn expected(line: &[u8], max_line: usize) -> String {
-    spelled_out(if line.len() > max_line {
+    render(if line.len() > max_line {
         Line::TooLong
     } else if std::str::from_utf8(line).is_err() {
         Line::NotUtf8
@@ -83,7 +84,7 @@ fn expected(line: &[u8], max_line: usize) -> String {
     })
 }
 
-fn spelled_out(line: Line<'_>) -> String {
+fn render(line: Line<'_>) -> String {
     match line {
         Line::Text(text) => text.escape_ascii().to_string(),
         Line::NotUtf8 => "(not UTF-8)".to_owned(),
@@ -91,8 +92,8 @@ fn spelled_out(line: Line<'_>) -> String {
     }
 }
 
-/// Of a line that came in part, all is still there, or it is known to be too long.
-fn check_unfinished(buffer: &LineBuffer, stream: &[u8], max_line: usize) {
+/// An incomplete line is kept completely, or known to be too long.
+fn check_partial(buffer: &LineBuffer, stream: &[u8], max_line: usize) {
     let (_, rest) = model::lines(stream);
     let partial_len = buffer.partial_len();
     let is_skipped = rest.len() > max_line + 1 && partial_len == usize::MAX;

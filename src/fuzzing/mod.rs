@@ -1,8 +1,8 @@
-//! What has to hold for any bytes that clients may send: each check takes an input of the fuzzer,
-//! runs the server's own code and a plain model of it, and panics where they disagree.
+//! Properties that hold for any bytes that clients may send: each check takes a fuzzer's input,
+//! runs the server's own code beside a plain model of it, and panics where they disagree.
 //!
 //! The fuzz targets in `fuzz/` call these checks, and so do the tests below, which replay the
-//! corpus in `tests/corpus` wherever the tests run. Not part of the library that is built for use.
+//! corpus in `tests/corpus`. Not part of a normal build of the library.
 
 mod batches;
 mod framing;
@@ -13,17 +13,17 @@ pub use batches::batches;
 pub use framing::framing;
 pub use relay::relay;
 
-/// Bytes from here on are no data in an input, but say what happens between the data. None of them
-/// ever stands in UTF-8, and to take one out or put one in leaves the rest of an input as it was,
-/// so that small changes of an input are small changes of what happens.
+/// Bytes from here on are commands: they say what happens between pieces of data. They never occur
+/// in UTF-8, and inserting or removing one leaves the rest of an input as it was, so small changes
+/// of an input are small changes of behaviour.
 const FIRST_SIGN: u8 = 0xF8;
 
-/// One thing that an input asks for.
+/// One step of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step<'a> {
-    /// So much data comes at once.
+    /// A piece of data that arrives at once.
     Data(&'a [u8]),
-    /// What the sign means, each check says for itself.
+    /// A command, whose meaning each check defines.
     Sign(u8),
 }
 
@@ -49,7 +49,7 @@ mod tests {
 
     use super::*;
 
-    /// Runs a check on all inputs in its folder of the corpus.
+    /// Runs a check on all inputs of its corpus folder.
     fn replay(folder: &str, check: fn(&[u8])) {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(folder);
         let mut replayed = 0;
@@ -78,7 +78,7 @@ mod tests {
         replay("relay", relay);
     }
 
-    /// Inputs that are made of what means something, and of what does not.
+    /// Inputs made of meaningful and meaningless words.
     fn input() -> impl Strategy<Value = Vec<u8>> {
         let word = prop_oneof![
             8 => prop::sample::select(

@@ -1,7 +1,7 @@
-//! The wire protocol as plainly as it can be said: one line at a time, with owned strings and what
-//! the standard library has for them. It is slow, and it is short enough to be seen to be right.
+//! The wire protocol in its plainest form: one line at a time, with owned strings and the standard
+//! library. It is slow, and short enough to be seen to be right.
 
-/// What a client's complete line asks for.
+/// The request of a complete line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Request {
     Nothing,
@@ -10,7 +10,7 @@ pub(super) enum Request {
     Refused(String),
 }
 
-/// The complete lines of a stream, their line ends taken off, and what follows the last of them.
+/// The complete lines of a stream without their line ends, and the bytes after the last one.
 pub(super) fn lines(stream: &[u8]) -> (Vec<&[u8]>, &[u8]) {
     let mut lines: Vec<&[u8]> = stream.split(|byte| *byte == b'\n').collect();
     let rest = lines.pop().unwrap_or_default();
@@ -53,15 +53,15 @@ fn names(list: &str) -> Vec<String> {
     names
 }
 
-/// What is said about names that were asked for.
-pub(super) fn who(here: &[String], missing: &[String]) -> String {
-    let (here, missing) = (here.join(", "), missing.join(", "));
-    if missing.is_empty() {
+/// The reply to a query for names.
+pub(super) fn who(here: &[String], absent: &[String]) -> String {
+    let (here, absent) = (here.join(", "), absent.join(", "));
+    if absent.is_empty() {
         format!("here: {here}")
     } else if here.is_empty() {
-        format!("not here: {missing}")
+        format!("not here: {absent}")
     } else {
-        format!("here: {here}; not here: {missing}")
+        format!("here: {here}; not here: {absent}")
     }
 }
 
@@ -70,7 +70,7 @@ fn is_name(line: &[u8]) -> bool {
     (1..=32).contains(&line.len()) && line.iter().all(legal)
 }
 
-/// A server that does one thing after the other, and whose clients get everything at once.
+/// A server that does one thing after another, and delivers everything at once.
 pub(super) struct Server {
     max_line: usize,
     clients: Vec<Client>,
@@ -81,22 +81,22 @@ pub(super) struct Server {
 
 struct Client {
     state: State,
-    /// What came after the last line end.
+    /// The bytes after the last line end.
     input: Vec<u8>,
     lines: u64,
-    told: Vec<String>,
+    received: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
 enum State {
     LoggingIn,
-    Here(String),
-    Gone,
+    Connected(String),
+    Disconnected,
 }
 
 impl State {
-    fn is_here_as(&self, name: &str) -> bool {
-        matches!(self, Self::Here(own) if own == name)
+    fn is_connected_as(&self, name: &str) -> bool {
+        matches!(self, Self::Connected(own) if own == name)
     }
 }
 
@@ -107,8 +107,8 @@ impl Server {
 
     /// Returns the new client's number.
     pub(super) fn connect(&mut self) -> usize {
-        let (state, input, told) = (State::LoggingIn, Vec::new(), Vec::new());
-        self.clients.push(Client { state, input, lines: 0, told });
+        let (state, input, received) = (State::LoggingIn, Vec::new(), Vec::new());
+        self.clients.push(Client { state, input, lines: 0, received });
         self.clients.len() - 1
     }
 
@@ -116,9 +116,9 @@ impl Server {
         self.clients.len() as u64
     }
 
-    /// How many clients are logged in.
-    pub(super) fn here(&self) -> u64 {
-        let here = self.clients.iter().filter(|client| matches!(client.state, State::Here(_)));
+    /// The number of clients logged in.
+    pub(super) fn connected(&self) -> u64 {
+        let here = self.clients.iter().filter(|client| matches!(client.state, State::Connected(_)));
         here.count() as u64
     }
 
@@ -127,12 +127,12 @@ impl Server {
     }
 
     pub(super) fn is_disconnected(&self, client: usize) -> bool {
-        self.clients[client].state == State::Gone
+        self.clients[client].state == State::Disconnected
     }
 
-    /// All lines for a client so far.
-    pub(super) fn told(&self, client: usize) -> Vec<String> {
-        self.clients[client].told.clone()
+    /// All lines sent to a client so far.
+    pub(super) fn received(&self, client: usize) -> Vec<String> {
+        self.clients[client].received.clone()
     }
 
     pub(super) fn write(&mut self, client: usize, data: &[u8]) {
@@ -142,24 +142,24 @@ impl Server {
         for line in lines {
             match self.clients[client].state.clone() {
                 State::LoggingIn => self.login(client, line),
-                State::Here(name) => self.take(client, &name, line),
-                State::Gone => return,
+                State::Connected(name) => self.take(client, &name, line),
+                State::Disconnected => return,
             }
         }
         self.clients[client].input = rest.to_vec();
-        // A name is not longer, nor is what ends it.
+        // No name with its line end is longer.
         if self.is_logging_in(client) && rest.len() > "12345678901234567890123456789012\r".len() {
             self.login(client, rest);
         }
     }
 
-    /// The client sends no more.
+    /// The client half-closes.
     pub(super) fn leave(&mut self, client: usize) {
         if !self.clients[client].input.is_empty() {
             self.unterminated += 1;
-            self.tell(client, "error: the last line had no line end and was not accepted".into());
+            self.send(client, "error: the last line had no line end and was not accepted".into());
         }
-        self.clients[client].state = State::Gone;
+        self.clients[client].state = State::Disconnected;
     }
 
     pub(super) fn stop(&mut self) {
@@ -167,21 +167,21 @@ impl Server {
             if !self.is_disconnected(client) {
                 let lines = self.clients[client].lines;
                 let notice = "notice: server is shutting down";
-                self.tell(client, format!("{notice}, {lines} of your lines were accepted"));
+                self.send(client, format!("{notice}, {lines} of your lines were accepted"));
             }
         }
     }
 
     fn login(&mut self, client: usize, line: &[u8]) {
         let name = String::from_utf8_lossy(line).into_owned();
-        self.clients[client].state = State::Gone;
+        self.clients[client].state = State::Disconnected;
         if !is_name(line) {
             let rule = "expected 1 to 32 of A-Z a-z 0-9 _ . -";
-            self.tell(client, format!("error: bad name, {rule}"));
-        } else if self.is_here(&name) {
-            self.tell(client, "error: name taken".to_owned());
+            self.send(client, format!("error: bad name, {rule}"));
+        } else if self.is_connected(&name) {
+            self.send(client, "error: name taken".to_owned());
         } else {
-            self.clients[client].state = State::Here(name);
+            self.clients[client].state = State::Connected(name);
         }
     }
 
@@ -192,50 +192,51 @@ impl Server {
         match request(line, self.max_line) {
             Request::Nothing => {}
             Request::Message { to, text } => {
-                let (here, missing) = self.partition(&to);
+                let (here, absent) = self.partition(&to);
                 for peer in 0..self.clients.len() {
-                    let is_meant = |state: &State| here.iter().any(|name| state.is_here_as(name));
+                    let is_meant =
+                        |state: &State| here.iter().any(|name| state.is_connected_as(name));
                     if is_meant(&self.clients[peer].state) {
                         self.owed += 1;
-                        self.tell(peer, format!("from {name}: {text}"));
+                        self.send(peer, format!("from {name}: {text}"));
                     }
                 }
-                if !missing.is_empty() {
-                    let missing = missing.join(", ");
-                    self.tell(client, format!("error: line {number}: no such peer: {missing}"));
+                if !absent.is_empty() {
+                    let absent = absent.join(", ");
+                    self.send(client, format!("error: line {number}: no such peer: {absent}"));
                 }
             }
             Request::Who(names) => {
-                let answer = self.who(&names);
-                self.tell(client, format!("notice: line {number}: {answer}"));
+                let reply = self.who(&names);
+                self.send(client, format!("notice: line {number}: {reply}"));
             }
-            Request::Refused(why) => self.tell(client, format!("error: line {number}: {why}")),
+            Request::Refused(why) => self.send(client, format!("error: line {number}: {why}")),
         }
     }
 
     fn who(&self, names: &[String]) -> String {
         if !names.is_empty() {
-            let (here, missing) = self.partition(names);
-            return who(&here, &missing);
+            let (here, absent) = self.partition(names);
+            return who(&here, &absent);
         }
         let all = self.clients.iter().filter_map(|client| match &client.state {
-            State::Here(name) => Some(name.as_str()),
+            State::Connected(name) => Some(name.as_str()),
             _ => None,
         });
         let all: Vec<_> = all.collect();
         format!("{} here: {}", all.len(), all.join(", "))
     }
 
-    /// Those of the names that somebody has, and the others.
+    /// The names of connected clients, and the others.
     fn partition(&self, names: &[String]) -> (Vec<String>, Vec<String>) {
-        names.iter().cloned().partition(|name| self.is_here(name))
+        names.iter().cloned().partition(|name| self.is_connected(name))
     }
 
-    fn is_here(&self, name: &str) -> bool {
-        self.clients.iter().any(|client| client.state.is_here_as(name))
+    fn is_connected(&self, name: &str) -> bool {
+        self.clients.iter().any(|client| client.state.is_connected_as(name))
     }
 
-    fn tell(&mut self, client: usize, line: String) {
-        self.clients[client].told.push(line);
+    fn send(&mut self, client: usize, line: String) {
+        self.clients[client].received.push(line);
     }
 }

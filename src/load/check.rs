@@ -1,43 +1,43 @@
-//! What has to arrive: every message is its sender's next. Pure: bytes in, counts out.
+//! Checks what arrives: every message must be its sender's next one. Pure: bytes in, counts out.
 
 use std::ops::Range;
 
 use super::Error;
-use super::protocol::{Frame, NUMBERS, Protocol, gather, read_stamp, spread};
+use super::protocol::{Frame, NUMBERS, Protocol, decode_bits, encode_bits, read_stamp};
 use crate::wire::protocol::{ERROR, NOTICE, accepted_in_closing_notice};
 
-/// How many gaps are remembered for each recipient. With more of them a message that is only late
-/// can not be told from one that has come twice.
-const MOST_GAPS: usize = 1 << 16;
+/// Maximum gaps remembered per recipient. Beyond that, a late message cannot be told from a
+/// repeated one.
+const MAX_GAPS: usize = 1 << 16;
 
-/// A message that had not arrived before.
+/// A message that arrived for the first time.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival<'a> {
-    /// Whose message it is.
+    /// The message's sender.
     pub sender: usize,
-    /// How far this sender has come with it: by this message, by those that are missing before it
-    /// too, or by none if it was missing itself.
+    /// How many messages of this sender the arrival settles: itself and any it skipped, or none if
+    /// it had been skipped earlier.
     pub advance: u32,
-    /// What it says, and its line end.
+    /// The text, including its line end.
     pub text: &'a [u8],
 }
 
-/// What has arrived at one recipient, or at many.
+/// What arrived at one recipient, or at several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Messages, each counted once.
     pub received: u64,
-    /// Messages that later ones have overtaken and that have not arrived.
+    /// Messages overtaken by later ones that have not arrived.
     pub missing: u64,
-    /// Messages that have arrived after later ones.
+    /// Messages that arrived after later ones.
     pub reordered: u64,
-    /// Messages that had arrived before.
+    /// Messages that arrived again.
     pub repeated: u64,
 }
 
 impl Counts {
-    /// That of this and of another recipient.
-    pub(super) fn and(self, other: Self) -> Self {
+    /// The sum of this and another recipient's counts.
+    pub(super) fn merge(self, other: Self) -> Self {
         Self {
             received: self.received + other.received,
             missing: self.missing + other.missing,
@@ -46,8 +46,8 @@ impl Counts {
         }
     }
 
-    /// How much more than that other one.
-    pub(super) fn since(self, before: Self) -> Self {
+    /// The growth since an earlier count.
+    pub(super) fn delta(self, before: Self) -> Self {
         Self {
             received: self.received - before.received,
             missing: self.missing.saturating_sub(before.missing),
@@ -57,22 +57,22 @@ impl Counts {
     }
 }
 
-/// What has to come next to one recipient: every message is its sender's next.
+/// Checks one recipient's input: every message must be its sender's next one.
 #[derive(Debug)]
 pub struct SequenceChecker {
     pub(super) frame: Frame,
-    opening: u8,
+    first_byte: u8,
     interlude: &'static [u8],
-    /// The first of the senders.
+    /// The first sender.
     first: usize,
-    /// What each sender's next message has to be numbered.
+    /// The expected number of each sender's next message.
     next: Vec<u32>,
     gaps: Vec<Gap>,
-    /// What has arrived.
+    /// What arrived so far.
     pub counts: Counts,
 }
 
-/// Numbers of one sender's that have not arrived.
+/// A range of one sender's numbers that has not arrived.
 #[derive(Clone, Copy, Debug)]
 struct Gap {
     sender: usize,
@@ -80,22 +80,22 @@ struct Gap {
     count: u32,
 }
 
-/// What stands where the next message was expected.
+/// What was found where the next message was expected.
 enum Found<'a> {
-    /// One of these senders' messages, out of turn, and what it advances; `None` if it had come.
+    /// A message out of order: its sender and how many messages it settles, `None` if repeated.
     Message(usize, Option<u32>),
-    /// Something that may stand there; the rest follows it.
+    /// Something that may stand between messages, and the bytes behind it.
     Interlude(&'a [u8]),
     /// The beginning of a line.
-    Torn,
+    Partial,
 }
 
 impl SequenceChecker {
-    /// Nothing has arrived yet of what these senders send.
+    /// A checker for messages from these senders, none of which has arrived.
     pub fn new(protocol: Protocol, frame: Frame, senders: Range<usize>) -> Self {
         Self {
             frame,
-            opening: protocol.opening(),
+            first_byte: protocol.first_byte(),
             interlude: protocol.interlude(),
             first: senders.start,
             next: vec![0; senders.len()],
@@ -104,11 +104,11 @@ impl SequenceChecker {
         }
     }
 
-    /// Checks all whole messages, tells `arrived` of them, and returns what is left.
+    /// Checks all complete messages, calls `arrived` for each, and returns the remaining bytes.
     ///
     /// # Errors
     ///
-    /// If there is anything but messages.
+    /// If the bytes contain anything but messages.
     pub fn walk<'a>(
         &mut self,
         bytes: &'a [u8],
@@ -120,7 +120,7 @@ impl SequenceChecker {
             let text = &frame[self.frame.stamp..];
             let (sender, number) = read_stamp(text);
             let next = self.next.get_mut(sender.wrapping_sub(self.first));
-            let next = next.filter(|next| spread(**next) == number);
+            let next = next.filter(|next| encode_bits(**next) == number);
             match next.filter(|_| frame.ends_with(b"\n")) {
                 Some(next) => {
                     *next = next.wrapping_add(1);
@@ -136,14 +136,14 @@ impl SequenceChecker {
                         rest = after;
                     }
                     Found::Interlude(after) => rest = after,
-                    Found::Torn => return Ok(rest),
+                    Found::Partial => return Ok(rest),
                 },
             }
         }
-        while rest.first().is_some_and(|first| *first != self.opening) {
+        while rest.first().is_some_and(|first| *first != self.first_byte) {
             match self.find(rest)? {
                 Found::Interlude(after) => rest = after,
-                Found::Message(..) | Found::Torn => break,
+                Found::Message(..) | Found::Partial => break,
             }
         }
         Ok(rest)
@@ -155,28 +155,28 @@ impl SequenceChecker {
             return Ok(Found::Interlude(rest));
         }
         let frame = bytes.get(..self.frame.stride);
-        let frame = frame.filter(|it| it[0] == self.opening && it.ends_with(b"\n"));
+        let frame = frame.filter(|it| it[0] == self.first_byte && it.ends_with(b"\n"));
         if let Some((sender, number)) = frame.map(|frame| read_stamp(&frame[self.frame.stamp..])) {
             let is_known = self.next.get(sender.wrapping_sub(self.first)).is_some();
-            if let Some(number) = gather(number).filter(|_| is_known) {
-                return Ok(Found::Message(sender, self.out_of_turn(sender, number)));
+            if let Some(number) = decode_bits(number).filter(|_| is_known) {
+                return Ok(Found::Message(sender, self.out_of_order(sender, number)));
             }
         }
-        let Some(end) = memchr::memchr(b'\n', bytes) else { return Ok(Found::Torn) };
+        let Some(end) = memchr::memchr(b'\n', bytes) else { return Ok(Found::Partial) };
         let (line, rest) = bytes.split_at(end + 1);
         match refusal(line) {
             Some(refusal) => Err(refusal),
             None if line.starts_with(NOTICE.as_bytes()) => Ok(Found::Interlude(rest)),
-            None => Err(foreign(line)),
+            None => Err(unexpected(line)),
         }
     }
 
-    /// Counts what was skipped, or came late, or came again.
-    fn out_of_turn(&mut self, sender: usize, number: u32) -> Option<u32> {
+    /// Counts a message as following a gap, as late, or as repeated.
+    fn out_of_order(&mut self, sender: usize, number: u32) -> Option<u32> {
         let next = &mut self.next[sender - self.first];
         let skipped = number.wrapping_sub(*next) % NUMBERS;
         if skipped < NUMBERS / 2 {
-            if self.gaps.len() == MOST_GAPS {
+            if self.gaps.len() == MAX_GAPS {
                 self.gaps.remove(0);
             }
             self.gaps.push(Gap { sender, first: *next % NUMBERS, count: skipped });
@@ -204,7 +204,7 @@ impl SequenceChecker {
     }
 }
 
-/// Whether whole lines have one with which a server of ours ends something.
+/// Finds an error line or the closing notice of a-chat among complete lines.
 pub(super) fn refusal(lines: &[u8]) -> Option<Error> {
     lines.split_inclusive(|byte| *byte == b'\n').find_map(|line| {
         let line = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
@@ -215,17 +215,17 @@ pub(super) fn refusal(lines: &[u8]) -> Option<Error> {
     })
 }
 
-/// The beginning of what should not be there.
-pub(super) fn foreign(bytes: &[u8]) -> Error {
+/// The beginning of unexpected input.
+pub(super) fn unexpected(bytes: &[u8]) -> Error {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]);
-    Error::Foreign(text.trim_end().to_owned())
+    Error::Unexpected(text.trim_end().to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What a client gets of the first two senders' messages with these numbers.
+    /// What a client receives for the first two senders' messages with these numbers.
     fn frames(numbers: &[(usize, u32)]) -> Vec<u8> {
         let mut line = Protocol::Raw.line("ann", &[], 8);
         let frames = numbers.iter().flat_map(|&(sender, number)| {
@@ -244,19 +244,19 @@ mod tests {
     }
 
     #[test]
-    fn each_sender_counts_by_itself() {
+    fn each_sender_is_counted_separately() {
         let (mut check, mut from) = (check(), Vec::new());
         let bytes = frames(&[(0, 0), (1, 0), (1, 1), (0, 1)]);
-        let (whole, unterminated) = bytes.split_at(bytes.len() - 3);
+        let (whole, partial) = bytes.split_at(bytes.len() - 3);
         let rest = check.walk(whole, |it| from.push((it.sender, it.advance))).expect("messages");
         assert_eq!(from, [(0, 1), (1, 1), (1, 1)]);
-        let rest = [rest, unterminated].concat();
+        let rest = [rest, partial].concat();
         assert_eq!(check.walk(&rest, |_| {}).expect("messages"), b"");
         assert_eq!(check.counts, counts(4, 0, 0, 0));
     }
 
     #[test]
-    fn gaps_are_missing_until_they_are_filled() {
+    fn a_gap_counts_as_missing_until_it_is_filled() {
         let mut check = check();
         let mut advances = Vec::new();
         let mut walk = |check: &mut SequenceChecker, numbers: &[u32]| {
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_begin_again() {
+    fn message_numbers_wrap_around() {
         let mut check = check();
         check.next[0] = NUMBERS - 1;
         let bytes = frames(&[(0, NUMBERS - 1), (0, 1), (0, 0), (0, 2)]);
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_ends_it() {
+    fn anything_but_a_message_is_an_error() {
         let error = |text: &str| {
             let bytes = [frames(&[(0, 0)]), text.as_bytes().to_vec()].concat();
             check().walk(&bytes, |_| {}).expect_err("no message").to_string()
@@ -295,12 +295,12 @@ mod tests {
         assert_eq!(error("error: x\n"), "the server refuses: x");
         let notice = crate::wire::protocol::closing_notice(3);
         assert_eq!(error(&notice), "the server shuts down");
-        let foreign = "not a message of this load: \"from eve: and a longer text\"";
-        assert_eq!(error("from eve: and a longer text\n"), foreign);
+        let unexpected = "not a message of this load: \"from eve: and a longer text\"";
+        assert_eq!(error("from eve: and a longer text\n"), unexpected);
     }
 
     #[test]
-    fn other_notices_and_beginnings_are_left_alone() {
+    fn other_notices_are_skipped_and_partial_lines_kept() {
         let mut check = check();
         let bytes = [b"notice: hm\n".to_vec(), frames(&[(0, 0)]), b"error: lin".to_vec()].concat();
         assert_eq!(check.walk(&bytes, |_| {}).expect("messages"), b"error: lin");

@@ -1,30 +1,30 @@
-//! One client of the load: its connections, and how they are made ready. Whoever connects it
-//! waits for the server's answer.
+//! One client of the load: its connections and their handshakes. Runs on the thread that connects
+//! it, which waits for the server's reply.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use super::check::{foreign, refusal};
-use super::protocol::{Greeting, Protocol};
+use super::check::{refusal, unexpected};
+use super::protocol::{Handshake, Protocol};
 use super::topology::Topology;
 use super::{ARRIVAL_TIMEOUT, Control, Error, TICK};
 
-/// A connected client that the server knows.
+/// A connected client, known to the server.
 #[derive(Debug)]
 pub struct Client {
-    /// What it sends on.
+    /// The connection it sends on.
     pub output: Arc<TcpStream>,
-    /// What it receives from: another connection for Redis, else the same.
+    /// The connection it receives on: a second one for Redis, otherwise the same.
     pub input: Arc<TcpStream>,
 }
 
 impl Client {
-    /// Connects one client, and returns when the server knows it.
+    /// Connects one client and returns once the server knows it.
     ///
     /// # Errors
     ///
-    /// Without a connection, or if the server does not answer as it should.
+    /// If the connection fails or the server replies with anything unexpected.
     pub fn connect(
         protocol: Protocol,
         address: SocketAddr,
@@ -32,14 +32,14 @@ impl Client {
         subject: &str,
     ) -> Result<Self, Error> {
         let input = Arc::new(Self::subscribe(protocol, address, name, subject)?);
-        let output = match protocol.second_greeting() {
-            Some(greeting) => Arc::new(greet(address, &greeting)?),
+        let output = match protocol.sender_handshake() {
+            Some(handshake) => Arc::new(perform_handshake(address, &handshake)?),
             None => Arc::clone(&input),
         };
         Ok(Self { output, input })
     }
 
-    /// Only what receives.
+    /// Opens the receiving connection only.
     ///
     /// # Errors
     ///
@@ -50,14 +50,14 @@ impl Client {
         name: &str,
         subject: &str,
     ) -> Result<TcpStream, Error> {
-        greet(address, &protocol.greeting(name, subject))
+        perform_handshake(address, &protocol.handshake(name, subject))
     }
 
-    /// All clients of a topology, in order.
+    /// Connects all clients of a topology, in order.
     ///
     /// # Errors
     ///
-    /// As [`connect`](Self::connect), and if the load is told to stop.
+    /// As [`connect`](Self::connect), and if the load is stopped.
     pub fn connect_all(
         protocol: Protocol,
         address: SocketAddr,
@@ -78,8 +78,8 @@ impl Client {
     }
 }
 
-/// A connection whose writes give up when the server takes nothing, and whose reads return now
-/// and then without anything.
+/// A connection whose writes time out when the server reads nothing, and whose reads return
+/// empty-handed every [`TICK`].
 pub(super) fn connect(address: SocketAddr) -> Result<TcpStream, Error> {
     let connect = || {
         let socket = TcpStream::connect_timeout(&address, ARRIVAL_TIMEOUT)?;
@@ -91,28 +91,28 @@ pub(super) fn connect(address: SocketAddr) -> Result<TcpStream, Error> {
     connect().map_err(Error::Connect)
 }
 
-fn greet(address: SocketAddr, greeting: &Greeting) -> Result<TcpStream, Error> {
+fn perform_handshake(address: SocketAddr, handshake: &Handshake) -> Result<TcpStream, Error> {
     let mut stream = connect(address)?;
     stream.set_read_timeout(Some(ARRIVAL_TIMEOUT)).map_err(Error::io("set a time-out"))?;
-    // Should this fail, the server may have said why.
-    let written = stream.write_all(greeting.says.as_bytes());
-    let mut heard = Vec::new();
-    while !heard.ends_with(greeting.hears.as_bytes()) {
+    // If this fails, the server's reply may say why.
+    let written = stream.write_all(handshake.request.as_bytes());
+    let mut reply = Vec::new();
+    while !reply.ends_with(handshake.reply_end.as_bytes()) {
         let mut chunk = [0; 4096];
         match stream.read(&mut chunk) {
-            Ok(0) if heard.is_empty() => return Err(Error::Closed),
-            Ok(0) => return Err(foreign(&heard)),
-            Ok(count) => heard.extend_from_slice(&chunk[..count]),
+            Ok(0) if reply.is_empty() => return Err(Error::Closed),
+            Ok(0) => return Err(unexpected(&reply)),
+            Ok(count) => reply.extend_from_slice(&chunk[..count]),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(Error::Silent),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(Error::LoginTimeout),
             Err(error) => return Err(Error::io("log in")(error)),
         }
-        if let Some(refusal) = refusal(&heard) {
+        if let Some(refusal) = refusal(&reply) {
             return Err(refusal);
         }
-        let is_line = heard.ends_with(b"\n") && !greeting.chatty;
-        if is_line && !heard.ends_with(greeting.hears.as_bytes()) {
-            return Err(foreign(&heard));
+        let is_line = reply.ends_with(b"\n") && !handshake.chatty;
+        if is_line && !reply.ends_with(handshake.reply_end.as_bytes()) {
+            return Err(unexpected(&reply));
         }
     }
     written.map_err(Error::io("log in"))?;

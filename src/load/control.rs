@@ -1,5 +1,4 @@
-//! How much a load does, what others see of it while it runs, and what came of it. No thread runs
-//! here.
+//! The amount of a load, its progress as seen from other threads, and its outcome. Plain state.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -8,16 +7,16 @@ use hdrhistogram::Histogram;
 
 use super::check::Counts;
 
-/// How much is to be sent.
+/// How much to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Amount {
-    /// Exactly so many messages, or logins.
+    /// Exactly this many messages, or logins.
     Messages(u64),
-    /// What goes through within so much time; what was sent by then is waited for.
+    /// As many as possible within this time; everything sent by then is awaited.
     Time(Duration),
 }
 
-/// A running load as others see it, from any thread.
+/// A handle to a running load, usable from any thread.
 #[derive(Debug, Default)]
 pub struct Control {
     stop: AtomicBool,
@@ -25,27 +24,27 @@ pub struct Control {
 }
 
 impl Control {
-    /// Has the load send nothing more, and end when what it has sent has arrived.
+    /// Stops sending; the load ends when everything sent has arrived.
     pub fn stop(&self) {
         self.stop.store(true, Relaxed);
     }
 
-    /// Whether it was told to stop.
+    /// True once [`stop`](Self::stop) was called.
     pub fn is_stopped(&self) -> bool {
         self.stop.load(Relaxed)
     }
 
-    /// How many deliveries have arrived so far, or logins.
+    /// Deliveries, or logins, so far.
     pub fn received(&self) -> u64 {
         self.received.load(Relaxed)
     }
 
-    pub(super) fn show(&self, received: u64) {
+    pub(super) fn report_received(&self, received: u64) {
         self.received.store(received, Relaxed);
     }
 }
 
-/// What is still to be sent of an [`Amount`].
+/// The part of an [`Amount`] that is still to be sent.
 #[derive(Debug)]
 pub(super) struct Budget<'a> {
     left: u64,
@@ -57,20 +56,21 @@ impl<'a> Budget<'a> {
     pub(super) fn new(amount: Amount, control: &'a Control) -> Self {
         let (left, deadline) = match amount {
             Amount::Messages(left) => (left, None),
-            Amount::Time(time) => (u64::MAX, Some(Instant::now() + time)),
+            // A time beyond the representable range never ends.
+            Amount::Time(time) => (u64::MAX, Instant::now().checked_add(time)),
         };
         Self { left, deadline, control }
     }
 
-    /// Takes up to so many messages out of it; 0 if nothing more is to be sent.
+    /// Takes up to `max` messages from the budget; 0 once it is spent.
     pub(super) fn take(&mut self, most: u64) -> u64 {
-        let taken = if self.is_over() { 0 } else { most.min(self.left) };
+        let taken = if self.is_spent() { 0 } else { most.min(self.left) };
         self.left -= taken;
         taken
     }
 
-    /// Whether nothing more is to be sent.
-    pub(super) fn is_over(&mut self) -> bool {
+    /// True if nothing more is to be sent.
+    pub(super) fn is_spent(&mut self) -> bool {
         let is_late = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
         if is_late || self.control.is_stopped() {
             self.left = 0;
@@ -79,33 +79,32 @@ impl<'a> Budget<'a> {
     }
 }
 
-/// What came of a load. A message to a hundred counts as one that was sent, and as a hundred
-/// that are owed.
+/// The outcome of a load. A message to a hundred recipients counts as one sent and a hundred owed.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// Messages that were sent, or logins.
+    /// Messages sent, or logins.
     pub sent: u64,
-    /// Deliveries that are owed for them.
+    /// Deliveries owed for them.
     pub owed: u64,
-    /// Deliveries that have arrived, each counted once.
+    /// Deliveries that arrived, each counted once.
     pub received: u64,
-    /// How many of these came after a later one of the same sender.
+    /// How many of these arrived after a later one of the same sender.
     pub reordered: u64,
-    /// Deliveries that had arrived before.
+    /// Deliveries that arrived again.
     pub repeated: u64,
-    /// From the first message to the last one's arrival.
+    /// From the first message to the last arrival.
     pub elapsed: Duration,
-    /// How long each delivery took, where that was measured.
-    pub times: Option<Latencies>,
+    /// The latency of each delivery, if measured.
+    pub latencies: Option<Latencies>,
 }
 
 impl Outcome {
     pub(super) fn of(sent: u64, owed: u64, counts: Counts, elapsed: Duration) -> Self {
         let Counts { received, reordered, repeated, .. } = counts;
-        Self { sent, owed, received, reordered, repeated, elapsed, times: None }
+        Self { sent, owed, received, reordered, repeated, elapsed, latencies: None }
     }
 
-    /// Deliveries that are owed and have not arrived.
+    /// Deliveries owed that did not arrive.
     pub fn lost(&self) -> u64 {
         self.owed.saturating_sub(self.received)
     }
@@ -116,41 +115,41 @@ impl Outcome {
     }
 }
 
-/// The longest time that is told from longer ones, in nanoseconds.
-const LONGEST: u64 = 3_600_000_000_000;
+/// Upper bound of recorded latencies, in nanoseconds.
+const MAX_LATENCY: u64 = 3_600_000_000_000;
 
-/// Latencies, to three digits.
+/// A histogram of latencies, to three significant digits.
 #[derive(Clone, Debug)]
 pub struct Latencies(Histogram<u64>);
 
 impl Default for Latencies {
     fn default() -> Self {
-        Self(Histogram::new_with_bounds(1, LONGEST, 3).expect("valid bounds"))
+        Self(Histogram::new_with_bounds(1, MAX_LATENCY, 3).expect("valid bounds"))
     }
 }
 
 impl Latencies {
-    /// Adds one.
+    /// Records one latency.
     pub fn add(&mut self, time: Duration) {
-        self.0.saturating_record(u64::try_from(time.as_nanos()).unwrap_or(LONGEST));
+        self.0.saturating_record(u64::try_from(time.as_nanos()).unwrap_or(MAX_LATENCY));
     }
 
-    /// The time that this share of all did not exceed: 0.5 for the median.
+    /// The latency that this share of all did not exceed: 0.5 for the median.
     pub fn quantile(&self, share: f64) -> Duration {
         Duration::from_nanos(self.0.value_at_quantile(share))
     }
 
-    /// The mean of all.
+    /// The mean.
     pub fn mean(&self) -> Duration {
         Duration::from_secs_f64(self.0.mean() / 1e9)
     }
 
-    /// The shortest and the longest of all.
+    /// The minimum and the maximum.
     pub fn bounds(&self) -> (Duration, Duration) {
         (Duration::from_nanos(self.0.min()), Duration::from_nanos(self.0.max()))
     }
 
-    /// How many there are.
+    /// The number of latencies recorded.
     pub fn count(&self) -> u64 {
         self.0.len()
     }

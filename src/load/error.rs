@@ -1,44 +1,44 @@
-//! What ends a load before its time. No thread runs here.
+//! Errors that end a load early.
 
 use std::io;
 use std::{error, fmt};
 
 use super::ARRIVAL_TIMEOUT;
 
-/// What went wrong, between the load and the server.
+/// A failure between the load and the server.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// There is no connection to be had, says the system.
+    /// The connection could not be established.
     Connect(io::Error),
-    /// The server has answered with an error of its own, which is this text.
+    /// The server replied with an error line, whose text this is.
     Refused(String),
-    /// The server shuts down.
+    /// The server shut down.
     ShutDown,
-    /// The server has ended a connection without a word.
+    /// The server closed a connection without an error line.
     Closed,
-    /// Something arrived that nobody of the load has sent.
-    Foreign(String),
-    /// The server has left a client's login without an answer.
-    Silent,
-    /// The load was told to end before there was anything to measure.
+    /// Input that no client of the load sent.
+    Unexpected(String),
+    /// The server did not reply to a login in time.
+    LoginTimeout,
+    /// The load was stopped before it measured anything.
     Stopped,
-    /// The system has refused something.
+    /// A system call failed.
     Io {
-        /// What was tried.
+        /// What was attempted.
         what: &'static str,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
 }
 
 impl Error {
-    /// Makes one of what the system says to an attempt.
+    /// Wraps a system error.
     pub(super) fn io<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self::Io { what, source: source.into() }
     }
 
-    /// True for what only says that the connection has ended: others may know more.
+    /// True if it only says that the connection ended: other clients may know why.
     pub(super) fn is_vague(&self) -> bool {
         matches!(self, Self::Closed | Self::Io { .. })
     }
@@ -51,8 +51,8 @@ impl fmt::Display for Error {
             Self::Refused(text) => write!(f, "the server refuses: {text}"),
             Self::ShutDown => f.write_str("the server shuts down"),
             Self::Closed => f.write_str("the server has closed a connection"),
-            Self::Foreign(text) => write!(f, "not a message of this load: {text:?}"),
-            Self::Silent => write!(f, "no answer to a login within {ARRIVAL_TIMEOUT:?}"),
+            Self::Unexpected(text) => write!(f, "not a message of this load: {text:?}"),
+            Self::LoginTimeout => write!(f, "no answer to a login within {ARRIVAL_TIMEOUT:?}"),
             Self::Stopped => f.write_str("stopped before anything was measured"),
             Self::Io { what, source } => write!(f, "cannot {what}: {source}"),
         }

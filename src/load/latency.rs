@@ -1,5 +1,5 @@
-//! One message in flight: it is sent, it arrives, and only then the next one is sent. One thread
-//! does it all.
+//! One message in flight: the next one is sent only when the last one has arrived. Runs on the
+//! caller's thread alone.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -12,21 +12,21 @@ use super::protocol::{Lines, Protocol};
 use super::topology::Topology;
 use super::{ARRIVAL_TIMEOUT, Amount, Control, Error, Latencies, Outcome};
 
-/// Two clients and what was measured between them so far.
+/// Two clients and the latencies measured between them.
 #[derive(Debug)]
 pub struct PingPong {
     from: Client,
     sender: usize,
-    /// The recipient's, and that of who sends.
+    /// The recipient's inbox, then the sender's.
     inboxes: [Inbox; 2],
     line: Lines,
     next: u32,
-    /// Of all runs.
-    pub times: Latencies,
+    /// Over all runs.
+    pub latencies: Latencies,
 }
 
 impl PingPong {
-    /// The last two clients of a topology, of which one sends to the other.
+    /// Connects the last two clients of a topology, the first of which sends to the second.
     ///
     /// # Errors
     ///
@@ -49,19 +49,19 @@ impl PingPong {
             Inbox::new(protocol, &sends, frame, 0..0),
         ];
         let line = protocol.line(from, &[to], size);
-        Ok(Self { from: sends, sender, inboxes, line, next: 0, times: Latencies::default() })
+        Ok(Self { from: sends, sender, inboxes, line, next: 0, latencies: Latencies::default() })
     }
 
-    /// Sends that much, one message at a time.
+    /// Sends this amount, one message at a time.
     ///
     /// # Errors
     ///
-    /// If the server ends a connection, refuses a message or sends anything else.
+    /// If the server ends a connection, refuses a message or sends anything unexpected.
     pub fn run(&mut self, amount: Amount, control: &Control) -> Result<Outcome, Error> {
         let before = counts(&self.inboxes);
         let mut budget = Budget::new(amount, control);
         let mut sent = 0;
-        let mut buffer = vec![0; self.inboxes[0].least_buffer()];
+        let mut buffer = vec![0; self.inboxes[0].min_buffer()];
         let begun = Instant::now();
         let mut started = begun;
         while budget.take(1) > 0 {
@@ -71,13 +71,13 @@ impl PingPong {
                 Some(now) => started = now,
                 None => break,
             }
-            control.show(sent);
+            control.report_received(sent);
         }
-        let arrived = counts(&self.inboxes).since(before);
+        let arrived = counts(&self.inboxes).delta(before);
         Ok(Outcome::of(sent, sent, arrived, started - begun))
     }
 
-    /// One message; when it has arrived, `None` if it does not come.
+    /// Sends one message; returns when it arrived, or `None` if it did not.
     fn send_one(&mut self, started: Instant, buffer: &mut [u8]) -> Result<Option<Instant>, Error> {
         self.line.number(self.sender, self.next);
         self.next = self.next.wrapping_add(1);
@@ -87,10 +87,10 @@ impl PingPong {
             self.inboxes[0].read(buffer, |_| arrived = true)?;
             let now = Instant::now();
             if arrived {
-                self.times.add(now - started);
+                self.latencies.add(now - started);
                 return Ok(Some(now));
             }
-            self.inboxes[1].look(buffer)?;
+            self.inboxes[1].check_quiet(buffer)?;
             if now - started >= ARRIVAL_TIMEOUT {
                 return Ok(None);
             }

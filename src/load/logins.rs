@@ -1,5 +1,5 @@
-//! Logins: clients connect, send their names and a message to themselves, and stay when that has
-//! arrived. One thread does it all.
+//! Logins: clients connect, send their name and a message to themselves, and stay connected once
+//! that message has arrived. Runs on the caller's thread alone.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -8,55 +8,55 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
-use super::check::{foreign, refusal};
+use super::check::{refusal, unexpected};
 use super::client::connect;
 use super::control::Budget;
-use super::paced::Schedule;
+use super::open_loop::Schedule;
 use super::protocol::{Protocol, STAMP};
 use super::readable::Readable;
 use super::topology::Topology;
 use super::{ARRIVAL_TIMEOUT, Amount, Control, Error, Latencies, Outcome, TICK};
 
-/// How long a frame is, in bytes.
+/// Length of a frame, in bytes.
 pub fn frame(protocol: Protocol, topology: &Topology, size: usize) -> usize {
     let name = topology.name(0);
     protocol.frame(&name, &name, size).stride
 }
 
-/// A client on its way in.
+/// A client that is logging in.
 #[derive(Debug)]
 struct Login {
     socket: TcpStream,
     started: Instant,
-    /// What the server has said so far.
-    heard: Vec<u8>,
-    /// What it has to say; nothing more once it has.
-    awaited: Vec<u8>,
+    /// What the server has sent so far.
+    reply: Vec<u8>,
+    /// What the server must send; empty once it has.
+    expected: Vec<u8>,
 }
 
-/// Clients that came, and those who have been heard of.
+/// Clients that connected, and how many of them completed their login.
 #[derive(Debug)]
 pub struct Logins {
     clients: Vec<Login>,
     readable: Readable,
     done: u64,
     ended: Instant,
-    times: Latencies,
+    latencies: Latencies,
 }
 
 impl Logins {
-    /// Nobody yet.
+    /// No clients yet.
     ///
     /// # Errors
     ///
-    /// If there are no descriptors left.
+    /// If there are no file descriptors left.
     pub fn new() -> Result<Self, Error> {
         let readable = Readable::of([])?;
-        let (clients, ended, times) = (Vec::new(), Instant::now(), Latencies::default());
-        Ok(Self { clients, readable, done: 0, ended, times })
+        let (clients, ended, latencies) = (Vec::new(), Instant::now(), Latencies::default());
+        Ok(Self { clients, readable, done: 0, ended, latencies })
     }
 
-    /// Has all clients of a topology log in, as fast as they can.
+    /// Logs in all clients of a topology as fast as possible.
     ///
     /// # Errors
     ///
@@ -72,14 +72,14 @@ impl Logins {
         let started = Instant::now();
         let schedule = Schedule::new(None, started);
         let handshakes: Vec<_> =
-            topology.names().iter().map(|name| hello(protocol, name)).collect();
-        self.come(address, handshakes, &mut budget, &schedule, &control)?;
+            topology.names().iter().map(|name| handshake(protocol, name)).collect();
+        self.connect_all(address, handshakes, &mut budget, &schedule, &control)?;
         let sent = self.clients.len() as u64;
         Ok(self.outcome(sent, self.ended - started))
     }
 
-    /// Takes in who is announced by `handshakes`, up to the budget, and waits for all of them.
-    fn come(
+    /// Connects one client per handshake, up to the budget, and waits for all of them.
+    fn connect_all(
         &mut self,
         address: SocketAddr,
         handshakes: Vec<(Vec<u8>, Vec<u8>)>,
@@ -89,26 +89,26 @@ impl Logins {
     ) -> Result<u64, Error> {
         let before = self.done;
         let mut come = 0;
-        for (hello, awaited) in handshakes {
+        for (hello, expected) in handshakes {
             let number = before + come;
-            while schedule.wait(number) > Duration::ZERO && !budget.is_over() {
-                self.listen(schedule.wait(number).min(TICK), control)?;
+            while schedule.wait(number) > Duration::ZERO && !budget.is_spent() {
+                self.receive(schedule.wait(number).min(TICK), control)?;
             }
             if budget.take(1) == 0 {
                 break;
             }
             let started = schedule.intended(number).unwrap_or_else(Instant::now);
             let mut socket = connect(address)?;
-            // Should this fail, the server may have said why.
+            // If this fails, the server's reply may say why.
             let _ = socket.write_all(&hello);
             self.readable.add(self.clients.len(), &socket)?;
-            self.clients.push(Login { socket, started, heard: Vec::new(), awaited });
+            self.clients.push(Login { socket, started, reply: Vec::new(), expected });
             come += 1;
-            self.listen(Duration::ZERO, control)?;
+            self.receive(Duration::ZERO, control)?;
         }
         let mut known = (self.done, Instant::now());
         while self.done < before + come && known.1.elapsed() < ARRIVAL_TIMEOUT {
-            self.listen(TICK, control)?;
+            self.receive(TICK, control)?;
             if self.done > known.0 {
                 known = (self.done, Instant::now());
             }
@@ -116,56 +116,56 @@ impl Logins {
         Ok(come)
     }
 
-    /// Hears what there is to hear, waiting so long for it.
-    fn listen(&mut self, time: Duration, control: &Control) -> Result<(), Error> {
+    /// Reads the replies that arrive within this time.
+    fn receive(&mut self, time: Duration, control: &Control) -> Result<(), Error> {
         let mut chunk = [0; 4096];
         for place in self.readable.wait_for(Some(time))? {
             let login = &mut self.clients[place];
             match recv(&login.socket, &mut chunk[..], RecvFlags::DONTWAIT) {
                 Ok((0, _)) => return Err(Error::Closed),
-                Ok((count, _)) => login.heard.extend_from_slice(&chunk[..count]),
+                Ok((count, _)) => login.reply.extend_from_slice(&chunk[..count]),
                 Err(Errno::INTR | Errno::AGAIN) => continue,
                 Err(error) => return Err(Error::io("log in")(error)),
             }
-            if login.heard == login.awaited {
+            if login.reply == login.expected {
                 self.ended = Instant::now();
-                self.times.add(self.ended.saturating_duration_since(login.started));
+                self.latencies.add(self.ended.saturating_duration_since(login.started));
                 self.done += 1;
-                login.awaited.clear();
-            } else if let Some(refusal) = refusal(&login.heard) {
+                login.expected.clear();
+            } else if let Some(refusal) = refusal(&login.reply) {
                 return Err(refusal);
-            } else if login.heard.ends_with(b"\n") {
-                return Err(foreign(&login.heard));
+            } else if login.reply.ends_with(b"\n") {
+                return Err(unexpected(&login.reply));
             }
         }
-        control.show(self.done);
+        control.report_received(self.done);
         Ok(())
     }
 
     fn outcome(&self, sent: u64, elapsed: Duration) -> Outcome {
-        let times = Some(self.times.clone());
-        Outcome { sent, owed: sent, received: self.done, elapsed, times, ..Outcome::default() }
+        let latencies = Some(self.latencies.clone());
+        Outcome { sent, owed: sent, received: self.done, elapsed, latencies, ..Outcome::default() }
     }
 }
 
-/// What a client says at once, and what it is to hear then.
-fn hello(protocol: Protocol, name: &str) -> (Vec<u8>, Vec<u8>) {
+/// What a client sends first, and the reply it expects.
+fn handshake(protocol: Protocol, name: &str) -> (Vec<u8>, Vec<u8>) {
     let line = protocol.line(name, &[name], STAMP).bytes;
     let login = if protocol == Protocol::Chat { format!("{name}\n") } else { String::new() };
-    let heard = match protocol {
+    let reply = match protocol {
         Protocol::Chat => format!("from {name}: {}\n", "x".repeat(STAMP)).into_bytes(),
         _ => line.clone(),
     };
-    ([login.as_bytes(), &line].concat(), heard)
+    ([login.as_bytes(), &line].concat(), reply)
 }
 
-/// Has clients log in, `topology.clients` at a time and then all of them leave, until the amount
-/// is spent; with a schedule, one of them when its time has come.
+/// Logs in `topology.clients` clients at a time, disconnects them all, and repeats until the amount
+/// is spent; with a rate, each login happens on schedule.
 ///
 /// # Errors
 ///
-/// Without a connection, or if the server refuses a client, ends its connection or says anything
-/// but what it has to.
+/// If the connection fails, or the server refuses a client, ends its connection or sends anything
+/// unexpected.
 pub fn run(
     address: SocketAddr,
     topology: &Topology,
@@ -179,11 +179,12 @@ pub fn run(
     let schedule = Schedule::new(rate, started);
     let mut sent = 0;
     for round in 0_u64.. {
-        // A name may be in use for a moment after its client has left.
+        // A name may stay in use for a moment after its client disconnects.
         let name = |client| format!("{}{}-{client}", topology.prefix, round % 10_000);
-        let handshakes = (0..topology.clients).map(|it| hello(Protocol::Chat, &name(it))).collect();
-        sent += logins.come(address, handshakes, &mut budget, &schedule, control)?;
-        if budget.is_over() || logins.done < sent {
+        let handshakes =
+            (0..topology.clients).map(|it| handshake(Protocol::Chat, &name(it))).collect();
+        sent += logins.connect_all(address, handshakes, &mut budget, &schedule, control)?;
+        if budget.is_spent() || logins.done < sent {
             break;
         }
         logins.clients.clear();

@@ -1,7 +1,8 @@
-//! The mesh: everybody sends to everybody, few messages at a time. Each sender may have [`WINDOW`]
-//! messages that nobody has received yet.
+//! The mesh: every client sends to every other, a few messages at a time. Each sender may have
+//! [`WINDOW`] unreceived messages.
 //!
-//! One thread does it all: it sends for whoever may send, then receives what is there.
+//! Runs on the caller's thread alone: it sends for each client that may send, then receives what
+//! has arrived.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -12,15 +13,15 @@ use super::control::Budget;
 use super::inbox::{Inbox, counts, explain};
 use super::protocol::{Lines, Protocol, write_stamp};
 use super::readable::Readable;
-use super::stream::{CHUNK, patience};
+use super::stream::{CHUNK, arrival_timeout};
 use super::topology::Topology;
 use super::{Amount, Control, Error, Outcome};
 
-/// How many unreceived messages a sender may have.
+/// Maximum unreceived messages per sender.
 pub const WINDOW: u32 = 256;
 
-/// And how many bytes of them, about. A server that takes in no less from each client always has
-/// room for them, so that the only thread never has to wait in a write.
+/// Approximate maximum of their bytes. A server whose window per client is at least this large
+/// always has room for them, so the only thread never blocks in a write.
 const WINDOW_BYTES: usize = 64 * 1024;
 
 /// Connected clients.
@@ -30,13 +31,13 @@ pub struct Mesh {
     inboxes: Vec<Inbox>,
     readable: Readable,
     window: u32,
-    /// What each may still send before something of it is received.
+    /// How many messages each sender may still send.
     credits: Vec<u32>,
     /// The number of each sender's next message to each recipient.
     next: Vec<Vec<u32>>,
-    /// A line to each recipient; for the floor, from each sender.
+    /// A line to each recipient; for the baseline, from each sender.
     lines: Vec<Lines>,
-    /// The floor can not route: whatever a client sends goes to its neighbour.
+    /// The baseline cannot route: everything a client sends goes to its neighbour.
     to_neighbour: bool,
     random: fastrand::Rng,
 }
@@ -46,7 +47,7 @@ impl Mesh {
     ///
     /// # Errors
     ///
-    /// As [`Client::connect`], and if the load is told to stop.
+    /// As [`Client::connect`], and if the load is stopped.
     pub fn connect(
         protocol: Protocol,
         address: SocketAddr,
@@ -78,11 +79,11 @@ impl Mesh {
         })
     }
 
-    /// Sends that much, and waits until the last message of it has arrived.
+    /// Sends this amount and waits until all of it has arrived.
     ///
     /// # Errors
     ///
-    /// If the server ends a connection, refuses a message or sends anything else.
+    /// If the server ends a connection, refuses a message or sends anything unexpected.
     pub fn run(&mut self, amount: Amount, control: &Control) -> Result<Outcome, Error> {
         self.exchange(amount, control).map_err(|error| explain(&mut self.inboxes, error))
     }
@@ -95,9 +96,10 @@ impl Mesh {
         let (mut sent, mut settled, mut received) = (0, 0, 0);
         let started = Instant::now();
         let mut ended = started;
-        while received < sent || !budget.is_over() {
+        while received < sent || !budget.is_spent() {
             for sender in 0..self.clients.len() {
-                // Half a window at least, as a client does that does not write for each message.
+                // At least half a window, like a client that does not write each message on its
+                // own.
                 let credits = self.credits[sender];
                 let count =
                     if credits >= self.window / 2 { budget.take(credits.into()) } else { 0 };
@@ -116,17 +118,17 @@ impl Mesh {
             }
             if received > before {
                 ended = Instant::now();
-                control.show(received);
-            } else if ended.elapsed() >= patience(settled >= sent) {
+                control.report_received(received);
+            } else if ended.elapsed() >= arrival_timeout(settled >= sent) {
                 break;
             }
         }
-        let arrived = counts(&self.inboxes).since(before);
+        let arrived = counts(&self.inboxes).delta(before);
         Ok(Outcome::of(sent, sent, arrived, ended - started))
     }
 
-    /// Sends `count` messages with one write, which the socket always has room for: there are
-    /// never more than a window of them on their way.
+    /// Sends `count` messages with one write, for which the socket always has room: at most a
+    /// window of them is queued.
     fn send(&mut self, sender: usize, count: u32, output: &mut Vec<u8>) -> Result<(), Error> {
         self.credits[sender] -= count;
         output.clear();

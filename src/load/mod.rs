@@ -1,22 +1,22 @@
-//! The load generator of `a-chat stress` and of the benches: one piece of code.
+//! The load generator shared by `a-chat stress` and the benches.
 //!
-//! It is as cheap as it can be made, since it mostly runs on the machine that it measures: few
-//! threads, large reads, large writes of batches that were built beforehand. All messages carry a
-//! stamp, the sender's number and the message's, which is checked for each of them: what is lost,
-//! out of order or there twice is counted, and anything else that goes wrong is an [`Error`].
+//! It is as cheap as possible, because it mostly runs on the machine it measures: few threads,
+//! large reads, large writes of prepared batches. Every message carries a stamp of its sender's
+//! number and its own number, and every stamp is checked: lost, reordered and repeated messages are
+//! counted, and anything else that goes wrong is an [`Error`].
 //!
-//! Hidden from the documentation, and no part of what the version number promises: it is public
-//! only because the binary and the benches are crates of their own.
+//! Hidden from the documentation and outside semantic versioning: it is public only because the
+//! binary and the benches are separate crates.
 #![allow(clippy::must_use_candidate, clippy::return_self_not_must_use, reason = "as said above")]
 
 mod control;
 mod error;
 
-// What each kind of load is, then what they stand on.
+// The kinds of load first, then their building blocks.
 pub mod latency;
 pub mod logins;
 pub mod mesh;
-pub mod paced;
+pub mod open_loop;
 pub mod stream;
 mod sending;
 
@@ -34,11 +34,11 @@ pub use error::Error;
 
 use std::time::Duration;
 
-/// How long the load waits for what must come. What has not come by then is lost.
+/// How long the load waits for arrivals. Messages that have not arrived by then are lost.
 pub const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long it waits for a message that others of the same sender have overtaken.
-const GRACE: Duration = Duration::from_secs(1);
+/// How long it waits for a message that later ones of the same sender overtook.
+const REORDER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often a wait looks whether it is to go on.
+/// Upper bound of a single wait, after which the load checks whether it was stopped.
 const TICK: Duration = Duration::from_millis(100);

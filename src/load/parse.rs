@@ -1,10 +1,10 @@
-//! The server's protocol alone: bytes to lines to batches, with no socket and no thread.
+//! The server's protocol on its own: bytes to lines to batches, without sockets or threads.
 
 use crate::Name;
 use crate::wire::batch::BatchBuilder;
 use crate::wire::framing::LineBuffer;
 
-/// What a reader of the server does with its input.
+/// The parsing half of the server's reader.
 #[derive(Debug)]
 pub struct Parser {
     lines: LineBuffer,
@@ -12,12 +12,12 @@ pub struct Parser {
 }
 
 impl Parser {
-    /// The parser of a client's lines, which may be so long.
+    /// A parser for a client's lines of at most this many bytes.
     pub fn new(name: &Name, max_line: usize) -> Self {
         Self { lines: LineBuffer::new(max_line), builder: BatchBuilder::new(name, max_line) }
     }
 
-    /// Takes what a read has brought, and throws the batch away.
+    /// Parses the result of one read and discards the batch.
     pub fn take(&mut self, input: &[u8]) {
         let mut rest = input;
         while !rest.is_empty() {

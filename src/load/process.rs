@@ -1,5 +1,4 @@
-//! A server as a process of its own: asked through procfs what it has used, and ended and reaped
-//! whatever happens.
+//! A server in a process of its own: measured through procfs, and always killed and reaped.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader};
@@ -9,20 +8,20 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A running server; dropped, it is killed.
+/// A running server, killed when dropped.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
-    /// Where it listens.
+    /// The address it listens on.
     pub address: SocketAddr,
 }
 
 impl Process {
-    /// Starts a server that says where it listens with the last word of its first line.
+    /// Starts a server that prints its address as the last word of its first line.
     ///
     /// # Errors
     ///
-    /// If it can not be started, or ends without having said that.
+    /// If it cannot be started, or exits without printing an address.
     pub fn start(command: &mut Command) -> io::Result<Self> {
         let mut child = Self::of(command.stdout(Stdio::piped()).spawn()?, ([0; 4], 0).into());
         let mut line = String::new();
@@ -35,12 +34,12 @@ impl Process {
         Ok(child)
     }
 
-    /// A server that listens there, or will.
+    /// A server that listens on this address, or will.
     pub fn of(child: Child, address: SocketAddr) -> Self {
         Self { child, address }
     }
 
-    /// What all the process's threads have run so far, in steps of 10 ms.
+    /// CPU time of all its threads so far, in steps of 10 ms.
     ///
     /// # Errors
     ///
@@ -49,11 +48,11 @@ impl Process {
         cpu_of(&self.child.id().to_string())
     }
 
-    /// A value of `/proc/…/status`, as `VmHWM` in KiB or `Threads`.
+    /// A value of `/proc/…/status`, such as `VmHWM` in KiB or `Threads`.
     ///
     /// # Errors
     ///
-    /// If there is no procfs, or no such value in it.
+    /// If procfs or the value is missing.
     pub fn status(&self, field: &str) -> io::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let mut lines = status.lines().filter_map(|line| line.split_once(':'));
@@ -62,7 +61,7 @@ impl Process {
         number.ok_or_else(|| io::Error::other(format!("no {field} in procfs")))
     }
 
-    /// How large the executable is, in bytes.
+    /// Size of the executable, in bytes.
     ///
     /// # Errors
     ///
@@ -71,20 +70,21 @@ impl Process {
         Ok(fs::metadata(format!("/proc/{}/exe", self.child.id()))?.len())
     }
 
-    /// Tells the server to stop: the end of its standard input if that is a pipe, else SIGTERM.
+    /// Shuts the server down: by closing its standard input if that is a pipe, otherwise by
+    /// SIGTERM.
     pub fn stop(&mut self) {
         match self.child.stdin.take() {
             Some(input) => drop(input),
-            // A child that was not waited for is there, alive or not.
+            // A child that has not been reaped still has its pid.
             None => drop(kill_process(Pid::from_child(&self.child), Signal::TERM)),
         }
     }
 
-    /// Waits for the end.
+    /// Waits until the server exits.
     ///
     /// # Errors
     ///
-    /// If the system does not let it wait.
+    /// If waiting fails.
     pub fn wait(mut self) -> io::Result<ExitStatus> {
         self.child.wait()
     }
@@ -92,13 +92,13 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only if it has ended already.
+        // Both fail only if it has exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// What this process, the load, has run so far.
+/// CPU time of this process, the load, so far.
 ///
 /// # Errors
 ///
@@ -109,10 +109,10 @@ pub fn own_cpu() -> io::Result<Duration> {
 
 fn cpu_of(pid: &str) -> io::Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The second field, the name in brackets, may hold blanks; the third one is next.
+    // The second field, the name in parentheses, may contain spaces.
     let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
     let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
     let ticks: u64 = ticks.sum::<Result<_, _>>().map_err(io::Error::other)?;
-    // Whatever its own clock does, Linux tells user space hundredths of a second.
+    // Linux reports hundredths of a second to user space, whatever its own clock.
     Ok(Duration::from_millis(ticks * 10))
 }

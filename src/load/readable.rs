@@ -1,4 +1,4 @@
-//! Which of many sockets have something to read. It belongs to the thread that receives.
+//! An epoll instance over many sockets. Owned by the thread that receives.
 
 use std::mem::MaybeUninit;
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::{Error, TICK};
 
-/// The sockets, by their place among those it was made of.
+/// The sockets, identified by their index.
 #[derive(Debug)]
 pub struct Readable {
     epoll: OwnedFd,
@@ -22,7 +22,7 @@ impl Readable {
     ///
     /// # Errors
     ///
-    /// If the system has no room for that.
+    /// If the system is out of resources.
     pub fn of<'a>(sockets: impl IntoIterator<Item = &'a TcpStream>) -> Result<Self, Error> {
         let epoll =
             epoll::create(epoll::CreateFlags::CLOEXEC).map_err(Error::io("watch sockets"))?;
@@ -40,16 +40,16 @@ impl Readable {
             .map_err(Error::io("watch a socket"))
     }
 
-    /// Waits for a moment; the places of those that can be read from.
+    /// Waits up to [`TICK`]; returns the indices of the readable sockets.
     ///
     /// # Errors
     ///
-    /// If the system does not let it wait.
+    /// If waiting fails.
     pub fn wait(&mut self) -> Result<std::vec::Drain<'_, usize>, Error> {
         self.wait_for(Some(TICK))
     }
 
-    /// The same for as long as it takes.
+    /// Waits indefinitely.
     ///
     /// # Errors
     ///
@@ -58,7 +58,7 @@ impl Readable {
         self.wait_for(None)
     }
 
-    /// The same for so long.
+    /// Waits up to `time`, or indefinitely.
     pub(super) fn wait_for(
         &mut self,
         time: Option<Duration>,

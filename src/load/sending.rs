@@ -1,5 +1,5 @@
-//! The sending thread of a stream: it numbers and writes batches as long as not too much is on its
-//! way, and ends when the amount is spent or nothing more is received.
+//! The sending thread of a stream. It owns the outboxes, numbers and writes batches within the
+//! limit of queued deliveries, and exits when the amount is spent or receiving has ended.
 
 use std::net::TcpStream;
 use std::ops::Range;
@@ -15,19 +15,19 @@ use super::control::Budget;
 use super::protocol::Lines;
 use super::{Amount, Control, Error, TICK};
 
-/// What the sending thread and the receiving one have to know of each other.
+/// State shared by the sending and the receiving thread.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// Deliveries that have arrived, or never will.
+    /// Deliveries that arrived or never will.
     pub(super) settled: AtomicU64,
-    /// The sender waits for the number above to grow.
+    /// The sender is waiting for `settled` to grow.
     pub(super) awaited: AtomicBool,
-    /// How many deliveries are owed when the next flag says that this is all.
+    /// Deliveries owed in total, valid once `sent` is set.
     pub(super) owed: AtomicU64,
     pub(super) sent: AtomicBool,
-    /// The sender has failed, and how it has is found when it is joined.
+    /// The sender failed; joining it returns the error.
     pub(super) failed: AtomicBool,
-    /// Nothing more is received.
+    /// Receiving has ended.
     pub(super) over: AtomicBool,
 }
 
@@ -48,25 +48,25 @@ pub(super) struct Sent {
     pub(super) deliveries: u64,
 }
 
-/// One sender, and what it sends over and over.
+/// One sender and the batch it sends repeatedly.
 #[derive(Debug)]
 pub(super) struct Outbox {
     sender: usize,
     socket: Arc<TcpStream>,
     recipients: u64,
-    /// How many messages a batch has.
+    /// Messages per batch.
     messages: usize,
     batch: Lines,
-    /// What is begun of the batch and not written yet, in bytes.
+    /// The unwritten bytes of the current batch.
     unwritten: Range<usize>,
-    /// Messages that all batches so far had.
+    /// Messages of all batches so far.
     begun: u64,
-    /// Messages that are in no batch yet.
+    /// Messages not in any batch yet.
     left: u64,
 }
 
 impl Outbox {
-    /// Sends `line` to so many recipients, `messages` of it at a time.
+    /// Sends `line` to `recipients` clients, `messages` at a time.
     pub(super) fn new(
         client: usize,
         socket: &Arc<TcpStream>,
@@ -79,18 +79,18 @@ impl Outbox {
             socket: Arc::clone(socket),
             recipients: recipients as u64,
             messages,
-            batch: line.times(messages),
+            batch: line.repeat(messages),
             unwritten: 0..0,
             begun: 0,
             left: 0,
         }
     }
 
-    /// Numbers the next batch; returns how many deliveries it makes.
+    /// Numbers the next batch; returns its deliveries.
     fn begin(&mut self) -> u64 {
         let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(self.messages);
         self.unwritten = 0..count * self.batch.stride;
-        // The number's upper bits are in no stamp.
+        // A stamp holds only the lower bits of the number.
         #[expect(clippy::cast_possible_truncation, reason = "as said above")]
         self.batch.number(self.sender, self.begun as u32);
         self.begun += count as u64;
@@ -106,12 +106,12 @@ impl Outbox {
         !self.is_writing() && self.left == 0
     }
 
-    /// Messages whose last byte is written.
+    /// Messages written completely.
     fn sent(&self) -> u64 {
         self.begun - self.unwritten.len().div_ceil(self.batch.stride) as u64
     }
 
-    /// Writes what the socket takes just now of the current batch; false if that is nothing.
+    /// Writes as much of the current batch as the socket accepts; false if nothing.
     fn write(&mut self) -> Result<bool, Error> {
         if !self.is_writing() {
             return Ok(false);
@@ -126,7 +126,7 @@ impl Outbox {
     }
 }
 
-/// Sends until the amount is spent or nothing more is received.
+/// Sends until the amount is spent or receiving has ended.
 pub(super) fn send_all(
     outboxes: &mut [Outbox],
     amount: Amount,
@@ -140,10 +140,10 @@ pub(super) fn send_all(
     };
     let owed_before = owed(outboxes);
     let mut budget = Budget::new(amount, control);
-    deal(outboxes, amount);
+    distribute(outboxes, amount);
     let mut begun = 0;
     loop {
-        let is_over = budget.is_over();
+        let is_over = budget.is_spent();
         let mut unfinished = false;
         let mut stuck = true;
         for outbox in &mut *outboxes {
@@ -168,8 +168,8 @@ pub(super) fn send_all(
     Ok(Sent { messages, deliveries: owed(outboxes) - owed_before })
 }
 
-/// Gives each sender its share of the messages.
-fn deal(outboxes: &mut [Outbox], amount: Amount) {
+/// Divides the messages among the senders.
+fn distribute(outboxes: &mut [Outbox], amount: Amount) {
     let senders = outboxes.len() as u64;
     for (place, outbox) in (0..).zip(outboxes) {
         outbox.left = match amount {
@@ -179,8 +179,8 @@ fn deal(outboxes: &mut [Outbox], amount: Amount) {
     }
 }
 
-/// Waits a moment for one of the sockets that are full: others may be allowed to go on before. If
-/// there is none, it waits for what is received, as long as there `is_too_much` on its way.
+/// Waits briefly for one of the full sockets, as another sender may be allowed to continue first.
+/// If none is full, it waits for arrivals while there `is_too_much` queued.
 fn wait_for_room(outboxes: &[Outbox], progress: &Progress, is_too_much: impl Fn() -> bool) {
     let full = outboxes.iter().filter(|outbox| outbox.is_writing());
     let mut fds: Vec<_> = full.map(|outbox| PollFd::new(&*outbox.socket, PollFlags::OUT)).collect();

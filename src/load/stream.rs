@@ -1,8 +1,7 @@
-//! Saturation: every sender sends as much as the server takes, and every message is checked.
+//! Saturation: every sender sends as much as the server accepts, and every message is checked.
 //!
-//! One thread sends and one receives, whatever the number of clients, since each further thread
-//! would take the processors from the server. Writes are whole batches that were built
-//! beforehand and are only numbered anew.
+//! One thread sends and one receives, however many clients there are, because every further thread
+//! would take CPU time from the server. Writes are prepared batches that only get new numbers.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::SeqCst;
@@ -15,31 +14,31 @@ use super::protocol::Protocol;
 use super::readable::Readable;
 use super::sending::{Outbox, Progress, Sent, send_all};
 use super::topology::{Route, Topology};
-use super::{ARRIVAL_TIMEOUT, Amount, Control, Error, GRACE, Outcome};
+use super::{ARRIVAL_TIMEOUT, Amount, Control, Error, Outcome, REORDER_TIMEOUT};
 
-/// What a batch delivers to each recipient, in bytes and about.
+/// Approximate bytes that a batch delivers to each recipient.
 const BATCH: usize = 64 * 1024;
 
-/// How many batches each sender may have sent that were not received, so that a server which
-/// queues without bound is not measured by how much it can queue.
-const IN_FLIGHT: u64 = 8;
+/// Maximum batches per sender that have not been received. This keeps a server with unbounded
+/// queues from being measured by how much it can queue.
+const MAX_BATCHES_IN_FLIGHT: u64 = 8;
 
-/// How much is read at a time, in bytes.
+/// Size of a read, in bytes.
 pub const CHUNK: usize = 256 * 1024;
 
 /// Connected clients and their prepared batches.
 #[derive(Debug)]
 pub struct Stream {
     outboxes: Vec<Outbox>,
-    /// Those of all clients, since the server may have something to say to any of them.
+    /// The inboxes of all clients, because the server may send an error to any of them.
     inboxes: Vec<Inbox>,
     readable: Readable,
-    /// How many deliveries may be on their way.
+    /// Maximum deliveries in flight.
     limit: u64,
 }
 
 impl Stream {
-    /// Connects a topology's clients to a server; texts are `size` bytes long.
+    /// Connects a topology's clients; texts are `size` bytes long.
     ///
     /// # Errors
     ///
@@ -61,22 +60,22 @@ impl Stream {
         };
         let inboxes = inboxes(protocol, &clients, topology, size);
         Ok(Self {
-            limit: IN_FLIGHT * deliveries(topology, size),
+            limit: MAX_BATCHES_IN_FLIGHT * deliveries(topology, size),
             readable: Readable::of(inboxes.iter().map(Inbox::socket))?,
             outboxes: topology.routes.iter().map(outbox).collect(),
             inboxes,
         })
     }
 
-    /// Sends that much, and waits until the last message of it has arrived.
+    /// Sends this amount and waits until all of it has arrived.
     ///
     /// # Errors
     ///
-    /// If the server ends a connection, refuses a message or sends anything else.
+    /// If the server ends a connection, refuses a message or sends anything unexpected.
     ///
     /// # Panics
     ///
-    /// If there is no thread to be had.
+    /// If no thread can be spawned.
     pub fn run(&mut self, amount: Amount, control: &Control) -> Result<Outcome, Error> {
         let Self { outboxes, inboxes, readable, limit } = self;
         let before = counts(inboxes);
@@ -99,7 +98,7 @@ impl Stream {
             received.and(sent)
         });
         let Sent { messages, deliveries } = sent.map_err(|error| explain(inboxes, error))?;
-        let arrived = counts(inboxes).since(before);
+        let arrived = counts(inboxes).delta(before);
         Ok(Outcome::of(messages, deliveries, arrived, ended - started))
     }
 }
@@ -117,18 +116,18 @@ pub(super) fn inboxes(
     clients.iter().zip(topology.senders_to()).map(inbox).collect()
 }
 
-/// How many messages a batch has: as many for all protocols, so that it is the same work.
+/// Messages per batch, the same for all protocols.
 pub fn batch_messages(topology: &Topology, size: usize) -> usize {
     let name = topology.name(0);
     (BATCH / Protocol::Chat.frame(&name, &name, size).stride).max(1)
 }
 
-/// How many deliveries a round is, which is one batch from each sender.
+/// Deliveries of one round, one batch from each sender.
 pub fn deliveries(topology: &Topology, size: usize) -> u64 {
     topology.deliveries() * batch_messages(topology, size) as u64
 }
 
-/// Receives until all has arrived that is owed, or nothing more comes.
+/// Receives until everything owed has arrived, or nothing more does.
 fn receive_all(
     inboxes: &mut [Inbox],
     readable: &mut Readable,
@@ -152,13 +151,14 @@ fn receive_all(
             })?;
         }
         if received == before {
-            if ended.elapsed() >= patience(is_sent && settled >= progress.owed.load(SeqCst)) {
+            if ended.elapsed() >= arrival_timeout(is_sent && settled >= progress.owed.load(SeqCst))
+            {
                 return Ok(());
             }
             continue;
         }
         *ended = Instant::now();
-        control.show(received);
+        control.report_received(received);
         progress.settled.store(settled, SeqCst);
         if progress.awaited.swap(false, SeqCst) {
             sender.unpark();
@@ -166,7 +166,7 @@ fn receive_all(
     }
 }
 
-/// How long to wait when nothing comes: what others have overtaken need not come at all.
-pub(super) fn patience(only_overtaken: bool) -> Duration {
-    if only_overtaken { GRACE } else { ARRIVAL_TIMEOUT }
+/// How long to wait without arrivals: overtaken messages need not arrive at all.
+pub(super) fn arrival_timeout(only_overtaken: bool) -> Duration {
+    if only_overtaken { REORDER_TIMEOUT } else { ARRIVAL_TIMEOUT }
 }

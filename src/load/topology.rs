@@ -1,8 +1,8 @@
-//! Who sends to whom. No thread runs here.
+//! The graph of senders and recipients. Plain data.
 
 use std::ops::Range;
 
-/// One sender and all that it sends to, by their place among the clients.
+/// One sender and its recipients, by their index among the clients.
 #[derive(Clone, Debug)]
 pub struct Route {
     /// The sender.
@@ -11,15 +11,14 @@ pub struct Route {
     pub to: Vec<usize>,
 }
 
-/// How many clients there are, which of them send, and to whom. Those that no route names are
-/// connected and quiet.
+/// The clients, and which of them send to whom. Clients on no route are connected and idle.
 #[derive(Clone, Debug)]
 pub struct Topology {
-    /// How many are connected.
+    /// The number of clients.
     pub clients: usize,
-    /// One for each sender.
+    /// One route per sender.
     pub routes: Vec<Route>,
-    /// What all their names begin with.
+    /// The prefix of all client names.
     pub prefix: String,
 }
 
@@ -35,19 +34,19 @@ impl Topology {
         Self::of(count + 1, [Route { from: 0, to: (1..=count).collect() }])
     }
 
-    /// All send to the last.
+    /// All clients send to the last one.
     pub fn fan_in(count: usize) -> Self {
         let routes = (0..count).map(|from| Route { from, to: vec![count] });
         Self::of(count + 1, routes)
     }
 
-    /// Each of the first `busy` clients sends to the next one of them.
+    /// Each of the first `busy` clients sends to the next one, in a ring.
     pub fn ring(busy: usize, clients: usize) -> Self {
         let routes = (0..busy).map(|from| Route { from, to: vec![(from + 1) % busy] });
         Self::of(clients, routes)
     }
 
-    /// Clients that are only connected.
+    /// Clients that are connected and idle.
     pub fn quiet(clients: usize) -> Self {
         Self::of(clients, [])
     }
@@ -56,15 +55,15 @@ impl Topology {
         Self { clients, routes: routes.into_iter().collect(), prefix: "c".to_owned() }
     }
 
-    /// The same, and two more clients of which the first sends to the second.
-    pub fn and_a_pair(mut self) -> Self {
+    /// Adds two clients, the first of which sends to the second.
+    pub fn with_pair(mut self) -> Self {
         let (from, to) = (self.clients, vec![self.clients + 1]);
         self.routes.push(Route { from, to });
         self.clients += 2;
         self
     }
 
-    /// A client's name, as wide as all others'.
+    /// A client's name; all names have the same width.
     pub fn name(&self, client: usize) -> String {
         let width = (self.clients - 1).max(1).ilog10() as usize + 1;
         format!("{}{client:0width$}", self.prefix)
@@ -75,7 +74,7 @@ impl Topology {
         (0..self.clients).map(|client| self.name(client)).collect()
     }
 
-    /// Which senders a client may get messages from: the least range that has them all.
+    /// The smallest range that contains all senders of each client.
     pub(super) fn senders_to(&self) -> Vec<Range<usize>> {
         let mut senders = vec![0..0; self.clients];
         for Route { from, to } in &self.routes {
@@ -88,12 +87,12 @@ impl Topology {
         senders
     }
 
-    /// How many deliveries are owed when each sender has sent one message.
+    /// Deliveries owed once each sender has sent one message.
     pub fn deliveries(&self) -> u64 {
         self.routes.iter().map(|route| route.to.len() as u64).sum()
     }
 
-    /// True if messages go to many at a time.
+    /// True if messages have several recipients.
     pub fn is_group(&self) -> bool {
         self.routes.iter().any(|route| route.to.len() > 1)
     }

@@ -1,20 +1,20 @@
-//! Step by step: the server has taken each step before the next one comes.
+//! Lockstep: the server has handled each step before the next one.
 
-use super::{Client, LEAVE, Running, SPEAKERS, STOP};
+use super::{Client, LEAVE, SPEAKERS, STOP, TestServer};
 use crate::Config;
 use crate::fuzzing::{Step, model, steps};
 
-/// Clients that log in as the input says, as often as it says.
+/// Clients that log in when the input says so, as often as it does.
 struct Clients {
-    server: Running,
+    server: TestServer,
     model: model::Server,
-    /// Who is connected, with its number in the model.
+    /// The connected clients, with their numbers in the model.
     connected: [Option<(Client, usize)>; SPEAKERS.len()],
 }
 
 pub(super) fn run(config: Config, input: &[u8]) {
     let model = model::Server::new(config.max_line);
-    let server = Running::start(config);
+    let server = TestServer::start(config);
     let mut clients = Clients { server, model, connected: Default::default() };
     let mut speaker = 0;
     for step in steps(input) {
@@ -37,7 +37,7 @@ impl Clients {
         client.write(data).expect("a server that reads");
         self.model.write(*number, data);
         self.server.wait_until(|stats| {
-            stats.accepted == self.model.accepted && stats.connected == self.model.here()
+            stats.accepted == self.model.accepted && stats.connected == self.model.connected()
         });
         if self.model.is_disconnected(*number) {
             self.read(speaker);
@@ -52,11 +52,11 @@ impl Clients {
         }
     }
 
-    /// Reads what a client got, and that is the end of it.
+    /// Reads everything a client received until the end of its connection.
     fn read(&mut self, speaker: usize) {
         if let Some((client, number)) = self.connected[speaker].take() {
-            let told = client.read_to_end().expect("no reset");
-            assert_eq!(sorted(told), sorted(self.model.told(number)));
+            let received = client.read_to_end().expect("no reset");
+            assert_eq!(sorted(received), sorted(self.model.received(number)));
         }
     }
 
@@ -67,10 +67,13 @@ impl Clients {
         for speaker in 0..SPEAKERS.len() {
             match self.connected[speaker].take() {
                 Some((client, number)) if self.model.is_logging_in(number) => {
-                    // The stop may have come before the server knew of it.
+                    // The shutdown may have come before the server accepted it.
                     unknown += 1;
-                    let told = client.read_to_end().unwrap_or_default();
-                    assert!(told.is_empty() || told == self.model.told(number), "{told:?}");
+                    let received = client.read_to_end().unwrap_or_default();
+                    assert!(
+                        received.is_empty() || received == self.model.received(number),
+                        "{received:?}"
+                    );
                 }
                 connected => {
                     self.connected[speaker] = connected;
@@ -87,20 +90,20 @@ impl Clients {
     }
 }
 
-/// Messages and answers, each in their order: a client that writes to itself gets both, and lines
-/// that follow each other are relayed together before they are answered. Of a list of those who
-/// are here, no order is promised.
-fn sorted(told: Vec<String>) -> (Vec<String>, Vec<String>) {
+/// Messages and replies, each in their order: a client that writes to itself receives both, and
+/// consecutive lines are relayed together before any reply. A list of connected clients has no
+/// defined order.
+fn sorted(received: Vec<String>) -> (Vec<String>, Vec<String>) {
     let digit = |last: char| last.is_ascii_digit();
-    let (messages, mut answers): (Vec<_>, Vec<_>) =
-        told.into_iter().partition(|line| line.starts_with("from "));
-    for answer in answers.iter_mut().filter(|answer| answer.starts_with("notice: line ")) {
-        let list = answer.split_once(" here: ");
+    let (messages, mut replies): (Vec<_>, Vec<_>) =
+        received.into_iter().partition(|line| line.starts_with("from "));
+    for reply in replies.iter_mut().filter(|reply| reply.starts_with("notice: line ")) {
+        let list = reply.split_once(" here: ");
         if let Some((counted, list)) = list.filter(|(counted, _)| counted.ends_with(digit)) {
             let mut names: Vec<_> = list.split(", ").collect();
             names.sort_unstable();
-            *answer = format!("{counted} here: {}", names.join(", "));
+            *reply = format!("{counted} here: {}", names.join(", "));
         }
     }
-    (messages, answers)
+    (messages, replies)
 }

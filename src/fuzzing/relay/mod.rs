@@ -1,9 +1,9 @@
-//! Clients to clients: whatever some clients send, in whatever pieces, each of them gets what it
-//! has to get, and the report agrees.
+//! Clients to clients: whatever clients send, in whatever pieces, each receives exactly what it
+//! must, and the report agrees.
 //!
-//! An input says in its first byte how it is run: in step, where the server has taken each step
-//! before the next one comes, so that a model knows all that each client gets; or at large, where
-//! nothing is waited for and the stop comes while the server works.
+//! The first byte of an input selects the mode: in lockstep, where the server has handled each step
+//! before the next one and a model predicts everything; or concurrently, where shutdown comes while
+//! the server works.
 
 mod concurrent;
 mod lockstep;
@@ -15,39 +15,39 @@ use std::time::{Duration, Instant};
 
 use crate::{Config, Error, Report, Server, ShutdownHandle, Stats, StatsHandle};
 
-/// From here on this one of the clients speaks.
+/// From here on this client speaks.
 const SPEAKERS: [u8; 4] = [0xF8, 0xF9, 0xFA, 0xFB];
 
 /// The client half-closes.
 const LEAVE: u8 = 0xFC;
 
-/// The server is stopped.
+/// The server is shut down.
 const STOP: u8 = 0xFD;
 
-/// How much of an input is used, in bytes. All that it can lead to fits into the sockets' buffers,
-/// so that clients can write first and read at the end.
+/// The used part of an input, in bytes. Everything it can cause fits into the sockets' buffers, so
+/// clients can write first and read at the end.
 const INPUT: usize = 4096;
 
-/// How long is waited for what must happen.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long to wait for anything that must happen.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Checks a whole server: the first byte of the input is how it is run, the others are the steps.
+/// Checks a whole server: the first byte of the input selects the mode, the others are the steps.
 ///
 /// # Panics
 ///
-/// If a client gets anything else than it has to get, or if the report does not agree with that.
+/// If a client receives anything but what it must, or the report disagrees.
 pub fn relay(input: &[u8]) {
     let Some((&mode, input)) = input.split_first() else { return };
     let input = &input[..input.len().min(INPUT)];
     let config = Config {
-        // A line needs more than the smallest window, and passes it alone.
+        // A line larger than the smallest window passes it alone.
         window: [1, 1000, 5000, 256 * 1024][usize::from((mode >> 1) & 3)],
         max_line: [40, 100, 1000, 64 * 1024][usize::from((mode >> 3) & 3)],
-        // None of these is ever reached by a client that does what it has to do.
-        login_timeout: PATIENCE,
-        stall_timeout: PATIENCE,
-        drain_timeout: PATIENCE,
-        linger: PATIENCE,
+        // A well-behaved client never reaches any of these.
+        login_timeout: TIMEOUT,
+        stall_timeout: TIMEOUT,
+        drain_timeout: TIMEOUT,
+        linger: TIMEOUT,
         ..Config::default()
     };
     if mode & 1 == 0 {
@@ -57,15 +57,15 @@ pub fn relay(input: &[u8]) {
     }
 }
 
-/// A server that runs in this process; dropped, it is forced to end.
-struct Running {
+/// A server in this process; dropping it forces its end.
+struct TestServer {
     address: SocketAddr,
     handle: ShutdownHandle,
     stats: StatsHandle,
     thread: Option<JoinHandle<Result<Report, Error>>>,
 }
 
-impl Running {
+impl TestServer {
     fn start(config: Config) -> Self {
         let server = Server::bind("127.0.0.1:0", config).expect("a free port");
         let (address, handle) = (server.local_addr(), server.shutdown_handle());
@@ -74,14 +74,14 @@ impl Running {
     }
 
     fn wait_until(&self, condition: impl Fn(&Stats) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !condition(&self.stats.read()) {
             assert!(Instant::now() < deadline, "waited too long: {:?}", self.stats.read());
             thread::yield_now();
         }
     }
 
-    /// The report of a server that was stopped and whose clients have read everything.
+    /// The report of a server that was shut down and whose clients have read everything.
     fn report(mut self) -> Report {
         let thread = self.thread.take().expect("joined once");
         let report = thread.join().expect("no panic").expect("no error");
@@ -91,7 +91,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for TestServer {
     fn drop(&mut self) {
         if let Some(thread) = self.thread.take() {
             self.handle.force();
@@ -105,10 +105,10 @@ impl Drop for Running {
 struct Client(TcpStream);
 
 impl Client {
-    fn connect(server: &Running) -> Self {
+    fn connect(server: &TestServer) -> Self {
         let stream = TcpStream::connect(server.address).expect("a listening server");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+        stream.set_write_timeout(Some(TIMEOUT)).expect("a timeout");
         stream.set_nodelay(true).expect("an option");
         Self(stream)
     }
@@ -121,7 +121,7 @@ impl Client {
         self.0.shutdown(Shutdown::Write)
     }
 
-    /// All lines up to a clean end, none of them torn; `None` if the connection was reset.
+    /// All lines up to a clean end, all of them complete; `None` if the connection was reset.
     fn read_to_end(mut self) -> Option<Vec<String>> {
         let mut bytes = Vec::new();
         match self.0.read_to_end(&mut bytes) {

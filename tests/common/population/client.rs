@@ -1,4 +1,5 @@
-//! One life on a real socket: a loop that does what the mood says, and notes what it does.
+//! One session on a real socket: a loop that acts as its current behaviour says, and records what
+//! it does.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpStream};
@@ -11,52 +12,52 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::life::{Behaviour, End, Reading, SessionPlan, Writing};
+use super::send_state::SendState;
+use super::session_plan::{Behaviour, End, Reading, SessionPlan, Writing};
 use super::transcript::{Ending, Transcript};
-use super::voice::SendState;
 use super::{Run, World};
 use crate::common::PATIENCE;
 
-/// How long a client that goes slowly waits between two writes, or two reads.
+/// Pause of a slow client between two writes, or two reads.
 const PACE: Duration = Duration::from_millis(1);
 
-/// How often a client looks whether all is over, at least.
-const LOOK: Duration = Duration::from_millis(20);
+/// Maximum wait before a client checks whether everything is over.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How much a client reads at a time, in bytes, and how much in sips.
+/// Size of a read, in bytes, and that of a trickling client.
 const CHUNK: usize = 16 * 1024;
-const SIP: usize = 7;
+const TRICKLE: usize = 7;
 
-/// Lives a life; `None` if the server takes no connections any more.
-pub fn live(world: &World, run: &Run, life: SessionPlan) -> Option<Transcript> {
-    // Nobody waits for this: it is how fast clients come and go.
-    thread::sleep(life.pause);
+/// Runs a session; `None` if the server accepts no more connections.
+pub fn run_session(world: &World, run: &Run, session: SessionPlan) -> Option<Transcript> {
+    // Not synchronisation: this sets the rate of new sessions.
+    thread::sleep(session.pause);
     let began = Instant::now();
-    let connected = connect(run, &life);
-    let is_in_storm = usize::from(life.who.seat) >= world.seats;
+    let connected = connect(run, &session);
+    let is_in_storm = usize::from(session.who.seat) >= world.seats;
     run.connected_in_storm.fetch_add(usize::from(is_in_storm), SeqCst);
     match connected {
         Ok((stream, address)) => {
             let sent = Arc::default();
             run.live().insert(address, Arc::clone(&sent));
-            let transcript = Transcript::new(life, address, began);
+            let transcript = Transcript::new(session, address, began);
             let transcript = Actor::new(world, run, stream, transcript, sent).act();
             run.live().remove(&address);
             Some(transcript)
         }
         Err(error) => {
-            assert!(run.is_stopping(), "{}: {error}", life.who);
+            assert!(run.is_stopping(), "{}: {error}", session.who);
             None
         }
     }
 }
 
-/// Connects from an address that nobody in this process has connected from.
-fn connect(run: &Run, life: &SessionPlan) -> io::Result<(TcpStream, SocketAddrV4)> {
+/// Connects from an address that no other connection of this process has used.
+fn connect(run: &Run, session: &SessionPlan) -> io::Result<(TcpStream, SocketAddrV4)> {
     static LAST: AtomicU32 = AtomicU32::new(0x7F01_0000);
     let address = Ipv4Addr::from_bits(LAST.fetch_add(1, SeqCst) + 1);
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    if life.small_buffers {
+    if session.small_buffers {
         socket.set_recv_buffer_size(4096)?;
         socket.set_send_buffer_size(4096)?;
     }
@@ -68,25 +69,25 @@ fn connect(run: &Run, life: &SessionPlan) -> io::Result<(TcpStream, SocketAddrV4
     Ok((socket.into(), address))
 }
 
-/// A life in progress.
+/// A session in progress.
 struct Actor<'a> {
     world: &'a World,
     run: &'a Run,
     stream: TcpStream,
     transcript: Transcript,
-    voice: SendState,
-    /// How many bytes it has sent, as the stop sees it.
+    send_state: SendState,
+    /// Bytes sent so far, as read at shutdown.
     sent: Arc<AtomicU64>,
-    mood: Behaviour,
-    mood_number: u64,
-    mood_ends: Instant,
+    behaviour: Behaviour,
+    behaviour_number: u64,
+    behaviour_ends: Instant,
     next_write: Instant,
     next_read: Instant,
-    /// It makes no more lines.
+    /// It creates no more lines.
     leaves: bool,
     /// It writes no more.
-    mute: bool,
-    /// A write has met a reset, which then is all that the client hears of it.
+    write_closed: bool,
+    /// A write failed with a reset, which no read will report again.
     reset: bool,
     /// When it must have seen the end.
     patience: Option<Instant>,
@@ -101,21 +102,21 @@ impl<'a> Actor<'a> {
         transcript: Transcript,
         sent: Arc<AtomicU64>,
     ) -> Self {
-        let (life, now) = (&transcript.life, Instant::now());
-        let mood = life.mood(world, 0);
+        let (session, now) = (&transcript.session, Instant::now());
+        let behaviour = session.behaviour(world, 0);
         Self {
             world,
             run,
             stream,
-            voice: SendState::new(world, life),
+            send_state: SendState::new(world, session),
             sent,
-            mood,
-            mood_number: 0,
-            mood_ends: now + mood.lasts,
+            behaviour,
+            behaviour_number: 0,
+            behaviour_ends: now + behaviour.lasts,
             next_write: now,
             next_read: now,
             leaves: false,
-            mute: false,
+            write_closed: false,
             reset: false,
             patience: None,
             chunk: vec![0; CHUNK].into(),
@@ -126,14 +127,14 @@ impl<'a> Actor<'a> {
     /// Acts until the connection has ended.
     fn act(mut self) -> Transcript {
         let ending = loop {
-            self.change_mood();
+            self.change_behaviour();
             if self.is_time_to_leave() && self.leave() {
                 break Ending::Abandoned;
             }
-            if self.leaves && !self.mute && self.voice.is_quiet() {
+            if self.leaves && !self.write_closed && self.send_state.is_idle() {
                 self.half_close();
             }
-            let (events, timeout) = self.wishes();
+            let (events, timeout) = self.interests();
             let ready = self.wait(events, timeout);
             if ready.contains(PollFlags::IN) {
                 if let Some(ending) = self.read() {
@@ -146,46 +147,46 @@ impl<'a> Actor<'a> {
         };
         self.transcript.end(ending);
         if ending != Ending::Abandoned {
-            // Nobody waits for this: it does not know better than to keep the connection.
-            thread::sleep(self.transcript.life.clings);
+            // Not synchronisation: the client is slow to close.
+            thread::sleep(self.transcript.session.lingers);
         }
         self.transcript
     }
 
-    fn change_mood(&mut self) {
+    fn change_behaviour(&mut self) {
         let now = Instant::now();
         let is_late = self.patience.is_some_and(|patience| now > patience);
         assert!(!is_late, "no end: {}", self.transcript);
         if self.run.is_over() {
             self.patience.get_or_insert(now + PATIENCE);
-            self.mood.reading = Reading::Eagerly;
-            self.mood_ends = now + LOOK;
+            self.behaviour.reading = Reading::Eagerly;
+            self.behaviour_ends = now + POLL_INTERVAL;
         }
-        while now >= self.mood_ends {
-            self.mood_number += 1;
-            let reading = self.mood.reading;
-            self.mood = self.transcript.life.mood(self.world, self.mood_number);
-            if reading == Reading::NothingEver {
-                self.mood.reading = reading;
+        while now >= self.behaviour_ends {
+            self.behaviour_number += 1;
+            let reading = self.behaviour.reading;
+            self.behaviour = self.transcript.session.behaviour(self.world, self.behaviour_number);
+            if reading == Reading::Never {
+                self.behaviour.reading = reading;
             }
-            self.mood_ends += self.mood.lasts;
+            self.behaviour_ends += self.behaviour.lasts;
         }
     }
 
     fn is_time_to_leave(&self) -> bool {
-        let Transcript { life, began, .. } = &self.transcript;
-        !self.leaves && life.span.is_some_and(|span| began.elapsed() >= span)
+        let Transcript { session, began, .. } = &self.transcript;
+        !self.leaves && session.span.is_some_and(|span| began.elapsed() >= span)
     }
 
-    /// Does what its end begins with; true if that is the end already.
+    /// Starts its end; true if that ends the connection.
     fn leave(&mut self) -> bool {
         self.leaves = true;
-        let end = self.transcript.life.end;
+        let end = self.transcript.session.end;
         if let End::HalfClose | End::UnterminatedLine = end {
-            self.voice.finish(end == End::UnterminatedLine);
+            self.send_state.finish(end == End::UnterminatedLine);
             return false;
         }
-        self.transcript.parted = Some(Instant::now());
+        self.transcript.left_at = Some(Instant::now());
         if end == End::Reset {
             let linger = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
             linger.expect("an option");
@@ -194,38 +195,38 @@ impl<'a> Actor<'a> {
     }
 
     fn half_close(&mut self) {
-        self.transcript.parted = Some(Instant::now());
-        // Fails if the connection is gone, which reading will tell.
+        self.transcript.left_at = Some(Instant::now());
+        // Fails if the connection is gone, which a read will report.
         self.transcript.half_closed = self.stream.shutdown(Shutdown::Write).is_ok();
-        self.mute = true;
+        self.write_closed = true;
     }
 
-    /// What it waits for now, and how long at most.
-    fn wishes(&mut self) -> (PollFlags, Duration) {
+    /// The events it waits for now, and the maximum wait.
+    fn interests(&mut self) -> (PollFlags, Duration) {
         let now = Instant::now();
-        let mut until = (now + LOOK).min(self.mood_ends);
-        if let Some(span) = self.transcript.life.span.filter(|_| !self.leaves) {
+        let mut until = (now + POLL_INTERVAL).min(self.behaviour_ends);
+        if let Some(span) = self.transcript.session.span.filter(|_| !self.leaves) {
             until = until.min(self.transcript.began + span);
         }
         let mut events = PollFlags::empty();
         let soonest = |until: Instant, next| if next > now { until.min(next) } else { until };
-        if !matches!(self.mood.reading, Reading::Nothing | Reading::NothingEver) {
+        if !matches!(self.behaviour.reading, Reading::Nothing | Reading::Never) {
             events.set(PollFlags::IN, now >= self.next_read);
             until = soonest(until, self.next_read);
         }
-        if !self.mute && (self.leaves || self.mood.writing != Writing::Nothing) {
-            if self.voice.is_quiet() && !self.leaves {
-                let packet = self.voice.go_on(self.world, &self.transcript.life);
+        if !self.write_closed && (self.leaves || self.behaviour.writing != Writing::Nothing) {
+            if self.send_state.is_idle() && !self.leaves {
+                let packet = self.send_state.next_packet(self.world, &self.transcript.session);
                 self.transcript.packets.extend(packet);
             }
-            events.set(PollFlags::OUT, !self.voice.is_quiet() && now >= self.next_write);
+            events.set(PollFlags::OUT, !self.send_state.is_idle() && now >= self.next_write);
             until = soonest(until, self.next_write);
         }
         (events, until.saturating_duration_since(now))
     }
 
-    /// Waits for the stream, if for anything of it, and for the time. An error or an end is
-    /// something to be read, and to be met by a write, too.
+    /// Waits for the events, if any, and the timeout. Errors and hang-ups count as whatever it
+    /// waits for, so the next call meets them.
     fn wait(&self, events: PollFlags, timeout: Duration) -> PollFlags {
         let timeout = Timespec::try_from(timeout).expect("a short time");
         let mut fds = [PollFd::from_borrowed_fd(self.stream.as_fd(), events)];
@@ -234,35 +235,35 @@ impl<'a> Actor<'a> {
             Ok(0) | Err(rustix::io::Errno::INTR) => PollFlags::empty(),
             Ok(_) if fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) => events,
             Ok(_) => fds[0].revents(),
-            Err(error) => panic!("{}: {error}", self.transcript.life.who),
+            Err(error) => panic!("{}: {error}", self.transcript.session.who),
         }
     }
 
     fn write(&mut self) {
-        let pause = match self.mood.writing {
+        let pause = match self.behaviour.writing {
             Writing::Packets | Writing::Nothing => Duration::ZERO,
             Writing::Lines => PACE,
             Writing::Bytes => PACE / 5,
         };
         self.next_write = Instant::now() + pause;
-        match self.stream.write(self.voice.next(self.mood.writing)) {
+        match self.stream.write(self.send_state.next(self.behaviour.writing)) {
             Ok(count) => {
-                self.transcript.say(self.voice.advance(count));
+                self.transcript.say(self.send_state.advance(count));
                 self.sent.store(self.transcript.bytes_sent, SeqCst);
             }
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock => {}
-                ErrorKind::ConnectionReset => (self.mute, self.reset) = (true, true),
-                ErrorKind::BrokenPipe => self.mute = true,
-                _ => panic!("{}: {error}", self.transcript.life.who),
+                ErrorKind::ConnectionReset => (self.write_closed, self.reset) = (true, true),
+                ErrorKind::BrokenPipe => self.write_closed = true,
+                _ => panic!("{}: {error}", self.transcript.session.who),
             },
         }
     }
 
-    /// Reads something; the end, if that is it.
+    /// Reads once; returns the ending if that is it.
     fn read(&mut self) -> Option<Ending> {
-        let (most, pause) = match self.mood.reading {
-            Reading::Sips => (SIP, PACE),
+        let (most, pause) = match self.behaviour.reading {
+            Reading::Trickle => (TRICKLE, PACE),
             _ => (CHUNK, Duration::ZERO),
         };
         self.next_read = Instant::now() + pause;
@@ -276,7 +277,7 @@ impl<'a> Actor<'a> {
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock => None,
                 ErrorKind::ConnectionReset => Some(Ending::Reset),
-                _ => panic!("{}: {error}", self.transcript.life.who),
+                _ => panic!("{}: {error}", self.transcript.session.who),
             },
         }
     }

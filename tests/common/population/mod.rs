@@ -1,26 +1,26 @@
-//! A population of clients of every character, and the model that says what each of them must have
-//! seen: message for message, from what they sent, what they were answered, the report, and the
-//! server's own log of each connection's end.
+//! A population of clients of every character, and the model that checks what each of them saw:
+//! message for message, against what was sent, the replies, the report, and the server's log of
+//! each connection.
 //!
-//! A seat is a thread that lives one [`SessionPlan`] after the other; a life is one connection. All that a
-//! life says and all that it intends is a function of the world's seed, its seat and its number.
-//! Every message names the life that sent it and the number of its line, so whoever receives one
-//! can tell to the byte what it has to be, and whether it was meant for it. When a life happens to
-//! do what, and so what a server does at that moment, is up to the scheduler.
+//! A seat is a thread that runs one [`SessionPlan`] after another; a session is one connection.
+//! Everything a session sends and intends is a function of the world's seed, its seat and its
+//! number. Every message names its session and line number, so its recipient can check every byte
+//! of it, and whether it was addressed to it. Only the timing, and therefore what the server does
+//! at that moment, is up to the scheduler.
 //!
-//! Each life connects from a loopback address of its own, by which the log names it. From there
-//! the model knows how many of its lines were accepted also where no notice could say so.
+//! Each session connects from its own loopback address, which identifies it in the log. The log
+//! tells the model how many of its lines were accepted even when no notice could.
 
-mod answer;
+mod reply;
 mod client;
-mod journal;
-mod life;
+mod log_capture;
+mod session_plan;
 mod model;
 mod presence;
-mod speech;
+mod line_generator;
 mod streams;
 mod transcript;
-mod voice;
+mod send_state;
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, SocketAddrV4};
@@ -32,85 +32,85 @@ use std::time::{Duration, Instant};
 use a_chat::{Config, Report};
 use crossbeam_channel::{Receiver, Sender};
 
-use self::life::{SessionPlan, Who};
 use self::model::Stopped;
+use self::session_plan::{SessionId, SessionPlan};
 use self::transcript::Transcript;
 use super::{TestServer, table, wait_until};
 
 pub use self::model::Verdict;
 
-/// Names that nobody has, some of which nobody could have.
-const STRANGERS: [&str; 4] = ["nobody", "no one", "C0", "c0!"];
+/// Names that no client uses, some of them invalid.
+const UNKNOWN_NAMES: [&str; 4] = ["nobody", "no one", "C0", "c0!"];
 
-/// How long a drain may take that no deadline ends: many clients have sent much.
-const END: Duration = Duration::from_secs(120);
+/// Time allowed for a drain without deadlines: many clients have sent much.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What all lives are functions of.
+/// The parameters of all sessions.
 #[derive(Debug)]
 pub struct World {
     pub seed: u64,
-    /// How many seats there are all the time, each with a name that is its own by right.
+    /// Number of permanent seats, each with its own name.
     pub seats: usize,
-    /// How many more come at the stop, for one life each.
+    /// Number of additional seats that connect at shutdown, for one session each.
     pub storm: usize,
-    pub manners: Profile,
-    /// The longest line that the server takes, in bytes.
+    pub profile: Profile,
+    /// The longest line that the server accepts, in bytes.
     pub max_line: usize,
-    /// Everybody's names, seat by seat, then those of the strangers.
+    /// The names of all seats, in order, then the unknown names.
     names: Vec<String>,
     by_name: HashMap<String, u16>,
 }
 
-/// How clients treat the server, and the server them.
+/// How clients treat the server, and the server's patience with them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Profile {
-    /// Everyone reads to the end, be it slowly: nothing may get lost.
+    /// Every client reads to the end, however slowly: nothing may be lost.
     Polite,
-    /// Some close with something unread, or reset: what is due to them gets lost.
+    /// Some clients close with unread data, or reset: their messages are lost.
     Rude,
-    /// And some stop reading for ever, and the server's deadlines are near: anything may get lost,
-    /// but nothing unheard of.
+    /// Some also stop reading forever, and the server's deadlines are short: anything may be lost,
+    /// but all of it must be reported.
     Stubborn,
 }
 
-/// How a server is stopped.
+/// How the server is shut down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// A drain that ends by itself, or at its deadline.
+    /// A drain that ends on its own, or at its deadline.
     Drain,
     /// A drain that is forced to end after this time.
     Twice(Duration),
 }
 
-/// Clients of one server.
+/// The clients of one server.
 pub struct Population {
     world: Arc<World>,
     run: Arc<Run>,
     seats: Vec<JoinHandle<Vec<Transcript>>>,
-    /// Dropped to let those come who come at the stop.
+    /// Dropped to start the storm.
     storm: Option<Sender<()>>,
 }
 
-/// What all seats share.
+/// State shared by all seats.
 struct Run {
     server: SocketAddr,
-    /// The server may have been told to stop: from now on it may refuse to be connected to.
+    /// The server may be shutting down: from now on it may refuse connections.
     stopping: AtomicBool,
-    /// The server has reported: who does not read for ever may read what its kernel holds.
+    /// The server has reported: clients that never read may now read what their kernel holds.
     over: AtomicBool,
     connected_in_storm: AtomicUsize,
-    /// How many bytes were sent from the addresses that are connected.
+    /// Bytes sent from each connected address.
     sent: Mutex<HashMap<SocketAddrV4, Arc<AtomicU64>>>,
 }
 
 impl World {
-    pub fn new(seed: u64, seats: usize, storm: usize, manners: Profile) -> Self {
+    pub fn new(seed: u64, seats: usize, storm: usize, profile: Profile) -> Self {
         let max_line = fastrand::Rng::with_seed(seed).usize(6000..16_384);
         let names = (0..seats).map(|seat| format!("c{seat}"));
         let names = names.chain((0..storm).map(|seat| format!("s{seat}")));
-        let names: Vec<_> = names.chain(STRANGERS.map(str::to_owned)).collect();
+        let names: Vec<_> = names.chain(UNKNOWN_NAMES.map(str::to_owned)).collect();
         let by_name = names.iter().cloned().zip(0..).collect();
-        Self { seed, seats, storm, manners, max_line, names, by_name }
+        Self { seed, seats, storm, profile, max_line, names, by_name }
     }
 
     /// The limits of a server for this population.
@@ -120,14 +120,15 @@ impl World {
             max_line: self.max_line,
             window: if random.bool() { 256 * 1024 } else { random.usize(5000..100_000) },
             linger: Duration::from_millis(random.u64(..200)),
-            // Some say nothing until the stop, and on a busy machine that is long to come.
-            login_timeout: 2 * END,
-            stall_timeout: 2 * END,
-            drain_timeout: 2 * END,
+            // Some clients send nothing until shutdown, which may take long to come on a busy
+            // machine.
+            login_timeout: 2 * DRAIN_TIMEOUT,
+            stall_timeout: 2 * DRAIN_TIMEOUT,
+            drain_timeout: 2 * DRAIN_TIMEOUT,
             ..Config::default()
         };
         let few = (self.seats * 3 / 4).max(1);
-        match self.manners {
+        match self.profile {
             Profile::Polite | Profile::Rude => patient,
             Profile::Stubborn => Config {
                 window: patient.window / random.usize(1..50),
@@ -141,14 +142,14 @@ impl World {
         }
     }
 
-    /// True if no deadline can have come, so that nothing is lost but by clients' own doing.
+    /// True if no deadline can expire, so only clients cause losses.
     fn is_patient(&self, stop: Stop) -> bool {
-        self.manners != Profile::Stubborn && stop == Stop::Drain
+        self.profile != Profile::Stubborn && stop == Stop::Drain
     }
 
-    /// Chance, the same in each run: about something of which somebody has many.
-    fn random(&self, who: Who, topic: u64, number: u64) -> fastrand::Rng {
-        let parts = [u64::from(who.seat), u64::from(who.life), topic, number];
+    /// A reproducible random generator for one choice of a session.
+    fn random(&self, who: SessionId, topic: u64, number: u64) -> fastrand::Rng {
+        let parts = [u64::from(who.seat), u64::from(who.session), topic, number];
         let mix = |seed: u64, part: u64| {
             (seed ^ part).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29)
         };
@@ -165,9 +166,9 @@ impl World {
 }
 
 impl Population {
-    /// Takes the seats; everyone connects, and acts, on its own.
+    /// Starts all seats; each connects and acts on its own.
     pub fn start(server: SocketAddr, world: World) -> Self {
-        journal::open();
+        log_capture::open();
         let run = Arc::new(Run {
             server,
             stopping: AtomicBool::new(false),
@@ -175,24 +176,25 @@ impl Population {
             connected_in_storm: AtomicUsize::new(0),
             sent: Mutex::default(),
         });
-        let (world, (storm, calm)) = (Arc::new(world), crossbeam_channel::bounded(0));
+        let (world, (storm, storm_signal)) = (Arc::new(world), crossbeam_channel::bounded(0));
         let seats = 0..u16::try_from(world.seats + world.storm).expect("few seats");
         let seats = seats.map(|seat| {
-            let (world, run, calm) = (Arc::clone(&world), Arc::clone(&run), calm.clone());
+            let (world, run, storm_signal) =
+                (Arc::clone(&world), Arc::clone(&run), storm_signal.clone());
             let thread = thread::Builder::new().name(format!("seat-{seat}")).stack_size(256 * 1024);
-            thread.spawn(move || take_seat(seat, &world, &run, &calm)).expect("a thread")
+            thread.spawn(move || run_seat(seat, &world, &run, &storm_signal)).expect("a thread")
         });
         Self { seats: seats.collect(), world, run, storm: Some(storm) }
     }
 
-    /// Lets those come who come at the stop, all at once; waits until so many have connected.
+    /// Starts the storm and waits until `count` of its clients have connected.
     pub fn storm(&mut self, count: usize) {
         drop(self.storm.take());
         wait_until("the storm", || self.run.connected_in_storm.load(SeqCst) >= count);
     }
 
-    /// Stops the server, waits for its report and all clients' ends, which the server's end brings
-    /// about, and checks what they saw against each other and against the report.
+    /// Shuts the server down, waits for its report and for all clients, and checks what they saw
+    /// against each other and the report.
     pub fn stop(self, mut server: TestServer, how: Stop) -> (Report, Verdict) {
         let acknowledged = self.run.acknowledged();
         self.run.stopping.store(true, SeqCst);
@@ -203,7 +205,7 @@ impl Population {
             thread::sleep(after);
             server.handle.force();
         }
-        let report = server.join_within(END);
+        let report = server.join_within(DRAIN_TIMEOUT);
         self.run.over.store(true, SeqCst);
         let ended = || self.seats.iter().all(JoinHandle::is_finished);
         wait_until("all clients to see the end", ended);
@@ -218,16 +220,16 @@ impl Population {
     }
 }
 
-/// Lives one life after the other; or one only, if this is a seat that is taken at the stop.
-fn take_seat(seat: u16, world: &World, run: &Run, calm: &Receiver<()>) -> Vec<Transcript> {
+/// Runs one session after another; a storm's seat runs only one.
+fn run_seat(seat: u16, world: &World, run: &Run, storm_signal: &Receiver<()>) -> Vec<Transcript> {
     let is_in_storm = usize::from(seat) >= world.seats;
     if is_in_storm {
-        // Nothing is ever sent; the wait ends with the calm.
-        let _ = calm.recv();
+        // No message is ever sent; the sender's end starts the storm.
+        let _ = storm_signal.recv();
     }
-    let lives = (0..if is_in_storm { 1 } else { u32::MAX }).take_while(|_| !run.is_stopping());
-    let lives = lives.map(|life| SessionPlan::of(world, Who { seat, life }));
-    lives.map_while(|life| client::live(world, run, life)).collect()
+    let sessions = (0..if is_in_storm { 1 } else { u32::MAX }).take_while(|_| !run.is_stopping());
+    let sessions = sessions.map(|session| SessionPlan::of(world, SessionId { seat, session }));
+    sessions.map_while(|session| client::run_session(world, run, session)).collect()
 }
 
 impl Run {
@@ -239,14 +241,14 @@ impl Run {
         self.over.load(SeqCst)
     }
 
-    /// The connections' counts of what is sent.
+    /// The byte counts of all connections.
     fn live(&self) -> MutexGuard<'_, HashMap<SocketAddrV4, Arc<AtomicU64>>> {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many of the bytes sent from each address the server's kernel has surely got by now.
+    /// Bytes from each address that have certainly reached the server's kernel.
     fn acknowledged(&self) -> HashMap<SocketAddrV4, u64> {
-        // Counted first: what is sent meanwhile only makes the rest of these smaller.
+        // Counted first: bytes sent meanwhile only make the result smaller.
         let sent: Vec<_> = self.live().iter().map(|(at, sent)| (*at, sent.load(SeqCst))).collect();
         let table = table().into_iter().filter(|entry| entry.remote == self.server);
         let on_its_way = table.map(|entry| (entry.local, entry.unacknowledged));

@@ -1,6 +1,5 @@
-//! What must have happened: the transcripts and the log, connection by connection, against the
-//! report. What takes two connections to see is for [`streams`] and
-//! [`presence`](super::presence).
+//! The model: checks the transcripts and the log, connection by connection, against the report.
+//! Properties of several connections are checked in [`streams`] and [`presence`](super::presence).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,19 +8,19 @@ use std::time::Instant;
 
 use a_chat::{CloseReason, Loss, Report};
 
-use super::journal::{self, Departure};
-use super::life::Greeting;
+use super::log_capture::{self, ConnectionRecord};
 use super::presence::Presence;
-use super::transcript::{Ending, LastWord, Transcript};
-use super::{END, Profile, Stop, World, streams};
+use super::session_plan::Greeting;
+use super::transcript::{Ending, FinalLine, Transcript};
+use super::{DRAIN_TIMEOUT, Profile, Stop, World, streams};
 
 /// What was checked, and how exactly.
 #[derive(Clone, Copy, Debug)]
 pub struct Verdict {
     pub connections: u64,
     pub received: u64,
-    /// Deliveries of which nobody can say whether they were owed: of accepted lines of senders that
-    /// were cut off before the answer, which may have been that the recipient is not there.
+    /// Deliveries that may or may not have been owed: accepted lines of senders that were dropped
+    /// before the reply, which might have said that the recipient is not connected.
     pub in_doubt: u64,
 }
 
@@ -32,23 +31,23 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// How the server was stopped, and what was known just before.
+/// How and when the server was shut down, and the state just before.
 #[derive(Debug)]
 pub struct Stopped {
     pub how: Stop,
     pub at: Instant,
-    /// How many bytes sent from each address its kernel had got.
+    /// Bytes from each address that had reached the server's kernel.
     pub acknowledged: HashMap<SocketAddrV4, u64>,
 }
 
-/// A connection as the client and the server know it.
+/// A connection as its client and the server's log saw it.
 #[derive(Debug)]
 pub struct Connection {
     pub seen: Transcript,
-    pub departure: Departure,
+    pub record: ConnectionRecord,
 }
 
-/// Checks everything; panics at the first thing that can not have happened.
+/// Checks everything; panics at the first impossible observation.
 pub fn check(
     world: &World,
     seen: impl Iterator<Item = Transcript>,
@@ -57,13 +56,13 @@ pub fn check(
 ) -> Verdict {
     let (mut connections, mut unserved) = (Vec::new(), Vec::new());
     for seen in seen {
-        match journal::take(seen.address) {
-            Some(departure) => connections.push(Connection { seen, departure }),
+        match log_capture::take(seen.address) {
+            Some(record) => connections.push(Connection { seen, record }),
             None => unserved.push(seen),
         }
     }
     if world.is_patient(stopped.how) {
-        assert!(!report.forced && report.drain < END, "{report}");
+        assert!(!report.forced && report.drain < DRAIN_TIMEOUT, "{report}");
     }
     check_unserved(&unserved, stopped, report);
     for connection in &connections {
@@ -83,138 +82,142 @@ pub fn check(
     Verdict { connections: report.connections, received: received.sum(), in_doubt }
 }
 
-/// Who is not in the log was told that the server is full, or was still waiting to be accepted when
-/// the listener was closed.
+/// A client that is not in the log was told that the server is full, or was still in the listen
+/// backlog when the listener closed.
 fn check_unserved(unserved: &[Transcript], stopped: &Stopped, report: &Report) {
-    let is_told = |seen: &&Transcript| seen.last_word == Some(LastWord::Full);
+    let is_told = |seen: &&Transcript| seen.final_line == Some(FinalLine::Full);
     let told = unserved.iter().filter(is_told).count() as u64;
     assert!((told..=unserved.len() as u64).contains(&report.refused), "{told} were told; {report}");
     for seen in unserved.iter().filter(|seen| !is_told(seen)) {
         let waits =
-            seen.ending == Ending::Reset && seen.ended > stopped.at && seen.bytes_heard == 0;
-        // It may have gone in the middle of that line.
-        let goes = seen.ending == Ending::Abandoned && seen.welcomed.is_none();
+            seen.ending == Ending::Reset && seen.ended > stopped.at && seen.bytes_received == 0;
+        // It may have left before the end of that line.
+        let goes = seen.ending == Ending::Abandoned && seen.logged_in_at.is_none();
         assert!(waits || goes, "not served, not refused: {seen}");
     }
 }
 
 impl Connection {
-    /// The reason must be one that there was, and the end of the stream what goes with it.
+    /// The reason must apply, and the end of the stream must fit it.
     fn check_end(&self, world: &World, stop: Stop) {
-        let Self { seen, departure } = self;
-        let (gives_name, parts) = (seen.life.greeting.is_name(), seen.parted.is_some());
-        let is_hurried = world.manners == Profile::Stubborn;
-        let is_so = match departure.reason {
+        let Self { seen, record } = self;
+        let (gives_name, parts) = (seen.session.greeting.is_name(), seen.left_at.is_some());
+        let is_impatient = world.profile == Profile::Stubborn;
+        let is_so = match record.reason {
             CloseReason::Left => parts,
             CloseReason::LeftBeforeLogin => parts && seen.line_ends_sent == 0,
             CloseReason::Broken(_) => parts && seen.ending == Ending::Abandoned,
-            CloseReason::BadName => matches!(seen.life.greeting, Greeting::Bad(_)),
+            CloseReason::BadName => matches!(seen.session.greeting, Greeting::Bad(_)),
             CloseReason::NameTaken => gives_name,
             CloseReason::Shutdown => true,
-            CloseReason::LoginTimeout | CloseReason::Evicted | CloseReason::Deadline => is_hurried,
+            CloseReason::LoginTimeout | CloseReason::Evicted | CloseReason::Deadline => {
+                is_impatient
+            }
             CloseReason::Forced => stop != Stop::Drain,
             _ => false,
         };
         assert!(is_so, "no reason to end so: {self}");
-        assert!(seen.last_word.is_none_or(|word| self.may_hear(word)), "a wrong last word: {self}");
-        assert!(seen.ending != Ending::Reset || self.was_cut_off(), "a reset: {self}");
+        assert!(
+            seen.final_line.is_none_or(|word| self.may_receive(word)),
+            "a wrong last word: {self}"
+        );
+        assert!(seen.ending != Ending::Reset || self.was_dropped(), "a reset: {self}");
         assert!(!seen.unterminated || !seen.sent_whole, "no line was unterminated: {self}");
-        if seen.ending == Ending::Clean && !self.was_cut_off() {
-            let leaves =
-                [CloseReason::Left, CloseReason::LeftBeforeLogin].contains(&departure.reason);
-            assert!(leaves == seen.last_word.is_none(), "a last word is missing: {self}");
+        if seen.ending == Ending::Clean && !self.was_dropped() {
+            let leaves = [CloseReason::Left, CloseReason::LeftBeforeLogin].contains(&record.reason);
+            assert!(leaves == seen.final_line.is_none(), "a last word is missing: {self}");
             assert!(
                 !leaves || seen.unterminated != seen.sent_whole,
-                "a unterminated line is unanswered: {self}"
+                "no reply to an unterminated line: {self}"
             );
         }
-        match departure.name.as_deref() {
-            Some(name) => assert!(gives_name && name == world.name(seen.life.name), "{self}"),
-            None => assert!(seen.welcomed.is_none() && departure.accepted == 0, "{self}"),
+        match record.name.as_deref() {
+            Some(name) => assert!(gives_name && name == world.name(seen.session.name), "{self}"),
+            None => assert!(seen.logged_in_at.is_none() && record.accepted == 0, "{self}"),
         }
     }
 
-    /// True if this is what the server says at such an end, or before the client ended it.
-    fn may_hear(&self, word: LastWord) -> bool {
-        match (word, self.departure.reason) {
+    /// True if the server sends this line for such an end, or before the client ended it.
+    fn may_receive(&self, word: FinalLine) -> bool {
+        match (word, self.record.reason) {
             (
-                LastWord::Notice(accepted),
+                FinalLine::Notice(accepted),
                 CloseReason::Shutdown
                 | CloseReason::Deadline
                 | CloseReason::Forced
                 | CloseReason::Broken(_),
-            ) => accepted == self.departure.accepted,
+            ) => accepted == self.record.accepted,
             (
-                LastWord::NameTaken,
+                FinalLine::NameTaken,
                 CloseReason::NameTaken
                 | CloseReason::Deadline
                 | CloseReason::Forced
                 | CloseReason::Broken(_),
             )
-            | (LastWord::BadName, CloseReason::BadName)
-            | (LastWord::LoginTimeout, CloseReason::LoginTimeout)
-            | (LastWord::Evicted, CloseReason::Evicted) => true,
+            | (FinalLine::BadName, CloseReason::BadName)
+            | (FinalLine::LoginTimeout, CloseReason::LoginTimeout)
+            | (FinalLine::Evicted, CloseReason::Evicted) => true,
             _ => false,
         }
     }
 
-    /// What the client has sent and received bounds, or is, what the server has counted.
+    /// The client's counts bound, or equal, the server's.
     fn check_numbers(&self) {
-        let Self { seen, departure } = self;
+        let Self { seen, record } = self;
         let (sent, received) = (seen.lines_sent(), seen.messages.len() as u64);
-        assert!(departure.accepted <= sent, "{sent} sent: {self}");
-        if departure.reason == CloseReason::Left && seen.half_closed {
-            assert_eq!(departure.accepted, sent, "{self}");
+        assert!(record.accepted <= sent, "{sent} sent: {self}");
+        if record.reason == CloseReason::Left && seen.half_closed {
+            assert_eq!(record.accepted, sent, "{self}");
         }
-        assert!(received <= departure.delivered + departure.lost, "{received} received: {self}");
+        assert!(received <= record.delivered + record.lost, "{received} received: {self}");
         if seen.ending != Ending::Abandoned {
-            // What was acknowledged is in the client's kernel, which was read to the end.
-            assert!(departure.delivered <= received, "{received} received: {self}");
+            // Acknowledged data is in the client's kernel, which was read to the end.
+            assert!(record.delivered <= received, "{received} received: {self}");
         }
-        // All but the unacknowledged bytes of what the server wrote, which is no less than what
-        // came, count as delivered.
-        let certain = seen.bytes_heard.saturating_sub(departure.unacknowledged.unwrap_or(0));
+        // Everything written except the unacknowledged bytes counts as delivered, and no less was
+        // written than received.
+        let certain = seen.bytes_received.saturating_sub(record.unacknowledged.unwrap_or(0));
         let certain = seen.messages.partition_point(|message| message.end <= certain) as u64;
-        assert!(departure.delivered >= certain, "{certain} surely arrived: {self}");
+        assert!(record.delivered >= certain, "{certain} surely arrived: {self}");
     }
 
-    /// With deadlines that are far, nothing is lost but by the client's own doing, and all that the
-    /// server's kernel had got at the stop is accepted.
+    /// With distant deadlines only clients cause losses, and everything in the server's kernel at
+    /// shutdown is accepted.
     fn check_patience(&self, world: &World, stopped: &Stopped) {
-        let Self { seen, departure } = self;
-        assert!(departure.lost == 0 || seen.ending == Ending::Abandoned, "{self}");
+        let Self { seen, record } = self;
+        assert!(record.lost == 0 || seen.ending == Ending::Abandoned, "{self}");
         let acknowledged = stopped.acknowledged.get(&seen.address);
         let lines = acknowledged.map_or(0, |&bytes| seen.lines_within(world, bytes));
-        let is_cut = [CloseReason::Left, CloseReason::Shutdown].contains(&departure.reason);
-        assert!(!is_cut || departure.accepted >= lines, "{lines} were there at the stop: {self}");
+        let is_cut = [CloseReason::Left, CloseReason::Shutdown].contains(&record.reason);
+        assert!(!is_cut || record.accepted >= lines, "{lines} were there at the stop: {self}");
     }
 
-    /// How many messages were owed to this client that it did not receive.
+    /// Messages owed to this client that it did not receive.
     pub fn gap(&self) -> u64 {
-        self.departure.delivered + self.departure.lost - self.seen.messages.len() as u64
+        self.record.delivered + self.record.lost - self.seen.messages.len() as u64
     }
 
-    /// True if the client knows the answers to all of its accepted lines.
-    pub fn knows_all_answers(&self) -> bool {
-        self.seen.ending == Ending::Clean && !self.was_cut_off()
+    /// True if the client knows the replies to all of its accepted lines.
+    pub fn knows_all_replies(&self) -> bool {
+        self.seen.ending == Ending::Clean && !self.was_dropped()
     }
 
-    /// True if the server gave this client up.
-    fn was_cut_off(&self) -> bool {
+    /// True if the server dropped this client.
+    fn was_dropped(&self) -> bool {
         let reasons = [CloseReason::Evicted, CloseReason::Deadline, CloseReason::Forced];
-        reasons.contains(&self.departure.reason)
+        reasons.contains(&self.record.reason)
     }
 }
 
-/// The report is the sum of what the log says of each connection.
+/// The report is the sum of the log's records.
 fn check_report(connections: &[Connection], report: &Report) {
-    let sum = |number: fn(&Departure) -> u64| {
-        connections.iter().map(|connection| number(&connection.departure)).sum::<u64>()
+    let sum = |number: fn(&ConnectionRecord) -> u64| {
+        connections.iter().map(|connection| number(&connection.record)).sum::<u64>()
     };
     assert_eq!(report.connections, connections.len() as u64, "{report}");
-    assert_eq!(report.accepted, sum(|departure| departure.accepted), "{report}");
-    assert_eq!(report.delivered, sum(|departure| departure.delivered), "{report}");
-    assert_eq!(report.lost(), sum(|departure| departure.lost), "{report}");
+    assert_eq!(report.accepted, sum(|record| record.accepted), "{report}");
+    assert_eq!(report.delivered, sum(|record| record.delivered), "{report}");
+    assert_eq!(report.lost(), sum(|record| record.lost), "{report}");
     assert_eq!(report.owed, report.delivered + report.lost(), "{report}");
     let count = |is_so: fn(&Connection) -> bool| {
         connections.iter().filter(|connection| is_so(connection)).count() as u64
@@ -226,16 +229,16 @@ fn check_report(connections: &[Connection], report: &Report) {
         "{} of {unterminated:?} lines are unterminated",
         report.unterminated
     );
-    let ended = |reason| connections.iter().any(|connection| connection.departure.reason == reason);
+    let ended = |reason| connections.iter().any(|connection| connection.record.reason == reason);
     let forced = ended(CloseReason::Deadline) || ended(CloseReason::Forced);
     assert_eq!(report.forced, forced, "{report}");
 
     let messages = |losses: &[Loss]| losses.iter().map(|loss| loss.messages).sum::<u64>();
     assert_eq!(report.lost_in_drain, messages(&report.losses_in_drain), "{report}");
     if report.losses_before_drain.len() < 1000 {
-        let logged = connections.iter().map(|connection| &connection.departure);
-        let logged = logged.filter(|departure| departure.lost > 0).map(|departure| {
-            let Departure { name, reason, lost, unacknowledged, .. } = departure.clone();
+        let logged = connections.iter().map(|connection| &connection.record);
+        let logged = logged.filter(|record| record.lost > 0).map(|record| {
+            let ConnectionRecord { name, reason, lost, unacknowledged, .. } = record.clone();
             (name, lost, unacknowledged, reason.to_string())
         });
         let named = report.losses_before_drain.iter().chain(&report.losses_in_drain).map(|loss| {
@@ -251,6 +254,6 @@ fn check_report(connections: &[Connection], report: &Report) {
 
 impl fmt::Display for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; the log says {:?}", self.seen, self.departure)
+        write!(f, "{}; the log says {:?}", self.seen, self.record)
     }
 }

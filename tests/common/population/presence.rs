@@ -1,40 +1,39 @@
-//! Names in time: who surely had a name when a sender was told that nobody has it, and whether
-//! anybody can have had it when somebody was told so.
+//! Names over time: which client certainly held a name when a reply said it was not connected, and
+//! whether any client can have held it when a reply said it was.
 //!
-//! All clients read one clock. A line was routed after its sender had made it, and before it read
-//! the answer; a client had its name from before it was first told something until after it began
-//! to leave.
+//! All clients read one clock. A line was routed after its sender created it and before it read the
+//! reply. A client held its name from before its first received line until after it began to leave.
 
 use std::collections::HashMap;
 use std::time::Instant;
 
 use a_chat::CloseReason;
 
-use super::answer::Answer;
-use super::life::Who;
 use super::model::Connection;
-use super::transcript::{Ending, LastWord};
+use super::reply::Reply;
+use super::session_plan::SessionId;
+use super::transcript::{Ending, FinalLine};
 
-/// Who had which name when.
+/// Which client held which name, and when.
 #[derive(Debug)]
 pub struct Presence {
     sure: Stays,
     possible: Stays,
 }
 
-/// Stays under each name, by their beginning.
+/// Stays under each name, by start.
 type Stays = HashMap<u16, Vec<Stay>>;
 
-/// A time, whose end may not be known or never have come.
+/// A period whose end may be unknown.
 #[derive(Clone, Copy, Debug)]
 struct Stay {
     from: Instant,
     to: Option<Instant>,
-    who: Who,
+    who: SessionId,
 }
 
 impl Presence {
-    /// Finds out, and checks that no two clients ever had the same name.
+    /// Computes the stays, and checks that no two clients held a name at once.
     pub fn of(connections: &[Connection], stop: Instant) -> Self {
         let sure = stays(connections, |connection| surely(connection, stop));
         for stays in sure.values() {
@@ -46,35 +45,35 @@ impl Presence {
         Self { sure, possible: stays(connections, possibly) }
     }
 
-    /// Checks what a client was told of others, and of its own name.
+    /// Checks a client's replies about others, and a rejected name.
     pub fn check(&self, connection: &Connection) {
         let seen = &connection.seen;
-        for answer in &seen.answers {
-            self.check_answer(connection, answer);
+        for reply in &seen.replies {
+            self.check_reply(connection, reply);
         }
-        if seen.last_word == Some(LastWord::NameTaken) {
-            let others = of(&self.possible, seen.life.name).iter();
-            let mut others = others.filter(|stay| stay.who != seen.life.who);
+        if seen.final_line == Some(FinalLine::NameTaken) {
+            let others = of(&self.possible, seen.session.name).iter();
+            let mut others = others.filter(|stay| stay.who != seen.session.who);
             let is_taken = others.any(|stay| stay.meets(seen.began, seen.ended));
-            assert!(is_taken, "nobody had the name of {connection}");
+            assert!(is_taken, "no other client had the name of {connection}");
         }
     }
 
-    fn check_answer(&self, to: &Connection, answer: &Answer) {
-        let made = to.seen.made(answer.line);
-        for &name in &answer.absent {
-            let here = self.last_before(name, made).filter(|stay| stay.lasts_until(answer.came));
-            assert!(here.is_none(), "{here:?}, but not according to {answer:?} to {to}");
+    fn check_reply(&self, to: &Connection, reply: &Reply) {
+        let made = to.seen.made(reply.line);
+        for &name in &reply.absent {
+            let here = self.last_before(name, made).filter(|stay| stay.lasts_until(reply.came));
+            assert!(here.is_none(), "{here:?}, but not according to {reply:?} to {to}");
         }
-        for &name in &answer.present {
+        for &name in &reply.present {
             let mut stays = of(&self.possible, name).iter();
-            let was_here = stays.any(|stay| stay.meets(made, answer.came));
-            assert!(was_here, "nobody had one of these names: {answer:?} to {to}");
+            let was_here = stays.any(|stay| stay.meets(made, reply.came));
+            assert!(was_here, "no client had one of these names: {reply:?} to {to}");
         }
     }
 
-    /// Whether somebody had this name at a time of which it is only known that it is no earlier
-    /// than `from`, if that can be told.
+    /// Whether some client held this name at an unknown time no earlier than `from`; `None` if
+    /// undecidable.
     pub fn after(&self, name: u16, from: Instant) -> Option<bool> {
         if of(&self.possible, name).iter().all(|stay| !stay.lasts_until(from)) {
             return Some(false);
@@ -83,7 +82,7 @@ impl Presence {
         stays_to_the_end.then_some(true)
     }
 
-    /// The last that surely began by that time.
+    /// The last stay that certainly started by that time.
     fn last_before(&self, name: u16, time: Instant) -> Option<Stay> {
         let stays = of(&self.sure, name);
         let count = stays.partition_point(|stay| stay.from <= time);
@@ -109,7 +108,7 @@ fn stays(connections: &[Connection], stay: impl Fn(&Connection) -> Option<Stay>)
     let mut stays = Stays::new();
     for connection in connections {
         if let Some(stay) = stay(connection) {
-            stays.entry(connection.seen.life.name).or_default().push(stay);
+            stays.entry(connection.seen.session.name).or_default().push(stay);
         }
     }
     for stays in stays.values_mut() {
@@ -118,27 +117,27 @@ fn stays(connections: &[Connection], stay: impl Fn(&Connection) -> Option<Stay>)
     stays
 }
 
-/// When a client had its name for certain, if it ever had.
+/// When a client certainly held its name, if ever.
 fn surely(connection: &Connection, stop: Instant) -> Option<Stay> {
-    let Connection { seen, departure } = connection;
-    let to = match departure.reason {
-        // Unless it left on its own, the name stays with it until the server ends.
-        CloseReason::Shutdown | CloseReason::Left | CloseReason::Broken(_) => seen.parted,
+    let Connection { seen, record } = connection;
+    let to = match record.reason {
+        // Unless it left on its own, it keeps its name until the server ends.
+        CloseReason::Shutdown | CloseReason::Left | CloseReason::Broken(_) => seen.left_at,
         CloseReason::Deadline | CloseReason::Forced => {
-            Some(seen.parted.map_or(stop, |parted| parted.min(stop)))
+            Some(seen.left_at.map_or(stop, |left_at| left_at.min(stop)))
         }
-        // It lost the name before it could know.
+        // It lost its name before it could know.
         _ => return None,
     };
-    let from = seen.welcomed.filter(|from| to.is_none_or(|to| *from < to))?;
-    Some(Stay { from, to, who: seen.life.who })
+    let from = seen.logged_in_at.filter(|from| to.is_none_or(|to| *from < to))?;
+    Some(Stay { from, to, who: seen.session.who })
 }
 
-/// When a client may have had its name.
+/// When a client may have held its name.
 fn possibly(connection: &Connection) -> Option<Stay> {
-    let Connection { seen, departure } = connection;
-    let is_named = departure.name.is_some() && departure.reason != CloseReason::NameTaken;
-    let knows_its_end = departure.reason == CloseReason::Left && seen.ending == Ending::Clean;
+    let Connection { seen, record } = connection;
+    let is_named = record.name.is_some() && record.reason != CloseReason::NameTaken;
+    let knows_its_end = record.reason == CloseReason::Left && seen.ending == Ending::Clean;
     let to = knows_its_end.then_some(seen.ended);
-    is_named.then_some(Stay { from: seen.began, to, who: seen.life.who })
+    is_named.then_some(Stay { from: seen.began, to, who: seen.session.who })
 }

@@ -1,15 +1,15 @@
-//! Every accepted message, from its sender's side: who got it, who refused it, and whose loss it
-//! must be.
+//! Follows every accepted message from its sender: who received it, whether it was refused, and
+//! whose loss it must be.
 
 use std::collections::{HashMap, HashSet};
 
 use super::World;
-use super::life::Who;
+use super::line_generator::Meaning;
 use super::model::Connection;
 use super::presence::Presence;
-use super::speech::Meaning;
+use super::session_plan::SessionId;
 
-/// That a line came to somebody of that name, by index.
+/// A line received under a name, by a connection's index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Receipt {
     line: u64,
@@ -17,25 +17,25 @@ struct Receipt {
     by: usize,
 }
 
-/// Messages to one name that nobody of that name has received.
+/// Messages to one name that no client of that name received.
 #[derive(Clone, Debug, Default)]
 struct Missing {
-    /// Surely owed: the sender and the line.
-    owed: Vec<(Who, u64)>,
-    /// Owed, or refused by an answer that the sender did not get.
+    /// Certainly owed: the session and the line.
+    owed: Vec<(SessionId, u64)>,
+    /// Owed, or refused in a reply that the sender did not receive.
     in_doubt: u64,
 }
 
-/// What one sender says to one name.
+/// One sender's messages to one name.
 #[derive(Debug, Default)]
 struct Stream {
-    /// Who has received the last message, if nothing came between.
+    /// The recipient of the last message, if nothing came between.
     holder: Option<usize>,
-    /// Who can not receive any more of it: something came after theirs that was not theirs.
+    /// Clients that cannot receive more: a later message went elsewhere.
     past: Vec<usize>,
 }
 
-/// The messages of all, and who had which name after whom.
+/// All streams, and the order in which clients held each name.
 struct Streams<'a> {
     world: &'a World,
     connections: &'a [Connection],
@@ -44,18 +44,19 @@ struct Streams<'a> {
     successions: HashSet<(usize, usize)>,
 }
 
-/// Checks that what each recipient got of each sender is without gaps from its first message on,
-/// that what it did not get is lost and counted, and that all senders saw a name go from one
-/// client to the next in the same order. Returns how many deliveries may or may not be owed.
+/// Checks that each recipient's messages from each sender are gap-free from the first one on, that
+/// the others are counted as lost, and that all senders saw a name pass between clients in the same
+/// order. Returns the deliveries that may or may not be owed.
 pub fn check(world: &World, connections: &[Connection], presence: &Presence) -> u64 {
     let index = connections.iter().enumerate();
-    let index: HashMap<_, _> = index.map(|(index, client)| (client.seen.life.who, index)).collect();
+    let index: HashMap<_, _> =
+        index.map(|(index, client)| (client.seen.session.who, index)).collect();
     let mut receipts = vec![Vec::new(); connections.len()];
     for (by, recipient) in connections.iter().enumerate() {
         for message in &recipient.seen.messages {
             let sender = index.get(&message.from);
             let sender = *sender.unwrap_or_else(|| panic!("{} was not served", message.from));
-            let (line, name) = (u64::from(message.line), recipient.seen.life.name);
+            let (line, name) = (u64::from(message.line), recipient.seen.session.name);
             receipts[sender].push(Receipt { line, name, by });
         }
     }
@@ -71,28 +72,29 @@ pub fn check(world: &World, connections: &[Connection], presence: &Presence) -> 
 }
 
 impl Streams<'_> {
-    /// Goes through a sender's accepted lines and finds each delivery.
+    /// Finds each delivery of a sender's accepted lines.
     fn follow(&mut self, sender: &Connection, receipts: &[Receipt]) {
-        let who = sender.seen.life.who;
-        let mut speech = sender.seen.life.speech();
-        let mut answers = sender.seen.answers.iter().peekable();
+        let who = sender.seen.session.who;
+        let mut lines = sender.seen.session.line_generator();
+        let mut replies = sender.seen.replies.iter().peekable();
         let mut receipts = receipts.iter().peekable();
-        let last_answer = sender.seen.answers.last().map_or(0, |answer| answer.line);
+        let last_reply = sender.seen.replies.last().map_or(0, |reply| reply.line);
         let mut streams: HashMap<u16, Stream> = HashMap::new();
-        for line in 1..=sender.departure.accepted {
-            let answer = answers.next_if(|answer| answer.line == line);
-            let is_settled = line <= last_answer || sender.knows_all_answers();
-            let to = match speech.line(self.world, line).meaning {
+        for line in 1..=sender.record.accepted {
+            let reply = replies.next_if(|reply| reply.line == line);
+            let is_settled = line <= last_reply || sender.knows_all_replies();
+            let to = match lines.line(self.world, line).meaning {
                 Meaning::Message { to, .. } => to,
                 Meaning::Nothing => continue,
-                Meaning::Question { .. } | Meaning::Census | Meaning::Refused(_) => {
-                    assert!(answer.is_some() || !is_settled, "line {line} unanswered: {sender}");
+                Meaning::Who { .. } | Meaning::WhoAll | Meaning::Refused(_) => {
+                    assert!(reply.is_some() || !is_settled, "no reply to line {line}: {sender}");
                     continue;
                 }
             };
-            // Who came after the answer, to this line or a later one, came too late for this one.
-            let answered = answer.or(answers.peek().copied()).map(|answer| answer.came);
-            let refused = answer.map_or(&[][..], |answer| &answer.absent);
+            // A client that connected after the reply to this or a later line came too late for
+            // this one.
+            let replied = reply.or(replies.peek().copied()).map(|reply| reply.came);
+            let refused = reply.map_or(&[][..], |reply| &reply.absent);
             let mut got = Vec::new();
             while let Some(receipt) = receipts.next_if(|receipt| receipt.line == line) {
                 got.push(*receipt);
@@ -106,8 +108,11 @@ impl Streams<'_> {
                 );
                 let by = by.first().map(|receipt| receipt.by);
                 let is_in_time =
-                    |by: usize| answered.is_none_or(|came| self.connections[by].seen.began < came);
-                assert!(by.is_none_or(is_in_time), "{who} #{line} was received out of its time");
+                    |by: usize| replied.is_none_or(|came| self.connections[by].seen.began < came);
+                assert!(
+                    by.is_none_or(is_in_time),
+                    "{who} #{line} was received by a client that came later"
+                );
                 self.advance(streams.entry(name).or_default(), by, (who, line));
                 if by.is_none() && !is_refused {
                     let is_owed = || self.presence.after(name, sender.seen.made(line));
@@ -122,29 +127,29 @@ impl Streams<'_> {
         }
         let more = receipts.next();
         assert!(more.is_none(), "received, not accepted: {more:?} of {sender}");
-        let more = answers.next();
-        assert!(more.is_none(), "answered, not accepted: {more:?} to {sender}");
+        let more = replies.next();
+        assert!(more.is_none(), "replied, not accepted: {more:?} to {sender}");
     }
 
-    /// Takes a sender's next message to a name, which `by` has received, or nobody.
-    fn advance(&mut self, stream: &mut Stream, by: Option<usize>, (who, line): (Who, u64)) {
+    /// Records a sender's next message to a name, received `by` a connection or by none.
+    fn advance(&mut self, stream: &mut Stream, by: Option<usize>, (who, line): (SessionId, u64)) {
         if stream.holder == by {
             return;
         }
         stream.past.extend(stream.holder);
         if let Some(by) = by {
-            let name = || self.connections[by].seen.life.who;
+            let name = || self.connections[by].seen.session.who;
             assert!(!stream.past.contains(&by), "a gap before {who} #{line} to {}", name());
             self.successions.extend(stream.past.last().map(|&before| (before, by)));
         }
         stream.holder = by;
     }
 
-    /// What nobody of a name has received is what the connections under that name have not got.
+    /// Messages that no client of a name received are those that its connections are missing.
     fn check_losses(&self) {
         let mut gaps: HashMap<u16, u64> = HashMap::new();
         for connection in self.connections {
-            *gaps.entry(connection.seen.life.name).or_default() += connection.gap();
+            *gaps.entry(connection.seen.session.name).or_default() += connection.gap();
         }
         let none = Missing::default();
         for name in 0..u16::try_from(self.world.names.len()).expect("few names") {
@@ -161,10 +166,10 @@ impl Streams<'_> {
         }
     }
 
-    /// No two senders disagree on who had a name first.
+    /// No two senders disagree on the order in which clients held a name.
     fn check_successions(&self) {
         for &(before, after) in &self.successions {
-            let who = |index: usize| self.connections[index].seen.life.who;
+            let who = |index: usize| self.connections[index].seen.session.who;
             let agrees = !self.successions.contains(&(after, before));
             assert!(agrees, "{} and {} had a name before each other", who(before), who(after));
         }

@@ -157,7 +157,7 @@ impl Plan {
     /// # Errors
     ///
     /// Names the limit that is too low.
-    pub(crate) fn fits(&self) -> Result<(), String> {
+    pub(crate) fn check_capacity(&self) -> Result<(), String> {
         let Self { clients, .. } = self;
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         if *clients as u64 > files.saturating_sub(SPARE_FILES) {
@@ -176,7 +176,7 @@ impl Plan {
             Mode::Pair => Topology::pairs(self.clients / 2),
             Mode::FanOut => Topology::fan_out(self.clients - 1),
             Mode::Mesh => Topology::ring(self.clients, self.clients),
-            Mode::Latency => Topology::quiet(self.clients - 2).and_a_pair(),
+            Mode::Latency => Topology::quiet(self.clients - 2).with_pair(),
             Mode::Connect => Topology::quiet(self.clients),
         };
         Topology { prefix, ..topology }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::cli::Mode;
 use a_chat::load::{Latencies, Outcome};
 
-use super::own::Usage;
+use super::own_server::Usage;
 
 /// All of it.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ const QUANTILES: [(&str, &str, f64); 4] =
 
 impl Figures {
     /// Why the run is no success, if it is none.
-    pub(super) fn complaint(&self) -> Option<String> {
+    pub(super) fn failure(&self) -> Option<String> {
         let Outcome { reordered, repeated, .. } = self.outcome;
         let lost = self.outcome.lost();
         match self.server {
@@ -86,8 +86,10 @@ impl Figures {
         if outcome.repeated > 0 {
             table.row("repeated", format_args!("{}", grouped(outcome.repeated)));
         }
-        if let Some(times) = outcome.times.as_ref().filter(|times| times.count() > 0) {
-            table.times(times);
+        if let Some(latencies) =
+            outcome.latencies.as_ref().filter(|latencies| latencies.count() > 0)
+        {
+            table.latencies(latencies);
         }
         table.row("load", format_args!("{:.2} processors", self.cores(self.load_cpu)));
         if let Some((usage, status)) = &self.server {
@@ -104,7 +106,7 @@ impl Figures {
     fn title(&self) -> String {
         let Self { clients, size, address, rate, .. } = self;
         let mut title = format!("{}: {clients} clients", self.mode.name());
-        // Writing to a string can not fail.
+        // Writing to a string cannot fail.
         let _ = match self.mode {
             Mode::Connect => Ok(()),
             _ => write!(title, ", {size} B each message"),
@@ -120,7 +122,7 @@ impl Figures {
         title
     }
 
-    /// For programs: one object on one line. What can not be known is `null`.
+    /// For programs: one object on one line. What cannot be known is `null`.
     pub(super) fn json(&self) -> String {
         let Self { outcome, .. } = self;
         let mut json = Object::default();
@@ -137,7 +139,7 @@ impl Figures {
         json.value("received_per_second", self.per_second(outcome.received));
         let bytes = (self.mode != Mode::Connect).then(|| self.bytes_per_second());
         json.optional("bytes_per_second", bytes);
-        json.optional("latency_us", outcome.times.as_ref().map(latency));
+        json.optional("latency_us", outcome.latencies.as_ref().map(latency));
         json.value("load_cpu_seconds", self.load_cpu.as_secs_f64());
         json.optional(
             "server",
@@ -156,13 +158,13 @@ impl Figures {
     }
 }
 
-fn latency(times: &Latencies) -> String {
-    let (shortest, longest) = times.bounds();
+fn latency(latencies: &Latencies) -> String {
+    let (shortest, longest) = latencies.bounds();
     let mut latency = Object::default();
-    latency.value("count", times.count()).value("min", micros(shortest));
-    latency.value("mean", micros(times.mean()));
+    latency.value("count", latencies.count()).value("min", micros(shortest));
+    latency.value("mean", micros(latencies.mean()));
     for (_, key, share) in QUANTILES {
-        latency.value(key, micros(times.quantile(share)));
+        latency.value(key, micros(latencies.quantile(share)));
     }
     latency.value("max", micros(longest));
     latency.end()
@@ -173,16 +175,16 @@ struct Table(String);
 
 impl Table {
     fn row(&mut self, name: &str, value: fmt::Arguments<'_>) {
-        // Writing to a string can not fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(self.0, "  {name:<16}{value}");
     }
 
-    fn times(&mut self, times: &Latencies) {
-        let (shortest, longest) = times.bounds();
+    fn latencies(&mut self, latencies: &Latencies) {
+        let (shortest, longest) = latencies.bounds();
         self.row("shortest", format_args!("{}", readable(shortest)));
-        self.row("mean", format_args!("{}", readable(times.mean())));
+        self.row("mean", format_args!("{}", readable(latencies.mean())));
         for (name, _, share) in QUANTILES {
-            self.row(name, format_args!("{}", readable(times.quantile(share))));
+            self.row(name, format_args!("{}", readable(latencies.quantile(share))));
         }
         self.row("longest", format_args!("{}", readable(longest)));
     }
@@ -195,7 +197,7 @@ struct Object(String);
 impl Object {
     fn value(&mut self, key: &str, value: impl fmt::Display) -> &mut Self {
         let opening = if self.0.is_empty() { "{" } else { "," };
-        // Writing to a string can not fail.
+        // Writing to a string cannot fail.
         let _ = write!(self.0, "{opening}\"{key}\":{value}");
         self
     }

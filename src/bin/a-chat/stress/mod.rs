@@ -4,7 +4,7 @@
 //! their own: the first ends the load early, with the figures so far, the next one at once.
 
 mod figures;
-mod own;
+mod own_server;
 mod progress;
 
 use std::error::Error;
@@ -17,7 +17,7 @@ use crate::cli::{Mode, Plan, StressArgs};
 use a_chat::load::client::Client;
 use a_chat::load::latency::PingPong;
 use a_chat::load::mesh::Mesh;
-use a_chat::load::paced::OpenLoop;
+use a_chat::load::open_loop::OpenLoop;
 use a_chat::load::process::own_cpu;
 use a_chat::load::protocol::Protocol;
 use a_chat::load::stream::Stream;
@@ -25,7 +25,7 @@ use a_chat::load::topology::Topology;
 use a_chat::load::{self, Control, Outcome, logins};
 
 use self::figures::Figures;
-use self::own::OwnServer;
+use self::own_server::OwnServer;
 use self::progress::Progress;
 use crate::signals::{self, ShutdownSignal};
 
@@ -36,7 +36,7 @@ const INTERRUPTED: i32 = 130;
 pub(crate) fn run(args: &StressArgs) -> Result<ExitCode, Box<dyn Error>> {
     let plan = args.plan()?;
     a_chat::raise_nofile_limit();
-    plan.fits()?;
+    plan.check_capacity()?;
     let control = Arc::new(Control::default());
     stop_on_signals(&control)?;
     let (address, server) = match &plan.address {
@@ -48,7 +48,7 @@ pub(crate) fn run(args: &StressArgs) -> Result<ExitCode, Box<dyn Error>> {
     let figures = measured.map_err(|error| format!("{address}: {error}"))?;
     let text = if args.json { figures.json() } else { figures.table() };
     io::stdout().write_all(text.as_bytes())?;
-    match figures.complaint() {
+    match figures.failure() {
         None => Ok(ExitCode::SUCCESS),
         Some(complaint) => Err(complaint.into()),
     }
@@ -159,9 +159,9 @@ impl Load {
             Self::Mesh(mesh) => mesh.run(plan.amount, control),
             Self::Latency(ping, _) => {
                 let outcome = ping.run(plan.amount, control)?;
-                Ok(Outcome { times: Some(ping.times.clone()), ..outcome })
+                Ok(Outcome { latencies: Some(ping.latencies.clone()), ..outcome })
             }
-            Self::OpenLoop(paced, rate) => paced.run(plan.amount, *rate, control),
+            Self::OpenLoop(open_loop, rate) => open_loop.run(plan.amount, *rate, control),
             Self::Logins => logins::run(address, topology, plan.amount, plan.rate, control),
         }
     }

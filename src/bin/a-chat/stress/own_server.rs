@@ -1,5 +1,5 @@
-//! A server of the load's own: another process of the same executable on a free port, so that
-//! what it uses can be told from what the load uses. It ends with the load, however that ends.
+//! The load's own server: another process of the same executable on a free port, so its CPU time
+//! and memory can be told from the load's. It ends with the load, however the load ends.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,24 +13,24 @@ use a_chat::load::process::Process;
 #[derive(Debug)]
 pub(super) struct OwnServer(Process);
 
-/// What it has used.
+/// What it used.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Usage {
-    /// While the load ran.
+    /// CPU time while the load ran.
     pub(super) cpu: Duration,
-    /// The most memory that was resident so far, in bytes.
+    /// Peak resident memory so far, in bytes.
     pub(super) peak_memory: u64,
     pub(super) threads: u64,
 }
 
 impl OwnServer {
-    /// Starts it, with a log of what goes wrong, on standard error.
+    /// Starts it, logging warnings and errors to standard error.
     pub(super) fn start() -> Result<Self, String> {
-        // This very file, whatever has become of the name that it was started by.
+        // This very file, whatever happened to the path it was started by.
         let mut command = Command::new("/proc/self/exe");
         command.arg0("a-chat").args(["serve", "--listen", "127.0.0.1:0", "--log-level", "warn"]);
         command.args(["--parent", &std::process::id().to_string()]);
-        // Ctrl-C at a terminal is for the load alone, which needs its server to the end.
+        // Ctrl-C at a terminal is for the load alone, which needs its server until the end.
         command.process_group(0).stdin(Stdio::null());
         let server = Process::start(&mut command);
         server.map(Self).map_err(|error| format!("cannot start a server: {error}"))
@@ -44,7 +44,7 @@ impl OwnServer {
         self.0.cpu()
     }
 
-    /// What it has used since it had used so much processor time.
+    /// What it used since its CPU time was `before`.
     pub(super) fn usage(&self, before: Duration) -> io::Result<Usage> {
         Ok(Usage {
             cpu: self.cpu()?.saturating_sub(before),
@@ -53,7 +53,7 @@ impl OwnServer {
         })
     }
 
-    /// Has it drain, and waits for its verdict: success if it has lost nothing.
+    /// Shuts it down and returns its exit status: success if the drain lost nothing.
     pub(super) fn end(mut self) -> io::Result<ExitStatus> {
         self.0.stop();
         self.0.wait()

@@ -1,29 +1,29 @@
-//! The server's answer to a line.
+//! The server's reply to a line.
 
 use std::time::Instant;
 
 use super::World;
-use super::speech::{LineGenerator, Meaning};
+use super::line_generator::{LineGenerator, Meaning};
 
-/// How many names the answer to a bare `/who` holds at most.
-const CENSUS: usize = 100;
+/// Maximum names in the reply to a bare `/who`.
+const MAX_WHO_NAMES: usize = 100;
 
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct Reply {
     pub line: u64,
     pub came: Instant,
-    /// Who is not there.
+    /// Names not connected.
     pub absent: Vec<u16>,
-    /// Who is there.
+    /// Names connected.
     pub present: Vec<u16>,
 }
 
-impl Answer {
-    /// Reads what the server says to one of these lines; `None` if that line can not be answered
-    /// so. The speaker is there, and so can not be missing.
+impl Reply {
+    /// Parses the server's reply to one of these lines; `None` if that line cannot get it. The
+    /// client itself is connected, so it cannot be absent.
     pub fn read(
         world: &World,
-        speech: &mut LineGenerator,
+        lines: &mut LineGenerator,
         said: &str,
         came: Instant,
     ) -> Option<Self> {
@@ -32,22 +32,22 @@ impl Answer {
             None => (false, said.strip_prefix("error: line ")?),
         };
         let (line, text) = said.split_once(": ")?;
-        let mut answer =
+        let mut reply =
             Self { line: line.parse().ok()?, came, absent: Vec::new(), present: Vec::new() };
-        let meaning = speech.line(world, answer.line).meaning;
-        let is_question = matches!(meaning, Meaning::Question { .. } | Meaning::Census);
+        let meaning = lines.line(world, reply.line).meaning;
+        let is_question = matches!(meaning, Meaning::Who { .. } | Meaning::WhoAll);
         let is_right = match meaning {
             Meaning::Nothing => false,
             Meaning::Refused(reason) => text == reason,
             Meaning::Message { to, .. } => {
-                answer.absent = read_list(world, text.strip_prefix("no such peer: ")?)?;
-                is_part_of(&answer.absent, &to)
+                reply.absent = read_list(world, text.strip_prefix("no such peer: ")?)?;
+                is_part_of(&reply.absent, &to)
             }
-            Meaning::Question { about } => answer.read_who(world, text, &about)?,
-            Meaning::Census => answer.read_census(world, text, speech.name())?,
+            Meaning::Who { about } => reply.read_who(world, text, &about)?,
+            Meaning::WhoAll => reply.read_who_all(world, text, lines.name())?,
         };
         let is_right = is_right && is_notice == is_question;
-        (is_right && !answer.absent.contains(&speech.name())).then_some(answer)
+        (is_right && !reply.absent.contains(&lines.name())).then_some(reply)
     }
 
     /// Every name must be here or not here, in the order asked.
@@ -67,8 +67,9 @@ impl Answer {
         Some(are_all && is_part_of(&self.present, about) && is_part_of(&self.absent, about))
     }
 
-    /// The list must be as long as it says, or as it may be; in a whole one is the speaker too.
-    fn read_census(&mut self, world: &World, text: &str, speaker: u16) -> Option<bool> {
+    /// The list must have the stated length, or the maximum; a complete one contains the client
+    /// itself.
+    fn read_who_all(&mut self, world: &World, text: &str, speaker: u16) -> Option<bool> {
         let (count, names) = text.split_once(" here: ")?;
         let (names, is_whole) = match names.strip_suffix(", ...") {
             Some(names) => (names, false),
@@ -77,16 +78,16 @@ impl Answer {
         self.present = read_list(world, names)?;
         let (count, listed) = (count.parse().ok()?, self.present.len());
         let is_there = self.present.contains(&speaker) || !is_whole;
-        Some(listed == CENSUS.min(count) && is_whole == (listed == count) && is_there)
+        Some(listed == MAX_WHO_NAMES.min(count) && is_whole == (listed == count) && is_there)
     }
 }
 
-/// A list of names as the server writes it, never an empty one.
+/// A non-empty list of names as the server writes it.
 fn read_list(world: &World, list: &str) -> Option<Vec<u16>> {
     list.split(", ").map(|name| world.find(name)).collect()
 }
 
-/// True if `part` is what is left of `whole` when some names are left out.
+/// True if `part` is `whole` with some names left out.
 fn is_part_of(part: &[u16], whole: &[u16]) -> bool {
     let mut whole = whole.iter();
     part.iter().all(|name| whole.any(|other| other == name))

@@ -1,65 +1,65 @@
-//! Who a client is for the time of one connection: what it intends, never what becomes of it.
+//! A session's plan: what a client intends for one connection, whatever comes of it.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::speech::LineGenerator;
+use super::line_generator::LineGenerator;
 use super::{Profile, World};
 
-/// What chance is asked about, so that no two questions get the same answer.
-const LIFE: u64 = 1;
-const MOOD: u64 = 2;
+/// Topics of random choices, so no two choices share a generator.
+const PLAN: u64 = 1;
+const BEHAVIOUR: u64 = 2;
 
-/// Tells the lives of a population apart.
+/// Identifies a session of the population.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Who {
+pub struct SessionId {
     pub seat: u16,
-    pub life: u32,
+    pub session: u32,
 }
 
 /// What a client intends.
 #[derive(Clone, Debug)]
 pub struct SessionPlan {
-    pub who: Who,
-    /// The name that it takes, or would: an index into the world's names.
+    pub who: SessionId,
+    /// The name it asks for: an index into the world's names.
     pub name: u16,
     pub greeting: Greeting,
-    /// How many lines it wants to send.
+    /// The number of lines it wants to send.
     pub lines: u64,
-    /// Sends as fast as it can all the time.
+    /// Always sends as fast as it can.
     pub floods: bool,
-    /// Always reads what there is: such a client has a right to everything.
+    /// Always reads everything: such a client must lose nothing.
     pub reads: bool,
-    /// Its kernel takes little for it.
+    /// Its kernel buffers are small.
     pub small_buffers: bool,
-    /// How long nobody sat here before.
+    /// How long its seat stays empty before.
     pub pause: Duration,
-    /// After how long it leaves; or else it stays until the server ends.
+    /// When it leaves; otherwise it stays until the server ends.
     pub span: Option<Duration>,
     pub end: End,
-    /// How long it holds on to the connection after the server's end of it.
-    pub clings: Duration,
+    /// How long it keeps the connection after the server closed it.
+    pub lingers: Duration,
 }
 
-/// What it says first.
+/// Its first line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Greeting {
     /// Its name, and a line end.
     Name(&'static str),
-    /// Something that can not be a name.
+    /// An invalid name.
     Bad(&'static [u8]),
-    /// Part of a name and no line end, or nothing at all.
+    /// Part of a name without a line end, or nothing at all.
     Unfinished(&'static str),
 }
 
 /// How it leaves, if it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Finishes the line that it is in, ends its side, and reads to the end.
+    /// Completes its current line, half-closes, and reads to the end.
     HalfClose,
-    /// As that, but its last line has no line end.
+    /// The same, but its last line has no line end.
     UnterminatedLine,
-    /// Closes the socket, whatever there is to be read.
+    /// Closes the socket regardless of unread data.
     Close,
     /// Closes the socket with a reset.
     Reset,
@@ -75,11 +75,11 @@ pub struct Behaviour {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writing {
-    /// Many lines at a time, as fast as they are taken.
+    /// Many lines at a time, as fast as possible.
     Packets,
-    /// A line every now and then.
+    /// A line now and then.
     Lines,
-    /// A byte at a time.
+    /// One byte at a time.
     Bytes,
     Nothing,
 }
@@ -88,10 +88,10 @@ pub enum Writing {
 pub enum Reading {
     Eagerly,
     /// A few bytes at a time.
-    Sips,
+    Trickle,
     Nothing,
-    /// Nothing, whatever mood comes next, until the server has reported.
-    NothingEver,
+    /// Nothing, in all later behaviours too, until the server has reported.
+    Never,
 }
 
 const BAD_NAMES: [&[u8]; 7] = [
@@ -105,12 +105,12 @@ const BAD_NAMES: [&[u8]; 7] = [
 ];
 
 impl SessionPlan {
-    pub fn of(world: &World, who: Who) -> Self {
-        let mut random = world.random(who, LIFE, 0);
+    pub fn of(world: &World, who: SessionId) -> Self {
+        let mut random = world.random(who, PLAN, 0);
         let seat = usize::from(who.seat);
         let storm = seat >= world.seats;
-        // What a seat's lives have in common: they stay, come as guests, or live for an instant.
-        let seat_kind = world.random(Who { life: 0, ..who }, LIFE, 1).u8(..8);
+        // Common to a seat's sessions: they stay, visit for a while, or last an instant.
+        let seat_kind = world.random(SessionId { session: 0, ..who }, PLAN, 1).u8(..8);
         let (lines, span) = match seat_kind {
             _ if storm => (random.u64(..6), random.bool().then(|| random.u64(..50))),
             0..4 if random.u8(..4) == 0 => (0, None),
@@ -119,7 +119,7 @@ impl SessionPlan {
             _ => (random.u64(..8), Some(random.u64(..12))),
         };
         let floods = !storm && random.u8(..24) == 0;
-        // Who takes another's name finds it in use, or keeps its owner out.
+        // A session with another seat's name finds it taken, or keeps its owner out.
         let strays = random.u8(..5) == 0;
         let name = if strays { random.usize(..world.seats + world.storm) } else { seat };
         Self {
@@ -135,21 +135,21 @@ impl SessionPlan {
             end: match random.u8(..8) {
                 0..4 => End::HalfClose,
                 4 => End::UnterminatedLine,
-                _ if world.manners == Profile::Polite => End::HalfClose,
+                _ if world.profile == Profile::Polite => End::HalfClose,
                 5 => End::Close,
                 _ => End::Reset,
             },
-            clings: Duration::from_millis(random.u64(..100) * random.u64(..2)),
+            lingers: Duration::from_millis(random.u64(..100) * random.u64(..2)),
         }
     }
 
-    pub fn speech(&self) -> LineGenerator {
+    pub fn line_generator(&self) -> LineGenerator {
         LineGenerator::of(self.who, self.name)
     }
 
-    /// How it acts in its first, second, … while.
-    pub fn mood(&self, world: &World, number: u64) -> Behaviour {
-        let mut random = world.random(self.who, MOOD, number);
+    /// Its behaviour number `number`.
+    pub fn behaviour(&self, world: &World, number: u64) -> Behaviour {
+        let mut random = world.random(self.who, BEHAVIOUR, number);
         let writing = match random.u8(..8) {
             _ if self.floods => Writing::Packets,
             0..4 => Writing::Packets,
@@ -160,10 +160,10 @@ impl SessionPlan {
         let (reading, longest) = match random.u8(..16) {
             _ if self.reads => (Reading::Eagerly, 250),
             0..9 => (Reading::Eagerly, 250),
-            9..12 => (Reading::Sips, 250),
-            12 if world.manners == Profile::Stubborn => (Reading::NothingEver, 250),
+            9..12 => (Reading::Trickle, 250),
+            12 if world.profile == Profile::Stubborn => (Reading::Never, 250),
             // Long enough to be evicted, and to read why.
-            13 if world.manners == Profile::Stubborn => (Reading::Nothing, 1500),
+            13 if world.profile == Profile::Stubborn => (Reading::Nothing, 1500),
             _ => (Reading::Nothing, 250),
         };
         Behaviour { lasts: Duration::from_millis(random.u64(1..longest)), writing, reading }
@@ -180,7 +180,7 @@ impl Greeting {
         }
     }
 
-    /// The bytes of it.
+    /// The bytes to send.
     pub fn wire(&self, name: &str) -> Vec<u8> {
         match self {
             Self::Name(line_end) => format!("{name}{line_end}").into_bytes(),
@@ -194,8 +194,8 @@ impl Greeting {
     }
 }
 
-impl fmt::Display for Who {
+impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.seat, self.life)
+        write!(f, "{}.{}", self.seat, self.session)
     }
 }

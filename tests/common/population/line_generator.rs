@@ -1,41 +1,40 @@
-//! What a life says: each line is a function of the life and the line's number, and knows what the
-//! server has to make of it.
+//! The lines of a session: each is a function of the session and the line's number, and comes with
+//! the effect the server must give it.
 
 use std::sync::LazyLock;
 
 use super::World;
-use super::life::Who;
+use super::session_plan::SessionId;
 
-/// What chance is asked about.
+/// Topics of random choices.
 const THEME: u64 = 3;
 const LINE: u64 = 4;
 
-/// How many lines there are on one theme. Consecutive lines to the same recipients, spelled the
-/// same to the letter, are what batches are made of.
+/// Lines per theme. Consecutive lines with an identical list of recipients form batches.
 const THEME_LINES: u64 = 32;
 
-/// More recipients than this are not listed in the text.
+/// Texts list at most this many recipients.
 const LISTED: usize = 12;
 
-/// As many names the server takes in a list.
-const LONGEST_LIST: usize = 1024;
+/// Maximum recipients that the server accepts in a line.
+const MAX_RECIPIENTS: usize = 1024;
 
-/// What text may hold, however odd: characters of several bytes, NUL, a lone CR, an escape
-/// sequence, things that look like the server's.
+/// Unusual text: multi-byte characters, NUL, a lone CR, an escape sequence, and imitations of the
+/// server's lines.
 const FILLER: &str = "é→\0 \r\tfrom: \x1b[1m x";
 static ODD_FILLER: LazyLock<String> = LazyLock::new(|| FILLER.repeat(256));
 static PLAIN_FILLER: LazyLock<String> = LazyLock::new(|| "x".repeat(16 * 1024));
 
-/// One name more than that.
+/// One name more than the server accepts.
 static LONG_LIST: LazyLock<String> = LazyLock::new(|| {
-    let names = (0..=LONGEST_LIST).map(|number| format!("n{number}"));
+    let names = (0..=MAX_RECIPIENTS).map(|number| format!("n{number}"));
     names.collect::<Vec<_>>().join(",")
 });
 
-/// A life's lines, one after the other or in any order.
+/// A session's lines, in any order.
 #[derive(Clone, Debug)]
 pub struct LineGenerator {
-    who: Who,
+    who: SessionId,
     name: u16,
     theme: Option<(u64, Theme)>,
 }
@@ -43,7 +42,7 @@ pub struct LineGenerator {
 #[derive(Clone, Debug)]
 struct Theme {
     to: Vec<u16>,
-    /// The recipients as they are typed.
+    /// The recipients as typed.
     list: Vec<u8>,
     long_texts: bool,
     nonsense: bool,
@@ -53,36 +52,36 @@ struct Theme {
 #[derive(Debug)]
 pub struct Line {
     pub meaning: Meaning,
-    /// As it is sent, line end included.
+    /// As sent, including its line end.
     pub wire: Vec<u8>,
 }
 
-/// What the server has to make of a line. Lists of names hold each once, in the order typed.
+/// The effect of a line. Lists contain each name once, in the order typed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Meaning {
     /// It is ignored.
     Nothing,
-    /// It is sent to these, those who are not there are named in an answer.
+    /// It is sent to these; a reply names those not connected.
     Message { to: Vec<u16>, text: Vec<u8> },
-    /// It is answered: who of these is here, and who is not.
-    Question { about: Vec<u16> },
-    /// It is answered: how many are here, and who.
-    Census,
-    /// It is refused, with this text.
+    /// A reply says which of these are connected.
+    Who { about: Vec<u16> },
+    /// A reply says how many clients are connected, and lists them.
+    WhoAll,
+    /// It is refused with this text.
     Refused(String),
 }
 
 impl LineGenerator {
-    pub fn of(who: Who, name: u16) -> Self {
+    pub fn of(who: SessionId, name: u16) -> Self {
         Self { who, name, theme: None }
     }
 
-    /// Whose name it is said under.
+    /// The name of its client.
     pub fn name(&self) -> u16 {
         self.name
     }
 
-    /// The line of this number; the first after the login line has number 1.
+    /// The line with this number; the first after the login line has number 1.
     pub fn line(&mut self, world: &World, number: u64) -> Line {
         let theme = match self.theme.take() {
             Some((index, theme)) if index == number / THEME_LINES => theme,
@@ -102,7 +101,7 @@ impl LineGenerator {
         Line { meaning, wire }
     }
 
-    /// A good message with about so many bytes that mean nothing.
+    /// A valid message with about this many bytes of filling.
     fn message(
         &self,
         world: &World,
@@ -120,7 +119,7 @@ impl LineGenerator {
         (Meaning::Message { to: theme.to.clone(), text }, wire)
     }
 
-    /// What a text begins with: the life that says it, the line's number, and from whom to whom.
+    /// The beginning of a text: its session, the line's number, the sender and the recipients.
     fn address(&self, world: &World, theme: &Theme, number: u64) -> String {
         let names = theme.to.iter().map(|&name| world.name(name));
         let names = match theme.to.len() {
@@ -130,7 +129,7 @@ impl LineGenerator {
         format!("{} #{number} {}>{names} ", self.who, world.name(self.name))
     }
 
-    /// Something that is not just a message, or hardly one.
+    /// An invalid or unusual line.
     fn nonsense(
         &self,
         world: &World,
@@ -168,13 +167,13 @@ impl LineGenerator {
             }
             6 => {
                 let list = [b"/who ", theme.list.as_slice()].concat();
-                (Meaning::Question { about: theme.to.clone() }, list)
+                (Meaning::Who { about: theme.to.clone() }, list)
             }
-            7 => (Meaning::Census, pick(&["/who", "/who ", "/who\t,, ,"])),
+            7 => (Meaning::WhoAll, pick(&["/who", "/who ", "/who\t,, ,"])),
             8 => self.message(world, theme, number, 0, true),
             9 => {
                 let line = format!("{}: hello", *LONG_LIST);
-                let reason = format!("more than {LONGEST_LIST} names in its list");
+                let reason = format!("more than {MAX_RECIPIENTS} names in its list");
                 (Meaning::Refused(reason), line.into_bytes())
             }
             _ => self.message(world, theme, number, random.usize(..2000), true),
@@ -226,7 +225,7 @@ fn spell(world: &World, names: &[u16], random: &mut fastrand::Rng) -> Vec<u8> {
     format!("{around}{}{around}", list.join(between)).into_bytes()
 }
 
-/// So many bytes, or a few less, of what a text may hold.
+/// This many bytes of text, or slightly fewer.
 fn filler(length: usize, odd: bool) -> &'static str {
     if odd {
         let steps = (length / FILLER.len()).min(256);
@@ -236,11 +235,11 @@ fn filler(length: usize, odd: bool) -> &'static str {
     }
 }
 
-/// The life and the number of the line that a text begins with.
-pub fn origin(text: &[u8]) -> Option<(Who, u64)> {
+/// The session and line number at the beginning of a text.
+pub fn parse_origin(text: &[u8]) -> Option<(SessionId, u64)> {
     let mut words = text.splitn(3, |&byte| byte == b' ').map(std::str::from_utf8);
     let (who, number) = (words.next()?.ok()?, words.next()?.ok()?);
-    let (seat, life) = who.split_once('.')?;
-    let who = Who { seat: seat.parse().ok()?, life: life.parse().ok()? };
+    let (seat, session) = who.split_once('.')?;
+    let who = SessionId { seat: seat.parse().ok()?, session: session.parse().ok()? };
     Some((who, number.strip_prefix('#')?.parse().ok()?))
 }

@@ -1,9 +1,10 @@
-//! So many messages a second, whether the server keeps up or not, and how long each of them
-//! takes. One thread does it all: it sends what is due, then receives what is there.
+//! Open-loop load: a fixed rate of messages whether or not the server keeps up, and the latency of
+//! each. Runs on the caller's thread alone: it sends whatever is due, then receives what has
+//! arrived.
 //!
-//! Latencies count from when a message was to be sent, not from when it was: a server that holds the
-//! load up for a while makes all messages late that were due meanwhile, and a load that left
-//! these out would see one slow message instead of many (this is known as coordinated omission).
+//! A latency counts from when its message was due, not from when it was sent. A server that stalls
+//! delays every message due meanwhile; measuring from the actual send would record one slow message
+//! instead of many (coordinated omission).
 
 use std::net::{SocketAddr, TcpStream};
 use std::num::NonZero;
@@ -18,21 +19,20 @@ use super::control::Budget;
 use super::inbox::{Inbox, counts, explain};
 use super::protocol::{Lines, Protocol, read_time, write_stamp, write_time};
 use super::readable::Readable;
-use super::stream::{CHUNK, inboxes, patience};
+use super::stream::{CHUNK, arrival_timeout, inboxes};
 use super::topology::Topology;
 use super::{Amount, Control, Error, Latencies, Outcome, TICK};
 
-/// With so many bytes that no socket has taken yet nothing more is built: what is due stays due.
-const BACKLOG: usize = 1 << 20;
+/// With this many unwritten bytes, no further messages are built; they stay due.
+const MAX_UNWRITTEN: usize = 1 << 20;
 
-/// How soon a full socket is tried again.
+/// How soon a full socket is retried.
 const RETRY: Duration = Duration::from_millis(1);
 
-/// When which message is to be sent. Computed from the start anew for each, so that nothing adds
-/// up to a drift.
+/// When each message is due. Each time is computed from the start, so errors do not accumulate.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Schedule {
-    /// Messages a second; without it each is due at once.
+    /// Messages a second; without a rate, each is due immediately.
     rate: Option<f64>,
     started: Instant,
 }
@@ -42,11 +42,11 @@ impl Schedule {
         Self { rate, started }
     }
 
-    /// How long after the start.
+    /// A message's due time after the start.
     fn due(&self, number: u64) -> Option<Duration> {
         #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
         let seconds = |rate: f64| number as f64 / rate;
-        // What lies beyond all time never comes.
+        // A time beyond the representable range never comes.
         Some(Duration::try_from_secs_f64(seconds(self.rate?)).unwrap_or(Duration::MAX))
     }
 
@@ -54,7 +54,7 @@ impl Schedule {
         self.started.checked_add(self.due(number)?)
     }
 
-    /// How long there is still to wait for it.
+    /// The remaining time until a message is due.
     pub(super) fn wait(&self, number: u64) -> Duration {
         self.due(number).map_or(Duration::ZERO, |due| due.saturating_sub(self.started.elapsed()))
     }
@@ -66,27 +66,28 @@ pub struct OpenLoop {
     senders: Vec<Sender>,
     inboxes: Vec<Inbox>,
     readable: Readable,
-    /// What can be sent; a mesh has a line to each recipient, other shapes one of each sender.
+    /// The lines to send: one per recipient in a mesh, otherwise one per sender.
     lines: Vec<Lines>,
-    /// Deliveries that each of them makes.
+    /// Deliveries per message.
     recipients: u64,
     random: fastrand::Rng,
-    /// Of all runs.
-    pub times: Latencies,
+    /// Over all runs.
+    pub latencies: Latencies,
 }
 
 #[derive(Debug)]
 struct Sender {
     client: usize,
     socket: Arc<TcpStream>,
-    /// Which lines it sends, one of them at random, and how often it has.
+    /// The lines it sends, one of them at random, and the number of each one's next message.
     targets: Vec<(u32, u32)>,
     unwritten: Vec<u8>,
 }
 
 impl OpenLoop {
     /// Connects a topology's clients, each of which sends along its route or, in a `mesh`, to a
-    /// random one each time. Texts are `size` bytes long, at least [`TIMED`](super::protocol::TIMED).
+    /// random client each time. Texts are `size` bytes long, at least
+    /// [`TIMED`](super::protocol::TIMED).
     ///
     /// # Errors
     ///
@@ -131,22 +132,22 @@ impl OpenLoop {
             readable: Readable::of(inboxes.iter().map(Inbox::socket))?,
             recipients: if mesh { 1 } else { topology.routes[0].to.len() as u64 },
             random: fastrand::Rng::with_seed(7),
-            times: Latencies::default(),
+            latencies: Latencies::default(),
             senders,
             inboxes,
             lines,
         })
     }
 
-    /// Sends that much, `rate` messages a second in all, and waits until the last message of it
-    /// has arrived.
+    /// Sends this amount at `rate` messages a second in total, and waits until all of it has
+    /// arrived.
     ///
     /// # Errors
     ///
-    /// If the server ends a connection, refuses a message or sends anything else.
+    /// If the server ends a connection, refuses a message or sends anything unexpected.
     pub fn run(&mut self, amount: Amount, rate: f64, control: &Control) -> Result<Outcome, Error> {
-        // The kernel may else wake it 50 us late, and all messages would seem to take longer. If
-        // it does not let us, they do.
+        // Otherwise the kernel may wake it 50 us late, which would count towards every latency. If
+        // it refuses, that is what happens.
         let _ = rustix::thread::set_current_timer_slack(NonZero::new(1));
         self.exchange(amount, rate, control).map_err(|error| explain(&mut self.inboxes, error))
     }
@@ -159,42 +160,45 @@ impl OpenLoop {
         let schedule = Schedule::new(Some(rate), started);
         let (mut sent, mut settled, mut received) = (0, 0, 0);
         let mut ended = started;
-        while received < sent * self.recipients || !budget.is_over() {
-            while self.backlog() < BACKLOG && schedule.wait(sent).is_zero() && budget.take(1) > 0 {
+        while received < sent * self.recipients || !budget.is_spent() {
+            while self.backlog() < MAX_UNWRITTEN
+                && schedule.wait(sent).is_zero()
+                && budget.take(1) > 0
+            {
                 self.build(sent, schedule.due(sent).unwrap_or_default());
                 sent += 1;
             }
             self.write()?;
-            let next = if budget.is_over() { TICK } else { schedule.wait(sent).min(TICK) };
+            let next = if budget.is_spent() { TICK } else { schedule.wait(sent).min(TICK) };
             let time = if self.backlog() > 0 { RETRY } else { next };
             let before = received;
-            let times = &mut self.times;
+            let latencies = &mut self.latencies;
             for place in self.readable.wait_for(Some(time))? {
                 self.inboxes[place].read(&mut buffer, |arrival| {
                     let due = read_time(arrival.text).map_or(Duration::ZERO, Duration::from_nanos);
-                    times.add(started.elapsed().saturating_sub(due));
+                    latencies.add(started.elapsed().saturating_sub(due));
                     settled += u64::from(arrival.advance);
                     received += 1;
                 })?;
             }
-            if received > before || settled >= sent * self.recipients && !budget.is_over() {
+            if received > before || settled >= sent * self.recipients && !budget.is_spent() {
                 ended = Instant::now();
-                control.show(received);
-            } else if ended.elapsed() >= patience(settled >= sent * self.recipients) {
+                control.report_received(received);
+            } else if ended.elapsed() >= arrival_timeout(settled >= sent * self.recipients) {
                 break;
             }
         }
-        let arrived = counts(&self.inboxes).since(before);
+        let arrived = counts(&self.inboxes).delta(before);
         let outcome = Outcome::of(sent, sent * self.recipients, arrived, ended - started);
-        Ok(Outcome { times: Some(self.times.clone()), ..outcome })
+        Ok(Outcome { latencies: Some(self.latencies.clone()), ..outcome })
     }
 
-    /// How many bytes no socket has taken yet.
+    /// Bytes not yet accepted by any socket.
     fn backlog(&self) -> usize {
         self.senders.iter().map(|sender| sender.unwritten.len()).sum()
     }
 
-    /// Builds the message that was due so long after the start.
+    /// Builds the message that was due this long after the start.
     fn build(&mut self, number: u64, due: Duration) {
         let senders = self.senders.len() as u64;
         let place = usize::try_from(number % senders).expect("a place");
@@ -210,7 +214,7 @@ impl OpenLoop {
         *next = next.wrapping_add(1);
     }
 
-    /// Writes what the sockets take just now.
+    /// Writes as much as the sockets accept now.
     fn write(&mut self) -> Result<(), Error> {
         for sender in self.senders.iter_mut().filter(|sender| !sender.unwritten.is_empty()) {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;

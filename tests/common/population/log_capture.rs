@@ -1,7 +1,7 @@
-//! The server's log, as an operator reads it: how each connection ended, in numbers.
+//! The server's log as an operator reads it: the numbers of each finished connection.
 //!
-//! One logger serves all servers of this process. Connections are told apart by the address of
-//! their client, which no other has; those of clients that do not care about that are left out.
+//! One logger serves all servers of this process. Connections are identified by their client's
+//! address, which no other client shares; clients on the default loopback address are ignored.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -10,40 +10,40 @@ use std::sync::{Mutex, Once, PoisonError};
 
 use a_chat::CloseReason;
 
-/// What the log says of a connection that has ended.
+/// The log's record of a finished connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Departure {
-    /// `None` if nobody was logged in.
+pub struct ConnectionRecord {
+    /// `None` if the client never logged in.
     pub name: Option<String>,
     pub reason: CloseReason,
     pub accepted: u64,
     pub delivered: u64,
     pub lost: u64,
-    /// Bytes, if the log tells: where nothing is lost it does not.
+    /// Bytes, present only if messages were lost.
     pub unacknowledged: Option<u64>,
 }
 
-struct LogCapture(Mutex<Option<HashMap<SocketAddrV4, Vec<Departure>>>>);
+struct LogCapture(Mutex<Option<HashMap<SocketAddrV4, Vec<ConnectionRecord>>>>);
 
-static JOURNAL: LogCapture = LogCapture(Mutex::new(None));
+static CAPTURE: LogCapture = LogCapture(Mutex::new(None));
 
-/// Begins to listen to the log.
+/// Starts capturing the log.
 pub fn open() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        log::set_logger(&JOURNAL).expect("no other logger");
-        // Of who never logged in the log tells on request only.
+        log::set_logger(&CAPTURE).expect("no other logger");
+        // Connections that never logged in are logged only at `debug`.
         log::set_max_level(log::LevelFilter::Debug);
     });
 }
 
-/// What was noted of the connection from this address, which is forgotten then.
-pub fn take(address: SocketAddrV4) -> Option<Departure> {
-    let noted = JOURNAL.with(|departures| {
-        let noted = departures.remove(&address);
-        if departures.is_empty() {
-            // The memory of many connections is not for who comes later.
-            *departures = HashMap::new();
+/// Removes and returns the record of the connection from this address.
+pub fn take(address: SocketAddrV4) -> Option<ConnectionRecord> {
+    let noted = CAPTURE.with(|records| {
+        let noted = records.remove(&address);
+        if records.is_empty() {
+            // Frees the memory of many connections.
+            *records = HashMap::new();
         }
         noted
     })?;
@@ -52,9 +52,12 @@ pub fn take(address: SocketAddrV4) -> Option<Departure> {
 }
 
 impl LogCapture {
-    fn with<T>(&self, act: impl FnOnce(&mut HashMap<SocketAddrV4, Vec<Departure>>) -> T) -> T {
-        let mut departures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        act(departures.get_or_insert_default())
+    fn with<T>(
+        &self,
+        act: impl FnOnce(&mut HashMap<SocketAddrV4, Vec<ConnectionRecord>>) -> T,
+    ) -> T {
+        let mut records = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        act(records.get_or_insert_default())
     }
 }
 
@@ -64,9 +67,9 @@ impl log::Log for LogCapture {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        if let Some((address, departure)) = departure(&record.args().to_string()) {
+        if let Some((address, record)) = parse_record(&record.args().to_string()) {
             if *address.ip() != Ipv4Addr::LOCALHOST {
-                self.with(|departures| departures.entry(address).or_default().push(departure));
+                self.with(|records| records.entry(address).or_default().push(record));
             }
         }
     }
@@ -74,9 +77,9 @@ impl log::Log for LogCapture {
     fn flush(&self) {}
 }
 
-/// Reads `alice went, connection 2 from 127.0.0.1:52398: left; 3 lines in, 4 messages out`, to
+/// Parses `alice went, connection 2 from 127.0.0.1:52398: left; 3 lines in, 4 messages out`, to
 /// which a loss adds `, 5 lost, 600 B unacknowledged`.
-fn departure(line: &str) -> Option<(SocketAddrV4, Departure)> {
+fn parse_record(line: &str) -> Option<(SocketAddrV4, ConnectionRecord)> {
     let (name, rest) = line.split_once(" went, connection ")?;
     let (_, rest) = rest.split_once(" from ")?;
     let (peer, rest) = rest.split_once(": ")?;
@@ -84,7 +87,7 @@ fn departure(line: &str) -> Option<(SocketAddrV4, Departure)> {
     let mut numbers = numbers.split(", ").map(|number| number.split(' ').next()?.parse().ok());
     let (accepted, delivered) = (numbers.next()??, numbers.next()??);
     let (lost, unacknowledged) = (numbers.next().flatten(), numbers.next().flatten());
-    let departure = Departure {
+    let record = ConnectionRecord {
         name: (name != "nobody").then(|| name.to_owned()),
         reason: close_reason(reason)?,
         accepted,
@@ -92,10 +95,10 @@ fn departure(line: &str) -> Option<(SocketAddrV4, Departure)> {
         lost: lost.unwrap_or(0),
         unacknowledged,
     };
-    Some((peer.parse().ok()?, departure))
+    Some((peer.parse().ok()?, record))
 }
 
-/// Reads a reason as the server words it.
+/// Parses a close reason as the server words it.
 fn close_reason(text: &str) -> Option<CloseReason> {
     let reasons = [
         CloseReason::Left,
