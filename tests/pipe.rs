@@ -9,7 +9,7 @@ mod common;
 #[path = "common/process.rs"]
 mod process;
 
-use std::io::{Seek, Write};
+use std::io::{BufRead, BufReader, Seek, Write};
 use std::net::{Shutdown, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -103,14 +103,83 @@ fn a_refused_line_is_reported_with_its_number_and_text() {
 }
 
 #[test]
-fn a_last_line_without_an_end_is_not_sent() {
+fn a_last_line_without_a_line_end_is_sent() {
+    let server = TestServer::start();
+    for (flags, input, expected) in [
+        (&["--name", "bot"][..], "bot: one\nbot: two", &["from bot: one", "from bot: two"][..]),
+        (&["--name", "bot"], "bot: one", &["from bot: one"]),
+        (&["--name", "bot"], "bot: one\nbot:", &["from bot: one", "from bot: "]),
+        (&["--name", "bot"], "bot: one\r", &["from bot: one"]),
+        (&[], "bot\nbot: one", &["from bot: one"]),
+        (&[], "bot", &[]),
+        (&["--name", "bot"], "", &[]),
+    ] {
+        let mut bot = client(&server, flags);
+        bot.write_and_end(input);
+        assert_eq!(
+            outcome(bot),
+            (0, expected.iter().map(|&line| line.to_owned()).collect(), vec![])
+        );
+    }
+    // From a file, too.
+    let mut file = tempfile::tempfile().expect("a file");
+    file.write_all(b"bot: one\nbot: two").expect("room for it");
+    file.rewind().expect("a file");
+    let mut command = connect(server.address, &["--name", "bot"]);
+    command.stdin(file);
+    let expected = ["from bot: one", "from bot: two"].map(str::to_owned).to_vec();
+    assert_eq!(outcome(Process::start(command)), (0, expected, Vec::new()));
+    assert_eq!(server.stop().unterminated, 0);
+}
+
+/// What a signal cuts off may be half a line.
+#[test]
+fn a_line_cut_off_by_a_signal_is_reported_and_not_sent() {
     let server = TestServer::start();
     let mut bot = client(&server, &["--name", "bot"]);
-    bot.write_and_end("bot: whole\nbot: to");
+    bot.write("bot: whole\nbot: to");
+    bot.stdout.expect_line("from bot: whole");
+    bot.signal(Signal::TERM);
     let (status, stdout, stderr) = outcome(bot);
-    assert_eq!((status, stdout), (1, vec!["from bot: whole".to_owned()]));
-    assert_eq!(stderr, ["a-chat: the last line has no line end and was not sent: bot: to"]);
+    assert_eq!((status, stdout), (1, Vec::new()));
+    assert_eq!(stderr, ["a-chat: the last line is incomplete and was not sent: bot: to"]);
     assert_eq!(server.stop().unterminated, 0);
+}
+
+/// `O_NONBLOCK` belongs to the open file: any program that shares it may have set it.
+#[test]
+fn non_blocking_standard_streams_lose_nothing() {
+    const LINES: usize = 20_000;
+    let server = TestServer::start();
+    let mut command = connect(server.address, &["--name", "bot"]);
+    let streams = [(); 3].map(|()| UnixStream::pair().expect("two sockets"));
+    for (theirs, _) in &streams {
+        theirs.set_nonblocking(true).expect("a socket");
+    }
+    let [(stdin, mut input), (stdout, output), (stderr, errors)] = streams;
+    command.stdin(OwnedFd::from(stdin)).stdout(OwnedFd::from(stdout)).stderr(OwnedFd::from(stderr));
+    let bot = Process::start(command);
+    let writing = thread::spawn(move || {
+        for number in 0..LINES {
+            // Each line comes back, and its second recipient is refused.
+            writeln!(input, "bot, dave: {number}").expect("a client that reads");
+        }
+    });
+    // The reader is slower than the client: it begins when every buffer is full or all is there.
+    let mut delivered = 0;
+    wait_until("the client to be held up", || {
+        let before = std::mem::replace(&mut delivered, server.stats().delivered);
+        delivered > 0 && before == delivered
+    });
+    let lines = |stream| BufReader::new(stream).lines().map_while(Result::ok);
+    let reading = thread::spawn(move || lines(errors).collect::<Vec<_>>());
+    let received: Vec<_> = lines(output).filter(|line| line.starts_with("from ")).collect();
+    writing.join().expect("no panic");
+    let expected = (0..LINES).map(|number| format!("from bot: {number}"));
+    assert!(received.iter().cloned().eq(expected), "{} of {LINES} lines", received.len());
+    let errors = reading.join().expect("no panic");
+    assert_eq!(errors.len(), LINES, "{:#?}", errors.last());
+    assert_eq!(bot.wait().0, 1, "every line was refused in part");
 }
 
 #[test]
@@ -127,7 +196,6 @@ fn without_a_flag_the_first_line_is_the_name() {
     assert_eq!(outcome(quiet), (0, Vec::new(), Vec::new()));
     for (input, error) in [
         ("", "a-chat: no --name, and no first line to take for it"),
-        ("bot", "a-chat: no --name, and no first line to take for it"),
         ("bot: hi\n", "a-chat: no --name, and the first line is none"),
     ] {
         let mut bot = client(&server, &[]);
@@ -333,20 +401,41 @@ fn a_signal_ends_a_file_before_its_end() {
     assert_eq!(outcome(bot), (1, Vec::new(), vec![reported]));
 }
 
+/// As in `| head -1`: the client ends quietly, without waiting for another message or for input.
 #[test]
-fn the_client_ends_when_its_output_is_closed() {
+fn a_closed_output_ends_the_client_quietly() {
     let server = TestServer::start();
     let mut alice = server.login("alice");
-    let mut command = connect(server.address, &["--name", "bot", "--reconnect"]);
-    let (ours, closed) = UnixStream::pair().expect("two sockets");
-    command.stdout(Stdio::from(OwnedFd::from(ours)));
-    drop(closed);
+    for flags in [&["--name", "bot"][..], &["--name", "bot", "--reconnect"]] {
+        let mut command = connect(server.address, flags);
+        let (theirs, output) = UnixStream::pair().expect("two sockets");
+        command.stdout(OwnedFd::from(theirs));
+        let bot = Process::start(command);
+        wait_until("the login", || server.stats().connected == 2);
+        alice.send("bot: hi");
+        let mut line = String::new();
+        let mut output = BufReader::new(output);
+        output.read_line(&mut line).expect("a message");
+        assert_eq!(line, "from alice: hi\n");
+        drop(output);
+        assert_eq!(bot.wait(), (0, Vec::new()));
+    }
+}
+
+/// A message that cannot be written any more changes the exit status, and is no error to report.
+#[test]
+fn a_message_to_a_closed_output_fails_quietly() {
+    let script = Script::listen();
+    let mut command = connect(script.address, &["--name", "bot"]);
+    let (theirs, output) = UnixStream::pair().expect("two sockets");
+    command.stdout(OwnedFd::from(theirs));
     let bot = Process::start(command);
-    wait_until("the login", || server.stats().connected == 2);
-    alice.send("bot: hi");
-    let (status, stderr) = bot.wait();
-    assert_eq!(status, 1, "{stderr:#?}");
-    assert!(stderr[0].starts_with("a-chat: cannot write what arrives: "), "{stderr:#?}");
+    let mut peer = script.log_in("bot");
+    drop(output);
+    peer.client.expect_eof();
+    peer.client.send("from bob: late");
+    drop(peer);
+    assert_eq!(bot.wait(), (1, Vec::new()));
 }
 
 #[test]

@@ -463,6 +463,28 @@ fn a_failed_login_is_explained() {
     assert_eq!((status, rows), (1, vec!["a-chat: cannot log in: name taken".to_owned()]));
 }
 
+/// Another program that shares the terminal may have set `O_NONBLOCK`.
+#[test]
+fn a_non_blocking_terminal_loses_nothing() {
+    const LINES: usize = 5_000;
+    let server = TestServer::start();
+    let (mut alice, mut bob) = alice_and_bob(&server);
+    alice.set_non_blocking();
+    let lines: Vec<_> = (1..=LINES).map(|number| format!("alice: {number}\n")).collect();
+    bob.send(lines.concat().trim_end());
+    wait_until("a full terminal", || server.stats().delivered > 0);
+    alice.press("bob: still here");
+    alice.expect(&[&format!("from bob: {LINES}"), "> bob: still here"]);
+    let above = alice.scrolled_off();
+    let numbers = above.iter().filter_map(|row| row.strip_prefix("from bob: ")?.parse().ok());
+    let seen: Vec<usize> = numbers.collect();
+    assert!(seen.iter().copied().eq(1..=seen.len()), "not in order");
+    assert!(seen.len() > LINES - 24, "{} of them", seen.len());
+    alice.press("\r");
+    bob.expect_line("from alice: still here");
+    leave(alice, 0);
+}
+
 /// Such a terminal can do no more than a pipe: lines.
 #[test]
 fn a_dumb_terminal_works_as_a_pipe_does() {
@@ -477,6 +499,13 @@ fn a_dumb_terminal_works_as_a_pipe_does() {
     bob.send("alice: \x1b[31mhi");
     alice.expect(&["bob: hi", "from bob: ^[[31mhi"]);
     leave(alice, 0);
+    let mut unnamed = Terminal::start_with(server.address, &[], |command| {
+        command.env("TERM", "dumb");
+    });
+    unnamed.expect(&["a-chat: type your name, then lines such as \"bob: hello\""]);
+    unnamed.press("carol\nbob: hi\n");
+    bob.expect_line("from carol: hi");
+    leave(unnamed, 0);
 }
 
 /// Leaving while there is no server gives up unsent lines, which are reported.

@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::ioctl_fionbio;
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 
@@ -80,6 +81,11 @@ impl Terminal {
     /// Presses keys, or sends anything else that a terminal may send.
     pub fn press(&mut self, keys: &str) {
         self.master.write_all(keys.as_bytes()).expect("a terminal");
+    }
+
+    /// Sets `O_NONBLOCK` on the terminal, which the client shares.
+    pub fn set_non_blocking(&self) {
+        ioctl_fionbio(self.slave.as_ref().expect("not ended"), true).expect("a terminal");
     }
 
     /// Resizes the window; the client is notified.

@@ -3,18 +3,17 @@
 
 use std::error::Error;
 use std::fs;
-use std::io::{self, Write};
 use std::path::Path;
 
 use clap_complete::{Shell, generate};
 
-use crate::cli;
+use crate::{cli, output};
 
 /// Writes the completion script for this shell to standard output.
 pub(crate) fn completions(shell: Shell) -> Result<(), Box<dyn Error>> {
     let mut script = Vec::new();
     generate(shell, &mut cli::command(), "a-chat", &mut script);
-    io::stdout().write_all(&script)?;
+    output::to_stdout(&script)?;
     Ok(())
 }
 

@@ -5,12 +5,13 @@ mod cli;
 mod connect;
 mod generate;
 mod logger;
+mod output;
 mod signal_stacks;
 mod signals;
 mod stress;
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
         Ok(status) => status,
         Err(error) => {
             // If standard error fails, the exit status has to do.
-            let _ = writeln!(io::stderr(), "a-chat: {error}");
+            let _ = output::to_stderr(format!("a-chat: {error}\n").as_bytes());
             ExitCode::FAILURE
         }
     }
@@ -74,7 +75,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Box<dyn std::error::Error>> {
         address.port(),
     );
     // A closed standard output does not keep the server from serving.
-    let _ = io::stdout().write_all(greeting.as_bytes());
+    let _ = output::to_stdout(greeting.as_bytes());
     let report = server.run()?;
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,6 +1,6 @@
 //! The thread `input`: reads standard input as blocks of lines. It owns the stream, and exits at its
 //! end, or when it is stopped: then it still reads what is there at that moment, as the server does
-//! at its shutdown.
+//! at its shutdown. It also stops when the reader of standard output is gone, as in `| head -1`.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -20,6 +20,10 @@ pub(crate) struct StandardInput {
     stop: Stop,
     /// Once stopped: how many of the bytes that were there then are still to be read.
     remaining: Option<usize>,
+    /// The end of the file was read: a terminal can be read beyond it.
+    ended: bool,
+    /// The last byte so far left a line without its end.
+    in_line: bool,
 }
 
 /// Stops a thread that reads from a terminal or a pipe. Any thread may use it.
@@ -31,7 +35,14 @@ impl StandardInput {
     pub(crate) fn new() -> io::Result<Self> {
         let file = File::from(io::stdin().as_fd().try_clone_to_owned()?);
         let on_disk = file.metadata()?.is_file();
-        Ok(Self { file, on_disk, stop: Stop::new()?, remaining: None })
+        Ok(Self {
+            file,
+            on_disk,
+            stop: Stop::new()?,
+            remaining: None,
+            ended: false,
+            in_line: false,
+        })
     }
 
     pub(crate) fn stop(&self) -> Stop {
@@ -40,10 +51,15 @@ impl StandardInput {
 
     /// Waits for something to read, or to be stopped.
     fn wait(&mut self) -> io::Result<()> {
-        let mut both =
-            [PollFd::new(&self.file, PollFlags::IN), PollFd::new(&*self.stop.0, PollFlags::IN)];
-        poll(&mut both, None)?;
-        if both[1].revents().is_empty() {
+        let stdout = io::stdout();
+        let mut all = [
+            PollFd::new(&self.file, PollFlags::IN),
+            PollFd::new(&*self.stop.0, PollFlags::IN),
+            // Only for the error that a closed pipe reports.
+            PollFd::new(&stdout, PollFlags::empty()),
+        ];
+        poll(&mut all, None)?;
+        if all[1..].iter().all(|fd| fd.revents().is_empty()) {
             return Ok(());
         }
         // A file that cannot tell, such as a device, holds nothing that would be missed.
@@ -76,13 +92,32 @@ impl AsFd for Stop {
 
 impl Read for StandardInput {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.remaining.is_none() {
-            self.wait()?;
+        while !self.ended && !buffer.is_empty() {
+            if self.remaining.is_none() {
+                self.wait()?;
+            }
+            let max = self.remaining.unwrap_or(usize::MAX).min(buffer.len());
+            let count = match self.file.read(&mut buffer[..max]) {
+                // The file is non-blocking, and another process was faster.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.ended = self.remaining.is_some();
+                    continue;
+                }
+                result => result?,
+            };
+            self.remaining = self.remaining.map(|remaining| remaining - count);
+            if let Some(&last) = buffer[..count].last() {
+                self.in_line = last != b'\n';
+                return Ok(count);
+            }
+            self.ended = true;
+            // At a clean end the last line needs no line end. When stopped it may be incomplete.
+            if self.in_line && self.remaining.is_none() {
+                buffer[0] = b'\n';
+                return Ok(1);
+            }
         }
-        let max = self.remaining.unwrap_or(usize::MAX).min(buffer.len());
-        let count = self.file.read(&mut buffer[..max])?;
-        self.remaining = self.remaining.map(|remaining| remaining - count);
-        Ok(count)
+        Ok(0)
     }
 }
 
@@ -91,7 +126,7 @@ impl Read for StandardInput {
 pub(crate) struct InputSummary {
     /// How many lines were passed on.
     pub(crate) lines: u64,
-    /// A last line without a line end.
+    /// The beginning of a line, if the input was stopped in the middle of it.
     pub(crate) unfinished: Vec<u8>,
     /// The error that ended the reading.
     pub(crate) error: Option<io::Error>,

@@ -4,7 +4,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::panic::resume_unwind;
 use std::thread;
 
@@ -17,6 +17,7 @@ use super::escape::escape_controls;
 use super::input::{self, InputSummary, StandardInput, Stop};
 use super::reconnect::{self, Output, Plan};
 use super::status::Status;
+use crate::output;
 use crate::signals::{self, ShutdownSignal};
 
 /// How many blocks of input may wait to be sent.
@@ -32,6 +33,9 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
     let (name, first) = if let Some(name) = &args.name {
         (name.clone(), Vec::new())
     } else {
+        if io::stdin().is_terminal() {
+            warn(&"type your name, then lines such as \"bob: hello\"");
+        }
         let block = blocks.next_block().map_err(unreadable)?.unwrap_or_default();
         let (name, rest) = name_and_rest(block)?;
         (name, rest.to_vec())
@@ -50,7 +54,7 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
     Ok(accepted? && complete)
 }
 
-/// Reports input that was not read to its end, or a last line without a line end; true if neither.
+/// Reports input that was not read to its end, or only up to the middle of a line; true if neither.
 fn report_incomplete(summary: &InputSummary) -> bool {
     let InputSummary { lines, unfinished, error } = summary;
     if let Some(error) = error {
@@ -58,7 +62,7 @@ fn report_incomplete(summary: &InputSummary) -> bool {
     }
     if !unfinished.is_empty() {
         let text = String::from_utf8_lossy(unfinished);
-        warn(&format_args!("the last line has no line end and was not sent: {text}"));
+        warn(&format_args!("the last line is incomplete and was not sent: {text}"));
     }
     error.is_none() && unfinished.is_empty()
 }
@@ -90,13 +94,12 @@ struct Pipe {
 
 impl Output for Pipe {
     fn received(&mut self, block: Block) -> io::Result<()> {
-        // Standard output is line buffered, and a block ends with a line end.
         if self.escaped {
             let text = String::from_utf8_lossy(block.bytes());
             let lines = text.lines().map(|line| escape_controls(line) + "\n");
-            io::stdout().write_all(lines.collect::<String>().as_bytes())?;
+            output::to_stdout(lines.collect::<String>().as_bytes())?;
         } else {
-            io::stdout().write_all(block.bytes())?;
+            output::to_stdout(block.bytes())?;
         }
         for Refusal { line, reason, text } in block.refusals() {
             warn(&format_args!("line {line} was refused, {reason}: {text}"));
@@ -105,8 +108,11 @@ impl Output for Pipe {
     }
 
     fn status(&mut self, status: &Status<'_>) {
-        if !matches!(status, Status::Connected { again: false }) {
-            warn(status);
+        match status {
+            Status::Connected { again: false } => {}
+            // The reader has seen enough, as in `| head -1`: other filters end without a word, too.
+            Status::OutputFailed { error } if error.kind() == io::ErrorKind::BrokenPipe => {}
+            status => warn(status),
         }
     }
 }
@@ -116,5 +122,5 @@ fn warn(message: &dyn fmt::Display) {
     let text = format!("a-chat: {message}");
     let lines = text.split('\n').map(|line| escape_controls(line) + "\n");
     // If this fails, there is nowhere left to report it.
-    let _ = io::stderr().write_all(lines.collect::<String>().as_bytes());
+    let _ = output::to_stderr(lines.collect::<String>().as_bytes());
 }

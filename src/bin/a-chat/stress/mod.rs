@@ -8,7 +8,6 @@ mod own_server;
 mod progress;
 
 use std::error::Error;
-use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -27,6 +26,7 @@ use a_chat::load::{self, Control, Outcome, logins};
 use self::figures::Figures;
 use self::own_server::OwnServer;
 use self::progress::Progress;
+use crate::output;
 use crate::signals::{self, ShutdownSignal};
 
 /// The exit status of a process that an interrupt has ended.
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &StressArgs) -> Result<ExitCode, Box<dyn Error>> {
     let measured = measure(&plan, address, &topology, server, &control);
     let figures = measured.map_err(|error| format!("{address}: {error}"))?;
     let text = if args.json { figures.json() } else { figures.table() };
-    io::stdout().write_all(text.as_bytes())?;
+    output::to_stdout(text.as_bytes())?;
     match figures.failure() {
         None => Ok(ExitCode::SUCCESS),
         Some(complaint) => Err(complaint.into()),

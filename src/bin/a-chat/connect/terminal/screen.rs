@@ -2,13 +2,14 @@
 //! thread owns the console.
 
 use std::fmt::Write as _;
-use std::io::{self, Write};
+use std::io;
 
 use rustix::termios::tcgetwinsize;
 use unicode_width::UnicodeWidthChar;
 
 use super::super::escape::escape_controls;
 use super::style::Prompt;
+use crate::output;
 
 /// Switches bracketed paste on and off: the terminal then marks pasted text, see `keys.rs`.
 const BRACKETED_PASTE: (&str, &str) = ("\x1b[?2004h", "\x1b[?2004l");
@@ -72,8 +73,7 @@ impl Screen {
 
     /// Writes everything at once.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
-        let mut stdout = io::stdout().lock();
-        let written = stdout.write_all(self.out.as_bytes()).and_then(|()| stdout.flush());
+        let written = output::to_stdout(self.out.as_bytes());
         self.out.clear();
         written
     }

@@ -91,8 +91,13 @@ pub(crate) fn read(changes: &SignalFd, stop: &Stop, events: &Sender<TtyEvent>) {
             }
         }
         if typed {
-            // End of file or any error: the terminal is gone.
-            let Ok(count @ 1..) = rustix::io::read(&stdin, &mut buffer) else { return };
+            let count = match rustix::io::read(&stdin, &mut buffer) {
+                Ok(count @ 1..) => count,
+                // The terminal is non-blocking, and another process was faster.
+                Err(Errno::AGAIN | Errno::INTR) => continue,
+                // End of file or any other error: the terminal is gone.
+                Ok(_) | Err(_) => return,
+            };
             if events.send(TtyEvent::Bytes(buffer[..count].to_vec())).is_err() {
                 return;
             }
