@@ -98,7 +98,7 @@ fn clients_wait_while_accept_lacks_resources_and_are_served_afterwards() {
         let Some(log) = accepts_again_after(error) else { return };
         // The pauses are a third of a second in all, so that only the first one is logged, unless
         // the machine is slow.
-        assert_eq!(count(&log, "trying again in 5ms"), 1, "{log:#?}");
+        assert_eq!(count(&log, "retrying in 5ms"), 1, "{log:#?}");
         assert!(count(&log, CANNOT_ACCEPT) < 6, "{log:#?}");
     }
 }
@@ -122,10 +122,10 @@ fn endures_for_ever(error: &str) {
     let mut scene = Scene::start(&injection.launcher, &[]);
     // So many that one of them is behind the twelfth call, whatever calls the others have shared.
     let waiting: Vec<_> = (0..12).map(|_| Client::connect(scene.address)).collect();
-    scene.process.log.expect("trying again in 1s");
+    scene.process.log.expect("retrying in 1s");
     let (start, before) = (Instant::now(), injection.injected());
-    scene.process.log.expect_next("trying again in 1s");
-    scene.process.log.expect_next("trying again in 1s");
+    scene.process.log.expect_next("retrying in 1s");
+    scene.process.log.expect_next("retrying in 1s");
     let calls = injection.injected() - before;
     let pauses = 1 + usize::try_from(start.elapsed().as_secs()).expect("not that long");
     assert!(calls <= (1 + pauses) * IN_A_ROW, "{error}: {calls} calls in {pauses} pauses");
@@ -164,7 +164,7 @@ fn a_client_is_refused_with_an_error_when_no_thread_can_be_spawned() {
         scene.process.switches("acceptor") == before
     });
     let log = scene.end();
-    assert!(count(&log, "cannot start a thread") > 0, "{log:#?}");
+    assert!(count(&log, "cannot spawn a thread") > 0, "{log:#?}");
 }
 
 /// A control group of its own whose processes and threads are limited in number; taken away when
@@ -206,8 +206,8 @@ impl Drop for PidsGroup {
 
 /// The room for clients that the server says it has, and what limits it.
 fn room(process: &mut Process) -> (usize, String) {
-    let line = process.log.expect("room for ");
-    let (_, rest) = line.split_once("room for ").expect("as it was found");
+    let line = process.log.expect("capacity ");
+    let (_, rest) = line.split_once("capacity ").expect("as it was found");
     let (room, limited_by) = rest.split_once(" connections, limited by ").expect("both");
     (room.parse().expect("a number"), limited_by.to_owned())
 }
@@ -313,7 +313,7 @@ fn a_start_that_the_system_refuses_is_reported_in_one_clear_line() {
     does_not_start("listen:error=EADDRINUSE", "cannot listen on 127.0.0.1:0: Address already");
     for latch in 1..=2 {
         let fault = format!("eventfd2:error=EMFILE:when={latch}");
-        does_not_start(&fault, "cannot create the stop's descriptors: Too many open files");
+        does_not_start(&fault, "cannot create the shutdown descriptors: Too many open files");
     }
     let no_log = "cannot start the log's thread: Resource temporarily unavailable";
     does_not_start("clone3:error=EAGAIN:when=1", no_log);
@@ -322,7 +322,7 @@ fn a_start_that_the_system_refuses_is_reported_in_one_clear_line() {
     // The broker and the acceptor.
     for thread in 3..=4 {
         let fault = format!("clone3:error=EAGAIN:when={thread}");
-        does_not_start(&fault, "cannot start a thread: Resource temporarily unavailable");
+        does_not_start(&fault, "cannot spawn a thread: Resource temporarily unavailable");
     }
 }
 
@@ -396,11 +396,11 @@ fn a_clock_that_jumps_ahead_shortens_no_timeout() {
     let mut silent = Client::connect(process.address());
     silent.send_bytes(b"sil");
     let (mut slow, mut alice) = overloaded(&mut process, "slow");
-    let before = process.log.expect("alice came");
+    let before = process.log.expect("alice connected");
 
     time.jump("+30d");
     let bob = process.login("bob");
-    assert_ne!(date(&before), date(&process.log.expect("bob came")), "the clock has jumped");
+    assert_ne!(date(&before), date(&process.log.expect("bob connected")), "the clock has jumped");
     wait();
     silent.send("ent\nsilent: I am in time");
     silent.expect_line("from silent: I am in time");
@@ -433,13 +433,17 @@ fn a_clock_that_jumps_back_extends_no_timeout() {
     let mut process = time.start(&flags);
     let mut silent = Client::connect(process.address());
     let (slow, alice) = overloaded(&mut process, "slow");
-    let before = process.log.expect("alice came");
+    let before = process.log.expect("alice connected");
 
     time.jump("-30d");
     silent.expect_line("error: login not in time");
-    assert_ne!(date(&before), date(&process.log.expect("slow went")), "the clock has jumped");
+    assert_ne!(
+        date(&before),
+        date(&process.log.expect("slow disconnected")),
+        "the clock has jumped"
+    );
     drop((silent, slow, alice));
-    process.log.expect("alice went");
+    process.log.expect("alice disconnected");
 
     let (slower, alice) = overloaded(&mut process, "slower");
     process.signal(Signal::TERM);

@@ -183,8 +183,8 @@ mod of_the_system {
 
         // The server backs off with ever longer pauses; it must not spin.
         let (start, before) = (Instant::now(), process.cpu_time());
-        process.log.expect_next("trying again in 1s");
-        process.log.expect_next("trying again in 1s");
+        process.log.expect_next("retrying in 1s");
+        process.log.expect_next("retrying in 1s");
         let (elapsed, used) = (start.elapsed(), process.cpu_time().saturating_sub(before));
         assert!(used < elapsed / 5, "ran for {used:?} of {elapsed:?}");
 
@@ -207,7 +207,7 @@ mod of_the_system {
         let prompt = Duration::from_millis(500);
         let stops = (0..3).map(|_| {
             let (mut process, clients, waiting) = out_of_files();
-            process.log.expect_next("trying again in 1s");
+            process.log.expect_next("retrying in 1s");
             process.signal(Signal::TERM);
             let start = Instant::now();
             drop((clients, waiting));
@@ -222,8 +222,8 @@ mod of_the_system {
     #[test]
     fn the_default_capacity_is_real_and_the_limit_of_open_files_is_raised() {
         let mut process = start_under("ulimit -S -n 50 && ulimit -H -n 100", &[]);
-        let line = process.log.expect("room for ");
-        let (_, rest) = line.split_once("room for ").expect("as it was found");
+        let line = process.log.expect("capacity ");
+        let (_, rest) = line.split_once("capacity ").expect("as it was found");
         let (room, limited_by) = rest.split_once(" connections, ").expect("a number");
         let room: usize = room.parse().expect("a number");
         assert!((51..100).contains(&room), "{line}");

@@ -66,12 +66,25 @@ fn a_client_that_never_logs_in_is_logged_only_at_debug() {
         knock(process.address());
         let (status, log) = process.terminate();
         assert_eq!(status, 0, "{log:#?}");
-        let gone = log.iter().filter(|line| line.contains("nobody went, connection"));
+        let gone =
+            log.iter().filter(|line| line.contains("unnamed client disconnected (connection "));
         assert_eq!(gone.count(), lines, "{log:#?}");
         // The report counts them all.
         assert!(log.last().is_some_and(|line| line.contains("stopped: 80 connections, ")));
         assert!(lines > 0 || log.len() == 3, "{log:#?}");
     }
+}
+
+#[test]
+fn a_client_named_nobody_is_not_logged_like_an_unnamed_one() {
+    let mut process = Process::start(serve(&["--log-level", "debug"]));
+    let address = process.address();
+    drop(try_login(address, "nobody").expect("room"));
+    process.log.expect("] nobody disconnected (connection 1, ");
+    drop(Client::connect(address));
+    process.log.expect("] unnamed client disconnected (connection 2, ");
+    let (status, log) = process.terminate();
+    assert_eq!(status, 0, "{log:#?}");
 }
 
 #[test]
@@ -89,7 +102,7 @@ fn the_only_client_input_in_the_log_is_the_name() {
     drop(alice);
     let (status, log) = process.terminate();
     assert_eq!(status, 0, "{log:#?}");
-    assert!(log.iter().any(|line| line.contains(" alice came, ")), "{log:#?}");
+    assert!(log.iter().any(|line| line.contains(" alice connected (")), "{log:#?}");
     let clean = |line: &String| !line.contains("forged") && !line.contains(char::is_control);
     assert!(log.iter().all(clean), "{log:#?}");
 }
@@ -119,7 +132,7 @@ fn a_log_pipe_that_is_read_late_gets_every_line() {
     let (status, log) = process.wait();
     let report = log.last().expect("a log");
     assert!(status == 0 && report.contains("] stopped: 702 connections, "), "{report}");
-    for event in [" came, ", " went, "] {
+    for event in [" connected (", " disconnected ("] {
         let times = log.iter().filter(|line| line.contains(event)).count();
         assert_eq!(times, PASSERS_BY + 2, "{event}: {log:#?}");
     }

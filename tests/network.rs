@@ -142,7 +142,7 @@ fn vanishes_and_is_evicted(count: u64, length: usize) {
     let (mut bob, mut alice) = bob_vanishes(&scene);
     let routed = send_to_bob(&mut alice, count, length);
     scene.bystanders.exchange(500);
-    let end = scene.process.log.expect("bob went, ");
+    let end = scene.process.log.expect("bob disconnected (");
     assert!(end.contains("evicted"), "{end}");
     assert_eq!(number_before(&end, " messages out"), 10, "{end}");
     assert_eq!(number_before(&end, " lost"), routed, "{end}");
@@ -171,7 +171,7 @@ fn vanishes_and_is_evicted(count: u64, length: usize) {
     assert_eq!(number_before(report, " deliveries owed"), others + routed + 12, "{report}");
     assert_eq!(number_before(report, " delivered"), others + 12, "{report}");
     assert_eq!(number_before(report, " lost before the drain"), routed, "{report}");
-    assert_eq!(number_before(report, " lost in it"), 0, "{report}");
+    assert_eq!(number_before(report, " lost during it"), 0, "{report}");
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn a_client_that_vanishes_with_no_message_pending_is_found_by_keepalive() {
         scene.bystanders.exchange(500);
         thread::sleep(Duration::from_secs(5));
     }
-    let end = scene.process.log.expect("bob went, ");
+    let end = scene.process.log.expect("bob disconnected (");
     assert!(end.contains("connection broken"), "{end}");
     assert_eq!(number_before(&end, " messages out"), 10, "{end}");
     drop(bob);
@@ -236,7 +236,7 @@ fn a_link_that_goes_down_for_a_while_in_mid_message_loses_no_message() {
     let (status, log) = scene.process.terminate();
     assert_eq!(status, 0, "{log:#?}");
     let report = log.last().expect("a report");
-    assert!(report.contains(" 0 lost before the drain, 0 lost in it"), "{log:#?}");
+    assert!(report.contains(" 0 lost before the drain, 0 lost during it"), "{log:#?}");
 }
 
 /// The report of a drain that `bob` was lost in, with the number of messages and of unacknowledged
@@ -245,7 +245,7 @@ fn report_of_bobs_loss(process: Process, deadline: Duration) -> (String, u64, u6
     let (status, mut log) = process.wait();
     assert_eq!(status, 1, "{log:#?}");
     let report = log.pop().expect("a report");
-    let Some((sum, loss)) = report.split_once(" s by force; bob: ") else {
+    let Some((sum, loss)) = report.split_once(" s (forced); bob: ") else {
         panic!("his loss, and no other: {report} {log:#?}");
     };
     assert!(loss.ends_with("drain deadline") && !loss.contains("; "), "{report}");
@@ -254,7 +254,7 @@ fn report_of_bobs_loss(process: Process, deadline: Duration) -> (String, u64, u6
     let drained = sum.rsplit(' ').next().and_then(|seconds| seconds.parse().ok());
     let drained = Duration::from_secs_f64(drained.expect("a number of seconds"));
     assert!(drained >= deadline && drained < deadline + Duration::from_secs(10), "{report}");
-    assert_eq!(number_before(&report, " lost in it"), lost, "{report}");
+    assert_eq!(number_before(&report, " lost during it"), lost, "{report}");
     (report, lost, unacknowledged)
 }
 
@@ -375,7 +375,8 @@ fn nothing_is_lost_over_a_link_after(spoil: impl FnOnce(&Network) -> bool) {
     drop((alice, bob));
     let (status, log) = scene.process.wait();
     assert_eq!(status, 0, "{log:#?}");
-    let expected = format!(" {} delivered, 0 lost before the drain, 0 lost in it", others + 501);
+    let expected =
+        format!(" {} delivered, 0 lost before the drain, 0 lost during it", others + 501);
     assert!(log.last().is_some_and(|report| report.contains(&expected)), "{expected}: {log:#?}");
 }
 

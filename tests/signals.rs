@@ -157,7 +157,7 @@ fn a_pause_under_load_loses_no_message() {
     let (status, log) = process.terminate();
     assert_eq!(status, 0, "{log:#?}");
     let messages: u64 = messages.iter().sum();
-    let expected = format!(" {messages} delivered, 0 lost before the drain, 0 lost in it");
+    let expected = format!(" {messages} delivered, 0 lost before the drain, 0 lost during it");
     assert!(log.last().is_some_and(|report| report.contains(&expected)), "{expected}: {log:#?}");
 }
 
@@ -211,7 +211,7 @@ fn time_during_which_the_server_is_suspended_does_not_count_against_clients() {
     let (status, log) = process.terminate();
     assert_eq!(status, 0, "{log:#?}");
     let report = log.last().expect("a report");
-    assert!(report.contains(" 0 lost before the drain, 0 lost in it"), "{log:#?}");
+    assert!(report.contains(" 0 lost before the drain, 0 lost during it"), "{log:#?}");
 }
 
 #[test]

@@ -199,7 +199,7 @@ fn soak(time: Duration, samples: u32) -> Vec<u64> {
     drop(load);
     let (status, log) = server.wait();
     let last = log.last().expect("a report");
-    assert!(status == 0 && last.contains(", 0 lost in it, "), "{status}: {last}");
+    assert!(status == 0 && last.contains(", 0 lost during it, "), "{status}: {last}");
     let _ = writeln!(std::io::stderr(), "{last}");
     memory
 }

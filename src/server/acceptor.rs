@@ -37,7 +37,7 @@ const MAX_CONNECTION_ERRORS: u32 = 64;
 /// How many refused clients are held for the linger time; beyond that the oldest is let go.
 const MAX_REFUSED_LINGERING: usize = 64;
 
-/// How soon ended readers are joined when nobody connects.
+/// How soon finished readers are joined when nobody connects.
 const REAP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often the same trouble is logged at most.
@@ -124,11 +124,11 @@ impl Acceptor {
 
     /// Accepts whoever is there.
     fn accept_all(&mut self) {
-        let mut failed = 0;
+        let mut connection_errors = 0;
         while self.shared.shutdown.phase() == Phase::Running {
             match self.listener.accept() {
                 Ok((socket, peer)) => {
-                    (self.backoff, failed) = (None, 0);
+                    (self.backoff, connection_errors) = (None, 0);
                     self.admit(socket, peer);
                 }
                 Err(error) => match Errno::from_io_error(&error) {
@@ -136,8 +136,11 @@ impl Acceptor {
                         self.backoff = None;
                         return;
                     }
-                    Some(error) if is_connection_error(error) && failed < MAX_CONNECTION_ERRORS => {
-                        failed += 1;
+                    Some(error)
+                        if is_connection_error(error)
+                            && connection_errors < MAX_CONNECTION_ERRORS =>
+                    {
+                        connection_errors += 1;
                     }
                     _ => return self.back_off(&error),
                 },
@@ -150,23 +153,23 @@ impl Acceptor {
             self.backoff.map_or(ACCEPT_BACKOFF.0, |backoff| ACCEPT_BACKOFF.1.min(backoff * 2));
         self.backoff = Some(backoff);
         if self.log_allowed() {
-            log::warn!("cannot accept connections, trying again in {backoff:?}: {error}");
+            log::warn!("cannot accept connections, retrying in {backoff:?}: {error}");
         }
     }
 
     /// Waits for the next client and for the stop, out the backoff, or until something is to be done.
     fn wait(&mut self) -> WaitOutcome {
         let now = Instant::now();
-        let (listener, until) = if let Some(backoff) = self.backoff {
+        let (listener, deadline) = if let Some(backoff) = self.backoff {
             // The listener is ready all the time while nobody can be accepted, so it is not asked.
             (None, now.checked_add(backoff))
         } else {
             let refused = self.refused.front().map(|(until, _)| *until);
-            let ended = now.checked_add(REAP_INTERVAL).filter(|_| self.finished_readers() > 0);
-            (Some(self.listener.as_fd()), refused.into_iter().chain(ended).min())
+            let finished = now.checked_add(REAP_INTERVAL).filter(|_| self.finished_readers() > 0);
+            (Some(self.listener.as_fd()), refused.into_iter().chain(finished).min())
         };
-        let woken = self.shared.shutdown.wait(listener, PollFlags::IN, until, Phase::Running);
-        woken.unwrap_or_else(|error| {
+        let outcome = self.shared.shutdown.wait(listener, PollFlags::IN, deadline, Phase::Running);
+        outcome.unwrap_or_else(|error| {
             self.back_off(&error);
             // Short enough for the stop not to notice; without waiting this loop would spin.
             thread::sleep(ACCEPT_BACKOFF.0);
@@ -179,45 +182,45 @@ impl Acceptor {
         self.last_id += 1;
         let id = ConnectionId(self.last_id);
         let connection = Arc::new(Connection::new(id, socket, peer));
-        let origin = SourcePrefix::of(peer);
-        self.reap(origin);
+        let source = SourcePrefix::of(peer);
+        self.reap(source);
         if self.readers.len() >= self.max_connections {
-            let cause = "as many clients are here as there may be";
+            let cause = "connection limit reached";
             return self.refuse(connection, Rejection::ServerFull, &cause);
         }
-        if self.per_source.is_full(origin) {
-            let cause = "as many clients of its address are here as there may be";
-            return self.refuse(connection, Rejection::TooManyOfAddress, &cause);
+        if self.per_source.is_full(source) {
+            let cause = "per-address limit reached";
+            return self.refuse(connection, Rejection::PerAddressLimit, &cause);
         }
         let (client, shared) = (Arc::clone(&connection), Arc::clone(&self.shared));
         let broker = self.broker.clone();
         let spawned = spawn(format!("reader-{id}"), move || {
-            let _counted_also_if_this_panics = CountFinished(Arc::clone(&shared));
+            let _counted_even_after_a_panic = CountFinished(Arc::clone(&shared));
             Reader::new(client, shared).run(broker)
         });
         match spawned {
             Ok(reader) => {
-                self.per_source.add(origin);
-                self.readers.push((origin, reader));
+                self.per_source.add(source);
+                self.readers.push((source, reader));
             }
             Err(error) => {
-                let cause = format_args!("cannot start a thread: {error}");
+                let cause = format_args!("cannot spawn a thread: {error}");
                 self.refuse(connection, Rejection::ServerFull, &cause);
             }
         }
     }
 
-    /// How many readers have ended and are not joined yet.
+    /// How many readers have finished and are not joined yet.
     fn finished_readers(&self) -> u64 {
         self.shared.finished_readers.get().saturating_sub(self.totals.connections)
     }
 
-    /// Joins the readers that have ended, if there are enough of them to be worth the search, or
-    /// if their places are needed by somebody of this origin.
-    fn reap(&mut self, origin: SourcePrefix) {
-        let ended = self.finished_readers();
-        let full = self.readers.len() >= self.max_connections || self.per_source.is_full(origin);
-        if ended > 0 && (full || ended >= 16 + self.readers.len() as u64 / 8) {
+    /// Joins the readers that have finished, if there are enough of them to be worth the search, or
+    /// if their places are needed by somebody of this source.
+    fn reap(&mut self, source: SourcePrefix) {
+        let finished = self.finished_readers();
+        let full = self.readers.len() >= self.max_connections || self.per_source.is_full(source);
+        if finished > 0 && (full || finished >= 16 + self.readers.len() as u64 / 8) {
             self.join_finished();
         }
     }
@@ -226,8 +229,8 @@ impl Acceptor {
         let mut next = 0;
         while let Some((_, reader)) = self.readers.get(next) {
             if reader.is_finished() {
-                let (origin, reader) = self.readers.swap_remove(next);
-                self.per_source.remove(origin);
+                let (source, reader) = self.readers.swap_remove(next);
+                self.per_source.remove(source);
                 join(reader, &mut self.totals);
             } else {
                 next += 1;
@@ -245,7 +248,7 @@ impl Acceptor {
         self.totals.refused += 1;
         if self.log_allowed() {
             let (peer, refused) = (client.peer(), self.totals.refused);
-            log::warn!("refused {peer}, {refused} refused so far: {cause}");
+            log::warn!("refused {peer} ({refused} refused so far): {cause}");
         }
         // A new socket takes one line, or it is gone; both are as good as rejection.
         let _ = client.write(&[IoSlice::new(rejection.line().as_bytes())]);
@@ -269,11 +272,11 @@ impl Acceptor {
     /// Bounds the log of what can happen with every single client.
     fn log_allowed(&mut self) -> bool {
         let now = Instant::now();
-        let may = self.logged.is_none_or(|logged| now.duration_since(logged) >= LOG_INTERVAL);
-        if may {
+        let allowed = self.logged.is_none_or(|logged| now.duration_since(logged) >= LOG_INTERVAL);
+        if allowed {
             self.logged = Some(now);
         }
-        may
+        allowed
     }
 }
 
@@ -291,7 +294,7 @@ fn join(reader: JoinHandle<ConnectionRecord>, totals: &mut Totals) {
     if let Ok(record) = reader.join() {
         totals.add(record);
     } else {
-        log::error!("a reader panicked while nobody was logged in");
+        log::error!("a reader thread panicked before login");
         totals.connections += 1;
     }
 }

@@ -139,18 +139,17 @@ impl Broker {
         self.peers[sender].accepted += batch.lines;
         self.counters.accepted.add(batch.lines);
         self.counters.unterminated.add(batch.unterminated);
-        let frames = Arc::clone(&batch.frames);
-        let charged = Arc::new(ChargedFrames { frames, permit: Some(Arc::clone(permit)) });
+        let bytes = Arc::clone(&batch.frames);
+        let charged = Arc::new(ChargedFrames { bytes, permit: Some(Arc::clone(permit)) });
         for step in &batch.steps {
             match step {
                 Step::Relay { recipients, frames, first_line, messages } => {
-                    let piece = slice_of(&charged, frames, *messages);
-                    let missing = self.relay(&piece, batch.names(recipients));
+                    let slice = slice_of(&charged, frames, *messages);
+                    let missing = self.relay(&slice, batch.names(recipients));
                     if !missing.is_empty() {
                         let lines = *first_line..first_line + u64::from(*messages);
-                        let refusals =
-                            NoSuchPeerErrors::new(lines, protocol::list(&missing), permit);
-                        self.push(sender, Pending::NoSuchPeerErrors(Box::new(refusals)));
+                        let errors = NoSuchPeerErrors::new(lines, protocol::list(&missing), permit);
+                        self.push(sender, Pending::NoSuchPeerErrors(Box::new(errors)));
                     }
                 }
                 Step::Who { recipients, line } => {
@@ -167,18 +166,18 @@ impl Broker {
         }
     }
 
-    /// Gives a piece to each of these peers; returns the names that nobody has.
+    /// Gives a slice to each of these peers; returns the names that nobody has.
     fn relay<'a>(
         &mut self,
-        piece: &FrameSlice,
+        slice: &FrameSlice,
         names: impl Iterator<Item = &'a [u8]>,
     ) -> Vec<&'a [u8]> {
         let mut missing = Vec::new();
         for name in names {
             match self.by_name.get(name) {
                 Some(&key) => {
-                    self.owed += u64::from(piece.messages);
-                    self.push(key, Pending::FrameSlice(piece.clone()));
+                    self.owed += u64::from(slice.messages);
+                    self.push(key, Pending::FrameSlice(slice.clone()));
                 }
                 None => missing.push(name),
             }
@@ -188,26 +187,27 @@ impl Broker {
 
     fn who<'a>(&self, names: impl Iterator<Item = &'a [u8]>, line: u64) -> Vec<u8> {
         let mut text = Vec::new();
-        let (here, away): (Vec<_>, Vec<_>) =
+        let (present, absent): (Vec<_>, Vec<_>) =
             names.partition(|&name| self.by_name.contains_key(name));
-        if here.is_empty() && away.is_empty() {
-            let some = self.by_connect_order.values().take(MAX_WHO_NAMES);
-            let names: Vec<_> = some.map(|&key| self.peers[key].name.as_str().as_bytes()).collect();
+        if present.is_empty() && absent.is_empty() {
+            let first = self.by_connect_order.values().take(MAX_WHO_NAMES);
+            let names: Vec<_> =
+                first.map(|&key| self.peers[key].name.as_str().as_bytes()).collect();
             protocol::push_who(&mut text, line, self.peers.len(), &names);
         } else {
-            protocol::push_who_of(&mut text, line, &here, &away);
+            protocol::push_who_of(&mut text, line, &present, &absent);
         }
         text
     }
 
     /// Notes what is due to a peer. An answer, too, holds the permit of the batch that caused it,
     /// so that a client which does not read its errors is read from no more.
-    fn push(&mut self, key: usize, due: Pending) {
+    fn push(&mut self, key: usize, pending: Pending) {
         let peer = &mut self.peers[key];
         if peer.pending.is_empty() {
             self.dirty.push(key);
         }
-        peer.pending.push(due);
+        peer.pending.push(pending);
     }
 
     /// Wakes the writers of those who got something. What is owed is counted before it can be
@@ -222,7 +222,7 @@ impl Broker {
 
 /// The part of a batch that holds these frames.
 fn slice_of(charged: &Arc<ChargedFrames>, frames: &Range<u32>, messages: u32) -> FrameSlice {
-    FrameSlice { charged: Arc::clone(charged), start: frames.start, end: frames.end, messages }
+    FrameSlice { frames: Arc::clone(charged), start: frames.start, end: frames.end, messages }
 }
 
 impl Peer {
@@ -295,15 +295,15 @@ mod tests {
 
     /// What was queued, as text; the goodbye as its reason and its line.
     fn queued(inbox: &Receiver<Outgoing>) -> String {
-        let text = |due: Pending| match due {
-            Pending::FrameSlice(piece) => String::from_utf8_lossy(piece.bytes()).into_owned(),
-            Pending::NoSuchPeerErrors(mut refusals) => {
-                String::from_utf8_lossy(refusals.next_piece().bytes()).into_owned()
+        let text = |pending: Pending| match pending {
+            Pending::FrameSlice(slice) => String::from_utf8_lossy(slice.bytes()).into_owned(),
+            Pending::NoSuchPeerErrors(mut errors) => {
+                String::from_utf8_lossy(errors.next_slice().bytes()).into_owned()
             }
         };
         let outgoing = inbox.try_iter().map(|outgoing| match outgoing {
-            Outgoing::One(due) => text(due),
-            Outgoing::Many(due) => due.into_iter().map(text).collect(),
+            Outgoing::One(pending) => text(pending),
+            Outgoing::Many(pending) => pending.into_iter().map(text).collect(),
             Outgoing::Close(close) => {
                 let Close { reason, accepted, text } = *close;
                 let text = String::from_utf8(text.unwrap_or_default()).expect("text");

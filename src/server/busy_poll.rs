@@ -27,8 +27,8 @@ pub(crate) struct BusyPollReceiver<'a, T> {
 impl<'a, T> BusyPollReceiver<'a, T> {
     pub(crate) fn new(inbox: &'a Receiver<T>) -> Self {
         // On a single processor whoever has the next event can not run meanwhile.
-        let has_others = thread::available_parallelism().is_ok_and(|count| count.get() > 1);
-        Self::with(inbox, if has_others { BUSY_POLL } else { Duration::ZERO })
+        let has_other_cpus = thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+        Self::with(inbox, if has_other_cpus { BUSY_POLL } else { Duration::ZERO })
     }
 
     fn with(inbox: &'a Receiver<T>, poll_for: Duration) -> Self {
@@ -37,8 +37,8 @@ impl<'a, T> BusyPollReceiver<'a, T> {
 
     /// Waits for the next one; `None` when none will come any more.
     pub(crate) fn next(&mut self) -> Option<T> {
-        let since = Instant::now();
-        while self.poll_next && since.elapsed() < self.poll_for {
+        let started = Instant::now();
+        while self.poll_next && started.elapsed() < self.poll_for {
             match self.inbox.try_recv() {
                 Ok(event) => return Some(event),
                 Err(TryRecvError::Disconnected) => return None,
@@ -46,7 +46,7 @@ impl<'a, T> BusyPollReceiver<'a, T> {
             }
         }
         let event = self.inbox.recv().ok();
-        self.poll_next = since.elapsed() < self.poll_for;
+        self.poll_next = started.elapsed() < self.poll_for;
         event
     }
 }

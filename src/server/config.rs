@@ -92,7 +92,7 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 impl Config {
     /// Looks for limits that no server could work with.
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    pub(crate) fn validate(&self) -> Result<(), Error> {
         let rules = [
             (self.max_connections != Some(0), "max_connections must be at least 1"),
             (self.max_per_address != Some(0), "max_per_address must be at least 1"),

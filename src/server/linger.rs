@@ -47,33 +47,33 @@ pub(crate) fn check_drain_deadline(shared: &Shared) -> Result<(), CloseReason> {
 /// client has not received yet. So input is thrown away until the client's kernel has acknowledged
 /// everything and the client has closed too, or has not done so for the linger time.
 pub(crate) fn linger(connection: &Connection, shared: &Shared) -> Result<(), CloseReason> {
-    let mut pause = AckPoll::default();
+    let mut ack_poll = AckPoll::default();
     let mut stall = StallDetector::new(shared.config.stall_timeout);
-    let all = connection.unacknowledged();
-    let mut all_arrived = None;
+    let total = connection.unacknowledged();
+    let mut all_acknowledged = None;
     loop {
         let client_closed = !matches!(
             connection.discard_input(),
             Ok(ReadResult::Bytes(_) | ReadResult::WouldBlock)
         );
-        let gone = connection.is_disconnected();
-        let left = connection.unacknowledged();
-        if gone || left == 0 && client_closed {
+        let disconnected = connection.is_disconnected();
+        let unacknowledged = connection.unacknowledged();
+        if disconnected || unacknowledged == 0 && client_closed {
             // Also a client that ended with a reset may have received all there was.
-            return if left == 0 { Ok(()) } else { Err(CloseReason::RESET) };
+            return if unacknowledged == 0 { Ok(()) } else { Err(CloseReason::RESET) };
         }
         let events = (!client_closed).then_some(PollFlags::IN);
-        if left > 0 {
-            wait(connection, shared, events, pause.next())?;
-            let (taken, now) = (all.saturating_sub(left), Instant::now());
+        if unacknowledged > 0 {
+            wait(connection, shared, events, ack_poll.next())?;
+            let (acknowledged, now) = (total.saturating_sub(unacknowledged), Instant::now());
             if stall.check_due(now) {
                 // Nobody else waits for it any more: any byte will do.
-                stall.check(taken, taken + 1, now)?;
+                stall.check(acknowledged, acknowledged + 1, now)?;
             }
         } else {
-            let since = *all_arrived.get_or_insert_with(Instant::now);
-            let until = since.checked_add(shared.config.linger);
-            if is_past(until) || wait(connection, shared, events, until).is_err() {
+            let since = *all_acknowledged.get_or_insert_with(Instant::now);
+            let deadline = since.checked_add(shared.config.linger);
+            if is_past(deadline) || wait(connection, shared, events, deadline).is_err() {
                 return Ok(());
             }
         }
@@ -89,8 +89,8 @@ pub(crate) struct AckPoll {
 
 impl AckPoll {
     pub(crate) fn next(&mut self) -> Option<Instant> {
-        let pause = Duration::from_millis(1 << self.polls.min(4));
+        let interval = Duration::from_millis(1 << self.polls.min(4));
         self.polls += 1;
-        Instant::now().checked_add(pause)
+        Instant::now().checked_add(interval)
     }
 }

@@ -1,13 +1,13 @@
-//! The wiring: the only place that creates the broker's channel and starts the stage threads, and
-//! that joins them in order. It runs on the caller's thread.
+//! Wires the server together: creates the broker's channel, spawns the broker and acceptor threads,
+//! and joins them in reverse order. Nothing else in the crate does so. Runs on the caller's thread.
 
-// The threads, in the order in which a message meets them.
+// The threads, in the order in which a message passes them.
 pub(crate) mod acceptor;
 pub(crate) mod reader;
 pub(crate) mod broker;
 pub(crate) mod writer;
 
-// What they stand on.
+// What they are built on.
 pub(crate) mod linger;
 pub(crate) mod per_source;
 pub(crate) mod timeout;
@@ -25,7 +25,7 @@ mod panics;
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread::JoinHandle;
 
 use crossbeam_channel::unbounded;
 
@@ -42,8 +42,8 @@ use crate::socket::listener::listen;
 
 /// A relay that is bound to its address and ready to run.
 ///
-/// Clients can connect from [`bind`](Self::bind) on; they are served while [`run`](Self::run)
-/// runs.
+/// Clients can connect as soon as [`bind`](Self::bind) returns; they are served once
+/// [`run`](Self::run) is called.
 ///
 /// ```
 /// use a_chat::{Config, Server};
@@ -68,19 +68,20 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on the first of the addresses that can be listened on; port 0 takes a free one.
+    /// Listens on the first of the addresses that can be bound; port 0 picks a free port.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] if a limit can not work, [`Error::Bind`] if no address can be listened
-    /// on, [`Error::Start`] if the system has no descriptors for the stop.
+    /// [`Error::Config`] if a limit is out of range, [`Error::Bind`] if no address can be bound,
+    /// [`Error::Start`] if the system has no file descriptors left.
     pub fn bind(address: impl ToSocketAddrs, config: Config) -> Result<Self, Error> {
-        config.check()?;
+        config.validate()?;
         let listener = listen(address)?;
-        let unknown = |source| Error::Start { what: "ask for the listener's address", source };
-        let address = listener.local_addr().map_err(unknown)?;
-        let no_latch = |source| Error::Start { what: "create the stop's descriptors", source };
-        let shutdown = ShutdownHandle::new(config.drain_timeout).map_err(no_latch)?;
+        let address = listener
+            .local_addr()
+            .map_err(|source| Error::Start { what: "get the listener's address", source })?;
+        let shutdown = ShutdownHandle::new(config.drain_timeout)
+            .map_err(|source| Error::Start { what: "create the shutdown descriptors", source })?;
         let capacity = match config.max_connections {
             Some(connections) => Capacity::capped(connections),
             None => Capacity::detect(),
@@ -90,19 +91,19 @@ impl Server {
         Ok(Self { listener, address, capacity, shared })
     }
 
-    /// The address that clients connect to, with the port that was taken.
+    /// The address that clients connect to, with the actual port.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// How many clients may be connected at once, and what limits them.
+    /// How many clients can be connected at once, and which limit determines that number.
     #[must_use]
     pub fn capacity(&self) -> Capacity {
         self.capacity
     }
 
-    /// A handle that stops this server.
+    /// A handle that shuts this server down.
     #[must_use]
     pub fn shutdown_handle(&self) -> ShutdownHandle {
         self.shared.shutdown.clone()
@@ -114,78 +115,73 @@ impl Server {
         StatsHandle::new(Arc::clone(&self.shared.counters))
     }
 
-    /// Serves until it is stopped, drains, joins every thread, and reports what happened.
+    /// Serves until shutdown, drains, joins every thread, and reports what happened.
     ///
     /// # Errors
     ///
-    /// [`Error::Start`] if the first two threads can not be started, [`Error::Panicked`] if one of
-    /// them panicked: also then all threads are joined.
+    /// [`Error::Start`] if the acceptor or broker thread cannot be spawned, [`Error::Panicked`] if
+    /// one of them panicked. Even then, every thread is joined first.
     pub fn run(self) -> Result<Report, Error> {
-        let Self { listener, address, capacity, shared } = self;
-        log::info!("listening on {address}, room for {capacity}");
-        let machine = Capacity::detect();
-        if capacity.connections > machine.connections {
-            log::warn!("this machine holds fewer: {machine}");
-        }
-        if !address.ip().is_loopback() {
-            log::warn!("{address} can be reached from elsewhere, and nobody has to prove a name");
-        }
+        self.log_start();
+        let Self { listener, capacity, shared, .. } = self;
+
+        // The acceptor spawns a reader for each client, with a clone of the sender. Readers send
+        // to the broker, and each spawns the writer that the broker sends to.
         let (sender, inbox) = unbounded();
-        let broker = Broker::new(Arc::clone(&shared.counters));
-        let stop_with_broker = ShutdownOnDrop(shared.shutdown.clone());
-        let no_thread = |source| Error::Start { what: "start a thread", source };
-        let broker = spawn("broker", move || {
-            let _stop_also_if_this_panics = stop_with_broker;
-            broker.run(&inbox);
-        })
-        .map_err(no_thread)?;
         let acceptor = Acceptor::new(listener, sender, capacity.connections, Arc::clone(&shared));
-        let stop_with_acceptor = ShutdownOnDrop(shared.shutdown.clone());
-        let acceptor = match spawn("acceptor", move || {
-            let _stop_also_if_this_panics = stop_with_acceptor;
-            acceptor.run()
-        }) {
+        let broker = Broker::new(Arc::clone(&shared.counters));
+        let broker = spawn_stage("broker", &shared.shutdown, move || broker.run(&inbox))?;
+        let acceptor = match spawn_stage("acceptor", &shared.shutdown, || acceptor.run()) {
             Ok(acceptor) => acceptor,
             Err(error) => {
-                // With the acceptor the only sender is gone, so the broker has ended.
+                // The only sender was dropped with the acceptor, so the broker exits.
                 let _ = broker.join();
-                return Err(no_thread(error));
+                return Err(error);
             }
         };
-        // In reverse order of their start: the acceptor's end means that all connections' have
-        // come, and with those the broker's.
+
+        // In reverse order of creation: the acceptor exits when it has joined every reader, and
+        // the broker when the last of their senders is dropped.
         let totals = acceptor.join();
         let broker = broker.join();
         let totals = totals.map_err(|_| Error::Panicked { thread: "acceptor" })?;
         broker.map_err(|_| Error::Panicked { thread: "broker" })?;
 
-        let counters = StatsHandle::new(Arc::clone(&shared.counters)).read();
-        let drain = shared.shutdown.drain_started().map_or(Duration::ZERO, |since| since.elapsed());
-        let report = Report {
-            connections: totals.connections,
-            refused: totals.refused,
-            accepted: counters.accepted,
-            unterminated: counters.unterminated,
-            owed: counters.owed,
-            delivered: totals.delivered,
-            lost_before_drain: totals.lost_before_drain,
-            lost_in_drain: totals.lost_in_drain,
-            losses_before_drain: totals.losses_before_drain,
-            losses_in_drain: totals.losses_in_drain,
-            drain,
-            forced: totals.forced,
-        };
-        debug_assert_eq!(report.owed, report.delivered + report.lost());
-        if report.is_clean() {
-            log::info!("stopped: {report}");
-        } else {
-            log::error!("stopped with losses: {report}");
-        }
+        let stats = StatsHandle::new(Arc::clone(&shared.counters)).read();
+        let report = Report::new(totals, stats, shared.shutdown.drain_elapsed());
+        report.log();
         Ok(report)
+    }
+
+    fn log_start(&self) {
+        let Self { address, capacity, .. } = self;
+        log::info!("listening on {address}, capacity {capacity}");
+        let machine = Capacity::detect();
+        if capacity.connections > machine.connections {
+            log::warn!("max_connections exceeds what this machine can hold: {machine}");
+        }
+        if !address.ip().is_loopback() {
+            log::warn!("{address} is reachable from other hosts, and names are not authenticated");
+        }
     }
 }
 
-/// Begins the drain when its thread ends, so that no thread is left behind by another's panic.
+/// Spawns a thread that every client depends on. Its exit, even by a panic, begins the drain, so
+/// no other thread outlives it for long.
+fn spawn_stage<T: Send + 'static>(
+    name: &'static str,
+    shutdown: &ShutdownHandle,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, Error> {
+    let guard = ShutdownOnDrop(shutdown.clone());
+    let guarded = move || {
+        let _shutdown_even_after_a_panic = guard;
+        run()
+    };
+    spawn(name, guarded).map_err(|source| Error::Start { what: "spawn a thread", source })
+}
+
+/// Begins the drain when it is dropped.
 #[derive(Debug)]
 struct ShutdownOnDrop(ShutdownHandle);
 

@@ -21,12 +21,12 @@ impl SourcePrefix {
     }
 }
 
-/// How many clients of each origin are connected, up to a limit.
+/// How many clients of each source are connected, up to a limit.
 #[derive(Debug)]
 pub(crate) struct PerSourceLimit {
     /// `None` is no limit, and then nothing is counted.
     limit: Option<usize>,
-    /// Holds no origin that nobody is here from, so that it grows no larger than the server.
+    /// Holds no source that nobody is here from, so that it grows no larger than the server.
     connected: HashMap<SourcePrefix, usize, RandomState>,
 }
 
@@ -36,22 +36,22 @@ impl PerSourceLimit {
     }
 
     /// Whether nobody more from there is to be let in.
-    pub(crate) fn is_full(&self, origin: SourcePrefix) -> bool {
-        let connected = || self.connected.get(&origin).copied().unwrap_or(0);
+    pub(crate) fn is_full(&self, source: SourcePrefix) -> bool {
+        let connected = || self.connected.get(&source).copied().unwrap_or(0);
         self.limit.is_some_and(|limit| connected() >= limit)
     }
 
-    pub(crate) fn add(&mut self, origin: SourcePrefix) {
+    pub(crate) fn add(&mut self, source: SourcePrefix) {
         if self.limit.is_some() {
-            *self.connected.entry(origin).or_default() += 1;
+            *self.connected.entry(source).or_default() += 1;
         }
     }
 
-    pub(crate) fn remove(&mut self, origin: SourcePrefix) {
-        if let Some(connected) = self.connected.get_mut(&origin) {
+    pub(crate) fn remove(&mut self, source: SourcePrefix) {
+        if let Some(connected) = self.connected.get_mut(&source) {
             *connected -= 1;
             if *connected == 0 {
-                self.connected.remove(&origin);
+                self.connected.remove(&source);
             }
         }
     }
@@ -61,27 +61,27 @@ impl PerSourceLimit {
 mod tests {
     use super::*;
 
-    fn origin(address: &str) -> SourcePrefix {
+    fn source(address: &str) -> SourcePrefix {
         SourcePrefix::of(SocketAddr::new(address.parse().expect("an address"), 1))
     }
 
     #[test]
     fn an_ipv4_address_counts_by_itself_however_it_is_told() {
-        assert_eq!(origin("192.0.2.1"), origin("::ffff:192.0.2.1"));
-        assert_ne!(origin("192.0.2.1"), origin("192.0.2.2"));
-        assert_ne!(origin("::ffff:192.0.2.1"), origin("::ffff:192.0.2.2"));
+        assert_eq!(source("192.0.2.1"), source("::ffff:192.0.2.1"));
+        assert_ne!(source("192.0.2.1"), source("192.0.2.2"));
+        assert_ne!(source("::ffff:192.0.2.1"), source("::ffff:192.0.2.2"));
     }
 
     #[test]
     fn an_ipv6_address_counts_by_its_first_64_bits() {
-        assert_eq!(origin("2001:db8:1:2::1"), origin("2001:db8:1:2:ffff:ffff:ffff:ffff"));
-        assert_ne!(origin("2001:db8:1:2::1"), origin("2001:db8:1:3::1"));
-        assert_ne!(origin("::1"), origin("0:0:0:1::1"));
+        assert_eq!(source("2001:db8:1:2::1"), source("2001:db8:1:2:ffff:ffff:ffff:ffff"));
+        assert_ne!(source("2001:db8:1:2::1"), source("2001:db8:1:3::1"));
+        assert_ne!(source("::1"), source("0:0:0:1::1"));
     }
 
     #[test]
     fn counts_go_up_to_the_limit_and_leave_nothing_behind() {
-        let (one, other) = (origin("192.0.2.1"), origin("2001:db8::1"));
+        let (one, other) = (source("192.0.2.1"), source("2001:db8::1"));
         let mut per_source = PerSourceLimit::new(Some(2));
         per_source.add(one);
         per_source.add(other);
@@ -98,8 +98,8 @@ mod tests {
     #[test]
     fn without_a_limit_nothing_is_counted() {
         let mut per_source = PerSourceLimit::new(None);
-        per_source.add(origin("192.0.2.1"));
-        assert!(per_source.connected.is_empty() && !per_source.is_full(origin("192.0.2.1")));
-        per_source.remove(origin("192.0.2.1"));
+        per_source.add(source("192.0.2.1"));
+        assert!(per_source.connected.is_empty() && !per_source.is_full(source("192.0.2.1")));
+        per_source.remove(source("192.0.2.1"));
     }
 }

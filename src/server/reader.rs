@@ -48,7 +48,7 @@ pub(crate) struct Reader {
     /// The last read was a full one: there may be more, so the next read need not wait.
     maybe_readable: bool,
     /// Once the stop is seen: how much of the input that was there then is left to read, in bytes.
-    cutoff: Option<usize>,
+    cutoff_remaining: Option<usize>,
 }
 
 /// A client that has logged in: its name, its queue and who writes it.
@@ -73,7 +73,7 @@ enum ReadOutcome {
 impl Reader {
     pub(crate) fn new(connection: Arc<Connection>, shared: Arc<Shared>) -> Self {
         let lines = LineBuffer::new(shared.config.max_line);
-        Self { connection, shared, lines, maybe_readable: true, cutoff: None }
+        Self { connection, shared, lines, maybe_readable: true, cutoff_remaining: None }
     }
 
     /// The thread: serves the client until it ends or is cut off, and tells how that went.
@@ -98,7 +98,7 @@ impl Reader {
 
     #[inline(never)]
     fn login(&mut self) -> Result<Name, CloseReason> {
-        let mut patience = WaitBudget::new(self.shared.config.login_timeout, Instant::now());
+        let mut budget = WaitBudget::new(self.shared.config.login_timeout, Instant::now());
         loop {
             if let Some(line) = self.lines.next_line() {
                 return line.text().and_then(Name::new).ok_or(CloseReason::BadName);
@@ -107,10 +107,10 @@ impl Reader {
             if self.lines.partial_len() > MAX_NAME + 1 {
                 return Err(CloseReason::BadName);
             }
-            if patience.is_exhausted(Instant::now()) {
+            if budget.is_exhausted(Instant::now()) {
                 return Err(CloseReason::LoginTimeout);
             }
-            match self.fill_buffer(patience.next_check())? {
+            match self.fill_buffer(budget.next_check())? {
                 ReadOutcome::Read | ReadOutcome::TimedOut => {}
                 ReadOutcome::Eof => return Err(CloseReason::LeftBeforeLogin),
                 ReadOutcome::Cutoff => return Err(CloseReason::Shutdown),
@@ -149,13 +149,13 @@ impl Reader {
         let (queue, inbox) = unbounded();
         let writer = spawn(format!("writer-{id}"), move || {
             // Said here rather than by the reader, whose stack then stays in two pages.
-            log::info!("{client} came, connection {id} from {peer}");
+            log::info!("{client} connected (connection {id}, {peer})");
             Writer::new(connection, inbox, shared).run()
         });
         match writer {
             Ok(writer) => Ok(Session { name, queue, writer }),
             Err(error) => {
-                log::error!("cannot start a writer for {name}, connection {id}: {error}");
+                log::error!("cannot spawn a writer for {name} (connection {id}): {error}");
                 Err(CloseReason::ServerFull)
             }
         }
@@ -192,7 +192,7 @@ impl Reader {
     fn read_lines(&mut self, name: &Name, broker: &Sender<Event>) -> CloseReason {
         let config = &self.shared.config;
         let window = Window::new(config.window, Arc::clone(&self.shared.counters));
-        let mut outbox = BatchSender {
+        let mut batches = BatchSender {
             connection: Arc::clone(&self.connection),
             builder: BatchBuilder::new(name, config.max_line),
             flush_threshold: MAX_BATCH_CHARGE.min(config.window / 2),
@@ -204,24 +204,26 @@ impl Reader {
             while let Some(line) = self.lines.next_line() {
                 #[cfg(test)]
                 crate::fault::point("panic-reader", line.text().unwrap_or_default());
-                if let Err(reason) = outbox.push(line) {
+                if let Err(reason) = batches.push(line) {
                     return reason;
                 }
-                let taken = outbox.push_run(self.lines.valid_lines());
+                let taken = batches.push_run(self.lines.valid_lines());
                 self.lines.consume(taken);
             }
-            if let Err(reason) = outbox.send() {
+            if let Err(reason) = batches.send() {
                 return reason;
             }
             match self.fill_buffer(None) {
                 Ok(ReadOutcome::Read | ReadOutcome::TimedOut) => {}
                 Ok(ReadOutcome::Cutoff) => return CloseReason::Shutdown,
-                Ok(ReadOutcome::Eof) if self.cutoff.is_some() => return CloseReason::Shutdown,
+                Ok(ReadOutcome::Eof) if self.cutoff_remaining.is_some() => {
+                    return CloseReason::Shutdown;
+                }
                 Ok(ReadOutcome::Eof) => {
                     if self.lines.partial_len() > 0 {
-                        outbox.builder.push_unterminated_line();
+                        batches.builder.push_unterminated_line();
                     }
-                    return outbox.send().err().unwrap_or(CloseReason::Left);
+                    return batches.send().err().unwrap_or(CloseReason::Left);
                 }
                 Err(reason) => return reason,
             }
@@ -233,13 +235,13 @@ impl Reader {
         let broken = |error| CloseReason::broken(&error);
         loop {
             let phase = self.shared.shutdown.phase();
-            if phase != Phase::Running && self.cutoff.is_none() {
-                self.cutoff = Some(self.connection.readable_bytes());
+            if phase != Phase::Running && self.cutoff_remaining.is_none() {
+                self.cutoff_remaining = Some(self.connection.readable_bytes());
                 self.maybe_readable = true;
             }
             if self.maybe_readable {
                 let mut spare = self.lines.spare();
-                if let Some(left) = self.cutoff {
+                if let Some(left) = self.cutoff_remaining {
                     let end = if self.shared.shutdown.cutoff_expired() { 0 } else { left };
                     let end = end.min(spare.len());
                     spare = &mut spare[..end];
@@ -249,13 +251,14 @@ impl Reader {
                 }
                 match self.connection.read(spare).map_err(broken)? {
                     ReadResult::Bytes(count) => {
-                        self.maybe_readable = self.cutoff.is_some() || count == spare.len();
-                        self.cutoff = self.cutoff.map(|left| left - count);
+                        self.maybe_readable =
+                            self.cutoff_remaining.is_some() || count == spare.len();
+                        self.cutoff_remaining = self.cutoff_remaining.map(|left| left - count);
                         self.lines.advance(count);
                         return Ok(ReadOutcome::Read);
                     }
                     ReadResult::Eof => return Ok(ReadOutcome::Eof),
-                    ReadResult::WouldBlock if self.cutoff.is_some() => {
+                    ReadResult::WouldBlock if self.cutoff_remaining.is_some() => {
                         return Ok(ReadOutcome::Cutoff);
                     }
                     ReadResult::WouldBlock => {}

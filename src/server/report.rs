@@ -7,6 +7,7 @@ use std::{fmt, io};
 
 use log::Level;
 
+use crate::server::stats::Stats;
 use crate::socket::connection::ConnectionId;
 use crate::wire::protocol::Name;
 
@@ -68,7 +69,7 @@ impl fmt::Display for CloseReason {
             Self::Shutdown => "server shut down",
             Self::Deadline => "drain deadline",
             Self::Forced => "drain forced",
-            Self::Panicked => "its thread panicked",
+            Self::Panicked => "a thread panicked",
             Self::ServerFailed => "server failed",
         })
     }
@@ -132,6 +133,25 @@ pub struct Report {
 }
 
 impl Report {
+    pub(crate) fn new(totals: Totals, stats: Stats, drain: Duration) -> Self {
+        let report = Self {
+            connections: totals.connections,
+            refused: totals.refused,
+            accepted: stats.accepted,
+            unterminated: stats.unterminated,
+            owed: stats.owed,
+            delivered: totals.delivered,
+            lost_before_drain: totals.lost_before_drain,
+            lost_in_drain: totals.lost_in_drain,
+            losses_before_drain: totals.losses_before_drain,
+            losses_in_drain: totals.losses_in_drain,
+            drain,
+            forced: totals.forced,
+        };
+        debug_assert_eq!(report.owed, report.delivered + report.lost());
+        report
+    }
+
     /// Deliveries lost, before and in the drain.
     #[must_use]
     pub fn lost(&self) -> u64 {
@@ -143,23 +163,31 @@ impl Report {
     pub fn is_clean(&self) -> bool {
         self.lost_in_drain == 0
     }
+
+    pub(crate) fn log(&self) {
+        if self.is_clean() {
+            log::info!("stopped: {self}");
+        } else {
+            log::error!("stopped with losses: {self}");
+        }
+    }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} connections, {} refused, {} lines accepted, {} deliveries owed, {} delivered, \
-             {} lost before the drain, {} lost in it, drained in {:.3} s{}",
-            self.connections,
+            "{}, {} refused, {} accepted, {} owed, {} delivered, {} lost before the drain, \
+             {} lost during it, drained in {:.3} s{}",
+            Counted(self.connections, "connection", "connections"),
             self.refused,
-            self.accepted,
-            self.owed,
+            Counted(self.accepted, "line", "lines"),
+            Counted(self.owed, "delivery", "deliveries"),
             self.delivered,
             self.lost_before_drain,
             self.lost_in_drain,
             self.drain.as_secs_f64(),
-            if self.forced { " by force" } else { "" },
+            if self.forced { " (forced)" } else { "" },
         )?;
         for loss in &self.losses_in_drain {
             write!(f, "; {loss}")?;
@@ -191,21 +219,40 @@ impl ConnectionRecord {
     /// must not be a way to fill the log.
     #[inline(never)] // Formatting takes much of the stack, see `Reader::run`.
     pub(crate) fn log(&self) {
-        let Self { id, peer, reason, accepted, delivered, lost, unacknowledged, .. } = self;
-        let name = self.name.as_ref().map_or("nobody", Name::as_str);
+        let level = match &self.name {
+            _ if self.lost > 0 => Level::Warn,
+            Some(_) => Level::Info,
+            None => Level::Debug,
+        };
+        log::log!(level, "{self}");
+    }
+}
+
+impl fmt::Display for ConnectionRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, peer, reason, lost, unacknowledged, .. } = self;
+        // No name contains a space, so no client can be called this.
+        let client = self.name.as_ref().map_or("unnamed client", Name::as_str);
+        let lines = Counted(self.accepted, "line", "lines");
+        let messages = Counted(self.delivered, "message", "messages");
+        write!(
+            f,
+            "{client} disconnected (connection {id}, {peer}): {reason}; {lines} in, {messages} out"
+        )?;
         if *lost > 0 {
-            log::warn!(
-                "{name} went, connection {id} from {peer}: {reason}; {accepted} lines in, \
-                 {delivered} messages out, {lost} lost, {unacknowledged} B unacknowledged"
-            );
-        } else {
-            let level = if self.name.is_some() { Level::Info } else { Level::Debug };
-            log::log!(
-                level,
-                "{name} went, connection {id} from {peer}: {reason}; {accepted} lines in, \
-                 {delivered} messages out"
-            );
+            write!(f, ", {lost} lost, {unacknowledged} B unacknowledged")?;
         }
+        Ok(())
+    }
+}
+
+/// A number with its noun in the singular or the plural.
+struct Counted(u64, &'static str, &'static str);
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(count, one, many) = *self;
+        write!(f, "{count} {}", if count == 1 { one } else { many })
     }
 }
 
@@ -230,13 +277,13 @@ impl Totals {
         self.connections += 1;
         self.delivered += delivered;
         self.forced |= matches!(reason, CloseReason::Deadline | CloseReason::Forced);
-        let (total, losses, most) = if in_drain {
+        let (total, losses, max_named) = if in_drain {
             (&mut self.lost_in_drain, &mut self.losses_in_drain, usize::MAX)
         } else {
             (&mut self.lost_before_drain, &mut self.losses_before_drain, MAX_NAMED_LOSSES)
         };
         *total += lost;
-        if let Some(name) = name.filter(|_| lost > 0 && losses.len() < most) {
+        if let Some(name) = name.filter(|_| lost > 0 && losses.len() < max_named) {
             let unacknowledged_bytes = unacknowledged;
             losses.push(Loss { name, messages: lost, unacknowledged_bytes, reason });
         }
@@ -259,6 +306,24 @@ mod tests {
             unacknowledged: 7,
             in_drain,
         }
+    }
+
+    #[test]
+    fn a_client_named_nobody_is_not_logged_like_an_unnamed_one() {
+        let nobody = ConnectionRecord { name: Name::new(b"nobody"), ..record(0, false) };
+        let unnamed = ConnectionRecord { name: None, ..record(0, false) };
+        let rest = "disconnected (connection 1, 127.0.0.1:1): \
+                    evicted, nothing was read for too long; 0 lines in, 3 messages out";
+        assert_eq!(nobody.to_string(), format!("nobody {rest}"));
+        assert_eq!(unnamed.to_string(), format!("unnamed client {rest}"));
+        assert_eq!(Name::new(b"unnamed client"), None);
+    }
+
+    #[test]
+    fn a_count_of_one_takes_the_singular() {
+        let one = ConnectionRecord { accepted: 1, delivered: 1, ..record(1, false) };
+        let expected = "; 1 line in, 1 message out, 1 lost, 7 B unacknowledged";
+        assert!(one.to_string().ends_with(expected), "{one}");
     }
 
     #[test]

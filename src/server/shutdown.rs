@@ -32,8 +32,8 @@ pub struct ShutdownHandle {
 #[derive(Debug)]
 struct Inner {
     /// When the drain began. Set before `stop`, so that whoever sees `stop` sees this.
-    since: OnceLock<Instant>,
-    stop: Latch,
+    drain_started: OnceLock<Instant>,
+    drain: Latch,
     force: Latch,
     drain_timeout: Duration,
 }
@@ -58,8 +58,8 @@ pub(crate) enum WaitOutcome {
 
 impl ShutdownHandle {
     pub(crate) fn new(drain_timeout: Duration) -> io::Result<Self> {
-        let (stop, force) = (Latch::new()?, Latch::new()?);
-        let inner = Inner { since: OnceLock::new(), stop, force, drain_timeout };
+        let (drain, force) = (Latch::new()?, Latch::new()?);
+        let inner = Inner { drain_started: OnceLock::new(), drain, force, drain_timeout };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -68,8 +68,8 @@ impl ShutdownHandle {
     /// Further calls change nothing. It does not wait; [`Server::run`](crate::Server::run)
     /// returns when the drain is over.
     pub fn shutdown(&self) {
-        self.inner.since.get_or_init(Instant::now);
-        self.inner.stop.set();
+        self.inner.drain_started.get_or_init(Instant::now);
+        self.inner.drain.set();
     }
 
     /// Ends the drain now, beginning it if need be: what is not delivered yet is reported lost.
@@ -87,16 +87,21 @@ impl ShutdownHandle {
     pub(crate) fn phase(&self) -> Phase {
         if self.inner.force.is_set() {
             Phase::Forced
-        } else if self.inner.stop.is_set() {
+        } else if self.inner.drain.is_set() {
             Phase::Draining
         } else {
             Phase::Running
         }
     }
 
-    /// When the drain began, once it has.
-    pub(crate) fn drain_started(&self) -> Option<Instant> {
-        self.inner.since.get().copied()
+    /// How long the drain has lasted; zero before it begins.
+    pub(crate) fn drain_elapsed(&self) -> Duration {
+        self.drain_started().map_or(Duration::ZERO, |started| started.elapsed())
+    }
+
+    /// When the drain began. `None` before that.
+    fn drain_started(&self) -> Option<Instant> {
+        self.inner.drain_started.get().copied()
     }
 
     /// When the drain must be over. `None` before it began, or if that lies beyond all time.
@@ -132,7 +137,7 @@ impl ShutdownHandle {
         known: Phase,
     ) -> io::Result<WaitOutcome> {
         let latch = match known {
-            Phase::Running => Some(&self.inner.stop),
+            Phase::Running => Some(&self.inner.drain),
             Phase::Draining => Some(&self.inner.force),
             Phase::Forced => None,
         };

@@ -53,38 +53,38 @@ impl WaitBudget {
 pub(crate) struct StallDetector {
     limit: Duration,
     /// For the client to take what is asked of it.
-    patience: WaitBudget,
-    /// How much it must have taken by then; if it has, it is not waited for.
+    budget: WaitBudget,
+    /// How much it must have acknowledged by then; if it has, it is not waited for.
     quota: u64,
 }
 
 impl StallDetector {
     pub(crate) fn new(limit: Duration) -> Self {
-        Self { limit, patience: WaitBudget::new(limit, Instant::now()), quota: 0 }
+        Self { limit, budget: WaitBudget::new(limit, Instant::now()), quota: 0 }
     }
 
     /// When the client is to be looked at next.
     pub(crate) fn next_check(&self) -> Option<Instant> {
-        self.patience.next_check()
+        self.budget.next_check()
     }
 
     /// Whether it is time for that.
     pub(crate) fn check_due(&self, now: Instant) -> bool {
-        self.next_check().is_some_and(|look| look <= now)
+        self.next_check().is_some_and(|check| check <= now)
     }
 
-    /// Looks at a client that has taken so much by now; fails if it has not taken in time what was
+    /// Looks at a client that has acknowledged so much by now; fails if it has not acknowledged in time what was
     /// asked of it. If it has, `next_quota` is what is asked of it from now on.
     pub(crate) fn check(
         &mut self,
-        taken: u64,
+        acknowledged: u64,
         next_quota: u64,
         now: Instant,
     ) -> Result<(), CloseReason> {
-        if taken >= self.quota {
-            (self.quota, self.patience) = (next_quota, WaitBudget::new(self.limit, now));
+        if acknowledged >= self.quota {
+            (self.quota, self.budget) = (next_quota, WaitBudget::new(self.limit, now));
         }
-        if self.patience.is_exhausted(now) { Err(CloseReason::Evicted) } else { Ok(()) }
+        if self.budget.is_exhausted(now) { Err(CloseReason::Evicted) } else { Ok(()) }
     }
 }
 
@@ -96,12 +96,12 @@ mod tests {
 
     /// Waits as those do who have a `WaitBudget`, and returns how long that is in all; `late` is for
     /// how much longer each wait lasts than it was asked to.
-    fn time_until_over(mut patience: WaitBudget, mut now: Instant, late: &[Duration]) -> Duration {
+    fn time_until_over(mut budget: WaitBudget, mut now: Instant, late: &[Duration]) -> Duration {
         let (start, mut late) = (now, late.iter());
         loop {
-            now = patience.next_check().expect("no such time")
+            now = budget.next_check().expect("no such time")
                 + *late.next().unwrap_or(&Duration::ZERO);
-            if patience.is_exhausted(now) {
+            if budget.is_exhausted(now) {
                 return now - start;
             }
         }
@@ -129,8 +129,8 @@ mod tests {
     #[test]
     fn many_short_waits_count_in_full() {
         let (start, step) = (Instant::now(), LIMIT / 1000);
-        let mut patience = WaitBudget::new(LIMIT, start);
-        let over = (1..2000).find(|&waits| patience.is_exhausted(start + waits * step));
+        let mut budget = WaitBudget::new(LIMIT, start);
+        let over = (1..2000).find(|&waits| budget.is_exhausted(start + waits * step));
         assert_eq!(over, Some(1000));
     }
 
@@ -139,9 +139,13 @@ mod tests {
         let (mut now, mut stall) = (Instant::now(), StallDetector::new(LIMIT));
         for quota in 1..100 {
             // As late as can be, and then nothing is asked of it for long.
-            for taken in [quota - 1, quota - 1, quota - 1, quota] {
+            for acknowledged in [quota - 1, quota - 1, quota - 1, quota] {
                 now += LIMIT / 4;
-                assert_eq!(stall.check(taken, quota, now), Ok(()), "{taken} of {quota}");
+                assert_eq!(
+                    stall.check(acknowledged, quota, now),
+                    Ok(()),
+                    "{acknowledged} of {quota}"
+                );
             }
             now += 10 * LIMIT;
             assert_eq!(stall.check(quota, quota, now), Ok(()));
@@ -152,9 +156,9 @@ mod tests {
     fn who_takes_less_is_stalled_after_the_limit_and_not_before() {
         let (mut now, mut stall) = (Instant::now(), StallDetector::new(LIMIT));
         assert_eq!(stall.check(10, 15, now), Ok(()));
-        for taken in [11, 12, 13] {
+        for acknowledged in [11, 12, 13] {
             now += LIMIT / 4;
-            assert_eq!(stall.check(taken, taken + 5, now), Ok(()));
+            assert_eq!(stall.check(acknowledged, acknowledged + 5, now), Ok(()));
         }
         assert_eq!(stall.check(14, 19, now + LIMIT / 4), Err(CloseReason::Evicted));
     }

@@ -73,8 +73,8 @@ pub(crate) struct WriterExit {
 impl Outgoing {
     fn messages(&self) -> u64 {
         match self {
-            Self::One(due) => due.messages(),
-            Self::Many(due) => due.iter().map(Pending::messages).sum(),
+            Self::One(pending) => pending.messages(),
+            Self::Many(pending) => pending.iter().map(Pending::messages).sum(),
             Self::Close(_) => 0,
         }
     }
@@ -177,9 +177,9 @@ impl Writer {
     /// written last; `None` when nothing will come any more.
     fn next(&mut self) -> Result<Option<Outgoing>, CloseReason> {
         while !self.in_flight.is_empty() {
-            let settle = Instant::now() + SETTLE_INTERVAL;
-            let until = self.stall.next_check().map_or(settle, |look| settle.min(look));
-            match self.receive(Some(until)) {
+            let settle_at = Instant::now() + SETTLE_INTERVAL;
+            let deadline = self.stall.next_check().map_or(settle_at, |check| settle_at.min(check));
+            match self.receive(Some(deadline)) {
                 Ok(outgoing) => return Ok(Some(outgoing)),
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
                 Err(RecvTimeoutError::Timeout) => {
@@ -207,10 +207,10 @@ impl Writer {
                 return Ok(outgoing);
             }
         }
-        let since = Instant::now();
+        let started = Instant::now();
         let received = recv_without_spinning(&self.inbox, deadline);
-        let was_long = since.elapsed() >= IDLE_WAIT;
-        self.short_waits = if was_long { 0 } else { self.short_waits.saturating_add(1) };
+        let was_idle = started.elapsed() >= IDLE_WAIT;
+        self.short_waits = if was_idle { 0 } else { self.short_waits.saturating_add(1) };
         received
     }
 
@@ -223,8 +223,8 @@ impl Writer {
     fn enqueue(&mut self, outgoing: Outgoing) {
         self.owed += outgoing.messages();
         match outgoing {
-            Outgoing::One(due) => self.backlog.push(due),
-            Outgoing::Many(due) => self.backlog.push_all(due),
+            Outgoing::One(pending) => self.backlog.push(pending),
+            Outgoing::Many(pending) => self.backlog.push_all(pending),
             Outgoing::Close(mut close) => {
                 if let Some(text) = close.text.take() {
                     self.backlog.push(Pending::FrameSlice(FrameSlice::from_text(text)));
@@ -253,15 +253,15 @@ impl Writer {
                 // What came meanwhile can go out with the rest.
                 self.enqueue_ready();
             } else {
-                let (events, until) = (Some(PollFlags::OUT), self.stall.next_check());
-                wait(&self.connection, &self.shared, events, until)?;
+                let (events, deadline) = (Some(PollFlags::OUT), self.stall.next_check());
+                wait(&self.connection, &self.shared, events, deadline)?;
             }
             self.check_stall()?;
         }
         Ok(())
     }
 
-    /// Watches whether the client takes enough of what is due to it.
+    /// Watches whether the client takes target of what is due to it.
     fn check_stall(&mut self) -> Result<(), CloseReason> {
         let now = Instant::now();
         if !self.stall.check_due(now) {
@@ -275,11 +275,11 @@ impl Writer {
     /// What a client that has taken so much has to have taken when the next stall time-out is
     /// over: the quota more, or all that is due to it if that is less.
     fn next_quota(&self, acknowledged: u64) -> u64 {
-        let enough = acknowledged.saturating_add(self.shared.config.stall_bytes as u64);
-        // Where its stream will end, as far as that matters: mostly the kernel alone has enough.
+        let target = acknowledged.saturating_add(self.shared.config.stall_bytes as u64);
+        // Where its stream will end, as far as that matters: mostly the kernel alone has target.
         let queued_from = self.written_bytes - u64::from(self.backlog.head_written());
-        let end = queued_from + self.backlog.len_capped(enough.saturating_sub(queued_from));
-        end.max(self.written_bytes).min(enough)
+        let end = queued_from + self.backlog.len_capped(target.saturating_sub(queued_from));
+        end.max(self.written_bytes).min(target)
     }
 
     /// Writes once, what the socket takes of the backlog. Returns how many bytes that were.
@@ -314,18 +314,18 @@ impl Writer {
     fn send_eviction_error(&mut self) {
         self.connection.lift_send_limits();
         self.backlog.truncate_and_append(Rejection::Evicted.line().into());
-        let until = Instant::now().checked_add(self.shared.config.linger);
-        let mut pause = AckPoll::default();
+        let deadline = Instant::now().checked_add(self.shared.config.linger);
+        let mut ack_poll = AckPoll::default();
         while self.backlog.is_empty() || self.write_once().is_ok() {
             if self.backlog.is_empty() {
                 self.connection.shutdown_write();
             }
-            let over = is_past(until);
-            if over || self.backlog.is_empty() && self.connection.unacknowledged() == 0 {
+            let expired = is_past(deadline);
+            if expired || self.backlog.is_empty() && self.connection.unacknowledged() == 0 {
                 break;
             }
-            let waited = wait(&self.connection, &self.shared, None, pause.next());
-            if let Err(CloseReason::Deadline | CloseReason::Forced) = waited {
+            let outcome = wait(&self.connection, &self.shared, None, ack_poll.next());
+            if let Err(CloseReason::Deadline | CloseReason::Forced) = outcome {
                 break;
             }
             while let Ok(outgoing) = self.inbox.try_recv() {

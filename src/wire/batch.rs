@@ -299,18 +299,18 @@ impl BatchBuilder {
         let mut long_list: Option<HashSet<&[u8], RandomState>> = None;
         for name in protocol::names(list) {
             let known = &self.recipients[first..];
-            let double = if let Some(seen) = &mut long_list {
+            let duplicate = if let Some(seen) = &mut long_list {
                 !seen.insert(name)
             } else {
                 known.iter().any(|known| &self.names[index(known)] == name)
             };
-            if double {
+            if duplicate {
                 continue;
             }
             if self.recipients.len() - first == MAX_RECIPIENTS {
                 self.recipients.truncate(first);
                 self.names.truncate(first_name);
-                return Err(LineRefusal::LongList);
+                return Err(LineRefusal::TooManyNames);
             }
             self.push_name(name);
             if long_list.is_none() && self.recipients.len() - first > SHORT_LIST {

@@ -109,7 +109,7 @@ pub(crate) enum LineRefusal {
     /// No name stands before the `:`.
     NoRecipients,
     /// The list holds more than [`MAX_RECIPIENTS`] different names.
-    LongList,
+    TooManyNames,
     /// The line is not UTF-8.
     NotUtf8,
     /// The line is longer than `limit` bytes, its line end not counted.
@@ -124,7 +124,7 @@ impl fmt::Display for LineRefusal {
         match self {
             Self::NoColon => f.write_str("no ':' in it, expected \"name, name: text\""),
             Self::NoRecipients => f.write_str("no recipient before the ':'"),
-            Self::LongList => write!(f, "more than {MAX_RECIPIENTS} names in its list"),
+            Self::TooManyNames => write!(f, "more than {MAX_RECIPIENTS} names in its list"),
             Self::NotUtf8 => f.write_str("not UTF-8"),
             Self::TooLong { limit } => write!(f, "longer than {limit} bytes"),
         }
@@ -138,7 +138,7 @@ pub(crate) enum Rejection {
     NameTaken,
     LoginTimeout,
     ServerFull,
-    TooManyOfAddress,
+    PerAddressLimit,
     Evicted,
     UnterminatedLine,
 }
@@ -151,7 +151,7 @@ impl Rejection {
             Self::NameTaken => "error: name taken\n",
             Self::LoginTimeout => "error: login not in time\n",
             Self::ServerFull => "error: server is full\n",
-            Self::TooManyOfAddress => "error: too many connections from your address\n",
+            Self::PerAddressLimit => "error: too many connections from your address\n",
             Self::Evicted => "error: evicted, nothing was read for too long\n",
             Self::UnterminatedLine => "error: the last line had no line end and was not accepted\n",
         }
@@ -227,17 +227,17 @@ pub(crate) fn list(names: &[&[u8]]) -> Vec<u8> {
 }
 
 /// Appends the answer to `/who bob, carol`; at least one of the lists holds a name.
-pub(crate) fn push_who_of(out: &mut Vec<u8>, line: u64, here: &[&[u8]], away: &[&[u8]]) {
+pub(crate) fn push_who_of(out: &mut Vec<u8>, line: u64, present: &[&[u8]], absent: &[&[u8]]) {
     out.extend_from_slice(format!("{NOTICE_LINE}{line}: ").as_bytes());
-    if !here.is_empty() {
+    if !present.is_empty() {
         out.extend_from_slice(b"here: ");
-        push_list(out, here);
+        push_list(out, present);
     }
-    if !away.is_empty() {
-        let between = if here.is_empty() { "" } else { "; " };
+    if !absent.is_empty() {
+        let between = if present.is_empty() { "" } else { "; " };
         out.extend_from_slice(between.as_bytes());
         out.extend_from_slice(NOT_HERE.as_bytes());
-        push_list(out, away);
+        push_list(out, absent);
     }
     out.push(b'\n');
 }

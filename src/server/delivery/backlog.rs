@@ -12,14 +12,14 @@ use crate::socket::connection::Connection;
 const MAX_IOVECS: usize = 64;
 
 /// Pieces of up to so many bytes are copied together for one write. The bytes were written by
-/// another processor: when this thread copies many small pieces in a row it waits for them all at
+/// another processor: when this thread copies many small slices in a row it waits for them all at
 /// once, where the kernel would wait for one part after the other.
 const COALESCE_MAX_SLICE: usize = 512;
 
-/// From so many bytes on no more pieces are added to those that are copied together.
+/// From so many bytes on no more slices are added to those that are copied together.
 const COALESCE_BYTES: usize = 16 * 1024;
 
-/// Of so many pieces it is looked up where they are before the first of them is copied. That, too,
+/// Of so many slices it is looked up where they are before the first of them is copied. That, too,
 /// was written by another processor, and is waited for at once: in a mesh a tenth less of all time.
 const PREFETCH_SLICES: usize = 16;
 
@@ -30,7 +30,7 @@ const RETAINED_CAPACITY: usize = 256;
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
     queue: VecDeque<Pending>,
-    /// How much of the first piece is written, in bytes: a write may end in the middle of it.
+    /// How much of the first slice is written, in bytes: a write may end in the middle of it.
     head_written: u32,
 }
 
@@ -44,12 +44,12 @@ impl Backlog {
         self.head_written
     }
 
-    pub(crate) fn push(&mut self, due: Pending) {
-        self.queue.push_back(due);
+    pub(crate) fn push(&mut self, pending: Pending) {
+        self.queue.push_back(pending);
     }
 
-    pub(crate) fn push_all(&mut self, due: Vec<Pending>) {
-        self.queue.extend(due);
+    pub(crate) fn push_all(&mut self, pending: Vec<Pending>) {
+        self.queue.extend(pending);
     }
 
     /// Writes once, what the socket takes of it. Returns how many bytes that were, for
@@ -57,7 +57,7 @@ impl Backlog {
     pub(crate) fn write(&mut self, connection: &Connection) -> io::Result<usize> {
         self.render_errors();
         #[cfg(test)]
-        if let Some(first) = self.pieces().next() {
+        if let Some(first) = self.slices().next() {
             crate::fault::point("panic-writer", first.bytes());
         }
         let small = self.coalesce_small();
@@ -66,8 +66,8 @@ impl Backlog {
         }
         let mut parts = [IoSlice::new(&[]); MAX_IOVECS];
         let mut count = 0;
-        for (part, piece) in parts.iter_mut().zip(self.pieces()) {
-            *part = IoSlice::new(piece.bytes());
+        for (part, slice) in parts.iter_mut().zip(self.slices()) {
+            *part = IoSlice::new(slice.bytes());
             count += 1;
         }
         let mut unwritten = &mut parts[..count];
@@ -80,14 +80,14 @@ impl Backlog {
     pub(crate) fn advance(&mut self, written: usize, in_flight: &mut InFlight) -> u64 {
         let mut rest = self.head_written as usize + written;
         let mut messages = 0;
-        while let Some(piece) = self.queue.front().and_then(Pending::as_slice) {
-            let length = piece.bytes().len();
+        while let Some(slice) = self.queue.front().and_then(Pending::as_slice) {
+            let length = slice.bytes().len();
             if rest < length {
                 break;
             }
             rest -= length;
-            messages += u64::from(piece.messages);
-            in_flight.push(piece);
+            messages += u64::from(slice.messages);
+            in_flight.push(slice);
             self.queue.pop_front();
         }
         self.head_written = u32::try_from(rest).unwrap_or(u32::MAX);
@@ -97,13 +97,13 @@ impl Backlog {
         messages
     }
 
-    /// How many bytes are here, counted no further than to `enough` of them.
-    pub(crate) fn len_capped(&self, enough: u64) -> u64 {
+    /// How many bytes are here, counted no further than to `cap` of them.
+    pub(crate) fn len_capped(&self, cap: u64) -> u64 {
         let mut bytes = 0;
-        let mut pieces = self.queue.iter().filter_map(Pending::as_slice);
-        while bytes < enough {
-            let Some(piece) = pieces.next() else { break };
-            bytes += piece.bytes().len() as u64;
+        let mut slices = self.queue.iter().filter_map(Pending::as_slice);
+        while bytes < cap {
+            let Some(slice) = slices.next() else { break };
+            bytes += slice.bytes().len() as u64;
         }
         bytes
     }
@@ -127,52 +127,52 @@ impl Backlog {
     }
 
     /// What is next to write, up to the first answers that are not spelled out.
-    fn pieces(&self) -> impl Iterator<Item = &FrameSlice> {
+    fn slices(&self) -> impl Iterator<Item = &FrameSlice> {
         self.queue.iter().map_while(Pending::as_slice)
     }
 
-    /// The small pieces that are next, copied together; nothing if there are not two of them.
+    /// The small slices that are next, copied together; nothing if there are not two of them.
     fn coalesce_small(&self) -> Vec<u8> {
-        let is_small = |piece: &&FrameSlice| piece.bytes().len() <= COALESCE_MAX_SLICE;
-        let mut gathered = Vec::new();
-        if self.pieces().take(2).filter(is_small).count() == 2 {
-            gathered.reserve(
+        let is_small = |slice: &&FrameSlice| slice.bytes().len() <= COALESCE_MAX_SLICE;
+        let mut coalesced = Vec::new();
+        if self.slices().take(2).filter(is_small).count() == 2 {
+            coalesced.reserve(
                 (self.queue.len() * COALESCE_MAX_SLICE)
                     .min(COALESCE_BYTES + PREFETCH_SLICES * COALESCE_MAX_SLICE),
             );
-            let mut pieces = self.pieces().take_while(is_small).map(FrameSlice::bytes);
-            let mut found = [&[][..]; PREFETCH_SLICES];
-            while gathered.len() < COALESCE_BYTES {
+            let mut slices = self.slices().take_while(is_small).map(FrameSlice::bytes);
+            let mut prefetched = [&[][..]; PREFETCH_SLICES];
+            while coalesced.len() < COALESCE_BYTES {
                 let count =
-                    found.iter_mut().zip(&mut pieces).map(|(to, bytes)| *to = bytes).count();
-                found[..count].iter().for_each(|bytes| gathered.extend_from_slice(bytes));
-                if count < found.len() {
+                    prefetched.iter_mut().zip(&mut slices).map(|(to, bytes)| *to = bytes).count();
+                prefetched[..count].iter().for_each(|bytes| coalesced.extend_from_slice(bytes));
+                if count < prefetched.len() {
                     break;
                 }
             }
-            gathered.drain(..self.head_written as usize);
+            coalesced.drain(..self.head_written as usize);
         }
-        gathered
+        coalesced
     }
 
-    /// Makes pieces of the answers whose turn it is: of short ones wherever they stand among the
+    /// Makes slices of the answers whose turn it is: of short ones wherever they stand among the
     /// next parts, of long ones when they are first.
     fn render_errors(&mut self) {
-        for due in self.queue.iter_mut().take(MAX_IOVECS) {
-            match due {
-                Pending::NoSuchPeerErrors(refusals) if refusals.fit_one_slice() => {
-                    *due = Pending::FrameSlice(refusals.next_piece());
+        for pending in self.queue.iter_mut().take(MAX_IOVECS) {
+            match pending {
+                Pending::NoSuchPeerErrors(errors) if errors.fit_one_slice() => {
+                    *pending = Pending::FrameSlice(errors.next_slice());
                 }
                 Pending::NoSuchPeerErrors(_) => break,
                 Pending::FrameSlice(_) => {}
             }
         }
-        if let Some(Pending::NoSuchPeerErrors(refusals)) = self.queue.front_mut() {
-            let piece = Pending::FrameSlice(refusals.next_piece());
-            if refusals.are_rendered() {
-                self.queue[0] = piece;
+        if let Some(Pending::NoSuchPeerErrors(errors)) = self.queue.front_mut() {
+            let slice = Pending::FrameSlice(errors.next_slice());
+            if errors.is_empty() {
+                self.queue[0] = slice;
             } else {
-                self.queue.push_front(piece);
+                self.queue.push_front(slice);
             }
         }
     }
@@ -221,7 +221,7 @@ mod tests {
     }
 
     /// Messages of these lengths, as a part of larger frames.
-    fn piece(lengths: &[usize]) -> FrameSlice {
+    fn slice(lengths: &[usize]) -> FrameSlice {
         let mut frames = b"not this".to_vec();
         let start = frames.len();
         for (place, length) in lengths.iter().enumerate() {
@@ -232,7 +232,7 @@ mod tests {
         frames.extend_from_slice(b"nor this");
         let offset = |length: usize| u32::try_from(length).expect("small");
         FrameSlice {
-            charged: Arc::new(ChargedFrames { frames: Arc::new(frames), permit: None }),
+            frames: Arc::new(ChargedFrames { bytes: Arc::new(frames), permit: None }),
             start: offset(start),
             end: offset(end),
             messages: offset(lengths.len()),
@@ -242,10 +242,10 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Small pieces and large ones, answers among them, over a socket that takes them in parts.
+        /// Small slices and large ones, answers among them, over a socket that takes them in parts.
         #[test]
         fn what_is_written_is_what_is_due_in_order(
-            pieces in proptest::collection::vec(
+            slices in proptest::collection::vec(
                 prop_oneof![
                     3 => proptest::collection::vec(1_usize..60, 1..5).prop_map(Some),
                     1 => proptest::collection::vec(1_usize..9000, 1..3).prop_map(Some),
@@ -256,22 +256,22 @@ mod tests {
         ) {
             let (connection, mut client) = connection();
             let (mut backlog, mut in_flight) = (Backlog::default(), InFlight::default());
-            let (mut due, mut messages) = (Vec::new(), 0);
-            for lengths in &pieces {
+            let (mut expected, mut messages) = (Vec::new(), 0);
+            for lengths in &slices {
                 if let Some(lengths) = lengths {
-                    let piece = piece(lengths);
-                    due.extend_from_slice(piece.bytes());
-                    messages += u64::from(piece.messages);
-                    backlog.push(Pending::FrameSlice(piece));
+                    let slice = slice(lengths);
+                    expected.extend_from_slice(slice.bytes());
+                    messages += u64::from(slice.messages);
+                    backlog.push(Pending::FrameSlice(slice));
                 } else {
-                    let refusals = NoSuchPeerErrors::new(7..200, b"bob".to_vec(), &permit());
-                    backlog.push(Pending::NoSuchPeerErrors(Box::new(refusals)));
+                    let errors = NoSuchPeerErrors::new(7..200, b"bob".to_vec(), &permit());
+                    backlog.push(Pending::NoSuchPeerErrors(Box::new(errors)));
                     for line in 7..200 {
-                        crate::wire::protocol::push_no_such_peer(&mut due, line, b"bob");
+                        crate::wire::protocol::push_no_such_peer(&mut expected, line, b"bob");
                     }
                 }
             }
-            prop_assert!(backlog.len_capped(u64::MAX) <= due.len() as u64);
+            prop_assert!(backlog.len_capped(u64::MAX) <= expected.len() as u64);
             let (mut received, mut written, mut buffer) = (Vec::new(), 0, [0; 3000]);
             while !backlog.is_empty() {
                 let count = backlog.write(&connection).expect("a client that is there");
@@ -284,7 +284,7 @@ mod tests {
             prop_assert_eq!((backlog.head_written(), written), (0, messages));
             connection.shutdown_write();
             client.read_to_end(&mut received).expect("the rest, and an end");
-            prop_assert!(received == due, "not what was due");
+            prop_assert!(received == expected, "the stream differs");
         }
     }
 }

@@ -18,7 +18,7 @@ const SETTLE_BYTES: u64 = 64 * 1024;
 const SETTLE_ENTRIES: usize = 1024;
 
 /// Up to this many bytes of answers share an entry.
-const ANSWERS: u32 = 16 * 1024;
+const MAX_REPLY_ENTRY_BYTES: u32 = 16 * 1024;
 
 /// The messages on their way to one peer, in the order of its stream.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ pub(crate) struct InFlight {
     acknowledged: u64,
 }
 
-/// Bytes of one piece; every message in them is a line.
+/// Bytes of one slice; every message in them is a line.
 #[derive(Debug)]
 struct Entry {
     bytes: u32,
@@ -58,32 +58,34 @@ impl InFlight {
         self.bytes > SETTLE_BYTES || self.entries.len() > SETTLE_ENTRIES
     }
 
-    /// Notes that a whole piece was written.
-    pub(crate) fn push(&mut self, piece: &FrameSlice) {
-        let bytes = piece.end - piece.start;
-        let ends = if piece.messages <= 1 {
+    /// Notes that a whole slice was written.
+    pub(crate) fn push(&mut self, slice: &FrameSlice) {
+        let bytes = slice.end - slice.start;
+        let ends = if slice.messages <= 1 {
             Ends::WithEntry
-        } else if piece.charged.frames.capacity() <= 2 * bytes as usize {
-            Ends::InFrames(Arc::clone(&piece.charged.frames), piece.start)
+        } else if slice.frames.bytes.capacity() <= 2 * bytes as usize {
+            Ends::InFrames(Arc::clone(&slice.frames.bytes), slice.start)
         } else {
-            Ends::Lengths(line_lengths(piece.bytes()))
+            Ends::Lengths(line_lengths(slice.bytes()))
         };
         self.bytes += u64::from(bytes);
         match self.entries.back_mut() {
             // Answers need no ends, so that many small ones take up one entry.
-            Some(last) if last.messages + piece.messages == 0 && last.bytes < ANSWERS => {
+            Some(last)
+                if last.messages + slice.messages == 0 && last.bytes < MAX_REPLY_ENTRY_BYTES =>
+            {
                 last.bytes += bytes;
             }
-            _ => self.entries.push_back(Entry { bytes, messages: piece.messages, ends }),
+            _ => self.entries.push_back(Entry { bytes, messages: slice.messages, ends }),
         }
     }
 
-    /// Notes that only the first `written` bytes of a piece were written, and no more will be.
-    pub(crate) fn push_part(&mut self, piece: &FrameSlice, written: u32) {
-        let part = &piece.bytes()[..written as usize];
+    /// Notes that only the first `written` bytes of a slice were written, and no more will be.
+    pub(crate) fn push_part(&mut self, slice: &FrameSlice, written: u32) {
+        let part = &slice.bytes()[..written as usize];
         let lines = memchr::memchr_iter(b'\n', part).count();
-        let messages = piece.messages.min(u32::try_from(lines).unwrap_or(u32::MAX));
-        let ends = Ends::InFrames(Arc::clone(&piece.charged.frames), piece.start);
+        let messages = slice.messages.min(u32::try_from(lines).unwrap_or(u32::MAX));
+        let ends = Ends::InFrames(Arc::clone(&slice.frames.bytes), slice.start);
         self.bytes += u64::from(written);
         self.entries.push_back(Entry { bytes: written, messages, ends });
     }
@@ -153,8 +155,8 @@ mod tests {
     use super::*;
     use crate::server::delivery::pending::ChargedFrames;
 
-    /// A piece of messages of these lengths, with other bytes before it in the same frames.
-    fn piece(lengths: &[usize], before: usize, counted: bool) -> FrameSlice {
+    /// A slice of messages of these lengths, with other bytes before it in the same frames.
+    fn slice(lengths: &[usize], before: usize, counted: bool) -> FrameSlice {
         let mut frames = vec![b'-'; before];
         for length in lengths {
             frames.extend(std::iter::repeat_n(b'x', length - 1));
@@ -163,7 +165,7 @@ mod tests {
         let (start, end) = (u32::try_from(before), u32::try_from(frames.len()));
         let messages = if counted { u32::try_from(lengths.len()) } else { Ok(0) };
         FrameSlice {
-            charged: Arc::new(ChargedFrames { frames: Arc::new(frames), permit: None }),
+            frames: Arc::new(ChargedFrames { bytes: Arc::new(frames), permit: None }),
             start: start.expect("small"),
             end: end.expect("small"),
             messages: messages.expect("small"),
@@ -176,7 +178,7 @@ mod tests {
             for (unacknowledged, acknowledged) in [(0, 3), (1, 2), (5, 2), (6, 1), (9, 1), (10, 0)]
             {
                 let mut in_flight = InFlight::default();
-                in_flight.push(&piece(&[2, 4, 5], before, true));
+                in_flight.push(&slice(&[2, 4, 5], before, true));
                 assert_eq!(in_flight.finish(unacknowledged), acknowledged);
             }
         }
@@ -185,16 +187,16 @@ mod tests {
     #[test]
     fn answers_are_no_messages() {
         let mut in_flight = InFlight::default();
-        in_flight.push(&piece(&[9, 9], 0, false));
-        in_flight.push_part(&piece(&[9, 9], 0, false), 12);
+        in_flight.push(&slice(&[9, 9], 0, false));
+        in_flight.push_part(&slice(&[9, 9], 0, false), 12);
         assert_eq!(in_flight.finish(0), 0);
     }
 
     #[test]
     fn nothing_large_is_held_for_little() {
         let mut in_flight = InFlight::default();
-        let small = piece(&[2, 2], 10_000, true);
-        let frames = Arc::downgrade(&small.charged.frames);
+        let small = slice(&[2, 2], 10_000, true);
+        let frames = Arc::downgrade(&small.frames.bytes);
         in_flight.push(&small);
         drop(small);
         assert!(frames.upgrade().is_none());
@@ -204,7 +206,7 @@ mod tests {
         /// Against a plain list of message ends, with acknowledgements coming at any time.
         #[test]
         fn agrees_with_a_list_of_ends(
-            pieces in proptest::collection::vec(
+            slices in proptest::collection::vec(
                 (proptest::collection::vec(1_usize..20, 1..9), 0_usize..300, any::<bool>(), 0_u64..90),
                 0..20,
             ),
@@ -213,19 +215,19 @@ mod tests {
         ) {
             let mut in_flight = InFlight::default();
             let (mut written, mut arrived, mut ends) = (0, 0, Vec::new());
-            for (lengths, before, counted, acknowledged) in &pieces {
+            for (lengths, before, counted, acknowledged) in &slices {
                 for length in lengths {
                     written += *length as u64;
                     ends.extend(counted.then_some(written));
                 }
-                in_flight.push(&piece(lengths, *before, *counted));
+                in_flight.push(&slice(lengths, *before, *counted));
                 arrived = written.min(arrived + acknowledged);
                 in_flight.settle(written - arrived);
             }
             if let Some((lengths, bytes)) = part {
-                let piece = piece(&lengths, 7, true);
-                let bytes = bytes.min(piece.end - piece.start);
-                in_flight.push_part(&piece, bytes);
+                let slice = slice(&lengths, 7, true);
+                let bytes = bytes.min(slice.end - slice.start);
+                in_flight.push_part(&slice, bytes);
                 let mut end = written;
                 for length in lengths {
                     end += length as u64;

@@ -34,7 +34,7 @@ pub(crate) struct NoSuchPeerErrors {
 /// Part of a batch that is due to one recipient.
 #[derive(Clone, Debug)]
 pub(crate) struct FrameSlice {
-    pub(crate) charged: Arc<ChargedFrames>,
+    pub(crate) frames: Arc<ChargedFrames>,
     pub(crate) start: u32,
     pub(crate) end: u32,
     /// How many messages these bytes are: none for an answer or a notice.
@@ -45,7 +45,7 @@ pub(crate) struct FrameSlice {
 /// share that is taken and given back costs the processors' caches a round trip.
 #[derive(Debug)]
 pub(crate) struct ChargedFrames {
-    pub(crate) frames: Frames,
+    pub(crate) bytes: Frames,
     /// Gives the sender its room back when the last recipient's piece is gone.
     #[expect(dead_code, reason = "it is held, not read")]
     pub(crate) permit: Option<Arc<Permit>>,
@@ -54,14 +54,14 @@ pub(crate) struct ChargedFrames {
 impl Pending {
     pub(crate) fn messages(&self) -> u64 {
         match self {
-            Self::FrameSlice(piece) => u64::from(piece.messages),
+            Self::FrameSlice(slice) => u64::from(slice.messages),
             Self::NoSuchPeerErrors(_) => 0,
         }
     }
 
     pub(crate) fn as_slice(&self) -> Option<&FrameSlice> {
         match self {
-            Self::FrameSlice(piece) => Some(piece),
+            Self::FrameSlice(slice) => Some(slice),
             Self::NoSuchPeerErrors(_) => None,
         }
     }
@@ -71,22 +71,22 @@ impl NoSuchPeerErrors {
     /// The answers to these lines, charged to the window of the batch that they came in: whoever
     /// sends to their recipient has to wait behind them, so they must not grow beyond it.
     pub(crate) fn new(lines: Range<u64>, missing: Vec<u8>, batch: &Permit) -> Self {
-        let permit = Arc::new(batch.charge_more(most_bytes(&lines, &missing)));
+        let permit = Arc::new(batch.charge_more(max_bytes(&lines, &missing)));
         Self { lines, missing, permit }
     }
 
     /// True if one piece holds all of the answers.
     pub(crate) fn fit_one_slice(&self) -> bool {
         self.lines.end - self.lines.start == 1
-            || most_bytes(&self.lines, &self.missing) <= ERRORS_CHUNK
+            || max_bytes(&self.lines, &self.missing) <= ERRORS_CHUNK
     }
 
-    pub(crate) fn are_rendered(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }
 
     /// Spells out some of the answers, at least one if any is left.
-    pub(crate) fn next_piece(&mut self) -> FrameSlice {
+    pub(crate) fn next_slice(&mut self) -> FrameSlice {
         let mut text = Vec::new();
         while text.len() < ERRORS_CHUNK {
             let Some(line) = self.lines.next() else { break };
@@ -97,7 +97,7 @@ impl NoSuchPeerErrors {
 }
 
 /// No less than what these answers take up, spelled out.
-fn most_bytes(lines: &Range<u64>, missing: &[u8]) -> usize {
+fn max_bytes(lines: &Range<u64>, missing: &[u8]) -> usize {
     let lines = usize::try_from(lines.end - lines.start).unwrap_or(usize::MAX);
     lines.saturating_mul(missing.len() + MAX_ERROR_BYTES)
 }
@@ -105,22 +105,22 @@ fn most_bytes(lines: &Range<u64>, missing: &[u8]) -> usize {
 impl FrameSlice {
     /// A line of the server's own: no message, and nobody's window is charged for it.
     pub(crate) fn from_text(text: Vec<u8>) -> Self {
-        Self::whole(text, None)
+        Self::from_buffer(text, None)
     }
 
     /// An answer to a client; `permit` is that of the batch that caused it.
     pub(crate) fn reply(text: Vec<u8>, permit: Arc<Permit>) -> Self {
-        Self::whole(text, Some(permit))
+        Self::from_buffer(text, Some(permit))
     }
 
-    fn whole(text: Vec<u8>, permit: Option<Arc<Permit>>) -> Self {
+    fn from_buffer(text: Vec<u8>, permit: Option<Arc<Permit>>) -> Self {
         let end = u32::try_from(text.len()).unwrap_or(0);
-        let charged = Arc::new(ChargedFrames { frames: Arc::new(text), permit });
-        Self { charged, start: 0, end, messages: 0 }
+        let frames = Arc::new(ChargedFrames { bytes: Arc::new(text), permit });
+        Self { frames, start: 0, end, messages: 0 }
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.charged.frames[self.start as usize..self.end as usize]
+        &self.frames.bytes[self.start as usize..self.end as usize]
     }
 
     /// Cuts off what comes after the line that holds the last of the first `count` bytes.

@@ -73,10 +73,10 @@ impl Window {
             }
             self.wanted.store(0, SeqCst);
         }
-        Ok(self.take(bytes))
+        Ok(self.charge(bytes))
     }
 
-    fn take(self: &Arc<Self>, bytes: usize) -> Permit {
+    fn charge(self: &Arc<Self>, bytes: usize) -> Permit {
         self.used.fetch_add(bytes, SeqCst);
         self.counters.queued_bytes.add(bytes as u64);
         Permit { window: Arc::clone(self), bytes }
@@ -93,7 +93,7 @@ impl Permit {
     ///
     /// It never waits and so may go beyond the limit; the window's reader then waits the longer.
     pub(crate) fn charge_more(&self, bytes: usize) -> Self {
-        self.window.take(bytes)
+        self.window.charge(bytes)
     }
 }
 
@@ -123,7 +123,7 @@ mod tests {
 
     use super::*;
 
-    const FOR_EVER: fn() -> Result<Option<Instant>, Infallible> = || Ok(None);
+    const WAIT_FOREVER: fn() -> Result<Option<Instant>, Infallible> = || Ok(None);
 
     fn window(limit: usize) -> Arc<Window> {
         Arc::new(Window::new(limit, Arc::default()))
@@ -132,31 +132,31 @@ mod tests {
     #[test]
     fn more_than_the_whole_window_passes_alone() {
         let window = window(10);
-        let permit = window.acquire(1000, FOR_EVER).expect("it never fails");
+        let permit = window.acquire(1000, WAIT_FOREVER).expect("it never fails");
         let refused = window.acquire(1, || Err("not while something is on its way"));
         assert!(refused.is_err());
         drop(permit);
-        window.acquire(1, FOR_EVER).expect("it never fails");
+        window.acquire(1, WAIT_FOREVER).expect("it never fails");
         assert_eq!(window.used(), 0);
     }
 
     #[test]
     fn what_is_charged_later_may_go_beyond_the_limit_and_is_waited_for() {
         let window = window(10);
-        let permit = window.acquire(1, FOR_EVER).expect("it never fails");
+        let permit = window.acquire(1, WAIT_FOREVER).expect("it never fails");
         let more = permit.charge_more(1000);
         assert_eq!(window.used(), 1001);
         drop(permit);
         let refused = window.acquire(1, || Err("not while that is on its way"));
         assert!(refused.is_err());
         drop(more);
-        window.acquire(10, FOR_EVER).expect("it never fails");
+        window.acquire(10, WAIT_FOREVER).expect("it never fails");
     }
 
     #[test]
     fn waiting_ends_when_it_is_given_up() {
         let window = window(10);
-        let _permit = window.acquire(10, FOR_EVER).expect("it never fails");
+        let _permit = window.acquire(10, WAIT_FOREVER).expect("it never fails");
         let deadline = Instant::now() + Duration::from_millis(20);
         let given_up = window
             .acquire(1, || if Instant::now() < deadline { Ok(Some(deadline)) } else { Err(()) });
@@ -183,7 +183,7 @@ mod tests {
             }
             // The window belongs to this thread.
             for round in 0..100_000 {
-                let permit = window.acquire(1 + round % 100, FOR_EVER).expect("it never fails");
+                let permit = window.acquire(1 + round % 100, WAIT_FOREVER).expect("it never fails");
                 assert!(window.used() <= 100);
                 permits.send(permit).expect("threads that listen");
             }

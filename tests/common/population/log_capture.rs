@@ -77,18 +77,18 @@ impl log::Log for LogCapture {
     fn flush(&self) {}
 }
 
-/// Parses `alice went, connection 2 from 127.0.0.1:52398: left; 3 lines in, 4 messages out`, to
+/// Parses `alice disconnected (connection 2, 127.0.0.1:52398): left; 3 lines in, 4 messages out`, to
 /// which a loss adds `, 5 lost, 600 B unacknowledged`.
 fn parse_record(line: &str) -> Option<(SocketAddrV4, ConnectionRecord)> {
-    let (name, rest) = line.split_once(" went, connection ")?;
-    let (_, rest) = rest.split_once(" from ")?;
-    let (peer, rest) = rest.split_once(": ")?;
+    let (name, rest) = line.split_once(" disconnected (connection ")?;
+    let (_, rest) = rest.split_once(", ")?;
+    let (peer, rest) = rest.split_once("): ")?;
     let (reason, numbers) = rest.rsplit_once("; ")?;
     let mut numbers = numbers.split(", ").map(|number| number.split(' ').next()?.parse().ok());
     let (accepted, delivered) = (numbers.next()??, numbers.next()??);
     let (lost, unacknowledged) = (numbers.next().flatten(), numbers.next().flatten());
     let record = ConnectionRecord {
-        name: (name != "nobody").then(|| name.to_owned()),
+        name: (name != "unnamed client").then(|| name.to_owned()),
         reason: close_reason(reason)?,
         accepted,
         delivered,
