@@ -1,28 +1,28 @@
-//! What can keep a server from running. No thread runs here.
+//! Errors that keep a server from running.
 
 use std::{fmt, io};
 
-/// Why a server could not be bound or run. What clients do is never one of these.
+/// Why a server could not be bound or run. Nothing that a client does causes one of these.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// A limit in the [`Config`](crate::Config) can not work; the text says which and why.
+    /// A limit in the [`Config`](crate::Config) is out of range; the text states which and why.
     Config(&'static str),
-    /// The address could not be listened on.
+    /// No address could be listened on.
     Bind {
-        /// The address as it was tried, or as it was given if it did not resolve.
+        /// The address that was tried, or a description of it if it did not resolve.
         address: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The system refused something that the server needs to start.
     Start {
         /// What was tried.
         what: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// A thread that all clients depend on has panicked. Everything else was joined.
+    /// A thread that every client depends on panicked. All other threads were joined.
     Panicked {
         /// The thread's name.
         thread: &'static str,

@@ -1,6 +1,6 @@
-//! Panics on demand, in unit tests only.
+//! Panics on request, in unit tests only.
 
-/// Panics if `text` holds the words that ask for it.
+/// Panics if `text` contains these words.
 pub(crate) fn point(words: &str, text: &[u8]) {
     assert!(memchr::memmem::find(text, words.as_bytes()).is_none(), "as the test has asked");
 }

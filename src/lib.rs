@@ -1,5 +1,5 @@
-//! A chat and message relay over TCP, on operating-system threads and channels, that can be
-//! stopped at any moment: no accepted message is lost, and one that can not be delivered is named.
+//! A TCP chat and message relay built on OS threads and channels. It can be shut down at any moment
+//! without losing an accepted message, and reports by recipient any delivery it could not complete.
 //!
 //! ```
 //! use std::io::{BufRead, BufReader, Write};
@@ -32,46 +32,46 @@
 //! ```text
 //!  signal ──> ShutdownHandle (a flag and a descriptor that every wait includes)
 //!
-//!  TcpListener ─> acceptor ─starts─> reader ──Event──> broker ──Outgoing──> writer ─> socket
+//!  TcpListener ─> acceptor ─spawns─> reader ──Event──> broker ──Outgoing──> writer ─> socket
 //!                    │ joins           │ one per client   one        one per client  │
-//!                    └── its readers   └── starts and joins its writer ──────────────┘
+//!                    └── its readers   └── spawns and joins its writer ──────────────┘
 //! ```
 //!
-//! Every channel points right, from the readers to the broker to the writers, and none points
-//! back. A writer that fails ends its socket, which ends its reader, which tells the broker.
+//! Messages flow one way, from readers through the broker to writers; no channel points back. A
+//! writer that fails shuts down its socket, which ends its reader, which notifies the broker.
 //!
-//! # How it stops
+//! # Shutdown
 //!
-//! A stage ends when its inbox is disconnected and empty; nothing on the way of a message ever
-//! chooses between "stop" and "message". After [`ShutdownHandle::shutdown`]:
+//! A stage exits when its inbox is disconnected and empty; no stage ever has to choose between
+//! "stop" and "message". After [`ShutdownHandle::shutdown`]:
 //!
-//! 1. The acceptor closes the listener and lets go of its broker sender.
-//! 2. Each reader takes what its socket's kernel queue holds at that moment, hands it over, and
-//!    lets go of its broker sender. It sends no `Leave`, which would overtake what other readers
-//!    have still to say to that client.
-//! 3. The broker has routed everything when its inbox is disconnected. It queues a closing notice
-//!    for each client and lets go of the queues.
-//! 4. Each writer writes what is queued, sends FIN, and stays until everything is acknowledged,
-//!    while its reader throws input away: a socket that is closed with unread input answers with
-//!    a reset, and a reset discards what is on its way.
-//! 5. Writers are joined by their readers, readers by the acceptor, acceptor and broker by
-//!    [`Server::run`]: in reverse order of their start. The [`Report`] is the sum of what they
-//!    return.
+//! 1. The acceptor closes the listener and drops its broker sender.
+//! 2. Each reader reads what its socket's receive queue holds at that moment, forwards it, and
+//!    drops its broker sender. It sends no `Leave`, which would overtake lines that other readers
+//!    still have for that client.
+//! 3. Once its inbox is disconnected, the broker has routed everything. It queues a closing notice
+//!    for each client and drops the queues.
+//! 4. Each writer writes its queue, sends FIN, and waits until everything is acknowledged.
+//!    Meanwhile its reader discards input: closing a socket with unread input sends RST, and an RST
+//!    destroys data in flight.
+//! 5. Threads are joined in reverse order of creation: writers by their readers, readers by the
+//!    acceptor, acceptor and broker by [`Server::run`]. The [`Report`] sums what they return.
 //!
-//! # What always holds
+//! # Invariants
 //!
 //! - Deliveries owed = delivered + lost, message for message.
 //! - The messages from one client to another arrive in order and without gaps, up to the end of
 //!   either connection.
-//! - The broker never waits for a client. Who sends to a slow recipient is slowed down by its own
-//!   window, nobody else is; memory is bounded by connections × window, beside a read buffer each.
+//! - The broker never waits for a client. A client that sends to a slow recipient is slowed down by
+//!   its own window, and no other client is. Memory is bounded by connections × window, plus a read
+//!   buffer each.
 //! - The drain ends by its deadline, whatever clients do.
 //!
-//! # What is deliberately absent
+//! # Non-goals
 //!
-//! No async runtime, no storage (a message is owed to who is connected when it is routed), no
-//! rooms, no authentication, no encryption. The library neither prints nor exits nor handles
-//! signals: the program brings the address, the logger and the stop.
+//! No async runtime, no storage (a message is owed only to recipients connected when it is routed),
+//! no rooms, no authentication, no encryption. The library neither prints, nor exits, nor handles
+//! signals: the program supplies the address, the logger and the shutdown.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("a-chat needs Linux: its exact report rests on SIOCOUTQ and TCP_NOTSENT_LOWAT");

@@ -1,8 +1,8 @@
-//! The acceptor thread: it owns the listener and all readers, and ends at the stop, when it has
-//! closed the listener and joined every reader.
+//! The acceptor thread. It owns the listener and all readers' join handles; on shutdown it closes
+//! the listener, joins every reader and exits.
 //!
-//! It turns clients away when the server, or their address's share of it, is full, and when the
-//! system has no descriptor or thread left it waits for better times without spinning.
+//! It refuses clients at the server's or their source address's connection limit, or when no thread
+//! can be spawned, and backs off instead of spinning while accept(2) fails for lack of resources.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -26,44 +26,46 @@ use crate::server::shutdown::{Phase, WaitOutcome};
 use crate::socket::connection::{Connection, ConnectionId};
 use crate::wire::protocol::Rejection;
 
-/// Pauses after the system had no room for a connection: from the first to the last, doubling.
+/// The first and the longest pause after accept(2) failed for lack of resources; it doubles in
+/// between.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
-/// How many errors in a row that concern one client each are taken for that. Should accept(2) fail
-/// so with every client, as a filter of system calls or a firewall can have it, it is the system's
-/// trouble after all, and to try again at once and for ever would be to spin.
+/// How many consecutive accept(2) errors are attributed to single connections. If accept(2) fails
+/// like this for every client, as a system-call filter or a firewall can make it do, the cause is
+/// the system, and retrying immediately would spin forever.
 const MAX_CONNECTION_ERRORS: u32 = 64;
 
-/// How many refused clients are held for the linger time; beyond that the oldest is let go.
+/// How many refused clients linger at once; beyond that the oldest is closed early.
 const MAX_REFUSED_LINGERING: usize = 64;
 
-/// How soon finished readers are joined when nobody connects.
+/// How soon finished readers are joined while no client connects.
 const REAP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often the same trouble is logged at most.
+/// The minimum time between two log lines about the same kind of failure.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The thread's state.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
     listener: TcpListener,
-    /// Dropped before the readers are joined: the broker ends when the last sender is gone.
+    /// Dropped before the readers are joined: the broker exits once the last sender is dropped.
     broker: Sender<Event>,
     readers: Vec<(SourcePrefix, JoinHandle<ConnectionRecord>)>,
     max_connections: usize,
     per_source: PerSourceLimit,
     totals: Totals,
-    /// Refused clients and until when they are held: closing at once could reset what was said.
+    /// Refused clients, and until when each lingers: closing at once could reset the connection
+    /// before the client receives the error.
     refused: VecDeque<(Instant, Arc<Connection>)>,
     shared: Arc<Shared>,
     last_id: u64,
-    /// Set while the system has no room for a connection.
+    /// Set while accept(2) fails for lack of resources.
     backoff: Option<Duration>,
     logged: Option<Instant>,
 }
 
 impl Acceptor {
-    /// Takes over a listener that is in non-blocking mode already.
+    /// Takes ownership of a listener that is already non-blocking.
     pub(crate) fn new(
         listener: TcpListener,
         broker: Sender<Event>,
@@ -86,7 +88,7 @@ impl Acceptor {
         }
     }
 
-    /// The thread: accepts until the stop, then joins all readers and returns their tally.
+    /// The thread: accepts until shutdown, then joins all readers and returns their totals.
     pub(crate) fn run(mut self) -> Totals {
         let accepted = catch_unwind(AssertUnwindSafe(|| self.accept_until_shutdown()));
         if accepted.is_err() {
@@ -99,14 +101,14 @@ impl Acceptor {
             discard_unread_input(&client);
         }
         for (_, reader) in &readers {
-            // Who waits for its window has to hear of the stop too.
+            // A reader that waits for its window must notice the shutdown too.
             reader.thread().unpark();
         }
         for (_, reader) in readers {
             join(reader, &mut totals);
         }
         if let Err(panic) = accepted {
-            // Not before everyone is joined.
+            // Only once all readers are joined.
             resume_unwind(panic);
         }
         totals
@@ -122,7 +124,7 @@ impl Acceptor {
         }
     }
 
-    /// Accepts whoever is there.
+    /// Accepts all pending connections.
     fn accept_all(&mut self) {
         let mut connection_errors = 0;
         while self.shared.shutdown.phase() == Phase::Running {
@@ -157,27 +159,28 @@ impl Acceptor {
         }
     }
 
-    /// Waits for the next client and for the stop, out the backoff, or until something is to be done.
+    /// Waits for the next client, for shutdown, for the end of the backoff, or until other work is
+    /// due.
     fn wait(&mut self) -> WaitOutcome {
         let now = Instant::now();
         let (listener, deadline) = if let Some(backoff) = self.backoff {
-            // The listener is ready all the time while nobody can be accepted, so it is not asked.
+            // While accept(2) fails, the listener stays readable, so polling it would spin.
             (None, now.checked_add(backoff))
         } else {
-            let refused = self.refused.front().map(|(until, _)| *until);
-            let finished = now.checked_add(REAP_INTERVAL).filter(|_| self.finished_readers() > 0);
-            (Some(self.listener.as_fd()), refused.into_iter().chain(finished).min())
+            let expiry = self.refused.front().map(|(until, _)| *until);
+            let reap_at = now.checked_add(REAP_INTERVAL).filter(|_| self.finished_readers() > 0);
+            (Some(self.listener.as_fd()), expiry.into_iter().chain(reap_at).min())
         };
         let outcome = self.shared.shutdown.wait(listener, PollFlags::IN, deadline, Phase::Running);
         outcome.unwrap_or_else(|error| {
             self.back_off(&error);
-            // Short enough for the stop not to notice; without waiting this loop would spin.
+            // Too short to delay the shutdown noticeably; without a pause this loop would spin.
             thread::sleep(ACCEPT_BACKOFF.0);
             WaitOutcome::Ready
         })
     }
 
-    /// Starts a reader for a client, or turns the client away.
+    /// Spawns a reader for a client, or refuses the client.
     fn admit(&mut self, socket: TcpStream, peer: SocketAddr) {
         self.last_id += 1;
         let id = ConnectionId(self.last_id);
@@ -210,13 +213,13 @@ impl Acceptor {
         }
     }
 
-    /// How many readers have finished and are not joined yet.
+    /// How many readers have exited and are not joined yet.
     fn finished_readers(&self) -> u64 {
         self.shared.finished_readers.get().saturating_sub(self.totals.connections)
     }
 
-    /// Joins the readers that have finished, if there are enough of them to be worth the search, or
-    /// if their places are needed by somebody of this source.
+    /// Joins finished readers if there are enough of them to justify a scan, or if a client from
+    /// `source` needs the place of one.
     fn reap(&mut self, source: SourcePrefix) {
         let finished = self.finished_readers();
         let full = self.readers.len() >= self.max_connections || self.per_source.is_full(source);
@@ -238,7 +241,7 @@ impl Acceptor {
         }
     }
 
-    /// Turns a client away with this line; `cause` is for the log.
+    /// Refuses a client with this error line; `cause` is for the log.
     fn refuse(
         &mut self,
         client: Arc<Connection>,
@@ -250,7 +253,8 @@ impl Acceptor {
             let (peer, refused) = (client.peer(), self.totals.refused);
             log::warn!("refused {peer} ({refused} refused so far): {cause}");
         }
-        // A new socket takes one line, or it is gone; both are as good as rejection.
+        // A new socket accepts one line unless it is disconnected, and nothing more can be done in
+        // either case.
         let _ = client.write(&[IoSlice::new(rejection.line().as_bytes())]);
         client.shutdown_write();
         if self.refused.len() == MAX_REFUSED_LINGERING {
@@ -261,7 +265,7 @@ impl Acceptor {
         }
     }
 
-    /// Lets those go who were rejection long enough ago, and throws away what they have said.
+    /// Closes refused clients whose linger time is over, and discards their input.
     fn expire_refused(&mut self) {
         let now = Instant::now();
         while self.refused.front().is_some_and(|(until, _)| *until <= now) {
@@ -269,7 +273,7 @@ impl Acceptor {
         }
     }
 
-    /// Bounds the log of what can happen with every single client.
+    /// Limits the rate of log lines that any client can cause.
     fn log_allowed(&mut self) -> bool {
         let now = Instant::now();
         let allowed = self.logged.is_none_or(|logged| now.duration_since(logged) >= LOG_INTERVAL);
@@ -280,7 +284,7 @@ impl Acceptor {
     }
 }
 
-/// Counts a reader's end, so that the acceptor knows that there is one to join.
+/// Counts a reader's exit, so the acceptor knows that there is one to join.
 #[derive(Debug)]
 struct CountFinished(Arc<Shared>);
 
@@ -299,13 +303,13 @@ fn join(reader: JoinHandle<ConnectionRecord>, totals: &mut Totals) {
     }
 }
 
-/// Throws away what a refused client has said, as unread input would turn its end into a reset.
+/// Discards the input of a refused client: unread input would turn the close into a reset.
 fn discard_unread_input(client: &Connection) {
-    // However the client takes it, nothing more is done for it.
+    // Whether it succeeds or not, nothing more can be done for this client.
     let _ = client.discard_input();
 }
 
-/// Errors of accept(2) that belong to the client that was next, not to the listener.
+/// True for errors of accept(2) that concern the next connection rather than the listener.
 fn is_connection_error(error: Errno) -> bool {
     matches!(
         error,

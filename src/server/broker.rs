@@ -1,8 +1,8 @@
-//! The broker thread: it owns the only map of peers and ends when all readers have dropped their
-//! senders, having routed everything they sent.
+//! The broker thread. It owns the only map of connected peers, and exits when every reader has
+//! dropped its sender and all they sent is routed.
 //!
-//! It touches no socket, never blocks on a peer and never asks whether the server is stopping:
-//! routing is a plain loop over its inbox, and the stop is the end of that loop.
+//! It touches no socket, never blocks on a peer, and never checks for shutdown: routing is a plain
+//! loop over its inbox, and disconnection ends the loop.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -22,19 +22,19 @@ use crate::socket::connection::ConnectionId;
 use crate::wire::batch::{Batch, Step};
 use crate::wire::protocol::{self, MAX_WHO_NAMES, Name, Rejection};
 
-/// How many events are routed before the writers are woken: enough that under load each of them
-/// is woken once for many batches, few enough that none of them waits for long.
+/// How many events are routed before writers are woken. Large enough that under load each writer is
+/// woken once for many batches, small enough that no writer waits long.
 const MAX_ROUND_EVENTS: usize = 64;
 
-/// What readers tell the broker.
+/// What readers send to the broker.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// A client wants to be reached under a name, through a queue.
+    /// A client logs in under a name; `queue` leads to its writer.
     Join { id: ConnectionId, name: Name, queue: Sender<Outgoing> },
-    /// A client's lines, and the charge on its window for them. In a box, since every event is
-    /// as large as the largest, on each sender's stack as in the inbox.
+    /// A client's lines, and the charge on its window for them. Boxed because every event is as
+    /// large as the largest variant, both on each sender's stack and in the inbox.
     Batch { from: ConnectionId, batch: Box<Batch>, permit: Permit },
-    /// A client is gone or will send no more. Nothing of it comes after this.
+    /// A client disconnected or will send no more. This is its last event.
     Leave { id: ConnectionId },
 }
 
@@ -46,9 +46,9 @@ pub(crate) struct Broker {
     by_id: HashMap<ConnectionId, usize, RandomState>,
     /// In the order in which they connected.
     by_connect_order: BTreeMap<ConnectionId, usize>,
-    /// The peers that got something in this round.
+    /// The peers with pending deliveries in this round.
     dirty: Vec<usize>,
-    /// Deliveries that became due in this round.
+    /// Deliveries that became owed in this round.
     owed: u64,
     counters: Arc<Counters>,
 }
@@ -57,9 +57,9 @@ pub(crate) struct Broker {
 struct Peer {
     name: Name,
     queue: Sender<Outgoing>,
-    /// What this round has for it so far.
+    /// What this round has queued for the peer so far.
     pending: Vec<Pending>,
-    /// Complete lines taken from it.
+    /// Complete lines accepted from the peer.
     accepted: u64,
 }
 
@@ -76,7 +76,7 @@ impl Broker {
         }
     }
 
-    /// The thread: routes until the inbox is disconnected, then says goodbye to everyone.
+    /// The thread: routes until the inbox is disconnected, then queues the closing notices.
     pub(crate) fn run(mut self, inbox: &Receiver<Event>) {
         let mut events = BusyPollReceiver::new(inbox);
         while let Some(event) = events.next() {
@@ -106,7 +106,7 @@ impl Broker {
         crate::fault::point("panic-broker", name.as_str().as_bytes());
         let peer = Peer { name: name.clone(), queue, pending: Vec::new(), accepted: 0 };
         if self.by_name.contains_key(&name) {
-            // The connection gets no entry, so that nothing it has sent already is routed.
+            // The connection gets no entry, so nothing that it already sent is routed.
             peer.close(CloseReason::NameTaken, Some(Rejection::NameTaken.line().into()));
             return;
         }
@@ -117,7 +117,7 @@ impl Broker {
         self.counters.connected.add(1);
     }
 
-    /// Frees the name at once, also while the peer's writer still delivers what is queued.
+    /// Frees the name immediately, even while the peer's writer still delivers its queue.
     fn leave(&mut self, id: ConnectionId) {
         let Some(key) = self.by_id.remove(&id) else {
             return;
@@ -166,7 +166,7 @@ impl Broker {
         }
     }
 
-    /// Gives a slice to each of these peers; returns the names that nobody has.
+    /// Queues a slice for each of these peers; returns the names that are not connected.
     fn relay<'a>(
         &mut self,
         slice: &FrameSlice,
@@ -200,8 +200,8 @@ impl Broker {
         text
     }
 
-    /// Notes what is due to a peer. An answer, too, holds the permit of the batch that caused it,
-    /// so that a client which does not read its errors is read from no more.
+    /// Queues something for a peer. Replies hold the permit of the batch that caused them too, so a
+    /// client that does not read its errors is no longer read from.
     fn push(&mut self, key: usize, pending: Pending) {
         let peer = &mut self.peers[key];
         if peer.pending.is_empty() {
@@ -210,8 +210,8 @@ impl Broker {
         peer.pending.push(pending);
     }
 
-    /// Wakes the writers of those who got something. What is owed is counted before it can be
-    /// delivered.
+    /// Wakes the writers of all peers that were sent something. Deliveries are counted as owed
+    /// before they can be delivered.
     fn flush_round(&mut self) {
         self.counters.owed.add(std::mem::take(&mut self.owed));
         for key in self.dirty.drain(..) {
@@ -220,25 +220,25 @@ impl Broker {
     }
 }
 
-/// The part of a batch that holds these frames.
+/// The slice of a batch that holds these frames.
 fn slice_of(charged: &Arc<ChargedFrames>, frames: &Range<u32>, messages: u32) -> FrameSlice {
     FrameSlice { frames: Arc::clone(charged), start: frames.start, end: frames.end, messages }
 }
 
 impl Peer {
-    /// Hands this round's pieces over with one send, which wakes the writer once.
+    /// Sends everything from this round at once, which wakes the writer once.
     fn flush(&mut self) {
         let outgoing = match self.pending.len() {
             0 => return,
             1 => self.pending.pop().map(Outgoing::One),
             _ => Some(Outgoing::Many(std::mem::take(&mut self.pending))),
         };
-        // A writer outlives its queue's sender, so the queue can not be disconnected here.
+        // A writer outlives its queue's sender, so the queue cannot be disconnected here.
         let sent = outgoing.map(|outgoing| self.queue.send(outgoing));
         debug_assert_eq!(sent.and_then(Result::err).map(drop), None);
     }
 
-    /// Queues the last thing for this peer and lets its queue go.
+    /// Queues the last entry for this peer and drops its queue.
     fn close(self, reason: CloseReason, text: Option<Vec<u8>>) {
         let close = Close { reason, accepted: self.accepted, text };
         let sent = self.queue.send(Outgoing::Close(Box::new(close)));
@@ -270,13 +270,13 @@ mod tests {
 
         fn join(&mut self, id: u64, name: &str) -> Receiver<Outgoing> {
             let (queue, inbox) = unbounded();
-            let name = Name::new(name.as_bytes()).expect("a good name");
+            let name = Name::new(name.as_bytes()).expect("a valid name");
             self.broker.handle(Event::Join { id: ConnectionId(id), name, queue });
             inbox
         }
 
         fn lines(&mut self, id: u64, name: &str, lines: &[&str]) {
-            let name = Name::new(name.as_bytes()).expect("a good name");
+            let name = Name::new(name.as_bytes()).expect("a valid name");
             let mut builder = BatchBuilder::new(&name, 100);
             for line in lines {
                 builder.push(Line::Text(line.as_bytes()));
@@ -293,7 +293,7 @@ mod tests {
         }
     }
 
-    /// What was queued, as text; the goodbye as its reason and its line.
+    /// Everything queued, as text; a close as its reason and its line.
     fn queued(inbox: &Receiver<Outgoing>) -> String {
         let text = |pending: Pending| match pending {
             Pending::FrameSlice(slice) => String::from_utf8_lossy(slice.bytes()).into_owned(),
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_reaches_those_who_are_there_and_the_sender_hears_of_the_others() {
+    fn a_message_reaches_connected_recipients_and_the_sender_gets_an_error_for_the_others() {
         let mut bench = Bench::new();
         let (alice, bob) = (bench.join(1, "alice"), bench.join(2, "bob"));
         bench.lines(1, "alice", &["bob, carol: x", "bob: y", "alice: z"]);
@@ -327,32 +327,32 @@ mod tests {
     }
 
     #[test]
-    fn each_line_of_a_run_is_answered() {
+    fn each_line_of_a_run_gets_its_own_error() {
         let mut bench = Bench::new();
         let alice = bench.join(1, "alice");
         bench.lines(1, "alice", &["x: 1", "x: 2"]);
-        let answers = "error: line 1: no such peer: x\nerror: line 2: no such peer: x\n";
-        assert_eq!(queued(&alice), answers);
+        let replies = "error: line 1: no such peer: x\nerror: line 2: no such peer: x\n";
+        assert_eq!(queued(&alice), replies);
     }
 
     #[test]
-    fn answers_are_charged_in_full_until_they_are_gone() {
+    fn error_replies_are_charged_in_full_until_they_are_dropped() {
         let mut bench = Bench::new();
         let alice = bench.join(1, "alice");
-        // A run, whose further lines are charged for their text alone.
-        let mut builder = BatchBuilder::new(&Name::new(b"alice").expect("a good name"), 100);
+        // A run, whose further lines are charged only for their text.
+        let mut builder = BatchBuilder::new(&Name::new(b"alice").expect("a valid name"), 100);
         builder.push(Line::Text(b"x:"));
         builder.push_run(&b"x:\n".repeat(99), usize::MAX, usize::MAX);
         bench.batch(1, &mut builder);
         let charged = bench.window.used();
-        let answers = queued(&alice);
-        assert_eq!(answers.lines().count(), 100);
-        assert!(charged >= answers.len(), "{charged} for {} bytes", answers.len());
+        let replies = queued(&alice);
+        assert_eq!(replies.lines().count(), 100);
+        assert!(charged >= replies.len(), "{charged} for {} bytes", replies.len());
         assert_eq!(bench.window.used(), 0);
     }
 
     #[test]
-    fn a_taken_name_is_refused_and_nothing_of_that_connection_is_routed() {
+    fn a_login_with_a_taken_name_is_rejected_and_none_of_its_lines_are_routed() {
         let mut bench = Bench::new();
         let (first, second) = (bench.join(1, "alice"), bench.join(2, "alice"));
         bench.lines(2, "alice", &["alice: forged"]);
@@ -364,14 +364,14 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_gets_what_is_queued_and_frees_the_name_for_another() {
+    fn a_client_that_leaves_gets_its_queue_and_frees_its_name() {
         let mut bench = Bench::new();
         let (_alice, old) = (bench.join(1, "alice"), bench.join(2, "bob"));
         bench.lines(1, "alice", &["bob: old"]);
         bench.broker.handle(Event::Leave { id: ConnectionId(2) });
         let new = bench.join(3, "bob");
         bench.lines(1, "alice", &["bob: new"]);
-        // The old connection's end, told late, is not the new one's.
+        // The late `Leave` of the old connection does not concern the new one.
         bench.broker.handle(Event::Leave { id: ConnectionId(2) });
         bench.lines(1, "alice", &["bob: newer"]);
         assert_eq!(queued(&old), "from alice: old\n[left, 0 accepted] ");
@@ -379,9 +379,10 @@ mod tests {
     }
 
     #[test]
-    fn who_names_those_first_who_connected_first() {
+    fn who_command_lists_clients_in_connect_order() {
         let mut bench = Bench::new();
-        // A crowd has left room for whoever comes, all but the last of them at its end.
+        // After a crowd has left, free slots are reused from the last one backwards; one of the
+        // crowd stays.
         let mut crowd: Vec<_> = (1..=300).map(|id| bench.join(id, &format!("crowd{id}"))).collect();
         for id in 1..300 {
             bench.broker.handle(Event::Leave { id: ConnectionId(id) });
@@ -397,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn at_the_end_of_its_inbox_everything_is_routed_and_everyone_is_told() {
+    fn a_disconnected_inbox_is_routed_to_its_end_before_the_closing_notices() {
         let mut bench = Bench::new();
         let (alice, bob) = (bench.join(1, "alice"), bench.join(2, "bob"));
         bench.lines(1, "alice", &["bob: x", "", "bob: y"]);

@@ -1,11 +1,11 @@
-//! Every limit of a server, with its unit and its reason. No thread runs here.
+//! Every limit of a server, with its unit and the reason for its default.
 
 use std::time::Duration;
 
 use crate::error::Error;
 use crate::wire::framing::MAX_LINE_CEILING;
 
-/// The limits of a server. The default is right for a relay that people type into.
+/// The limits of a server. The defaults suit a relay for people who type.
 ///
 /// ```
 /// use std::time::Duration;
@@ -17,57 +17,59 @@ use crate::wire::framing::MAX_LINE_CEILING;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// How many clients may be connected at once; those above are refused. `None`, the default,
-    /// is what the machine can hold, see [`Capacity`](crate::Capacity). More than there are memory
-    /// mappings for are not taken in whatever is asked for, since that would abort the process.
+    /// How many clients may be connected at once; further ones are refused. `None`, the default,
+    /// uses what the machine can hold, see [`Capacity`](crate::Capacity). Whatever the setting, the
+    /// server never accepts more clients than there are memory mappings for, since that would abort
+    /// the process.
     pub max_connections: Option<usize>,
 
-    /// How many clients of one address may be connected at once; those above are refused. IPv6
-    /// addresses with the same first 64 bits count as one, since a single host has as many as it
-    /// likes of them. `None`, the default, is no limit: behind one address there may be a whole
-    /// office, and on the loopback there is only one.
+    /// How many clients may be connected at once from one address; further ones are refused. IPv6
+    /// addresses with the same first 64 bits count as one address, since a single host can use all
+    /// of them. `None`, the default, sets no limit: a whole office may share one address, and
+    /// loopback has only one.
     pub max_per_address: Option<usize>,
 
-    /// The longest line that a client may send, in bytes, its line end not counted. Default
-    /// 64 KiB. The rest of a longer line is skipped; the connection goes on.
+    /// The maximum length of a client's line, in bytes, not counting the line end. Default 64 KiB.
+    /// The rest of a longer line is discarded, and the connection stays open.
     pub max_line: usize,
 
-    /// How much one client may have on its way to its recipients, in bytes, overhead included.
-    /// Default 256 KiB. A client that has as much is not read from until some of it is written,
-    /// so that TCP slows down the one who sends to a slow recipient, and nobody else. Memory is
-    /// bounded by connections × window (a single line passes also if it needs more).
+    /// Maximum bytes queued from one client to its recipients, including overhead. Default 256 KiB.
+    /// The server stops reading from a client that reaches it until some of those bytes are
+    /// written, so TCP slows down exactly the client that sends to a slow recipient. Memory is
+    /// bounded by connections × window. A single line larger than the window is accepted once
+    /// nothing else is queued.
     pub window: usize,
 
-    /// How long a client may take to send its login line. Default 10 s, of which time in which the
-    /// server itself is stopped is no part either.
+    /// How long a client may take to send its login line. Default 10 s. Time during which the
+    /// server itself is suspended does not count.
     pub login_timeout: Duration,
 
-    /// How long a recipient's kernel has to take [`stall_bytes`](Self::stall_bytes) of what is due
-    /// to it, or all of that if it is less, before it is evicted and what it has not taken is
-    /// counted as lost. Default 10 s. Time in which the server itself is stopped, as by SIGSTOP,
-    /// does not count.
+    /// How long a recipient's kernel may take to acknowledge [`stall_bytes`](Self::stall_bytes), or
+    /// everything pending if that is less. A recipient that misses this is evicted, and its
+    /// unacknowledged messages are counted as lost. Default 10 s. Time during which the server
+    /// itself is suspended, for example by SIGSTOP, does not count.
     pub stall_timeout: Duration,
 
-    /// How much of what is due to it a recipient has to take in each `stall_timeout`, in bytes;
-    /// all of it, if that is less. Default 32 KiB: a third of what a line of 10 KiB/s carries in
-    /// that time, and half of what a kernel may take at once on the loopback.
+    /// The minimum number of bytes that a recipient must acknowledge in each `stall_timeout`, or
+    /// everything pending if that is less. Default 32 KiB: a third of what a link of 10 KiB/s
+    /// carries in that time, and half of what a kernel may accept at once on loopback.
     ///
-    /// Who takes less, a byte now and then, would otherwise hold the windows of all its senders
-    /// for ever. A line waits for a recipient no longer than `stall_timeout × (1 + due /
-    /// stall_bytes)`, where `due` is what is due to the recipient before and with that line: a
-    /// window at most from each of its senders, about one more of answers to lines of its own,
-    /// and what the kernel holds for it. By default that is two minutes for a sender whose window
-    /// is full of lines to a recipient that has no other sender, and 80 s more for each other
-    /// window.
+    /// Without this minimum, a trickling recipient could hold the windows of all its senders
+    /// forever. With it, a line waits for a recipient for at most `stall_timeout × (1 + pending /
+    /// stall_bytes)`, where `pending` is the number of bytes pending for the recipient up to and
+    /// including that line: at most one window from each of its senders, about one more for replies
+    /// to its own lines, and what the kernel holds for it. By default that is two minutes for a
+    /// sender whose window is full of lines to a recipient without other senders, and 80 s more for
+    /// each further window.
     pub stall_bytes: usize,
 
-    /// How long a drain may take before it is forced. Default 5 s, because `docker stop` kills
-    /// after 10 s.
+    /// How long a drain may take before it is forced to end. Default 5 s, because `docker stop`
+    /// kills the process after 10 s.
     pub drain_timeout: Duration,
 
-    /// How long the server waits, after its last byte was acknowledged, for a client to close.
-    /// Default 1 s. Closing at once could answer input that is still on its way with a reset,
-    /// and some systems throw away what they have received when a reset comes.
+    /// How long the server waits for a client to close, once the last byte is acknowledged. Default
+    /// 1 s. Closing immediately could answer input in flight with a reset, and some systems discard
+    /// received data when a reset arrives.
     pub linger: Duration,
 }
 
@@ -87,11 +89,11 @@ impl Default for Config {
     }
 }
 
-/// The longest time that can be asked for: far below what the clock's arithmetic can hold.
+/// The upper bound on any configured time, far below what clock arithmetic can represent.
 const MAX_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 impl Config {
-    /// Looks for limits that no server could work with.
+    /// Rejects limits that no server could work with.
     pub(crate) fn validate(&self) -> Result<(), Error> {
         let rules = [
             (self.max_connections != Some(0), "max_connections must be at least 1"),

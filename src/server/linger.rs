@@ -1,5 +1,5 @@
-//! How a connection waits and how it ends, for the thread that writes to it: the writer, or the
-//! reader while nobody is logged in. Nothing is owned here.
+//! How the thread that writes to a connection waits on it, and how it ends it. That thread is the
+//! writer, or the reader before login. Plain functions without state.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -12,8 +12,8 @@ use crate::server::shutdown::{Phase, is_past};
 use crate::server::timeout::StallDetector;
 use crate::socket::connection::{Connection, ReadResult};
 
-/// Waits for the socket (if `events` says for what), the next phase, or `until`, but no longer
-/// than the drain may last: to reach its end is the failure.
+/// Waits until the socket is ready for `events` (if any), the phase changes, or `until` passes, but
+/// no longer than the drain may last: reaching its deadline is an error.
 pub(crate) fn wait(
     connection: &Connection,
     shared: &Shared,
@@ -31,7 +31,7 @@ pub(crate) fn wait(
     check_drain_deadline(shared)
 }
 
-/// Fails if the drain has to end now.
+/// Fails if the drain must end now.
 pub(crate) fn check_drain_deadline(shared: &Shared) -> Result<(), CloseReason> {
     let shutdown = &shared.shutdown;
     match shutdown.phase() {
@@ -41,11 +41,11 @@ pub(crate) fn check_drain_deadline(shared: &Shared) -> Result<(), CloseReason> {
     }
 }
 
-/// Stays, after FIN was sent, until nothing is on its way any more, so that nothing gets lost.
+/// Called after FIN was sent: stays until nothing is in flight, so nothing gets lost.
 ///
-/// A socket that is closed with unread input answers with a reset, and a reset discards what the
-/// client has not received yet. So input is thrown away until the client's kernel has acknowledged
-/// everything and the client has closed too, or has not done so for the linger time.
+/// Closing a socket with unread input sends a reset, and a reset destroys data that the client has
+/// not received yet. So this discards input until the client's kernel has acknowledged everything
+/// and the client has closed too, or has failed to do so within the linger time.
 pub(crate) fn linger(connection: &Connection, shared: &Shared) -> Result<(), CloseReason> {
     let mut ack_poll = AckPoll::default();
     let mut stall = StallDetector::new(shared.config.stall_timeout);
@@ -59,7 +59,7 @@ pub(crate) fn linger(connection: &Connection, shared: &Shared) -> Result<(), Clo
         let disconnected = connection.is_disconnected();
         let unacknowledged = connection.unacknowledged();
         if disconnected || unacknowledged == 0 && client_closed {
-            // Also a client that ended with a reset may have received all there was.
+            // Even a client that ended with a reset may have received everything.
             return if unacknowledged == 0 { Ok(()) } else { Err(CloseReason::RESET) };
         }
         let events = (!client_closed).then_some(PollFlags::IN);
@@ -67,7 +67,7 @@ pub(crate) fn linger(connection: &Connection, shared: &Shared) -> Result<(), Clo
             wait(connection, shared, events, ack_poll.next())?;
             let (acknowledged, now) = (total.saturating_sub(unacknowledged), Instant::now());
             if stall.check_due(now) {
-                // Nobody else waits for it any more: any byte will do.
+                // No sender waits for this client any more, so any progress at all is enough.
                 stall.check(acknowledged, acknowledged + 1, now)?;
             }
         } else {
@@ -80,8 +80,8 @@ pub(crate) fn linger(connection: &Connection, shared: &Shared) -> Result<(), Clo
     }
 }
 
-/// When to look again whether bytes on their way have arrived, since the kernel has no event for
-/// that: soon, then less and less often.
+/// When to check again whether bytes in flight are acknowledged, since the kernel has no event for
+/// that: soon at first, then less and less often.
 #[derive(Debug, Default)]
 pub(crate) struct AckPoll {
     polls: u32,

@@ -1,4 +1,4 @@
-//! What a bug in one thread does to the others. Tests only.
+//! How a panic in one thread affects the others. Tests only.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -54,7 +54,7 @@ fn line(client: &mut BufReader<TcpStream>) -> String {
 }
 
 #[test]
-fn a_panic_in_a_reader_ends_that_connection_only() {
+fn a_panic_in_a_reader_ends_only_its_connection() {
     let server = start();
     let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
     send(&mut alice, "bob: before");
@@ -70,7 +70,7 @@ fn a_panic_in_a_reader_ends_that_connection_only() {
 }
 
 #[test]
-fn a_panic_in_a_writer_ends_that_connection_only_and_its_loss_is_named() {
+fn a_panic_in_a_writer_ends_only_its_connection_and_its_loss_is_reported() {
     let server = start();
     let (mut alice, mut bob, mut carol) =
         (server.login("alice"), server.login("bob"), server.login("carol"));

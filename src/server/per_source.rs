@@ -1,19 +1,18 @@
-//! Where clients come from, and how many from each address are here. No thread runs here; the
-//! acceptor owns the counts.
+//! Per-source connection limit. Plain state, owned by the acceptor.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use foldhash::fast::RandomState;
 
-/// What counts as one address: an IPv4 address, or the first 64 bits of an IPv6 address, since
-/// whoever has one of the rest has them all.
+/// What counts as one source: an IPv4 address, or the first 64 bits of an IPv6 address, since a
+/// host that has one address with this prefix can use all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SourcePrefix(IpAddr);
 
 impl SourcePrefix {
     pub(crate) fn of(peer: SocketAddr) -> Self {
-        // A listener for both kinds of address is told an IPv4 one inside an IPv6 one.
+        // A dual-stack listener reports an IPv4 address as an IPv4-mapped IPv6 one.
         match peer.ip().to_canonical() {
             IpAddr::V6(ip) => Self(Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).into()),
             ip @ IpAddr::V4(_) => Self(ip),
@@ -21,12 +20,12 @@ impl SourcePrefix {
     }
 }
 
-/// How many clients of each source are connected, up to a limit.
+/// Counts connected clients by source, up to a limit.
 #[derive(Debug)]
 pub(crate) struct PerSourceLimit {
-    /// `None` is no limit, and then nothing is counted.
+    /// `None` means no limit, and then nothing is counted.
     limit: Option<usize>,
-    /// Holds no source that nobody is here from, so that it grows no larger than the server.
+    /// Sources without clients are removed, so the map grows no larger than the number of clients.
     connected: HashMap<SourcePrefix, usize, RandomState>,
 }
 
@@ -35,7 +34,7 @@ impl PerSourceLimit {
         Self { limit, connected: HashMap::default() }
     }
 
-    /// Whether nobody more from there is to be let in.
+    /// Whether a further client from this source must be refused.
     pub(crate) fn is_full(&self, source: SourcePrefix) -> bool {
         let connected = || self.connected.get(&source).copied().unwrap_or(0);
         self.limit.is_some_and(|limit| connected() >= limit)
@@ -66,21 +65,21 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_address_counts_by_itself_however_it_is_told() {
+    fn an_ipv4_address_is_one_source_in_either_notation() {
         assert_eq!(source("192.0.2.1"), source("::ffff:192.0.2.1"));
         assert_ne!(source("192.0.2.1"), source("192.0.2.2"));
         assert_ne!(source("::ffff:192.0.2.1"), source("::ffff:192.0.2.2"));
     }
 
     #[test]
-    fn an_ipv6_address_counts_by_its_first_64_bits() {
+    fn ipv6_addresses_with_the_same_first_64_bits_are_one_source() {
         assert_eq!(source("2001:db8:1:2::1"), source("2001:db8:1:2:ffff:ffff:ffff:ffff"));
         assert_ne!(source("2001:db8:1:2::1"), source("2001:db8:1:3::1"));
         assert_ne!(source("::1"), source("0:0:0:1::1"));
     }
 
     #[test]
-    fn counts_go_up_to_the_limit_and_leave_nothing_behind() {
+    fn sources_are_counted_up_to_the_limit_and_removed_when_empty() {
         let (one, other) = (source("192.0.2.1"), source("2001:db8::1"));
         let mut per_source = PerSourceLimit::new(Some(2));
         per_source.add(one);

@@ -1,9 +1,10 @@
-//! The reader thread, one per client: it owns the client's side of the stream, its window and its
-//! writer's handle, and ends when the client does or when the stop cuts it off.
+//! The reader thread, one per client. It owns the receiving side of the connection, the client's
+//! window and its writer's join handle, and exits when the client disconnects or at the shutdown
+//! cutoff.
 //!
-//! Login, then lines to batches. It tries to read before it waits, and waits for input and for
-//! the stop at once. When it ends it lets its broker sender go, joins its writer, and makes the
-//! one record of the connection.
+//! It handles login, then turns lines into batches. It tries to read before it polls, and polls the
+//! socket and the shutdown latch together. On exit it drops its broker sender, joins its writer,
+//! and produces the connection's record.
 
 use std::io::IoSlice;
 use std::os::fd::AsFd;
@@ -28,15 +29,15 @@ use crate::wire::batch::BatchBuilder;
 use crate::wire::framing::{Line, LineBuffer};
 use crate::wire::protocol::{self, MAX_NAME, Name, Rejection};
 
-/// What a batch is charged for at most, in bytes, if a window is no smaller than twice that: all
-/// lines of one large read go in one batch, and there is room for the next while it is written.
+/// The maximum charge for a batch, in bytes, if the window is at least twice as large. All lines of
+/// one large read fit in one batch, and there is room for the next while it is written.
 const MAX_BATCH_CHARGE: usize = 128 * 1024;
 
-/// How often a reader that waits for its window looks whether its client is still there. It does
-/// not wait for the socket then, since the input that it does not take would wake it for ever.
+/// How often a reader that waits for its window checks that its client is still connected. It
+/// cannot poll the socket meanwhile: input that it does not read would wake it immediately.
 const LIVENESS_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long a client has to be quiet before its read buffer is given back.
+/// How long a client must be idle before its read buffer is freed.
 const SHRINK_AFTER: Duration = Duration::from_secs(1);
 
 /// The thread's state.
@@ -45,13 +46,14 @@ pub(crate) struct Reader {
     connection: Arc<Connection>,
     shared: Arc<Shared>,
     lines: LineBuffer,
-    /// The last read was a full one: there may be more, so the next read need not wait.
+    /// The last read filled the buffer, so the next one is tried without polling first.
     maybe_readable: bool,
-    /// Once the stop is seen: how much of the input that was there then is left to read, in bytes.
+    /// Set once shutdown is noticed: how much of the input available at that moment is still
+    /// unread, in bytes.
     cutoff_remaining: Option<usize>,
 }
 
-/// A client that has logged in: its name, its queue and who writes it.
+/// A logged-in client: its name, its queue and its writer.
 #[derive(Debug)]
 struct Session {
     name: Name,
@@ -59,13 +61,14 @@ struct Session {
     writer: JoinHandle<WriterExit>,
 }
 
-/// What came of waiting for input.
+/// The result of waiting for input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReadOutcome {
     Read,
-    /// The client has sent its last byte.
+    /// The client closed its sending side.
     Eof,
-    /// All that was there when the stop was seen is read, or the time for that is over.
+    /// Everything available at the start of the shutdown is read, or the time limit for that has
+    /// passed.
     Cutoff,
     TimedOut,
 }
@@ -76,13 +79,14 @@ impl Reader {
         Self { connection, shared, lines, maybe_readable: true, cutoff_remaining: None }
     }
 
-    /// The thread: serves the client until it ends or is cut off, and tells how that went.
+    /// The thread: serves the client until it disconnects or the cutoff is reached, and returns the
+    /// connection's record.
     ///
-    /// `broker` is let go before anything is waited for in the end, since the broker ends when
-    /// nobody holds a sender any more.
+    /// `broker` is dropped before this thread waits for anything at the end, since the broker exits
+    /// only once every sender is dropped.
     ///
-    /// None of the steps is ever inlined: what one of them needs would otherwise be on the stack
-    /// beneath all others, and an idle client's reader has to do with two pages (see `context::spawn`).
+    /// None of the steps is ever inlined: the stack frame of each would otherwise lie beneath all
+    /// the others, and an idle client's reader must fit in two pages (see `context::spawn`).
     pub(crate) fn run(mut self, broker: Sender<Event>) -> ConnectionRecord {
         let session = self.login().and_then(|name| self.start_writer(name));
         let record = match session {
@@ -132,23 +136,24 @@ impl Reader {
             }
             _ => String::new(),
         };
-        // A new socket takes one line, or it is gone; both are as good as told.
+        // A new socket accepts one line unless it is disconnected, and nothing more can be done in
+        // either case.
         let _ = self.connection.write(&[IoSlice::new(text.as_bytes())]);
         self.connection.shutdown_write();
-        // No message is due, so that nothing can be lost; how the client takes it is its matter.
+        // No message is pending, so nothing can be lost, and the result does not matter.
         let _ = linger(&self.connection, &self.shared);
         self.connection.close();
         self.record(None, &WriterExit::without_deliveries(reason))
     }
 
-    /// Starts the writer of a client that has given a good name.
+    /// Spawns the writer of a client that sent a valid name.
     #[inline(never)]
     fn start_writer(&self, name: Name) -> Result<Session, CloseReason> {
         let (connection, shared) = (Arc::clone(&self.connection), Arc::clone(&self.shared));
         let (id, peer, client) = (connection.id(), connection.peer(), name.clone());
         let (queue, inbox) = unbounded();
         let writer = spawn(format!("writer-{id}"), move || {
-            // Said here rather than by the reader, whose stack then stays in two pages.
+            // Logged here instead of by the reader, whose stack thus stays within two pages.
             log::info!("{client} connected (connection {id}, {peer})");
             Writer::new(connection, inbox, shared).run()
         });
@@ -161,34 +166,35 @@ impl Reader {
         }
     }
 
-    /// Serves a client to the end.
+    /// Serves a client until the end of its connection.
     #[inline(never)]
     fn serve(&mut self, session: Session, broker: Sender<Event>) -> ConnectionRecord {
         let Session { name, queue, writer } = session;
         let id = self.connection.id();
-        // Fails only if the broker is gone, which the first batch will find too.
+        // Fails only if the broker has exited, which the first batch will find too.
         let _ = broker.send(Event::Join { id, name: name.clone(), queue });
         let read_lines = || self.read_lines(&name, &broker);
-        let end = catch_unwind(AssertUnwindSafe(read_lines)).unwrap_or(CloseReason::Panicked);
-        if end != CloseReason::Shutdown {
-            // At the stop there is no leave: it would overtake what others have still to say.
+        let reason = catch_unwind(AssertUnwindSafe(read_lines)).unwrap_or(CloseReason::Panicked);
+        if reason != CloseReason::Shutdown {
+            // No `Leave` at shutdown: it would overtake lines that other readers still have for
+            // this client.
             let _ = broker.send(Event::Leave { id });
         }
         drop(broker);
-        if end == CloseReason::Shutdown {
+        if reason == CloseReason::Shutdown {
             self.discard_input();
         }
         let mut exit =
             writer.join().unwrap_or_else(|_| WriterExit::without_deliveries(CloseReason::Panicked));
         if exit.reason == CloseReason::Left {
-            // The broker knows that it left, this thread knows how.
-            exit.reason = end;
+            // The broker knows only that the client left; this thread knows why.
+            exit.reason = reason;
         }
         self.record(Some(name), &exit)
     }
 
-    /// Reads and sends lines until the client ends (any reason) or the stop cuts it off
-    /// ([`CloseReason::Shutdown`]).
+    /// Reads and forwards lines until the connection ends, for any reason, or until the shutdown
+    /// cutoff ([`CloseReason::Shutdown`]).
     fn read_lines(&mut self, name: &Name, broker: &Sender<Event>) -> CloseReason {
         let config = &self.shared.config;
         let window = Window::new(config.window, Arc::clone(&self.shared.counters));
@@ -207,8 +213,8 @@ impl Reader {
                 if let Err(reason) = batches.push(line) {
                     return reason;
                 }
-                let taken = batches.push_run(self.lines.valid_lines());
-                self.lines.consume(taken);
+                let consumed = batches.push_run(self.lines.valid_lines());
+                self.lines.consume(consumed);
             }
             if let Err(reason) = batches.send() {
                 return reason;
@@ -230,7 +236,8 @@ impl Reader {
         }
     }
 
-    /// Reads what is there, waiting for it until `until`, or what was there at the stop.
+    /// Reads available input, waiting until `until` for it; after shutdown, only what was available
+    /// then.
     fn fill_buffer(&mut self, until: Option<Instant>) -> Result<ReadOutcome, CloseReason> {
         let broken = |error| CloseReason::broken(&error);
         loop {
@@ -241,10 +248,10 @@ impl Reader {
             }
             if self.maybe_readable {
                 let mut spare = self.lines.spare();
-                if let Some(left) = self.cutoff_remaining {
-                    let end = if self.shared.shutdown.cutoff_expired() { 0 } else { left };
-                    let end = end.min(spare.len());
-                    spare = &mut spare[..end];
+                if let Some(remaining) = self.cutoff_remaining {
+                    let limit = if self.shared.shutdown.cutoff_expired() { 0 } else { remaining };
+                    let limit = limit.min(spare.len());
+                    spare = &mut spare[..limit];
                 }
                 if spare.is_empty() {
                     return Ok(ReadOutcome::Cutoff);
@@ -253,7 +260,8 @@ impl Reader {
                     ReadResult::Bytes(count) => {
                         self.maybe_readable =
                             self.cutoff_remaining.is_some() || count == spare.len();
-                        self.cutoff_remaining = self.cutoff_remaining.map(|left| left - count);
+                        self.cutoff_remaining =
+                            self.cutoff_remaining.map(|remaining| remaining - count);
                         self.lines.advance(count);
                         return Ok(ReadOutcome::Read);
                     }
@@ -264,12 +272,13 @@ impl Reader {
                     ReadResult::WouldBlock => {}
                 }
             }
-            let idle = Instant::now().checked_add(SHRINK_AFTER).filter(|_| self.lines.is_large());
-            let first = [until, idle].into_iter().flatten().min();
+            let shrink_at =
+                Instant::now().checked_add(SHRINK_AFTER).filter(|_| self.lines.is_large());
+            let deadline = [until, shrink_at].into_iter().flatten().min();
             let socket = Some(self.connection.as_fd());
-            let woken = self.shared.shutdown.wait(socket, PollFlags::IN, first, phase);
+            let outcome = self.shared.shutdown.wait(socket, PollFlags::IN, deadline, phase);
             self.maybe_readable = true;
-            if woken.map_err(broken)? == WaitOutcome::TimedOut {
+            if outcome.map_err(broken)? == WaitOutcome::TimedOut {
                 if until.is_some_and(|until| Instant::now() >= until) {
                     return Ok(ReadOutcome::TimedOut);
                 }
@@ -278,18 +287,18 @@ impl Reader {
         }
     }
 
-    /// Throws away what comes after the cut until the writer, or the client, ends the connection:
-    /// a client that writes before it reads gets to read what is due to it.
+    /// Discards input after the cutoff until the writer or the client ends the connection. A client
+    /// that writes before it reads thus gets to read what is queued for it.
     fn discard_input(&self) {
         while let Ok(ReadResult::Bytes(_) | ReadResult::WouldBlock) =
             self.connection.discard_input()
         {
             let shutdown = &self.shared.shutdown;
             let (phase, deadline) = (shutdown.phase(), shutdown.deadline());
-            let woken =
+            let outcome =
                 shutdown.wait(Some(self.connection.as_fd()), PollFlags::IN, deadline, phase);
-            // At the deadline the writer ends the connection, which joining it will wait for.
-            if !matches!(woken, Ok(WaitOutcome::Ready | WaitOutcome::PhaseChanged)) {
+            // At the deadline the writer ends the connection, and the caller joins it.
+            if !matches!(outcome, Ok(WaitOutcome::Ready | WaitOutcome::PhaseChanged)) {
                 return;
             }
         }
@@ -311,11 +320,11 @@ impl Reader {
     }
 }
 
-/// The way from a reader to the broker, through the window.
+/// Sends a reader's batches to the broker, within its window.
 struct BatchSender<'a> {
     connection: Arc<Connection>,
     builder: BatchBuilder,
-    /// At this charge a batch is sent without waiting for more lines.
+    /// A batch is sent once its charge reaches this, without waiting for more lines.
     flush_threshold: usize,
     window: Arc<Window>,
     broker: &'a Sender<Event>,
@@ -323,8 +332,8 @@ struct BatchSender<'a> {
 }
 
 impl BatchSender<'_> {
-    /// Takes a line, and sends what is large enough: before the line, if the window could not hold
-    /// it with the others, and after it otherwise.
+    /// Adds a line and sends the batch when it is large enough: before the line if the window could
+    /// not hold both, otherwise after it.
     fn push(&mut self, line: Line<'_>) -> Result<(), CloseReason> {
         if !self.builder.has_room_for(&line, self.window.limit()) {
             self.send()?;
@@ -333,15 +342,15 @@ impl BatchSender<'_> {
         if self.builder.charge() >= self.flush_threshold { self.send() } else { Ok(()) }
     }
 
-    /// Takes as many of these lines as go on with what the last one has begun.
+    /// Adds as many of these lines as continue the run of the last one.
     fn push_run(&mut self, lines: &[u8]) -> usize {
         self.builder.push_run(lines, self.flush_threshold, self.window.limit())
     }
 
-    /// Sends the lines taken so far, as soon as the window has room for them.
+    /// Sends the lines added so far, once the window has room for them.
     ///
-    /// Lines that the window has no room for until the cut's deadline are not accepted: nobody
-    /// has promised anything about them, and the closing notice says so.
+    /// Lines for which the window has no room by the cutoff deadline are not accepted: nothing was
+    /// promised about them, and the closing notice does not count them.
     fn send(&mut self) -> Result<(), CloseReason> {
         if self.builder.is_empty() {
             return Ok(());

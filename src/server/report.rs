@@ -1,5 +1,5 @@
-//! What happened: why each connection ended, and what became of every message. No thread runs
-//! here; the acceptor keeps the tally while it joins readers.
+//! Why each connection ended, and what became of every message. Plain values; the acceptor keeps
+//! the totals while it joins readers.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use crate::server::stats::Stats;
 use crate::socket::connection::ConnectionId;
 use crate::wire::protocol::Name;
 
-/// How many lossy departures a tally names one by one before the drain; of those in the drain it
-/// names all. A server that runs for years must not keep a list that only grows.
+/// How many losses are listed by name before the drain; those during the drain are all listed. A
+/// server that runs for years must not keep a list that only grows.
 const MAX_NAMED_LOSSES: usize = 1000;
 
 /// Why a connection ended.
@@ -21,23 +21,23 @@ const MAX_NAMED_LOSSES: usize = 1000;
 pub enum CloseReason {
     /// The client left: it closed its side of the connection.
     Left,
-    /// The client ended before it had logged in.
+    /// The client disconnected before it logged in.
     LeftBeforeLogin,
-    /// The connection broke: a reset, a time-out of TCP.
+    /// The connection broke, for example by a reset or a TCP timeout.
     Broken(io::ErrorKind),
-    /// What the client gave as its name is none.
+    /// The client's login line was not a valid name.
     BadName,
     /// Another client has the name.
     NameTaken,
-    /// The login line did not come in time.
+    /// The login line did not arrive in time.
     LoginTimeout,
-    /// No thread could be started for it.
+    /// No thread could be spawned for it.
     ServerFull,
-    /// It took next to nothing for the stall time-out while something was due to it.
+    /// It acknowledged too little of what was pending for it within the stall timeout.
     Evicted,
-    /// The server shut down, and the client got everything.
+    /// The server shut down, and the client received everything.
     Shutdown,
-    /// The drain's deadline came first.
+    /// The drain's deadline passed first.
     Deadline,
     /// The drain was forced to end.
     Forced,
@@ -75,17 +75,17 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// What one client did not get.
+/// What one client did not receive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Loss {
-    /// To whom it was due.
+    /// The recipient.
     pub name: Name,
-    /// How many messages are lost: those never written, and those written whose last byte the
-    /// peer's kernel had not acknowledged.
+    /// How many messages are lost: those never written, and those whose last byte the peer's kernel
+    /// had not acknowledged.
     pub messages: u64,
-    /// How many bytes were written and not acknowledged. Only messages in these may have arrived
-    /// all the same, in the instant in which the connection was given up.
+    /// How many bytes were written and not acknowledged. Only messages within these bytes may have
+    /// arrived after all, at the moment the connection was given up.
     pub unacknowledged_bytes: u64,
     /// Why the connection ended.
     pub reason: CloseReason,
@@ -106,28 +106,30 @@ impl fmt::Display for Loss {
 pub struct Report {
     /// Connections that were served, whether they logged in or not.
     pub connections: u64,
-    /// Connections that were turned away because the server was full, or had as many of their
-    /// address as it may.
+    /// Connections that were refused because the server was full, or at the limit for their
+    /// address.
     pub refused: u64,
-    /// Complete lines taken from clients after their login line.
+    /// Complete lines accepted from clients after their login line.
     pub accepted: u64,
-    /// Close lines that had no line end, and so were not accepted.
+    /// Last lines without a line end, which were therefore not accepted.
     pub unterminated: u64,
-    /// Deliveries owed: one for each accepted message and each of its recipients that was there.
+    /// Deliveries owed: one for each accepted message and each of its recipients that was
+    /// connected.
     pub owed: u64,
-    /// Deliveries that the recipient's kernel has acknowledged to the last byte.
+    /// Deliveries that the recipient's kernel acknowledged up to the last byte.
     pub delivered: u64,
     /// Deliveries lost before the drain, by eviction or by a broken connection.
     pub lost_before_drain: u64,
-    /// Deliveries lost in the drain.
+    /// Deliveries lost during the drain.
     pub lost_in_drain: u64,
-    /// Who lost what before the drain, up to the first thousand departures.
+    /// Each recipient's loss before the drain, for the first thousand connections that lost
+    /// anything.
     pub losses_before_drain: Vec<Loss>,
-    /// Who lost what in the drain: all of them.
+    /// Each recipient's loss during the drain.
     pub losses_in_drain: Vec<Loss>,
     /// How long the drain took.
     pub drain: Duration,
-    /// Whether a connection was cut off by the drain's deadline or by
+    /// Whether a connection was ended by the drain's deadline or by
     /// [`ShutdownHandle::force`](crate::ShutdownHandle::force).
     pub forced: bool,
 }
@@ -152,13 +154,13 @@ impl Report {
         report
     }
 
-    /// Deliveries lost, before and in the drain.
+    /// Deliveries lost, before and during the drain.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.lost_before_drain + self.lost_in_drain
     }
 
-    /// True if the drain lost nothing: the stop has kept its promise to everyone.
+    /// True if nothing was lost during the drain: the shutdown kept its promise to every client.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.lost_in_drain == 0
@@ -196,27 +198,27 @@ impl fmt::Display for Report {
     }
 }
 
-/// A connection's record, made by its reader when all is over.
+/// The record of one connection, made by its reader once the connection has ended.
 #[derive(Debug)]
 pub(crate) struct ConnectionRecord {
     pub(crate) id: ConnectionId,
     pub(crate) peer: SocketAddr,
-    /// `None` if it never logged in.
+    /// `None` if the client never logged in.
     pub(crate) name: Option<Name>,
     pub(crate) reason: CloseReason,
     pub(crate) accepted: u64,
     pub(crate) delivered: u64,
     pub(crate) lost: u64,
     pub(crate) unacknowledged: u64,
-    /// Whether it failed when the server was stopping already.
+    /// Whether the connection failed after shutdown had begun.
     pub(crate) in_drain: bool,
 }
 
 impl ConnectionRecord {
     /// The one place where the end of a connection is logged.
     ///
-    /// Of who never logged in an operator hears only on request: to connect costs nothing, and
-    /// must not be a way to fill the log.
+    /// Connections that never logged in are logged only at `debug`: connecting costs a client
+    /// nothing, and must not be a way to fill the log.
     #[inline(never)] // Formatting takes much of the stack, see `Reader::run`.
     pub(crate) fn log(&self) {
         let level = match &self.name {
@@ -231,7 +233,7 @@ impl ConnectionRecord {
 impl fmt::Display for ConnectionRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { id, peer, reason, lost, unacknowledged, .. } = self;
-        // No name contains a space, so no client can be called this.
+        // No valid name contains a space, so no client can have this one.
         let client = self.name.as_ref().map_or("unnamed client", Name::as_str);
         let lines = Counted(self.accepted, "line", "lines");
         let messages = Counted(self.delivered, "message", "messages");
@@ -256,7 +258,7 @@ impl fmt::Display for Counted {
     }
 }
 
-/// The sum of all departures.
+/// The sum of all connections' records.
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
     pub(crate) connections: u64,
@@ -266,7 +268,7 @@ pub(crate) struct Totals {
     pub(crate) lost_in_drain: u64,
     pub(crate) losses_before_drain: Vec<Loss>,
     pub(crate) losses_in_drain: Vec<Loss>,
-    /// Whether a connection was cut off by the drain's deadline or by force.
+    /// Whether a connection was ended by the drain's deadline or by force.
     pub(crate) forced: bool,
 }
 

@@ -1,7 +1,8 @@
-//! The stop: a flag and a descriptor for each of its two steps, owned by all that may wait.
+//! The shutdown latches: a flag and a file descriptor for each of its two steps, shared by every
+//! thread that waits.
 //!
-//! No thread runs here. Everything that waits for a socket waits through
-//! [`ShutdownHandle::wait`], so that no stop can be slept through and nothing has to poll for it.
+//! Every wait on a socket goes through [`ShutdownHandle::wait`], so no thread can sleep through a
+//! shutdown, and none has to poll for it.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -11,17 +12,17 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-/// Stops a server; cheap to clone, usable from any thread at any time, before `run` too.
+/// Shuts a server down. Cheap to clone, and usable from any thread at any time, even before `run`.
 ///
 /// ```
 /// use a_chat::{Config, Server};
 ///
 /// let server = Server::bind("127.0.0.1:0", Config::default())?;
 /// let handle = server.shutdown_handle();
-/// let stopper = std::thread::spawn(move || handle.shutdown());
+/// let other_thread = std::thread::spawn(move || handle.shutdown());
 /// let report = server.run()?;
 /// assert!(report.is_clean());
-/// # stopper.join().expect("the stopper does not panic");
+/// # other_thread.join().expect("it does not panic");
 /// # Ok::<(), a_chat::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -31,14 +32,14 @@ pub struct ShutdownHandle {
 
 #[derive(Debug)]
 struct Inner {
-    /// When the drain began. Set before `stop`, so that whoever sees `stop` sees this.
+    /// When the drain began. Set before `drain`, so every thread that sees that latch sees this.
     drain_started: OnceLock<Instant>,
     drain: Latch,
     force: Latch,
     drain_timeout: Duration,
 }
 
-/// How far the stop has come; it never goes back.
+/// How far the shutdown has progressed; it never goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     Running,
@@ -63,16 +64,18 @@ impl ShutdownHandle {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Begins the drain: the server accepts nobody any more, delivers what it has and ends.
+    /// Begins the drain: the server accepts no further clients, delivers everything it accepted,
+    /// and stops.
     ///
-    /// Further calls change nothing. It does not wait; [`Server::run`](crate::Server::run)
+    /// Further calls have no effect. This does not block; [`Server::run`](crate::Server::run)
     /// returns when the drain is over.
     pub fn shutdown(&self) {
         self.inner.drain_started.get_or_init(Instant::now);
         self.inner.drain.set();
     }
 
-    /// Ends the drain now, beginning it if need be: what is not delivered yet is reported lost.
+    /// Ends the drain immediately, beginning it if necessary. Whatever is not delivered yet is
+    /// reported as lost.
     pub fn force(&self) {
         self.shutdown();
         self.inner.force.set();
@@ -99,36 +102,39 @@ impl ShutdownHandle {
         self.drain_started().map_or(Duration::ZERO, |started| started.elapsed())
     }
 
-    /// When the drain began. `None` before that.
+    /// When the drain began; `None` before that.
     fn drain_started(&self) -> Option<Instant> {
         self.inner.drain_started.get().copied()
     }
 
-    /// When the drain must be over. `None` before it began, or if that lies beyond all time.
+    /// When the drain must be over; `None` before it begins, or if that time cannot be represented.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.drain_started()?.checked_add(self.inner.drain_timeout)
     }
 
-    /// Until when a reader may wait for its window to take what it was sent before the stop.
+    /// Until when a reader may wait for its window before it forwards input received before the
+    /// cutoff.
     ///
-    /// Half of the drain: the other half belongs to the writers, and all clients' closing notices
-    /// wait for the last reader.
+    /// Half of the drain: the other half belongs to the writers, and every client's closing notice
+    /// waits for the last reader.
     pub(crate) fn cutoff_deadline(&self) -> Option<Instant> {
         self.drain_started()?.checked_add(self.inner.drain_timeout / 2)
     }
 
-    /// Whether readers have to be done with what they were sent before the stop.
+    /// Whether readers must stop forwarding input received before the cutoff.
     pub(crate) fn cutoff_expired(&self) -> bool {
         self.phase() == Phase::Forced || is_past(self.cutoff_deadline())
     }
 
-    /// Waits deadline `fd` is ready for `events`, the phase is no longer `known`, or it is `deadline`.
+    /// Waits until `fd` is ready for `events`, the phase is no longer `known`, or `deadline`
+    /// passes.
     ///
-    /// No descriptor waits for the phase and the time alone; `None` for `deadline` is for ever.
+    /// Without a descriptor it waits only for the phase and the deadline; with `deadline: None` it
+    /// waits indefinitely.
     ///
     /// # Errors
     ///
-    /// Fails as poll(2) does, but for `EINTR`, after which it goes on.
+    /// Fails as poll(2) does, except for `EINTR`, after which it continues.
     pub(crate) fn wait(
         &self,
         fd: Option<BorrowedFd<'_>>,
@@ -165,12 +171,12 @@ impl ShutdownHandle {
     }
 }
 
-/// Whether it is this late already; never, if there is no limit.
+/// Whether this time has passed; `None` never passes.
 pub(crate) fn is_past(limit: Option<Instant>) -> bool {
     limit.is_some_and(|limit| Instant::now() >= limit)
 }
 
-/// A flag that can be waited for together with a socket, and that stays set for ever.
+/// A flag that stays set forever, and that can be polled for together with a socket.
 #[derive(Debug)]
 struct Latch {
     set: AtomicBool,
@@ -183,10 +189,11 @@ impl Latch {
         Ok(Self { set: AtomicBool::new(false), fd })
     }
 
-    /// Nobody ever reads the descriptor, so that one write makes it readable for all and for good.
+    /// No thread ever reads the descriptor, so one write makes it readable for all of them,
+    /// permanently.
     fn set(&self) {
         if !self.set.swap(true, SeqCst) {
-            // A write of 1 to an empty eventfd can neither block nor fail.
+            // Writing 1 to an empty eventfd can neither block nor fail.
             let written = rustix::io::write(&self.fd, &1_u64.to_ne_bytes());
             debug_assert_eq!(written, Ok(8));
         }

@@ -1,33 +1,36 @@
-//! The live counters: every thread writes its own part, any thread reads them at any time.
+//! Live counters. Each is written by the threads it concerns, and any thread can read all of them
+//! at any time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// What a server has done so far and what it holds just now.
+/// What a server has done so far, and what it holds at the moment.
 ///
-/// The counters are read one after the other while the server works, so that they agree with each
-/// other only when it is at rest; then `owed = delivered + lost` but for what is queued.
+/// The counters are read one after the other while the server works, so they agree with each other
+/// only when it is at rest. Then `owed = delivered + lost`, except for what is queued.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
     /// Clients that are logged in.
     pub connected: u64,
-    /// Complete lines taken from clients after their login line.
+    /// Complete lines accepted from clients after their login line.
     pub accepted: u64,
-    /// Close lines that had no line end, and so were not accepted.
+    /// Last lines without a line end, which were therefore not accepted.
     pub unterminated: u64,
-    /// Deliveries owed: one for each accepted message and each of its recipients that was there.
+    /// Deliveries owed: one for each accepted message and each of its recipients that was
+    /// connected.
     pub owed: u64,
-    /// Deliveries whose last byte was given to the recipient's socket. When a connection ends,
-    /// those that its peer's kernel has not acknowledged move over to `lost`.
+    /// Deliveries whose last byte was written to the recipient's socket. When a connection ends,
+    /// those that the peer's kernel has not acknowledged move to `lost`.
     pub delivered: u64,
     /// Deliveries that were given up.
     pub lost: u64,
-    /// Bytes charged to the senders' windows: message text and overhead on its way.
+    /// Bytes charged to the senders' windows: queued message text and overhead.
     pub queued_bytes: u64,
 }
 
-/// Reads a server's live counters; cheap to clone, usable from any thread, also after the end.
+/// Reads a server's live counters. Cheap to clone, and usable from any thread, even after the
+/// server has stopped.
 ///
 /// ```
 /// use a_chat::{Config, Server};
@@ -47,7 +50,7 @@ impl StatsHandle {
         Self { counters }
     }
 
-    /// The counters' present values.
+    /// The current values of the counters.
     #[must_use]
     pub fn read(&self) -> Stats {
         let Counters { connected, accepted, unterminated, owed, delivered, lost, queued_bytes } =
@@ -76,8 +79,8 @@ pub(crate) struct Counters {
     pub(crate) queued_bytes: Counter,
 }
 
-/// A number that nothing is synchronised by, in a cache line of its own: each is written by other
-/// threads than its neighbours are.
+/// A number that synchronises nothing. It has a cache line of its own, since its neighbours are
+/// written by other threads.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(crate) struct Counter(AtomicU64);

@@ -1,27 +1,27 @@
-//! How long a client is waited for, and how long it may take nothing of what is due to it. No
-//! thread runs here: who waits for the client owns these.
+//! Timeouts that ignore time the process was suspended, and stall detection. Plain state, owned by
+//! the thread that waits for the client.
 //!
-//! Only time that was spent waiting counts. While this process is stopped (SIGSTOP, a container
-//! that is paused) or does not get to run, it sees nothing of what its clients do, and often they
-//! are stopped with it: by the clock alone, everyone's time would be over when it goes on.
+//! Only time spent waiting counts. While this process is suspended (SIGSTOP, a paused container) or
+//! gets no CPU time, it sees nothing that its clients do, and often they are suspended with it. By
+//! the clock alone, every client would have timed out when it resumes.
 
 use std::time::{Duration, Instant};
 
 use crate::server::report::CloseReason;
 
-/// Into how many waits a limit is divided, at least: a pause of this process, however long it is,
-/// counts for one of them at most.
+/// The minimum number of slices that a limit is divided into: a suspension of this process, however
+/// long, counts as one slice at most.
 const MIN_SLICES: u32 = 4;
 
-/// What a limit is not divided below.
+/// The minimum length of a slice.
 const MIN_SLICE: Duration = Duration::from_millis(1);
 
-/// A limit on the time that a client is waited for.
+/// A limit on the time spent waiting for a client.
 #[derive(Debug)]
 pub(crate) struct WaitBudget {
     limit: Duration,
     spent: Duration,
-    /// Up to when `spent` is `last_check`.
+    /// `spent` accounts for the time up to here.
     last_check: Instant,
 }
 
@@ -30,12 +30,12 @@ impl WaitBudget {
         Self { limit, spent: Duration::ZERO, last_check: now }
     }
 
-    /// Until when the next wait may last. None means for ever.
+    /// When the next wait must end at the latest; `None` means never.
     pub(crate) fn next_check(&self) -> Option<Instant> {
         self.last_check.checked_add(self.max_slice().min(self.limit.saturating_sub(self.spent)))
     }
 
-    /// Counts the time since it was last asked as one wait; true once the limit is reached.
+    /// Counts the time since the last call as one wait; true once the limit is reached.
     pub(crate) fn is_exhausted(&mut self, now: Instant) -> bool {
         let wait = now.duration_since(self.last_check).min(self.max_slice());
         self.spent = self.limit.min(self.spent + wait);
@@ -48,13 +48,13 @@ impl WaitBudget {
     }
 }
 
-/// The watch over a client: whether it takes enough of what is due to it, in bytes of its stream.
+/// Detects a client that acknowledges too little of what is pending for it, in bytes of its stream.
 #[derive(Debug)]
 pub(crate) struct StallDetector {
     limit: Duration,
-    /// For the client to take what is asked of it.
+    /// The time left for the client to reach its quota.
     budget: WaitBudget,
-    /// How much it must have acknowledged by then; if it has, it is not waited for.
+    /// The position that the client must reach by then; once there, it is no longer waited for.
     quota: u64,
 }
 
@@ -63,18 +63,18 @@ impl StallDetector {
         Self { limit, budget: WaitBudget::new(limit, Instant::now()), quota: 0 }
     }
 
-    /// When the client is to be looked at next.
+    /// When the client must be checked next.
     pub(crate) fn next_check(&self) -> Option<Instant> {
         self.budget.next_check()
     }
 
-    /// Whether it is time for that.
+    /// Whether that time has come.
     pub(crate) fn check_due(&self, now: Instant) -> bool {
         self.next_check().is_some_and(|check| check <= now)
     }
 
-    /// Looks at a client that has acknowledged so much by now; fails if it has not acknowledged in time what was
-    /// asked of it. If it has, `next_quota` is what is asked of it from now on.
+    /// Checks a client that has acknowledged this many bytes. Fails if it missed its quota; if it
+    /// reached it, `next_quota` is its quota from now on.
     pub(crate) fn check(
         &mut self,
         acknowledged: u64,
@@ -94,9 +94,13 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(8);
 
-    /// Waits as those do who have a `WaitBudget`, and returns how long that is in all; `late` is for
-    /// how much longer each wait lasts than it was asked to.
-    fn time_until_over(mut budget: WaitBudget, mut now: Instant, late: &[Duration]) -> Duration {
+    /// Waits as the owner of a `WaitBudget` does, and returns how long that takes in total; each
+    /// wait ends by the given amount late.
+    fn time_until_exhausted(
+        mut budget: WaitBudget,
+        mut now: Instant,
+        late: &[Duration],
+    ) -> Duration {
         let (start, mut late) = (now, late.iter());
         loop {
             now = budget.next_check().expect("no such time")
@@ -108,21 +112,21 @@ mod tests {
     }
 
     #[test]
-    fn all_of_the_limit_is_waited_and_not_more() {
+    fn a_wait_lasts_exactly_its_limit() {
         for limit in [Duration::from_nanos(1), Duration::from_millis(333), LIMIT] {
             let now = Instant::now();
-            assert_eq!(time_until_over(WaitBudget::new(limit, now), now, &[]), limit);
+            assert_eq!(time_until_exhausted(WaitBudget::new(limit, now), now, &[]), limit);
         }
     }
 
     #[test]
-    fn a_pause_of_the_process_does_not_count() {
-        let (now, pause) = (Instant::now(), Duration::from_secs(3600));
-        for paused in 0..3 {
+    fn a_suspension_of_the_process_does_not_count() {
+        let (now, suspension) = (Instant::now(), Duration::from_secs(3600));
+        for suspended in 0..3 {
             let mut late = [Duration::ZERO; 4];
-            late[paused] = pause;
-            let lasted = time_until_over(WaitBudget::new(LIMIT, now), now, &late);
-            assert_eq!(lasted, LIMIT + pause, "{paused}");
+            late[suspended] = suspension;
+            let lasted = time_until_exhausted(WaitBudget::new(LIMIT, now), now, &late);
+            assert_eq!(lasted, LIMIT + suspension, "{suspended}");
         }
     }
 
@@ -130,15 +134,15 @@ mod tests {
     fn many_short_waits_count_in_full() {
         let (start, step) = (Instant::now(), LIMIT / 1000);
         let mut budget = WaitBudget::new(LIMIT, start);
-        let over = (1..2000).find(|&waits| budget.is_exhausted(start + waits * step));
-        assert_eq!(over, Some(1000));
+        let exhausted = (1..2000).find(|&waits| budget.is_exhausted(start + waits * step));
+        assert_eq!(exhausted, Some(1000));
     }
 
     #[test]
-    fn who_takes_its_quota_in_time_is_not_stalled() {
+    fn a_client_that_meets_its_quota_is_never_stalled() {
         let (mut now, mut stall) = (Instant::now(), StallDetector::new(LIMIT));
         for quota in 1..100 {
-            // As late as can be, and then nothing is asked of it for long.
+            // At the last moment, and then idle for a long time.
             for acknowledged in [quota - 1, quota - 1, quota - 1, quota] {
                 now += LIMIT / 4;
                 assert_eq!(
@@ -153,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn who_takes_less_is_stalled_after_the_limit_and_not_before() {
+    fn a_client_below_its_quota_is_stalled_exactly_at_the_limit() {
         let (mut now, mut stall) = (Instant::now(), StallDetector::new(LIMIT));
         assert_eq!(stall.check(10, 15, now), Ok(()));
         for acknowledged in [11, 12, 13] {

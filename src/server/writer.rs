@@ -1,9 +1,9 @@
-//! The writer thread, one per logged-in client: it owns the queue of what is due to that client
-//! and ends when the broker has dropped the queue's sender and the client has everything.
+//! The writer thread, one per logged-in client. It owns that client's outbound queue, and exits
+//! when the broker has dropped the queue's sender and the client has acknowledged everything.
 //!
-//! It writes all that is queued with one call, counts in messages what was written and what was
-//! acknowledged, and after the last message says goodbye to the socket so that nothing on its way
-//! is thrown away. If the client fails it, it stays to count what can not be delivered.
+//! It writes everything queued with one call, counts messages written and acknowledged, and after
+//! the last one sends FIN and lingers, so nothing in flight is discarded. If the client fails or is
+//! evicted, it keeps receiving only to count what is lost.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -24,16 +24,17 @@ use crate::server::timeout::StallDetector;
 use crate::socket::connection::Connection;
 use crate::wire::protocol::Rejection;
 
-/// After a wait of this length there is no hurry for the next message.
+/// After waiting this long, the writer considers its client idle.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
 
-/// After so many shorter ones in a row there is. Who has just logged in gets a message or two.
+/// After this many consecutive shorter waits, it considers its client busy. A client that just
+/// logged in receives a message or two without being busy.
 const BUSY_AFTER_WAITS: u32 = 4;
 
-/// How often a writer in a hurry lets others run before it sleeps.
+/// How often the writer of a busy client yields before it parks.
 const YIELDS_BEFORE_PARK: u32 = 4;
 
-/// How long written messages may stay unsettled while there is nothing to write.
+/// How long written messages may remain unsettled while there is nothing to write.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What the broker queues for a client.
@@ -41,32 +42,32 @@ const SETTLE_INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) enum Outgoing {
     One(Pending),
     Many(Vec<Pending>),
-    /// Nothing comes after this. In a box, since every entry is as large as the largest, and an idle
-    /// client's queue has room for dozens.
+    /// The last entry. Boxed because every entry is as large as the largest variant, and an idle
+    /// client's queue has space for dozens.
     Close(Box<Close>),
 }
 
-/// How the broker parts with a client.
+/// Why and how a client's connection is closed.
 #[derive(Debug)]
 pub(crate) struct Close {
     pub(crate) reason: CloseReason,
     /// How many of the client's lines were accepted.
     pub(crate) accepted: u64,
-    /// A last line for the client, its line end included.
+    /// A final line for the client, including its line end.
     pub(crate) text: Option<Vec<u8>>,
 }
 
-/// How a writer ended; its reader makes the departure's record of it.
+/// A writer's result, from which its reader makes the connection's record.
 #[derive(Debug)]
 pub(crate) struct WriterExit {
     pub(crate) reason: CloseReason,
     pub(crate) accepted: u64,
-    /// Messages that the peer's kernel has acknowledged to the last byte.
+    /// Messages acknowledged by the peer's kernel up to their last byte.
     pub(crate) delivered: u64,
     pub(crate) lost: u64,
-    /// Bytes written and not acknowledged: the last of `lost` are in them.
+    /// Bytes written and not acknowledged; the last of the `lost` messages are among them.
     pub(crate) unacknowledged: u64,
-    /// Whether it failed when the server was stopping already.
+    /// Whether the connection failed after shutdown had begun.
     pub(crate) in_drain: bool,
 }
 
@@ -81,7 +82,7 @@ impl Outgoing {
 }
 
 impl WriterExit {
-    /// For a connection that nothing was ever due to.
+    /// For a connection to which no message was ever owed.
     pub(crate) fn without_deliveries(reason: CloseReason) -> Self {
         Self { reason, accepted: 0, delivered: 0, lost: 0, unacknowledged: 0, in_drain: false }
     }
@@ -93,18 +94,19 @@ pub(crate) struct Writer {
     connection: Arc<Connection>,
     inbox: Receiver<Outgoing>,
     shared: Arc<Shared>,
-    /// How many of the last waits for the inbox in a row were no long ones.
+    /// How many consecutive waits for the inbox were shorter than `IDLE_WAIT`.
     short_waits: u32,
     backlog: Backlog,
     in_flight: InFlight,
     stall: StallDetector,
-    /// Messages taken out of the inbox: delivered, queued or lost.
+    /// Messages taken from the inbox: delivered, queued or lost.
     owed: u64,
-    /// Messages written to the last byte, as the live counters know them.
+    /// Messages written to the last byte, as counted in the live counters.
     written: u64,
-    /// Bytes of the client's stream that were written.
+    /// Bytes written to the client's stream.
     written_bytes: u64,
-    /// Whether it failed in the drain, if that was decided before its end.
+    /// Whether the failure counts as part of the drain, if that was decided before the thread's
+    /// end.
     in_drain: Option<bool>,
     close: Option<Box<Close>>,
 }
@@ -137,14 +139,14 @@ impl Writer {
         let served = catch_unwind(AssertUnwindSafe(|| self.serve()));
         let failure = served.unwrap_or(Err(CloseReason::Panicked)).err();
         let in_drain = self.in_drain.unwrap_or_else(|| self.shared.shutdown.is_shutdown());
-        // First the numbers, then the end of the socket: what is acknowledged in between counts as
-        // lost, which is the safe side.
+        // The numbers come before the close: bytes acknowledged in between then count as lost,
+        // which errs on the safe side.
         let (delivered, unacknowledged) = self.settle_final();
         match failure {
             Some(_) => self.connection.abort(),
             None => self.connection.close(),
         }
-        // That has woken the reader, whose leave lets the broker drop this queue.
+        // Closing the socket woke the reader, whose `Leave` makes the broker drop this queue.
         self.discard_until_disconnected();
         let lost = self.owed - delivered;
         let (reason, accepted) = match self.close {
@@ -163,7 +165,7 @@ impl Writer {
         delivered.and_then(|()| self.close_gracefully())
     }
 
-    /// Delivers until the broker has dropped the queue's sender and all of it is written.
+    /// Delivers until the broker has dropped the queue's sender and everything is written.
     fn deliver_all(&mut self) -> Result<(), CloseReason> {
         while let Some(outgoing) = self.next()? {
             self.enqueue(outgoing);
@@ -173,8 +175,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Waits for something to write, and watches meanwhile whether the client takes what it was
-    /// written last; `None` when nothing will come any more.
+    /// Waits for something to write, and meanwhile watches whether the client acknowledges what was
+    /// written; `None` once the queue is disconnected.
     fn next(&mut self) -> Result<Option<Outgoing>, CloseReason> {
         while !self.in_flight.is_empty() {
             let settle_at = Instant::now() + SETTLE_INTERVAL;
@@ -193,9 +195,9 @@ impl Writer {
 
     /// Waits for the broker, until the deadline if there is one.
     ///
-    /// Where one message follows another it yields a few times before it sleeps: the others have
-    /// more for it then, and nobody has to wake it. A channel's own `recv` does so too, but each
-    /// time, which is a good part of what a login costs, and burns the processor in between.
+    /// For a busy client it yields a few times before it parks: other threads then get to queue
+    /// more, and none of them has to wake it. A channel's own `recv` does that too, but on every
+    /// call, which accounts for a good part of a login's cost, and it spins in between.
     fn receive(&mut self, deadline: Option<Instant>) -> Result<Outgoing, RecvTimeoutError> {
         if let Ok(outgoing) = self.inbox.try_recv() {
             return Ok(outgoing);
@@ -234,7 +236,7 @@ impl Writer {
         }
     }
 
-    /// Takes what will not be written: its senders get their room back at once.
+    /// Counts an entry that will not be written, and releases its senders' window charges.
     fn discard(&mut self, outgoing: Outgoing) {
         self.owed += outgoing.messages();
         if let Outgoing::Close(close) = outgoing {
@@ -244,13 +246,13 @@ impl Writer {
 
     /// Writes the backlog, waiting for a slow client as long as the limits allow.
     ///
-    /// A byte now and then does not count as progress: who takes less than the quota holds up
-    /// everybody who has sent to it.
+    /// A byte now and then does not count as progress: a client that acknowledges less than its
+    /// quota holds up every client that sends to it.
     fn write_backlog(&mut self) -> Result<(), CloseReason> {
         while !self.backlog.is_empty() {
             if self.write_once()? > 0 {
                 check_drain_deadline(&self.shared)?;
-                // What came meanwhile can go out with the rest.
+                // Whatever arrived meanwhile can go out with the rest.
                 self.enqueue_ready();
             } else {
                 let (events, deadline) = (Some(PollFlags::OUT), self.stall.next_check());
@@ -261,7 +263,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Watches whether the client takes target of what is due to it.
+    /// Checks whether the client acknowledges enough of what is pending for it.
     fn check_stall(&mut self) -> Result<(), CloseReason> {
         let now = Instant::now();
         if !self.stall.check_due(now) {
@@ -272,17 +274,19 @@ impl Writer {
         self.stall.check(acknowledged, quota, now)
     }
 
-    /// What a client that has taken so much has to have taken when the next stall time-out is
-    /// over: the quota more, or all that is due to it if that is less.
+    /// Where a client that acknowledged this much must be by the end of the next stall timeout: the
+    /// quota further, or at the end of everything pending if that is nearer.
     fn next_quota(&self, acknowledged: u64) -> u64 {
         let target = acknowledged.saturating_add(self.shared.config.stall_bytes as u64);
-        // Where its stream will end, as far as that matters: mostly the kernel alone has target.
+        // The end of its stream, as far as it matters: usually the bytes in the kernel already
+        // exceed the quota.
         let queued_from = self.written_bytes - u64::from(self.backlog.head_written());
         let end = queued_from + self.backlog.len_capped(target.saturating_sub(queued_from));
         end.max(self.written_bytes).min(target)
     }
 
-    /// Writes once, what the socket takes of the backlog. Returns how many bytes that were.
+    /// Writes as much of the backlog as the socket accepts, with one call. Returns the number of
+    /// bytes.
     fn write_once(&mut self) -> Result<usize, CloseReason> {
         let written = self.backlog.write(&self.connection);
         let written = written.map_err(|error| CloseReason::broken(&error))?;
@@ -296,21 +300,22 @@ impl Writer {
         Ok(written)
     }
 
-    /// Forgets the messages that the peer's kernel has acknowledged meanwhile.
+    /// Forgets messages that the peer's kernel has acknowledged.
     fn settle(&mut self) {
         let unacknowledged = self.connection.unacknowledged();
         self.in_flight
             .settle(unacknowledged.saturating_sub(u64::from(self.backlog.head_written())));
     }
 
-    /// Sends FIN and stays until nothing is on its way any more.
+    /// Sends FIN and stays until nothing is in flight.
     fn close_gracefully(&mut self) -> Result<(), CloseReason> {
         self.connection.shutdown_write();
         linger(&self.connection, &self.shared)
     }
 
-    /// Tells a stalled client why it is evicted, should it read again within the linger time: the
-    /// message that it was in the middle of, then the reason, then the end. The rest is lost.
+    /// Sends a stalled client the reason for its eviction, in case it reads again within the linger
+    /// time: the rest of a partly written message, then the error, then FIN. Everything else is
+    /// lost.
     fn send_eviction_error(&mut self) {
         self.connection.lift_send_limits();
         self.backlog.truncate_and_append(Rejection::Evicted.line().into());
@@ -334,8 +339,8 @@ impl Writer {
         }
     }
 
-    /// Settles what was written and what was queued, once and for all: what is not acknowledged by
-    /// now is lost. Returns the messages delivered and the bytes not acknowledged.
+    /// Settles everything written and queued for the last time: what is not acknowledged by now is
+    /// lost. Returns the messages delivered and the bytes not acknowledged.
     fn settle_final(&mut self) -> (u64, u64) {
         self.backlog.abandon(&mut self.in_flight);
         let unacknowledged = self.connection.unacknowledged();
@@ -346,7 +351,8 @@ impl Writer {
         (delivered, unacknowledged)
     }
 
-    /// Takes what still comes as lost, until the broker has dropped the queue's sender.
+    /// Counts everything that still arrives as lost, until the broker has dropped the queue's
+    /// sender.
     fn discard_until_disconnected(&mut self) {
         while let Ok(outgoing) = self.inbox.recv() {
             let owed = self.owed;
@@ -356,7 +362,7 @@ impl Writer {
     }
 }
 
-/// Sleeps at once, as a [`Select`] does, be it of one channel alone.
+/// Parks at once: a [`Select`] does not spin, even on a single channel.
 fn recv_without_spinning<T>(
     inbox: &Receiver<T>,
     deadline: Option<Instant>,

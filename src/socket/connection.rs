@@ -1,6 +1,7 @@
-//! One client's socket, shared by its reader and its writer; the last of them to end closes it.
+//! One client's socket, shared by its reader and its writer. Whichever of them exits last closes
+//! it.
 //!
-//! No thread runs here and nothing here blocks: waiting is [`ShutdownHandle::wait`]'s.
+//! No call here blocks; waiting is done in [`ShutdownHandle::wait`].
 //!
 //! [`ShutdownHandle::wait`]: crate::ShutdownHandle
 
@@ -14,28 +15,28 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
 
 use crate::socket::sys;
 
-/// How much input is thrown away at a time, in bytes.
+/// How much input is discarded with one system call, in bytes.
 const DISCARD_CHUNK: usize = 4 * 1024;
 
-/// How much input one call of [`Connection::discard_input`] throws away at most, in chunks, so
-/// that a client that sends without end can not keep its thread from looking at the clock.
+/// The maximum number of chunks that one call of [`Connection::discard_input`] discards, so a
+/// client that never stops sending cannot keep the thread from checking its deadline.
 const DISCARD_CHUNKS: usize = 64;
 
-/// What a socket's send buffer grows to for a last line, in bytes.
+/// The size that a socket's send buffer is raised to for a final line, in bytes.
 const FINAL_SEND_BUFFER: usize = 1024 * 1024;
 
-/// A client's socket. Every call asks not to block; the socket itself is not in that mode.
+/// A client's socket. Every call passes `MSG_DONTWAIT`; the socket itself is in blocking mode.
 #[derive(Debug)]
 pub(crate) struct Connection {
     id: ConnectionId,
     socket: TcpStream,
     peer: SocketAddr,
-    /// A FIN is behind the last byte, and counts as one where the kernel counts bytes.
+    /// True once a FIN was sent. The kernel counts it as one unacknowledged byte.
     fin_sent: AtomicBool,
 }
 
-/// Tells connections apart over the whole life of a server, in the order in which they came; names
-/// may come again, these do not.
+/// Identifies a connection for the lifetime of a server, in the order in which connections were
+/// accepted. Unlike names, ids are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ConnectionId(pub(crate) u64);
 
@@ -45,18 +46,18 @@ impl fmt::Display for ConnectionId {
     }
 }
 
-/// What a client's side of the stream has to say.
+/// The result of a read that does not block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReadResult {
     Bytes(usize),
-    /// Nothing just now.
+    /// No input is available at the moment.
     WouldBlock,
-    /// The client has sent its last byte.
+    /// The client closed its sending side.
     Eof,
 }
 
 impl Connection {
-    /// Takes over an accepted socket.
+    /// Wraps an accepted socket.
     pub(crate) fn new(id: ConnectionId, socket: TcpStream, peer: SocketAddr) -> Self {
         Self { id, socket, peer, fin_sent: AtomicBool::new(false) }
     }
@@ -69,7 +70,7 @@ impl Connection {
         self.peer
     }
 
-    /// Reads what is there, up to `buffer`'s length, which must not be 0.
+    /// Reads available input into `buffer`, which must not be empty.
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<ReadResult> {
         loop {
             match recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT) {
@@ -82,15 +83,15 @@ impl Connection {
         }
     }
 
-    /// How many bytes of input the kernel holds just now.
+    /// How many bytes of input the kernel holds at the moment.
     pub(crate) fn readable_bytes(&self) -> usize {
         let bytes = rustix::io::ioctl_fionread(&self.socket).unwrap_or(0);
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
-    /// Throws away input that is there, a bounded amount of it.
+    /// Discards available input, up to a bounded amount.
     ///
-    /// Never inlined: its chunk would be part of every caller's stack frame, a page per thread.
+    /// Never inlined: the chunk would become part of every caller's stack frame, a page per thread.
     #[inline(never)]
     pub(crate) fn discard_input(&self) -> io::Result<ReadResult> {
         let mut chunk = [0; DISCARD_CHUNK];
@@ -103,7 +104,8 @@ impl Connection {
         Ok(ReadResult::Bytes(DISCARD_CHUNK * DISCARD_CHUNKS))
     }
 
-    /// Writes what the socket takes of `parts`, in order; `Ok(0)` if it takes nothing just now.
+    /// Writes as much of `parts`, in order, as the socket accepts; `Ok(0)` if it accepts nothing at
+    /// the moment.
     pub(crate) fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         loop {
@@ -116,9 +118,9 @@ impl Connection {
         }
     }
 
-    /// Sends FIN behind all that was written; a second time it does nothing.
+    /// Sends FIN after everything written so far. Calling it again has no effect.
     pub(crate) fn shutdown_write(&self) {
-        // Fails only if the connection is gone, which whoever waits for its end will notice.
+        // Fails only if the connection is already closed, which the caller will notice on its own.
         if self.socket.shutdown(Shutdown::Write).is_ok() {
             self.fin_sent.store(true, Relaxed);
         }
@@ -126,36 +128,36 @@ impl Connection {
 
     /// How many of the written bytes the peer's kernel has not acknowledged.
     pub(crate) fn unacknowledged(&self) -> u64 {
-        // A socket that can not be asked is gone; what it owed is settled by its error.
+        // Fails only if the socket is disconnected, and then its error settles what was in flight.
         let unacknowledged = sys::unacknowledged(&self.socket).unwrap_or(0);
         unacknowledged.saturating_sub(u64::from(self.fin_sent.load(Relaxed)))
     }
 
-    /// True if there is no connection any more: it was reset, timed out, or both sides closed it
-    /// and know of each other.
+    /// True if the connection no longer exists: it was reset, timed out, or closed by both sides
+    /// and acknowledged by both.
     pub(crate) fn is_disconnected(&self) -> bool {
         self.socket.peer_addr().is_err()
     }
 
-    /// Takes away the bounds on unsent bytes, so that a last line fits behind a full queue.
+    /// Lifts the limits on unsent bytes, so a final line fits behind a full queue.
     pub(crate) fn lift_send_limits(&self) {
         let socket = socket2::SockRef::from(&self.socket);
-        // What the system refuses only makes the last line wait for the client.
+        // If the system refuses, the final line merely waits for the client.
         let _ = socket.set_tcp_notsent_lowat(u32::MAX);
         let _ = socket.set_send_buffer_size(FINAL_SEND_BUFFER);
     }
 
-    /// Ends a connection that has nothing on its way any more; wakes whoever waits for it.
+    /// Closes a connection with nothing in flight, and wakes any thread that waits on it.
     pub(crate) fn close(&self) {
-        // Fails only if the peer has ended it first.
+        // Fails only if the peer closed it first.
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 
-    /// Ends the connection with a reset: what is not acknowledged now will not arrive later, when
-    /// it has been reported as lost. Wakes whoever waits for it.
+    /// Resets the connection: bytes that are unacknowledged now, and about to be reported lost,
+    /// cannot arrive later. Wakes any thread that waits on it.
     pub(crate) fn abort(&self) {
-        // Dissolving the association (connect(2), `AF_UNSPEC`) resets at once, where a close with
-        // a linger time of 0 would wait until both threads have dropped the socket.
+        // Dissolving the association (connect(2), `AF_UNSPEC`) resets at once. Closing with a
+        // linger time of 0 would only reset once both threads have dropped the socket.
         if rustix::net::connect_unspec(&self.socket).is_err() {
             self.close();
         }

@@ -1,4 +1,4 @@
-//! Sockets: how one is listened on, and what can be done with a client's. Nothing here waits.
+//! The listening socket, and what a client's socket can do. Nothing here blocks.
 
 pub(crate) mod connection;
 pub(crate) mod listener;

@@ -1,4 +1,4 @@
-//! The system calls that `rustix` has no safe wrapper for. No thread runs here.
+//! The system calls for which `rustix` has no safe wrapper.
 #![expect(
     unsafe_code,
     reason = "ioctl, prctl and sigaction are untyped; those used here get their types below"
@@ -14,21 +14,22 @@ use rustix::ioctl::{Getter, Opcode, ioctl};
 /// `SIOCOUTQ` of `linux/sockios.h` (the same number as `TIOCOUTQ`), see tcp(7).
 const SIOCOUTQ: Opcode = 0x5411;
 
-/// `PR_FUTEX_HASH` of `linux/prctl.h`, since Linux 6.16, and what it is asked to do.
+/// `PR_FUTEX_HASH` of `linux/prctl.h`, since Linux 6.16, and its operation that sets the table
+/// size.
 const PR_FUTEX_HASH: c_int = 78;
 const PR_FUTEX_HASH_SET_SLOTS: c_ulong = 1;
 
-/// For an argument that an option of prctl(2) does not use.
+/// The value for arguments that an option of prctl(2) does not use.
 const UNUSED: c_ulong = 0;
 
-/// How many bytes of a TCP socket's stream the peer's kernel has not acknowledged; a FIN that is
-/// on its way counts as one.
+/// How many bytes of a TCP socket's stream the peer's kernel has not acknowledged; a FIN in flight
+/// counts as one.
 ///
-/// The number stays readable after a reset, which is how the report can be exact about it.
+/// The number remains readable after a reset, which lets the report be exact even then.
 ///
 /// # Errors
 ///
-/// Fails on what is not a connected TCP socket.
+/// Fails if the socket is not a connected TCP socket.
 pub(crate) fn unacknowledged(socket: impl AsFd) -> io::Result<u64> {
     // SAFETY: tcp(7) documents SIOCOUTQ as writing one `int` through its argument, which is what
     // `Getter<_, c_int>` provides; it reads nothing and has no other effect.
@@ -36,12 +37,11 @@ pub(crate) fn unacknowledged(socket: impl AsFd) -> io::Result<u64> {
     Ok(u64::try_from(queued).unwrap_or(0))
 }
 
-/// Gives this process a table of so many slots, a power of two, in which the kernel finds the
-/// threads that sleep.
+/// Gives this process a futex hash table with `slots` buckets, a power of two.
 ///
 /// # Errors
 ///
-/// Fails where the kernel does not know of it, or has no memory for it.
+/// Fails if the kernel does not support it, or has no memory for it.
 pub(crate) fn set_futex_hash_slots(slots: u32) -> io::Result<()> {
     let slots = c_ulong::from(slots);
     // SAFETY: this option of prctl(2) takes numbers, all given as `unsigned long` as the kernel
@@ -52,8 +52,8 @@ pub(crate) fn set_futex_hash_slots(slots: u32) -> io::Result<()> {
     }
 }
 
-/// True if SIGSEGV or SIGBUS have a handler: mostly it is the standard library's, and then each
-/// thread that this library starts gets a signal stack.
+/// True if SIGSEGV or SIGBUS has a handler. That is usually the standard library's, and then each
+/// thread that this library spawns gets an alternate signal stack, sigaltstack(2).
 pub(crate) fn has_fault_handlers() -> bool {
     [libc::SIGSEGV, libc::SIGBUS].into_iter().any(|signal| {
         let mut action = MaybeUninit::<libc::sigaction>::zeroed();
@@ -79,15 +79,15 @@ mod tests {
     }
 
     #[test]
-    fn the_standard_library_handles_the_faults_of_a_test() {
+    fn a_test_has_the_fault_handlers_of_the_standard_library() {
         assert!(has_fault_handlers());
     }
 
     #[test]
-    fn the_table_of_sleeping_threads_has_as_many_slots_as_are_asked_for() {
+    fn the_futex_hash_table_gets_the_requested_size() {
         match set_futex_hash_slots(256) {
             Ok(()) => assert_eq!(futex_slots(), 256),
-            // Linux before 6.16 knows no such option.
+            // Linux before 6.16 does not support this option.
             Err(error) => assert_eq!(error.kind(), io::ErrorKind::InvalidInput),
         }
         assert!(set_futex_hash_slots(255).is_err(), "not a power of two");

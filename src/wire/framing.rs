@@ -1,31 +1,31 @@
-//! Cuts a byte stream into lines, pure: a reader owns one, and nothing here blocks or fails.
+//! Splits a byte stream into lines. Pure state, owned by the reader; nothing here blocks or fails.
 //!
-//! UTF-8 is checked once for all complete lines that a read brought, since a line end can not
-//! stand inside a character; only where that fails is each line looked at alone.
+//! UTF-8 is validated once for all complete lines of a read, since a line end cannot occur inside a
+//! character. Only if that fails is each line validated on its own.
 
-/// How much of the buffer one read may fill, in bytes. Larger reads gave no more throughput.
+/// The maximum number of bytes for one read. Larger reads did not increase throughput.
 const READ_CHUNK: usize = 64 * 1024;
 
-/// What a new connection's buffer holds, in bytes: enough for a login and a chat line, so that
-/// an idle client costs little more than its threads.
+/// The initial buffer size of a new connection, in bytes: enough for a login and a chat line, so an
+/// idle client costs little more than its threads.
 const FIRST_CHUNK: usize = 128;
 
-/// The longest line that can be asked for, in bytes: offsets in a batch are 32 bits wide.
+/// The upper bound on a configured line limit, in bytes: offsets in a batch are 32 bits wide.
 pub(crate) const MAX_LINE_CEILING: usize = 64 * 1024 * 1024;
 
-/// One line as it came, its line end (`\n` or `\r\n`) taken off.
+/// One line as received, without its line end (`\n` or `\r\n`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Line<'a> {
     /// A line that is UTF-8 and within the limit.
     Text(&'a [u8]),
     /// A line within the limit that is not UTF-8.
     NotUtf8,
-    /// A line over the limit; its bytes were skipped.
+    /// A line over the limit. Its bytes were discarded.
     TooLong,
 }
 
 impl<'a> Line<'a> {
-    /// The line, if it is a good one.
+    /// The line's text, if it is valid.
     pub(crate) fn text(self) -> Option<&'a [u8]> {
         match self {
             Self::Text(text) => Some(text),
@@ -34,28 +34,29 @@ impl<'a> Line<'a> {
     }
 }
 
-/// A growing read buffer that hands out complete lines.
+/// A growing read buffer that yields complete lines.
 ///
-/// Fill it through [`spare`](Self::spare) and [`advance`](Self::advance), then take lines with
-/// [`next_line`](Self::next_line) until there are none.
+/// Fill it through [`spare`](Self::spare) and [`advance`](Self::advance), then call
+/// [`next_line`](Self::next_line) until it returns `None`.
 #[derive(Debug)]
 pub(crate) struct LineBuffer {
-    /// All of it is initialised; `start..end` is input that no line was made of yet.
+    /// Fully initialised; `start..end` is input that has not been consumed.
     bytes: Vec<u8>,
     start: usize,
     end: usize,
-    /// `start..lines_end` holds complete lines only, and `lines_utf8` is true if all are UTF-8.
+    /// `start..lines_end` holds only complete lines; `lines_utf8` is true if all of them are UTF-8.
     lines_end: usize,
     lines_utf8: bool,
-    /// Up to here no line end follows `lines_end`: a long line in small pieces is searched once.
+    /// No line end lies between `lines_end` and here, so a long line arriving in small reads is
+    /// searched only once.
     searched: usize,
-    /// The line at `start` is over the limit, and what came of it so far was dropped.
+    /// The line at `start` is over the limit, and its bytes so far were discarded.
     skipping: bool,
     max_line: usize,
 }
 
 impl LineBuffer {
-    /// An empty buffer for lines of up to `max_line` bytes, their line end not counted.
+    /// An empty buffer for lines of up to `max_line` bytes, not counting the line end.
     pub(crate) fn new(max_line: usize) -> Self {
         Self {
             bytes: Vec::new(),
@@ -69,9 +70,9 @@ impl LineBuffer {
         }
     }
 
-    /// Room for the next read, never empty; call it when all complete lines are taken.
+    /// Space for the next read, never empty. Call it only after consuming all complete lines.
     ///
-    /// The buffer doubles each time a read has filled it, until there is room for `READ_CHUNK`.
+    /// The buffer doubles each time a read fills it, until it has room for `READ_CHUNK`.
     pub(crate) fn spare(&mut self) -> &mut [u8] {
         debug_assert_eq!(
             self.start, self.lines_end,
@@ -92,7 +93,7 @@ impl LineBuffer {
         &mut self.bytes[self.end..limit]
     }
 
-    /// Says that the first `count` bytes of [`spare`](Self::spare) now hold input.
+    /// Marks the first `count` bytes of [`spare`](Self::spare) as input.
     pub(crate) fn advance(&mut self, count: usize) {
         self.end += count;
         match memchr::memrchr(b'\n', &self.bytes[self.searched..self.end]) {
@@ -101,7 +102,7 @@ impl LineBuffer {
                 let lines = &self.bytes[self.start..self.lines_end];
                 self.lines_utf8 = simdutf8::basic::from_utf8(lines).is_ok();
             }
-            // One byte over the limit may be the `\r` of a line end, two can not.
+            // One byte over the limit may be the `\r` of a line end; two cannot.
             None if self.end - self.start > self.max_line + 1 => {
                 self.skipping = true;
                 (self.start, self.end, self.lines_end) = (0, 0, 0);
@@ -111,7 +112,7 @@ impl LineBuffer {
         self.searched = self.end;
     }
 
-    /// The next complete line, or `None` until more input came.
+    /// The next complete line, or `None` if there is none yet.
     pub(crate) fn next_line(&mut self) -> Option<Line<'_>> {
         let lines = &self.bytes[self.start..self.lines_end];
         let length = memchr::memchr(b'\n', lines)?;
@@ -127,30 +128,31 @@ impl LineBuffer {
         }
     }
 
-    /// All complete lines that were not taken yet, line ends included, if every one is UTF-8:
-    /// the fast way for who takes many lines at once, and then [`consume`](Self::consume)s them.
+    /// All complete lines that were not consumed yet, including line ends, or nothing if any of
+    /// them is invalid: the fast path for a caller that takes many lines at once and then calls
+    /// [`consume`](Self::consume).
     pub(crate) fn valid_lines(&self) -> &[u8] {
         let end = if self.lines_utf8 && !self.skipping { self.lines_end } else { self.start };
         &self.bytes[self.start..end]
     }
 
-    /// Takes whole lines of `count` bytes, line ends included.
+    /// Consumes whole lines of `count` bytes in total, including line ends.
     pub(crate) fn consume(&mut self, count: usize) {
         self.start += count;
     }
 
-    /// How many bytes of an unfinished line there are; the most there can be, if that line is over
-    /// the limit already. Call it when all complete lines are taken.
+    /// The length of the partial line in the buffer, or `usize::MAX` if that line is already over
+    /// the limit. Call it only after consuming all complete lines.
     pub(crate) fn partial_len(&self) -> usize {
         if self.skipping { usize::MAX } else { self.end - self.lines_end }
     }
 
-    /// True if [`shrink`](Self::shrink) would give back something worth it.
+    /// True if [`shrink`](Self::shrink) would free a worthwhile amount of memory.
     pub(crate) fn is_large(&self) -> bool {
         self.start == self.end && self.bytes.len() > FIRST_CHUNK
     }
 
-    /// Gives back the memory that a burst of input has left; call it when the client is idle.
+    /// Frees the memory that a burst of input has used. Call it when the client is idle.
     pub(crate) fn shrink(&mut self) {
         if self.start == self.end {
             (self.start, self.end, self.lines_end, self.searched) = (0, 0, 0, 0);
@@ -167,11 +169,12 @@ mod tests {
 
     const MAX_LINE: usize = 40;
 
-    /// Feeds `input` in pieces of the given sizes and notes each line and the unfinished rest.
-    fn lines_of(input: &[u8], pieces: &[usize]) -> (Vec<String>, usize) {
+    /// Feeds `input` in chunks of the given sizes; returns each line and the length of the partial
+    /// one.
+    fn lines_of(input: &[u8], chunks: &[usize]) -> (Vec<String>, usize) {
         let mut buffer = LineBuffer::new(MAX_LINE);
         let (mut seen, mut rest) = (Vec::new(), input);
-        let mut sizes = pieces.iter().copied().chain(std::iter::repeat(usize::MAX));
+        let mut sizes = chunks.iter().copied().chain(std::iter::repeat(usize::MAX));
         while !rest.is_empty() {
             let spare = buffer.spare();
             let size = sizes.next().unwrap_or(1).clamp(1, rest.len().min(spare.len()));
@@ -185,7 +188,7 @@ mod tests {
         (seen, buffer.partial_len())
     }
 
-    /// The rule itself, said as plainly as possible: the whole input at once, no buffer.
+    /// The specification in its plainest form: the whole input at once, without a buffer.
     fn model(input: &[u8]) -> Vec<String> {
         let mut lines: Vec<&[u8]> = input.split(|&byte| byte == b'\n').collect();
         lines.pop();
@@ -203,11 +206,11 @@ mod tests {
 
     #[test]
     fn a_line_at_the_limit_passes_and_one_over_does_not() {
-        for (line_end, pieces) in [("\n", 1), ("\r\n", 1), ("\n", 7), ("\r\n", 41)] {
+        for (line_end, chunks) in [("\n", 1), ("\r\n", 1), ("\n", 7), ("\r\n", 41)] {
             let fits = "x".repeat(MAX_LINE) + line_end;
             let over = "x".repeat(MAX_LINE + 1) + line_end;
             let input = format!("{fits}{over}{fits}");
-            let (seen, partial_len) = lines_of(input.as_bytes(), &[pieces; 200]);
+            let (seen, partial_len) = lines_of(input.as_bytes(), &[chunks; 200]);
             assert_eq!(seen, model(input.as_bytes()));
             assert_eq!(seen[1], "TooLong");
             assert_eq!(partial_len, 0);
@@ -215,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_line_takes_no_memory() {
+    fn an_endless_line_uses_bounded_memory() {
         let mut buffer = LineBuffer::new(MAX_LINE);
         for _ in 0..10_000 {
             let spare = buffer.spare();
@@ -229,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_buffer_gives_its_memory_back_and_works_on() {
+    fn a_shrunk_buffer_frees_its_memory_and_still_works() {
         let mut buffer = LineBuffer::new(MAX_LINE);
         buffer.spare()[..3].copy_from_slice(b"ab\n");
         buffer.advance(3);
@@ -248,9 +251,9 @@ mod tests {
                 prop_oneof![4 => Just(b'x'), 1 => Just(b'\n'), 1 => Just(b'\r'), 1 => any::<u8>()],
                 0..600,
             ),
-            pieces in proptest::collection::vec(1_usize..90, 0..60),
+            chunks in proptest::collection::vec(1_usize..90, 0..60),
         ) {
-            prop_assert_eq!(lines_of(&input, &pieces).0, model(&input));
+            prop_assert_eq!(lines_of(&input, &chunks).0, model(&input));
         }
     }
 }

@@ -1,5 +1,4 @@
-//! From bytes to lines, from lines to requests, from requests to frames. Pure: it knows of no socket
-//! and of no thread.
+//! Bytes to lines, lines to requests, requests to frames. Pure: uses no sockets and no threads.
 
 pub(crate) mod batch;
 pub(crate) mod framing;

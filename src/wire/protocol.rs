@@ -1,37 +1,37 @@
-//! The text rules of the wire, pure: no thread runs here, nothing is owned, bytes give values.
+//! The text of the wire protocol. Pure functions from bytes to values; no state.
 //!
-//! Everything the server ever says to a client, and every reason it has to refuse a line, is
-//! spelled in this file and nowhere else.
+//! Every text that the server sends to a client, and every reason for refusing a line, is defined
+//! here and nowhere else.
 
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-/// The longest name, in bytes.
+/// The maximum length of a name, in bytes.
 pub(crate) const MAX_NAME: usize = 32;
 
-/// How many different names a list may hold. Each takes the broker a look-up, a queue entry and the
-/// waking of a writer, while everybody else waits: for so many, a millisecond or two.
+/// The maximum number of distinct names in a list. Each costs the broker a look-up, a queue entry
+/// and a writer's wake-up while every other client waits: a millisecond or two for a full list.
 pub(crate) const MAX_RECIPIENTS: usize = 1024;
 
-/// How many names `/who` lists before it stops.
+/// The maximum number of names in a reply to `/who`.
 pub(crate) const MAX_WHO_NAMES: usize = 100;
 
-/// How what the server says begins: someone's message, a refusal, anything else; and the latter two
-/// if they answer a line, whose number is next.
+/// The prefixes of the server's lines: a message, an error, a notice. The last two continue with a
+/// line number if they reply to a line.
 pub(crate) const FROM: &str = "from ";
 pub(crate) const ERROR: &str = "error: ";
 pub(crate) const NOTICE: &str = "notice: ";
 pub(crate) const ERROR_LINE: &str = "error: line ";
 pub(crate) const NOTICE_LINE: &str = "notice: line ";
 
-/// The command that asks who is connected.
+/// The command that lists connected clients.
 pub(crate) const WHO: &str = "/who";
 
-/// What stands before the names that are not connected, in the answer to [`WHO`].
+/// Precedes the names that are not connected, in the reply to [`WHO`].
 pub(crate) const NOT_HERE: &str = "not here: ";
 
-/// What stands before and after the number of accepted lines in the last line of a server.
+/// The text before and after the number of accepted lines in a closing notice.
 const CLOSING: (&str, &str) = ("notice: server is shutting down, ", " of your lines were accepted");
 
 /// A client's name: 1 to 32 of `A-Z a-z 0-9 _ . -`, case-sensitive.
@@ -47,7 +47,7 @@ const CLOSING: (&str, &str) = ("notice: server is shutting down, ", " of your li
 pub struct Name(Arc<str>);
 
 impl Name {
-    /// Takes `bytes` as a name, or `None` if they break the rule for names.
+    /// Validates `bytes` as a name; `None` if they are not a valid one.
     #[must_use]
     pub fn new(bytes: &[u8]) -> Option<Self> {
         let legal = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
@@ -82,16 +82,16 @@ impl Borrow<[u8]> for Name {
     }
 }
 
-/// What a client's complete line asks for. All parts borrow from the line.
+/// The meaning of a client's complete line. All parts borrow from the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request<'a> {
-    /// Nothing between two line ends: ignored, yet counted as a line.
+    /// An empty line: ignored, but counted.
     Empty,
     /// `bob, carol: hello`.
     Message {
         /// The list before the first `:`, as typed; split it with [`names`].
         recipients: &'a [u8],
-        /// What follows the `:`, trimmed.
+        /// The text after the `:`, trimmed.
         text: &'a [u8],
     },
     /// `/who` (an empty list) or `/who bob, carol`.
@@ -101,20 +101,20 @@ pub(crate) enum Request<'a> {
     },
 }
 
-/// Why one line was refused. Nothing else of that client is affected.
+/// The reason for refusing one line. It affects none of the client's other lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LineRefusal {
-    /// The line holds no `:` and is no command.
+    /// The line has no `:` and is not a command.
     NoColon,
-    /// No name stands before the `:`.
+    /// No name precedes the `:`.
     NoRecipients,
-    /// The list holds more than [`MAX_RECIPIENTS`] different names.
+    /// The list holds more than [`MAX_RECIPIENTS`] distinct names.
     TooManyNames,
     /// The line is not UTF-8.
     NotUtf8,
-    /// The line is longer than `limit` bytes, its line end not counted.
+    /// The line is longer than `limit` bytes, not counting the line end.
     TooLong {
-        /// The limit in force, in bytes.
+        /// The configured limit, in bytes.
         limit: usize,
     },
 }
@@ -131,7 +131,8 @@ impl fmt::Display for LineRefusal {
     }
 }
 
-/// Why a connection is closed with an error. The text is the last thing that the client gets.
+/// The reason for closing a connection with an error. Its text is the last line that the client
+/// receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rejection {
     BadName,
@@ -144,7 +145,7 @@ pub(crate) enum Rejection {
 }
 
 impl Rejection {
-    /// The whole line, its line end included.
+    /// The whole line, including its line end.
     pub(crate) const fn line(self) -> &'static str {
         match self {
             Self::BadName => "error: bad name, expected 1 to 32 of A-Z a-z 0-9 _ . -\n",
@@ -158,9 +159,9 @@ impl Rejection {
     }
 }
 
-/// Reads one complete line, its `\n` (and a `\r` before it) already taken off.
+/// Parses one complete line, without its `\n` or `\r\n`.
 ///
-/// The line must be UTF-8: the framing in [`crate::wire::framing`] checks that for many lines at once.
+/// The line must be UTF-8: [`crate::wire::framing`] validates many lines at once.
 pub(crate) fn parse_request(line: &[u8]) -> Result<Request<'_>, LineRefusal> {
     if line.is_empty() {
         return Ok(Request::Empty);
@@ -170,7 +171,8 @@ pub(crate) fn parse_request(line: &[u8]) -> Result<Request<'_>, LineRefusal> {
     }
     let colon = memchr::memchr(b':', line).ok_or(LineRefusal::NoColon)?;
     let (recipients, text) = (&line[..colon], &line[colon + 1..]);
-    // Whoever begins like a name is one; what does not has to be looked at more closely.
+    // A list that begins with a letter or digit contains a name; any other list needs a closer
+    // look.
     let begins_like_a_name = recipients.first().is_some_and(u8::is_ascii_alphanumeric);
     if !begins_like_a_name && names(recipients).next().is_none() {
         return Err(LineRefusal::NoRecipients);
@@ -178,12 +180,12 @@ pub(crate) fn parse_request(line: &[u8]) -> Result<Request<'_>, LineRefusal> {
     Ok(Request::Message { recipients, text: trim(text) })
 }
 
-/// The names of a comma-separated list, trimmed, in order; empty items are left out.
+/// The names of a comma-separated list, trimmed and in order; empty items are skipped.
 pub(crate) fn names(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|&byte| byte == b',').map(trim).filter(|name| !name.is_empty())
 }
 
-/// Takes white space off both ends, Unicode's white space included, as `str::trim` does.
+/// Removes white space from both ends, including Unicode white space, as `str::trim` does.
 pub(crate) fn trim(text: &[u8]) -> &[u8] {
     let printable = |byte: Option<&u8>| byte.is_none_or(u8::is_ascii_graphic);
     if printable(text.first()) && printable(text.last()) {
@@ -196,37 +198,39 @@ pub(crate) fn trim(text: &[u8]) -> &[u8] {
     std::str::from_utf8(text).map_or(text, |text| text.trim().as_bytes())
 }
 
-/// What follows `/who`, if the line is that command: the word stands alone or before a blank.
+/// The text after `/who`, if the line is that command: the word must stand alone or be followed by
+/// white space.
 fn who_list(line: &[u8]) -> Option<&[u8]> {
     let rest = line.strip_prefix(WHO.as_bytes())?;
     rest.first().is_none_or(u8::is_ascii_whitespace).then_some(rest)
 }
 
-/// What stands before each of a client's messages: `from alice: `.
+/// The prefix of each of a client's messages: `from alice: `.
 pub(crate) fn message_prefix(name: &Name) -> Vec<u8> {
     format!("{FROM}{name}: ").into_bytes()
 }
 
-/// Appends the answer to a refused line.
+/// Appends the error reply to a refused line.
 pub(crate) fn push_refusal(out: &mut Vec<u8>, line: u64, refusal: LineRefusal) {
     out.extend_from_slice(format!("{ERROR_LINE}{line}: {refusal}\n").as_bytes());
 }
 
-/// Appends the answer to a line of whose recipients those in the [`list`] are not connected.
+/// Appends the error reply to a line some of whose recipients, given as a [`list`], are not
+/// connected.
 pub(crate) fn push_no_such_peer(out: &mut Vec<u8>, line: u64, missing: &[u8]) {
     out.extend_from_slice(format!("{ERROR_LINE}{line}: no such peer: ").as_bytes());
     out.extend_from_slice(missing);
     out.push(b'\n');
 }
 
-/// Names as answers list them.
+/// Formats names as they are listed in replies.
 pub(crate) fn list(names: &[&[u8]]) -> Vec<u8> {
     let mut out = Vec::new();
     push_list(&mut out, names);
     out
 }
 
-/// Appends the answer to `/who bob, carol`; at least one of the lists holds a name.
+/// Appends the reply to `/who bob, carol`. At least one of the two lists must not be empty.
 pub(crate) fn push_who_of(out: &mut Vec<u8>, line: u64, present: &[&[u8]], absent: &[&[u8]]) {
     out.extend_from_slice(format!("{NOTICE_LINE}{line}: ").as_bytes());
     if !present.is_empty() {
@@ -242,7 +246,7 @@ pub(crate) fn push_who_of(out: &mut Vec<u8>, line: u64, present: &[&[u8]], absen
     out.push(b'\n');
 }
 
-/// Appends the answer to `/who`: how many are connected, and some of their names.
+/// Appends the reply to `/who`: the number of connected clients, and some of their names.
 pub(crate) fn push_who(out: &mut Vec<u8>, line: u64, connected: usize, names: &[&[u8]]) {
     out.extend_from_slice(format!("{NOTICE_LINE}{line}: {connected} here: ").as_bytes());
     push_list(out, names);
@@ -252,13 +256,14 @@ pub(crate) fn push_who(out: &mut Vec<u8>, line: u64, connected: usize, names: &[
     out.push(b'\n');
 }
 
-/// The last line of a server that shuts down.
+/// The last line that a server sends before it shuts down: the counterpart of HTTP/2's GOAWAY,
+/// whose last stream id tells the client what to retry (RFC 9113, section 6.8).
 pub(crate) fn closing_notice(accepted: u64) -> String {
     let (before, after) = CLOSING;
     format!("{before}{accepted}{after}\n")
 }
 
-/// The number in a [`closing_notice`], its line end taken off.
+/// The number in a [`closing_notice`] without its line end.
 pub(crate) fn accepted_in_closing_notice(line: &str) -> Option<u64> {
     let (before, after) = CLOSING;
     line.strip_prefix(before)?.strip_suffix(after)?.parse().ok()
@@ -282,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn names_follow_their_rule() {
+    fn valid_names_are_accepted_and_others_are_not() {
         for good in ["a", "Z", "0", "_", ".", "-", "alice.b-c_D9", &"x".repeat(32)] {
             assert!(Name::new(good.as_bytes()).is_some(), "{good}");
         }
@@ -292,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn requests() {
+    fn requests_are_parsed() {
         assert_eq!(parse_request(b""), Ok(Request::Empty));
         assert_eq!(parse_request(b"bob: hi"), Ok(message("bob", "hi")));
         assert_eq!(parse_request(b"bob:hi: you, all"), Ok(message("bob", "hi: you, all")));
@@ -318,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn who_answers() {
+    fn who_command_replies_list_present_and_absent_names() {
         let mut out = Vec::new();
         push_who_of(&mut out, 5, &[b"bob"], &[b"carol", b"dave"]);
         push_who_of(&mut out, 6, &[b"bob"], &[]);

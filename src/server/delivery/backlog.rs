@@ -1,5 +1,5 @@
-//! What is due to one client and not written yet, and how the next write of it is put together. No
-//! thread runs here; the client's writer owns it.
+//! What is queued for one client, and how the next write is assembled. Plain state, owned by the
+//! client's writer.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -8,25 +8,26 @@ use crate::server::delivery::in_flight::InFlight;
 use crate::server::delivery::pending::{FrameSlice, Pending};
 use crate::socket::connection::Connection;
 
-/// How many parts one call writes at most; more than that gave no more throughput.
+/// The maximum number of slices in one write; more did not increase throughput.
 const MAX_IOVECS: usize = 64;
 
-/// Pieces of up to so many bytes are copied together for one write. The bytes were written by
-/// another processor: when this thread copies many small slices in a row it waits for them all at
-/// once, where the kernel would wait for one part after the other.
+/// Slices of at most this many bytes are coalesced for one write. Their bytes were written by
+/// another CPU: this thread, copying many small slices in a row, has all those cache misses in
+/// flight at once, where the kernel would wait for them one after the other.
 const COALESCE_MAX_SLICE: usize = 512;
 
-/// From so many bytes on no more slices are added to those that are copied together.
+/// Coalescing stops at this many bytes.
 const COALESCE_BYTES: usize = 16 * 1024;
 
-/// Of so many slices it is looked up where they are before the first of them is copied. That, too,
-/// was written by another processor, and is waited for at once: in a mesh a tenth less of all time.
+/// This many slices are located before the first is copied. Where they are was also written by
+/// another CPU, and locating several overlaps those cache misses too: in a mesh this saves a tenth
+/// of all CPU time.
 const PREFETCH_SLICES: usize = 16;
 
-/// How many entries an empty queue keeps memory for: what a backlog has taken is given back.
+/// How many entries an empty queue keeps memory for; memory beyond that is freed.
 const RETAINED_CAPACITY: usize = 256;
 
-/// What is due, in order.
+/// Everything queued, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
     queue: VecDeque<Pending>,
@@ -39,7 +40,7 @@ impl Backlog {
         self.queue.is_empty()
     }
 
-    /// How much is written of what is here, in bytes.
+    /// How much of the first slice is already written, in bytes.
     pub(crate) fn head_written(&self) -> u32 {
         self.head_written
     }
@@ -52,7 +53,7 @@ impl Backlog {
         self.queue.extend(pending);
     }
 
-    /// Writes once, what the socket takes of it. Returns how many bytes that were, for
+    /// Writes as much as the socket accepts, with one call. Returns the number of bytes, for
     /// [`advance`](Self::advance).
     pub(crate) fn write(&mut self, connection: &Connection) -> io::Result<usize> {
         self.render_errors();
@@ -75,8 +76,8 @@ impl Backlog {
         connection.write(unwritten)
     }
 
-    /// Moves what `written` more bytes complete to what is in flight. Returns how many messages
-    /// that is.
+    /// Moves every slice completed by `written` more bytes to `in_flight`. Returns how many
+    /// messages those are.
     pub(crate) fn advance(&mut self, written: usize, in_flight: &mut InFlight) -> u64 {
         let mut rest = self.head_written as usize + written;
         let mut messages = 0;
@@ -97,7 +98,7 @@ impl Backlog {
         messages
     }
 
-    /// How many bytes are here, counted no further than to `cap` of them.
+    /// How many bytes are queued. Stops counting at `cap`, and then returns at least that.
     pub(crate) fn len_capped(&self, cap: u64) -> u64 {
         let mut bytes = 0;
         let mut slices = self.queue.iter().filter_map(Pending::as_slice);
@@ -108,7 +109,7 @@ impl Backlog {
         bytes
     }
 
-    /// Drops everything but the message that the client is in the middle of, and adds a last line.
+    /// Drops everything except a partly written message, and appends a final line.
     pub(crate) fn truncate_and_append(&mut self, line: Vec<u8>) {
         self.queue.truncate(usize::from(self.head_written > 0));
         if let Some(Pending::FrameSlice(head_written)) = self.queue.front_mut() {
@@ -117,7 +118,7 @@ impl Backlog {
         self.queue.push_back(Pending::FrameSlice(FrameSlice::from_text(line)));
     }
 
-    /// Drops everything. What of it was written already counts as in flight.
+    /// Drops everything. The part already written counts as in flight.
     pub(crate) fn abandon(&mut self, in_flight: &mut InFlight) {
         let first = self.queue.front().and_then(Pending::as_slice);
         if let Some(first) = first.filter(|_| self.head_written > 0) {
@@ -126,12 +127,12 @@ impl Backlog {
         *self = Self::default();
     }
 
-    /// What is next to write, up to the first answers that are not spelled out.
+    /// The next slices to write, up to the first error replies that are not rendered.
     fn slices(&self) -> impl Iterator<Item = &FrameSlice> {
         self.queue.iter().map_while(Pending::as_slice)
     }
 
-    /// The small slices that are next, copied together; nothing if there are not two of them.
+    /// The next small slices, coalesced; empty if there are fewer than two.
     fn coalesce_small(&self) -> Vec<u8> {
         let is_small = |slice: &&FrameSlice| slice.bytes().len() <= COALESCE_MAX_SLICE;
         let mut coalesced = Vec::new();
@@ -155,8 +156,8 @@ impl Backlog {
         coalesced
     }
 
-    /// Makes slices of the answers whose turn it is: of short ones wherever they stand among the
-    /// next parts, of long ones when they are first.
+    /// Renders error replies when their turn comes: short ones anywhere among the next slices, long
+    /// ones when they are first.
     fn render_errors(&mut self) {
         for pending in self.queue.iter_mut().take(MAX_IOVECS) {
             match pending {
@@ -194,7 +195,7 @@ mod tests {
 
     const ALPHABET: &[u8] = b"abcdefghijklmnopqrstuvwxyz";
 
-    /// A client's socket that takes little at a time, and the client.
+    /// A client's socket with a small send buffer, and the client.
     fn connection() -> (Connection, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let client = TcpStream::connect(listener.local_addr().expect("an address"));
@@ -210,17 +211,18 @@ mod tests {
         Arc::new(window.acquire(1, never).expect("there is room"))
     }
 
-    /// Waits until the client has something to read, and then is true, or until the connection takes
-    /// more: the client's kernel may acknowledge the last bytes a while after they were read.
+    /// Waits until the client has something to read, and then returns true, or until the connection
+    /// is writable: the client's kernel may acknowledge the last bytes some time after they were
+    /// read.
     fn wait_for_either(client: &TcpStream, connection: &Connection) -> bool {
         let mut sockets =
             [PollFd::new(client, PollFlags::IN), PollFd::new(connection, PollFlags::OUT)];
-        let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
-        assert_ne!(poll(&mut sockets, Some(&patience)), Ok(0), "neither side can go on");
+        let timeout = Timespec { tv_sec: 10, tv_nsec: 0 };
+        assert_ne!(poll(&mut sockets, Some(&timeout)), Ok(0), "neither side can go on");
         sockets[0].revents().contains(PollFlags::IN)
     }
 
-    /// Messages of these lengths, as a part of larger frames.
+    /// Messages of these lengths, as a slice of a larger buffer.
     fn slice(lengths: &[usize]) -> FrameSlice {
         let mut frames = b"not this".to_vec();
         let start = frames.len();
@@ -242,9 +244,10 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Small slices and large ones, answers among them, over a socket that takes them in parts.
+        /// Small slices and large ones, with error replies among them, over a socket that accepts
+        /// them in parts.
         #[test]
-        fn what_is_written_is_what_is_due_in_order(
+        fn the_stream_is_everything_queued_in_order(
             slices in proptest::collection::vec(
                 prop_oneof![
                     3 => proptest::collection::vec(1_usize..60, 1..5).prop_map(Some),

@@ -1,9 +1,10 @@
-//! What a writer has given to its socket and the peer's kernel has not acknowledged, in messages.
+//! The messages that are in flight to one client: written to its socket, and not yet acknowledged
+//! by its kernel. Plain state, owned by the client's writer.
 //!
-//! No thread runs here. The kernel tells how many bytes of the stream are unacknowledged, the
-//! report has to say how many messages that is: so the ends of the messages on their way are kept.
-//! They are kept in the frames themselves, shared, as long as that holds no more than twice the
-//! memory that is on its way anyway; otherwise by length.
+//! The kernel reports how many bytes of the stream are unacknowledged, and the report must state
+//! how many messages those are, so the ends of messages in flight are kept. They are found in the
+//! frames themselves, which are shared, as long as that retains no more than twice the memory of
+//! the bytes in flight; otherwise they are kept as lengths.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,26 +12,26 @@ use std::sync::Arc;
 use crate::server::delivery::pending::FrameSlice;
 use crate::wire::batch::Frames;
 
-/// With more bytes than this on their way, it is worth asking the kernel what has arrived.
+/// With more bytes than this in flight, it is worth asking the kernel what was acknowledged.
 const SETTLE_BYTES: u64 = 64 * 1024;
 
-/// The same, in entries.
+/// The same limit, in entries.
 const SETTLE_ENTRIES: usize = 1024;
 
-/// Up to this many bytes of answers share an entry.
+/// Consecutive replies share an entry until it reaches this many bytes.
 const MAX_REPLY_ENTRY_BYTES: u32 = 16 * 1024;
 
-/// The messages on their way to one peer, in the order of its stream.
+/// The messages in flight to one peer, in stream order.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
     entries: VecDeque<Entry>,
-    /// All entries' bytes.
+    /// The sum of all entries' bytes.
     bytes: u64,
-    /// Messages that were acknowledged to the last byte and are no longer in `entries`.
+    /// Messages that were acknowledged up to their last byte, and are no longer in `entries`.
     acknowledged: u64,
 }
 
-/// Bytes of one slice; every message in them is a line.
+/// The bytes of one slice; every message in them is a line.
 #[derive(Debug)]
 struct Entry {
     bytes: u32,
@@ -41,11 +42,11 @@ struct Entry {
 /// Where the messages of an entry end.
 #[derive(Debug)]
 enum Ends {
-    /// With the entry: it is one message, or no message at all.
+    /// At the end of the entry: it is one message, or none.
     WithEntry,
     /// At each line end in these frames, from this offset on.
     InFrames(Frames, u32),
-    /// After as many bytes each.
+    /// After these lengths.
     Lengths(Box<[u32]>),
 }
 
@@ -58,7 +59,7 @@ impl InFlight {
         self.bytes > SETTLE_BYTES || self.entries.len() > SETTLE_ENTRIES
     }
 
-    /// Notes that a whole slice was written.
+    /// Records that a whole slice was written.
     pub(crate) fn push(&mut self, slice: &FrameSlice) {
         let bytes = slice.end - slice.start;
         let ends = if slice.messages <= 1 {
@@ -70,7 +71,7 @@ impl InFlight {
         };
         self.bytes += u64::from(bytes);
         match self.entries.back_mut() {
-            // Answers need no ends, so that many small ones take up one entry.
+            // The ends of replies do not matter, so many small ones share an entry.
             Some(last)
                 if last.messages + slice.messages == 0 && last.bytes < MAX_REPLY_ENTRY_BYTES =>
             {
@@ -80,7 +81,7 @@ impl InFlight {
         }
     }
 
-    /// Notes that only the first `written` bytes of a slice were written, and no more will be.
+    /// Records that the first `written` bytes of a slice were written, and that no more will be.
     pub(crate) fn push_part(&mut self, slice: &FrameSlice, written: u32) {
         let part = &slice.bytes()[..written as usize];
         let lines = memchr::memchr_iter(b'\n', part).count();
@@ -90,7 +91,7 @@ impl InFlight {
         self.entries.push_back(Entry { bytes: written, messages, ends });
     }
 
-    /// Forgets what is acknowledged, when the last `unacknowledged` bytes are not.
+    /// Forgets everything acknowledged, given that the last `unacknowledged` bytes are not.
     pub(crate) fn settle(&mut self, unacknowledged: u64) {
         while let Some(first) = self.entries.front() {
             if self.bytes < unacknowledged + u64::from(first.bytes) {
@@ -100,12 +101,12 @@ impl InFlight {
             self.acknowledged += u64::from(first.messages);
             self.entries.pop_front();
         }
-        // Nothing is on its way: an idle client keeps no memory for it.
+        // Nothing is in flight: an idle client keeps no memory for it.
         self.entries = VecDeque::new();
     }
 
-    /// How many messages were acknowledged to the last byte, when nothing more will be and the
-    /// last `unacknowledged` bytes are not. Forgets everything.
+    /// How many messages were acknowledged up to their last byte, given that the last
+    /// `unacknowledged` bytes are not and never will be. Forgets everything.
     pub(crate) fn finish(&mut self, unacknowledged: u64) -> u64 {
         self.settle(unacknowledged);
         if let Some(first) = self.entries.front() {
@@ -117,7 +118,7 @@ impl InFlight {
 }
 
 impl Entry {
-    /// How many messages end within the first `bytes` of a not wholly acknowledged entry.
+    /// How many messages end within the first `bytes` of an entry that is not fully acknowledged.
     fn messages_within(&self, bytes: u64) -> u64 {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         let messages = match &self.ends {
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_no_messages() {
+    fn replies_do_not_count_as_messages() {
         let mut in_flight = InFlight::default();
         in_flight.push(&slice(&[9, 9], 0, false));
         in_flight.push_part(&slice(&[9, 9], 0, false), 12);
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_large_is_held_for_little() {
+    fn a_small_slice_does_not_retain_a_large_buffer() {
         let mut in_flight = InFlight::default();
         let small = slice(&[2, 2], 10_000, true);
         let frames = Arc::downgrade(&small.frames.bytes);
@@ -203,9 +204,9 @@ mod tests {
     }
 
     proptest! {
-        /// Against a plain list of message ends, with acknowledgements coming at any time.
+        /// Against a plain list of message ends, with acknowledgements at arbitrary times.
         #[test]
-        fn agrees_with_a_list_of_ends(
+        fn counts_agree_with_a_list_of_ends(
             slices in proptest::collection::vec(
                 (proptest::collection::vec(1_usize..20, 1..9), 0_usize..300, any::<bool>(), 0_u64..90),
                 0..20,

@@ -1,5 +1,5 @@
-//! What is on its way to recipients, from a sender's charge to the last acknowledgement. Plain state:
-//! no thread runs here.
+//! What is on its way to recipients, from the charge on a sender's window to the last
+//! acknowledgement. Plain state without threads.
 
 pub(crate) mod backlog;
 pub(crate) mod pending;

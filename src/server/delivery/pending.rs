@@ -1,5 +1,5 @@
-//! What is due to a client: pieces of batches, and answers that are spelled out when it is their
-//! turn. No thread runs here; the broker makes these, and the writer who has them owns them.
+//! Data pending for one client: frame slices, and error replies rendered only when written. Made by
+//! the broker, owned by the client's writer.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::server::delivery::window::Permit;
 use crate::wire::batch::{Frames, MAX_ERROR_BYTES};
 use crate::wire::protocol;
 
-/// How much text of answers to refused lines is spelled out at a time, in bytes.
+/// How many bytes of error replies are rendered at a time.
 const ERRORS_CHUNK: usize = 4 * 1024;
 
 /// Something to write.
@@ -18,35 +18,36 @@ pub(crate) enum Pending {
     NoSuchPeerErrors(Box<NoSuchPeerErrors>),
 }
 
-/// The answers to consecutive lines of whose recipients the same are not there.
+/// The error replies to consecutive lines with the same unknown recipients.
 ///
-/// They are spelled out by the writer of the one who caused them, some at a time: neither the
-/// broker's time nor memory is taken up by what a client may not even read.
+/// The writer of the client that caused them renders them a few at a time. A client that never
+/// reads its errors thus costs neither the broker's time nor the memory for their text.
 #[derive(Clone, Debug)]
 pub(crate) struct NoSuchPeerErrors {
-    /// The numbers of the lines that are left to answer.
+    /// The numbers of the lines still to reply to.
     lines: Range<u64>,
-    /// The names that nobody has, as they are listed.
+    /// The unknown names, formatted as a list.
     missing: Vec<u8>,
     permit: Arc<Permit>,
 }
 
-/// Part of a batch that is due to one recipient.
+/// A range of a batch's frames that is pending for one recipient.
 #[derive(Clone, Debug)]
 pub(crate) struct FrameSlice {
     pub(crate) frames: Arc<ChargedFrames>,
     pub(crate) start: u32,
     pub(crate) end: u32,
-    /// How many messages these bytes are: none for an answer or a notice.
+    /// How many messages these bytes are: zero for a reply or a notice.
     pub(crate) messages: u32,
 }
 
-/// Frames, and the charge for them on their sender's window. Pieces share both as one, since each
-/// share that is taken and given back costs the processors' caches a round trip.
+/// Frames, and the charge for them on their sender's window. Slices share both through one `Arc`,
+/// since each reference count that is incremented and decremented costs a round trip between CPU
+/// caches.
 #[derive(Debug)]
 pub(crate) struct ChargedFrames {
     pub(crate) bytes: Frames,
-    /// Gives the sender its room back when the last recipient's piece is gone.
+    /// Releases the sender's window when the last recipient's slice is dropped.
     #[expect(dead_code, reason = "it is held, not read")]
     pub(crate) permit: Option<Arc<Permit>>,
 }
@@ -68,14 +69,14 @@ impl Pending {
 }
 
 impl NoSuchPeerErrors {
-    /// The answers to these lines, charged to the window of the batch that they came in: whoever
-    /// sends to their recipient has to wait behind them, so they must not grow beyond it.
+    /// The replies to these lines, charged to the window of the batch they came in: a client that
+    /// sends to their recipient waits behind them, so they must not exceed that window.
     pub(crate) fn new(lines: Range<u64>, missing: Vec<u8>, batch: &Permit) -> Self {
         let permit = Arc::new(batch.charge_more(max_bytes(&lines, &missing)));
         Self { lines, missing, permit }
     }
 
-    /// True if one piece holds all of the answers.
+    /// True if one slice holds all of the replies.
     pub(crate) fn fit_one_slice(&self) -> bool {
         self.lines.end - self.lines.start == 1
             || max_bytes(&self.lines, &self.missing) <= ERRORS_CHUNK
@@ -85,7 +86,7 @@ impl NoSuchPeerErrors {
         self.lines.is_empty()
     }
 
-    /// Spells out some of the answers, at least one if any is left.
+    /// Renders some of the replies, at least one if any is left.
     pub(crate) fn next_slice(&mut self) -> FrameSlice {
         let mut text = Vec::new();
         while text.len() < ERRORS_CHUNK {
@@ -96,19 +97,19 @@ impl NoSuchPeerErrors {
     }
 }
 
-/// No less than what these answers take up, spelled out.
+/// An upper bound on the length of these replies once rendered.
 fn max_bytes(lines: &Range<u64>, missing: &[u8]) -> usize {
     let lines = usize::try_from(lines.end - lines.start).unwrap_or(usize::MAX);
     lines.saturating_mul(missing.len() + MAX_ERROR_BYTES)
 }
 
 impl FrameSlice {
-    /// A line of the server's own: no message, and nobody's window is charged for it.
+    /// A line from the server itself: not a message, and not charged to any window.
     pub(crate) fn from_text(text: Vec<u8>) -> Self {
         Self::from_buffer(text, None)
     }
 
-    /// An answer to a client; `permit` is that of the batch that caused it.
+    /// A reply to a client; `permit` is that of the batch that caused it.
     pub(crate) fn reply(text: Vec<u8>, permit: Arc<Permit>) -> Self {
         Self::from_buffer(text, Some(permit))
     }
@@ -123,7 +124,7 @@ impl FrameSlice {
         &self.frames.bytes[self.start as usize..self.end as usize]
     }
 
-    /// Cuts off what comes after the line that holds the last of the first `count` bytes.
+    /// Truncates the slice after the line that contains the last of the first `count` bytes.
     pub(crate) fn cut_after_line_of(&mut self, count: u32) {
         let last = count.saturating_sub(1) as usize;
         if let Some(line_end) = memchr::memchr(b'\n', &self.bytes()[last..]) {

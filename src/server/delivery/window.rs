@@ -1,8 +1,8 @@
-//! The sender's byte window: its reader waits for room, whoever drops the last share of a batch
-//! gives the room back. No thread runs here.
+//! A sender's byte window: its reader waits for room, and dropping the last reference to a batch
+//! releases it. Plain state; no thread of its own.
 //!
-//! Queues are unbounded in slots, so the broker never blocks; they are bounded in bytes by each
-//! sender's window, so that memory is, and so that TCP slows exactly the one who sends too much.
+//! Queues have no limit on entries, so the broker never blocks; each sender's window limits their
+//! bytes. That caps memory, and makes TCP slow down exactly the sender that sends too much.
 
 use std::sync::Arc;
 #[cfg(not(all(loom, test)))]
@@ -19,19 +19,19 @@ use crate::server::stats::Counters;
 #[cfg(all(loom, test))]
 mod model;
 
-/// How much one connection may have on its way, in bytes. Its reader is the only one to wait.
+/// The bytes that one connection may have queued. Only its reader ever waits for them.
 #[derive(Debug)]
 pub(crate) struct Window {
     limit: usize,
     used: AtomicUsize,
-    /// What the reader waits for, in bytes; 0 if it does not wait.
+    /// How many bytes the reader waits for; 0 if it does not wait.
     wanted: AtomicUsize,
     reader: Thread,
     counters: Arc<Counters>,
 }
 
-/// A charge on a window. It lives as long as the bytes that it was taken for: everything that
-/// holds on to them holds this too, so that no path can forget to give the room back.
+/// A charge on a window. It lives as long as the bytes it was acquired for: whatever holds those
+/// holds the permit too, so no code path can forget to release it.
 #[derive(Debug)]
 pub(crate) struct Permit {
     window: Arc<Window>,
@@ -49,19 +49,20 @@ impl Window {
         self.limit
     }
 
-    /// Takes `bytes` of room, waiting while there are too few.
+    /// Acquires `bytes` of room, waiting until they are available.
     ///
-    /// More than the whole window passes when nothing else is on its way, so that one large line
-    /// can not get stuck. `give_up` is asked before each wait: it answers until when to wait
-    /// (`Ok(None)` for as long as it takes), or `Err` to end the waiting. Whoever changes that
-    /// answer unparks the reader's thread.
+    /// More than the whole window is granted when nothing else is charged, so a single large line
+    /// cannot get stuck. `give_up` is called before each wait: it returns until when to wait
+    /// (`Ok(None)` to wait indefinitely), or `Err` to stop waiting. A thread that changes what it
+    /// returns must unpark the reader's thread.
     pub(crate) fn acquire<E>(
         self: &Arc<Self>,
         bytes: usize,
         give_up: impl Fn() -> Result<Option<Instant>, E>,
     ) -> Result<Permit, E> {
         while !self.has_room(bytes) {
-            // Announce first, then look again: a release either sees the wish or is seen here.
+            // Announce the request, then check again: a release either sees the request or is seen
+            // here.
             self.wanted.store(bytes, SeqCst);
             if !self.has_room(bytes) {
                 match give_up().inspect_err(|_| self.wanted.store(0, SeqCst))? {
@@ -89,9 +90,10 @@ impl Window {
 }
 
 impl Permit {
-    /// A further charge on the same window, for what was not known when this one was taken.
+    /// A further charge on the same window, for a cost that was unknown when this permit was
+    /// acquired.
     ///
-    /// It never waits and so may go beyond the limit; the window's reader then waits the longer.
+    /// It never waits, so it may exceed the limit; the window's reader then waits longer.
     pub(crate) fn charge_more(&self, bytes: usize) -> Self {
         self.window.charge(bytes)
     }
@@ -130,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_the_whole_window_passes_alone() {
+    fn a_charge_larger_than_the_window_is_granted_alone() {
         let window = window(10);
         let permit = window.acquire(1000, WAIT_FOREVER).expect("it never fails");
         let refused = window.acquire(1, || Err("not while something is on its way"));
@@ -141,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_charged_later_may_go_beyond_the_limit_and_is_waited_for() {
+    fn a_later_charge_may_exceed_the_limit_and_is_waited_for() {
         let window = window(10);
         let permit = window.acquire(1, WAIT_FOREVER).expect("it never fails");
         let more = permit.charge_more(1000);
@@ -154,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_ends_when_it_is_given_up() {
+    fn a_wait_ends_when_it_is_given_up() {
         let window = window(10);
         let _permit = window.acquire(10, WAIT_FOREVER).expect("it never fails");
         let deadline = Instant::now() + Duration::from_millis(20);
@@ -164,7 +166,7 @@ mod tests {
         assert_eq!(window.wanted.load(SeqCst), 0);
     }
 
-    /// One thread takes, others give back; a wake-up that got lost would hang this for ever.
+    /// One thread acquires, others release; a lost wake-up would hang this test forever.
     #[test]
     fn no_wake_up_is_lost() {
         let window = window(100);

@@ -1,9 +1,9 @@
 //! The window under loom: the same code on loom's threads and atomics, run through the
-//! interleavings of two senders, two recipients, an eviction and a stop.
+//! interleavings of two senders, two recipients, an eviction and a shutdown.
 //!
-//! Loom reports a wait that nothing ends as a deadlock, so that each model fails on a wake-up that
-//! gets lost, wherever the threads stand when it does. Run them with
-//! `RUSTFLAGS="--cfg loom" cargo test --lib window::model`.
+//! Loom reports a wait that nothing ends as a deadlock, so each model fails if a wake-up is lost,
+//! whatever the interleaving. Run them with `RUSTFLAGS="--cfg loom" cargo test --lib
+//! window::model`.
 
 use loom::model::Builder;
 use loom::sync::atomic::{self, Ordering};
@@ -12,15 +12,15 @@ use loom::thread::{JoinHandle, spawn};
 
 use super::*;
 
-/// The only ordering that a window uses, so that one that is weaker does not compile here.
+/// The only ordering that a window uses; a weaker one does not compile here.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SeqCst;
 
-/// An atomic all of whose accesses are in one order that all threads agree on.
+/// An atomic whose accesses have a single total order.
 ///
-/// Loom's own loads may see older values than such an order allows, and where two of them come
-/// before a store it looks for a race with the last one only. So every access here is a
-/// read-modify-write, of which it tries all orders.
+/// Loom's own loads may see older values than such an order allows, and where two of them precede a
+/// store it looks for a race with the last one only. So every access here is a read-modify-write,
+/// of which it tries all orders.
 #[derive(Debug)]
 pub(super) struct AtomicUsize(atomic::AtomicUsize);
 
@@ -52,8 +52,7 @@ pub(super) mod thread {
 
     pub(crate) use loom::thread::{current, park};
 
-    /// No time passes here: to be woken is the only end of a wait, so that no time-out can hide
-    /// that a wake-up got lost.
+    /// No time passes here: only a wake-up ends a wait, so no timeout can hide a lost one.
     pub(crate) fn park_timeout(_timeout: Duration) {
         park();
     }
@@ -62,8 +61,8 @@ pub(super) mod thread {
 /// Each window's size, in bytes.
 const LIMIT: usize = 10;
 
-/// Runs a model in all its executions in which up to so many times a thread that could go on has
-/// to wait for another; `LOOM_MAX_PREEMPTIONS` asks for another number.
+/// Runs a model in all executions with at most this many preemptions of a runnable thread;
+/// `LOOM_MAX_PREEMPTIONS` overrides the number.
 fn with_preemptions(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound = builder.preemption_bound.or(Some(preemptions));
@@ -73,29 +72,29 @@ fn with_preemptions(preemptions: usize, model: impl Fn() + Send + Sync + 'static
 /// What the threads of a server share.
 #[derive(Clone)]
 struct Server {
-    /// Not 0 once it stops.
-    stop: Arc<AtomicUsize>,
+    /// Nonzero once the server shuts down.
+    shutdown: Arc<AtomicUsize>,
     counters: Arc<Counters>,
 }
 
 impl Server {
     fn new() -> Self {
-        Self { stop: Arc::new(AtomicUsize::new(0)), counters: Arc::default() }
+        Self { shutdown: Arc::new(AtomicUsize::new(0)), counters: Arc::default() }
     }
 
-    fn stop(&self, senders: &[Thread]) {
-        self.stop.store(1, SeqCst);
+    fn shut_down(&self, senders: &[Thread]) {
+        self.shutdown.store(1, SeqCst);
         senders.iter().for_each(Thread::unpark);
     }
 
-    /// The calling thread's window.
+    /// A window for the calling thread.
     fn window(&self) -> Arc<Window> {
         Arc::new(Window::new(LIMIT, Arc::clone(&self.counters)))
     }
 
-    /// Waits for room, or for the stop.
+    /// Waits for room, or for shutdown.
     fn acquire(&self, window: &Arc<Window>, bytes: usize) -> Option<Permit> {
-        let give_up = || match self.stop.load(SeqCst) {
+        let give_up = || match self.shutdown.load(SeqCst) {
             0 => Ok(Some(Instant::now())),
             _ => Err(()),
         };
@@ -104,40 +103,41 @@ impl Server {
         Some(permit)
     }
 
-    /// Takes room that is there, for a batch that is due to two recipients.
+    /// Acquires room that is available, for a batch with two recipients.
     fn send(&self, window: &Arc<Window>, bytes: usize) -> (Share, Share) {
         let share = Arc::new(self.acquire(window, bytes).expect("there is room"));
         (Arc::clone(&share), share)
     }
 
-    /// How much is charged to all senders.
+    /// How many bytes are charged to all senders.
     fn charged(&self) -> u64 {
         self.counters.queued_bytes.get()
     }
 }
 
-/// What a recipient's queue holds of a batch.
+/// A recipient's reference to a batch.
 type Share = Arc<Permit>;
 
-/// A recipient that takes what is due to it, one by one.
+/// A recipient that receives its queue, one entry at a time.
 fn reader(queue: Vec<Share>) -> JoinHandle<()> {
     spawn(|| queue.into_iter().for_each(drop))
 }
 
-/// A recipient that is given up, and its queue with it.
+/// A recipient that is evicted, so its queue is dropped.
 fn evicted(queue: Vec<Share>) -> JoinHandle<()> {
     spawn(|| drop(queue))
 }
 
-/// Waits for threads. Only the main thread may, as loom takes an unpark for the end of any wait.
+/// Joins threads. Only the main thread may call this, as loom takes an unpark for the end of any
+/// wait.
 fn join<T>(threads: impl IntoIterator<Item = JoinHandle<T>>) -> Vec<T> {
     threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
 }
 
-/// Every execution of one sender, who needs all the room that two batches take up: it has to hear
-/// of the last share of both, whoever drops it.
+/// All executions of one sender that needs all the room of two batches: it must be woken by the
+/// release of the last reference to both, whichever thread drops it.
 #[test]
-fn a_sender_hears_of_the_last_share() {
+fn a_sender_is_woken_by_the_last_release() {
     loom::model(|| {
         let server = Server::new();
         let sender = spawn({
@@ -156,10 +156,10 @@ fn a_sender_hears_of_the_last_share() {
     });
 }
 
-/// Every execution of one sender that waits while one recipient reads, the server stops, and the
-/// other recipient is evicted.
+/// All executions of one sender that waits while one recipient reads, the server shuts down, and
+/// the other recipient is evicted.
 #[test]
-fn a_sender_hears_of_the_stop_or_gets_its_room() {
+fn a_sender_notices_the_shutdown_or_gets_its_room() {
     loom::model(|| {
         let server = Server::new();
         let sender = spawn({
@@ -167,12 +167,12 @@ fn a_sender_hears_of_the_stop_or_gets_its_room() {
             move || {
                 let window = server.window();
                 let (one, two) = server.send(&window, LIMIT);
-                let (stopping, this) = (server.clone(), loom::thread::current());
-                let stop_and_evict = spawn(move || {
-                    stopping.stop(&[this]);
+                let (shared, this) = (server.clone(), loom::thread::current());
+                let shut_down_and_evict = spawn(move || {
+                    shared.shut_down(&[this]);
                     drop(two);
                 });
-                let recipients = [reader(vec![one]), stop_and_evict];
+                let recipients = [reader(vec![one]), shut_down_and_evict];
                 drop(server.acquire(&window, 1));
                 recipients
             }
@@ -182,9 +182,9 @@ fn a_sender_hears_of_the_stop_or_gets_its_room() {
     });
 }
 
-/// Every execution of two senders whose recipients hold on to everything, and a stop.
+/// All executions of two senders whose recipients release nothing, and a shutdown.
 #[test]
-fn a_stop_ends_every_wait() {
+fn a_shutdown_ends_every_wait() {
     loom::model(|| {
         let server = Server::new();
         let senders = [1, LIMIT].map(|bytes| {
@@ -196,7 +196,7 @@ fn a_stop_ends_every_wait() {
                 held
             })
         });
-        server.stop(&senders.each_ref().map(|sender| sender.thread().clone()));
+        server.shut_down(&senders.each_ref().map(|sender| sender.thread().clone()));
         let held = join(senders);
         assert_eq!(server.charged(), 2 * LIMIT as u64);
         drop(held);
@@ -204,21 +204,21 @@ fn a_stop_ends_every_wait() {
     });
 }
 
-/// Two senders, each of whom waits until both recipients have dropped the last of its shares.
+/// Two senders, each of which waits until both recipients have dropped the last of its references.
 #[test]
-fn each_of_two_senders_hears_of_the_last_share() {
+fn two_senders_are_each_woken_by_the_last_release() {
     with_preemptions(3, || two_senders(false));
 }
 
-/// The same, and a stop just before the eviction.
+/// The same, with a shutdown just before the eviction.
 #[test]
-fn two_senders_and_a_stop_at_any_time() {
+fn two_senders_and_a_shutdown_at_any_time() {
     with_preemptions(2, || two_senders(true));
 }
 
-/// The first sender starts the second one, and that one the recipients, so that each of them has
-/// what it needs from its start and nothing else has to be handed over.
-fn two_senders(with_stop: bool) {
+/// The first sender spawns the second one, and that one spawns the recipients. Each thus has
+/// everything it needs from its start, and nothing has to be handed over.
+fn two_senders(with_shutdown: bool) {
     let server = Server::new();
     let first = spawn({
         let server = server.clone();
@@ -226,9 +226,9 @@ fn two_senders(with_stop: bool) {
             let window = server.window();
             let (one, two) = server.send(&window, LIMIT);
             let (first, other) = (loom::thread::current(), server.clone());
-            let due = [one, two];
-            let second = spawn(move || second_sender(&other, due, first, with_stop));
-            assert!(server.acquire(&window, 1).is_some() || with_stop);
+            let slices = [one, two];
+            let second = spawn(move || second_sender(&other, slices, first, with_shutdown));
+            assert!(server.acquire(&window, 1).is_some() || with_shutdown);
             second
         }
     });
@@ -241,18 +241,18 @@ fn second_sender(
     server: &Server,
     [one, two]: [Share; 2],
     first: Thread,
-    with_stop: bool,
+    with_shutdown: bool,
 ) -> [JoinHandle<()>; 2] {
     let window = server.window();
     let (three, four) = server.send(&window, LIMIT);
-    let (stopping, threads) = (server.clone(), [first, loom::thread::current()]);
+    let (shared, threads) = (server.clone(), [first, loom::thread::current()]);
     let evicted = spawn(move || {
-        if with_stop {
-            stopping.stop(&threads);
+        if with_shutdown {
+            shared.shut_down(&threads);
         }
         drop([two, four]);
     });
     let recipients = [reader(vec![one, three]), evicted];
-    assert!(server.acquire(&window, LIMIT).is_some() || with_stop);
+    assert!(server.acquire(&window, LIMIT).is_some() || with_shutdown);
     recipients
 }
