@@ -226,7 +226,7 @@ fn the_default_capacity_in_a_pids_cgroup_can_be_filled() {
     let (late, _) = login_when_there_is_room(scene.address, "late");
     drop(late);
     let log = scene.end();
-    assert_eq!(count(&log, "cannot start"), 0, "{log:#?}");
+    assert_eq!(count(&log, "cannot spawn"), 0, "{log:#?}");
 }
 
 /// A group that has room for what the server and the bystanders need, for three clients, and for
@@ -245,7 +245,7 @@ fn goes_on_without_threads_in_its_control_group(spare: usize) {
     let (late, _) = login_when_there_is_room(scene.address, "late");
     drop((late, clients));
     let log = scene.end();
-    assert!(count(&log, "cannot start a ") > 0, "{log:#?}");
+    assert!(count(&log, "cannot spawn a ") > 0, "{log:#?}");
 }
 
 #[test]
@@ -294,7 +294,7 @@ fn clients_beyond_the_memory_mapping_limit_are_refused_even_if_max_connections_a
     let (late, _) = login_when_there_is_room(address, "late");
     drop(late);
     let log = scene.end();
-    assert_eq!(count(&log, "cannot start"), 0, "{log:#?}");
+    assert_eq!(count(&log, "cannot spawn"), 0, "{log:#?}");
 }
 
 /// A start for which the system refuses something ends with one line that says so.

@@ -305,7 +305,7 @@ mod of_the_system {
         drop((late, clients));
         let (status, log) = process.terminate();
         assert_eq!(status, 0, "{log:#?}");
-        assert!(log.iter().any(|line| line.contains("cannot start a ")), "{log:#?}");
+        assert!(log.iter().any(|line| line.contains("cannot spawn a ")), "{log:#?}");
     }
 
     #[test]

@@ -82,7 +82,7 @@ fn a_client_named_nobody_is_not_logged_like_an_unnamed_one() {
     drop(try_login(address, "nobody").expect("room"));
     process.log.expect("] nobody disconnected (connection 1, ");
     drop(Client::connect(address));
-    process.log.expect("] unnamed client disconnected (connection 2, ");
+    process.log.expect("unnamed client disconnected (connection 2, ");
     let (status, log) = process.terminate();
     assert_eq!(status, 0, "{log:#?}");
 }
