@@ -1,9 +1,9 @@
-//! Lossless, and nobody else waits: a recipient that does not read slows down those who send to
-//! it, costs the server no more memory than their windows, and is evicted if it stays that way.
+//! Backpressure without loss: a recipient that does not read slows down only its own senders, costs
+//! the server no more memory than their windows, and is evicted if it does not recover.
 //!
-//! Recipients with small kernel buffers do not read; finite streams of numbered lines are larger
-//! than all that the kernels and the windows can hold. What arrives is compared line by line, what
-//! does not with the report.
+//! Recipients with small kernel buffers stop reading while finite streams of numbered lines, larger
+//! than the kernels and windows can hold, are sent to them. Received lines are compared one by one,
+//! and missing lines with the report.
 
 mod common;
 
@@ -18,12 +18,12 @@ use common::{Client, PATIENCE, TestServer, leftovers, send_until_blocked, wait_u
 
 const WINDOW: usize = 64 * 1024;
 
-/// What one line is charged for beside its text, at most: its share of a batch, an entry for each
-/// of a few recipients, the prefix and the room for a refusal.
+/// The most that a line is charged in addition to its text: its share of a batch, an entry for each
+/// of a few recipients, the prefix, and room for an error reply.
 const OVERHEAD: usize = 1024;
 
-/// Nobody is evicted.
-fn patient() -> Config {
+/// Evicts no client.
+fn lenient() -> Config {
     Config {
         window: WINDOW,
         stall_timeout: PATIENCE * 10,
@@ -32,9 +32,9 @@ fn patient() -> Config {
     }
 }
 
-/// Who does not read is evicted soon, and has as long as it likes to read why.
+/// Evicts a client that does not read quickly, then gives it ample time to read the reason.
 fn strict() -> Config {
-    Config { stall_timeout: Duration::from_millis(300), linger: PATIENCE * 10, ..patient() }
+    Config { stall_timeout: Duration::from_millis(300), linger: PATIENCE * 10, ..lenient() }
 }
 
 /// The text of a numbered message.
@@ -58,13 +58,12 @@ fn expect_messages(
     for number in numbers {
         let line = client.line().expect("a message");
         let expected = format!("from {sender}: {}", text(number, length(number)));
-        let (said, due) = (&line[..line.len().min(40)], &expected[..expected.len().min(40)]);
-        assert!(line == expected, "{said} came, {due} is due");
+        let (start, wanted) = (&line[..line.len().min(40)], &expected[..expected.len().min(40)]);
+        assert!(line == expected, "received {start}, expected {wanted}");
     }
 }
 
-/// How many numbered messages from `sender` stand in `bytes`, which hold nothing else in between.
-/// What follows them is returned too.
+/// Counts the numbered messages from `sender` at the start of `bytes`; returns the rest as well.
 fn count_messages<'a>(bytes: &'a [u8], sender: &str, length: usize) -> (usize, &'a [u8]) {
     let (mut rest, mut count) = (bytes, 0);
     loop {
@@ -76,7 +75,7 @@ fn count_messages<'a>(bytes: &'a [u8], sender: &str, length: usize) -> (usize, &
     }
 }
 
-/// Sends all of it, however long that takes, and then says "I leave".
+/// Sends all of it, however long that takes, then half-closes.
 fn send_all(client: &Client, bytes: &[u8]) {
     (&client.stream).write_all(bytes).expect("a server that reads on in the end");
     client.stream.shutdown(Shutdown::Write).expect("an open connection");
@@ -96,7 +95,7 @@ fn assert_evicted(report: &Report, name: &str) {
 #[test]
 fn only_the_senders_to_a_stuck_recipient_are_slowed_and_no_message_is_lost() {
     const LENGTH: usize = 500;
-    let server = TestServer::with(patient());
+    let server = TestServer::with(lenient());
     let peak = Peak::watch(&server);
     let bystanders = Bystanders::start(&server);
     let mut stuck = server.login_with_small_buffers("stuck");
@@ -107,7 +106,7 @@ fn only_the_senders_to_a_stuck_recipient_are_slowed_and_no_message_is_lost() {
 
     let sent = clients.each_ref().map(|client| send_until_blocked(&client.stream, &stream));
     bystanders.exchange(5000);
-    // What the kernels still take has an end, while the bystanders go on and on.
+    // The kernels accept only so much more, however long the bystanders go on.
     let sent: Vec<_> = clients
         .iter()
         .zip(sent)
@@ -118,9 +117,9 @@ fn only_the_senders_to_a_stuck_recipient_are_slowed_and_no_message_is_lost() {
         })
         .collect();
     bystanders.exchange(5000);
-    assert!(sent.iter().all(|sent| *sent < stream.len()), "{sent:?} was taken");
+    assert!(sent.iter().all(|sent| *sent < stream.len()), "{sent:?} bytes were sent");
 
-    // Now it reads, and everything flows again: the torn lines' rests first.
+    // Now it reads and everything flows again, starting with the rest of each unfinished line.
     let counts = sent.iter().map(|sent| sent.div_ceil(line)).collect::<Vec<_>>();
     thread::scope(|scope| {
         for ((client, sent), count) in clients.iter().zip(&sent).zip(&counts) {
@@ -129,10 +128,10 @@ fn only_the_senders_to_a_stuck_recipient_are_slowed_and_no_message_is_lost() {
         }
         let mut next = [0, 0];
         for _ in 0..counts.iter().sum() {
-            let said = stuck.line().expect("a message");
-            let sender = usize::from(said.starts_with("from bob: "));
+            let line = stuck.line().expect("a message");
+            let sender = usize::from(line.starts_with("from bob: "));
             let expected = format!("from {}: {}", names[sender], text(next[sender], LENGTH));
-            assert_eq!(said, expected);
+            assert_eq!(line, expected);
             next[sender] += 1;
         }
         assert_eq!(next.as_slice(), counts);
@@ -149,9 +148,9 @@ fn only_the_senders_to_a_stuck_recipient_are_slowed_and_no_message_is_lost() {
 
 #[test]
 fn a_sender_never_has_more_than_its_window_queued() {
-    // Each line fits in the window by itself, whatever its length; two of them may not.
+    // Each line fits in the window on its own, whatever its length; two of them may not.
     let length = |number: usize| number * 7919 % (WINDOW - OVERHEAD);
-    let server = TestServer::with(patient());
+    let server = TestServer::with(lenient());
     let peak = Peak::watch(&server);
     let (mut slow, mut alice) = (server.login_with_small_buffers("slow"), server.login("alice"));
     let stream = lines("slow", 600, length);
@@ -170,7 +169,7 @@ fn a_sender_never_has_more_than_its_window_queued() {
 #[test]
 fn a_line_larger_than_the_window_is_routed_on_its_own() {
     let length = |number: usize| if number % 3 == 1 { 60_000 } else { 10 };
-    let server = TestServer::with(Config { window: 1000, ..patient() });
+    let server = TestServer::with(Config { window: 1000, ..lenient() });
     let peak = Peak::watch(&server);
     let mut recipients = ["b1", "b2", "b3"].map(|name| server.login(name));
     let mut alice = server.login("alice");
@@ -196,7 +195,7 @@ fn a_line_larger_than_the_window_is_routed_on_its_own() {
 fn one_slow_recipient_of_many_delays_the_others_but_costs_them_no_message() {
     const COUNT: usize = 2000;
     let length = |number: usize| number % 700;
-    let server = TestServer::with(patient());
+    let server = TestServer::with(lenient());
     let peak = Peak::watch(&server);
     let mut slow = server.login_with_small_buffers("slow");
     let names: Vec<_> = (0..20).map(|number| format!("fast{number}")).collect();
@@ -209,12 +208,12 @@ fn one_slow_recipient_of_many_delays_the_others_but_costs_them_no_message() {
             scope.spawn(move || expect_messages(&mut client, "alice", 0..COUNT, length))
         });
         let reading: Vec<_> = reading.collect();
-        // What the fast ones are ahead of the slow one is no more than her window.
-        let before = wait_until_held_up(&server);
+        // The fast recipients are ahead of the slow one by no more than her window.
+        let before = wait_until_blocked(&server);
         assert!(before < COUNT as u64, "{before} lines were accepted");
         expect_messages(&mut slow, "alice", 0..COUNT, length);
         for fast in reading {
-            fast.join().expect("everything came");
+            fast.join().expect("every message");
         }
     });
     alice.expect_eof();
@@ -224,8 +223,8 @@ fn one_slow_recipient_of_many_delays_the_others_but_costs_them_no_message() {
     assert_nothing_lost(&server.stop(), 21 * COUNT);
 }
 
-/// Waits until a window is as good as full; returns how many lines were accepted by then.
-fn wait_until_held_up(server: &TestServer) -> u64 {
+/// Waits until a window is nearly full; returns how many lines were accepted by then.
+fn wait_until_blocked(server: &TestServer) -> u64 {
     wait_until("a full window", || server.stats().queued_bytes > WINDOW as u64 / 4);
     server.stats().accepted
 }
@@ -234,7 +233,7 @@ fn wait_until_held_up(server: &TestServer) -> u64 {
 fn lines_accepted_from_a_blocked_sender_are_delivered_after_it_leaves_or_resets() {
     const LENGTH: usize = 100;
     for reset in [false, true] {
-        let server = TestServer::with(patient());
+        let server = TestServer::with(lenient());
         let mut stuck = server.login_with_small_buffers("stuck");
         let alice = server.login("alice");
         let sent = send_until_blocked(&alice.stream, &lines("stuck", 200_000, |_| LENGTH));
@@ -259,7 +258,7 @@ fn lines_accepted_from_a_blocked_sender_are_delivered_after_it_leaves_or_resets(
         assert_eq!(String::from_utf8_lossy(rest), notice);
         assert_eq!(report.accepted, count as u64);
         assert_nothing_lost(&report, count);
-        // A clean end takes nothing back of what was sent; a torn last line is none.
+        // After a clean close every complete line counts; an unterminated last line does not.
         let line = "stuck: \n".len() + text(0, LENGTH).len();
         assert!(reset || count as u64 == sent / line as u64, "{count} lines of {sent} bytes");
     }
@@ -278,12 +277,12 @@ fn a_recipient_that_never_reads_is_evicted_and_every_lost_message_is_counted() {
     let stream = lines("stuck", COUNT, |_| LENGTH);
     let first_refused = thread::scope(|scope| {
         scope.spawn(|| (&alice.stream).write_all(&stream).expect("a server that goes on"));
-        // She is told from where on nobody was there any more, line by line.
+        // From the eviction on, each of her lines gets an error.
         let mut alice = Client::from_stream(alice.stream.try_clone().expect("a descriptor"));
-        let told = alice.line().expect("an error");
-        let number = told.strip_prefix("error: line ").and_then(|rest| rest.split(':').next());
+        let error = alice.line().expect("an error");
+        let number = error.strip_prefix("error: line ").and_then(|rest| rest.split(':').next());
         let first: usize = number.expect("a line number").parse().expect("a number");
-        assert_eq!(told, format!("error: line {first}: no such peer: stuck"));
+        assert_eq!(error, format!("error: line {first}: no such peer: stuck"));
         for line in first + 1..=COUNT {
             alice.expect_line(&format!("error: line {line}: no such peer: stuck"));
         }
@@ -296,13 +295,13 @@ fn a_recipient_that_never_reads_is_evicted_and_every_lost_message_is_counted() {
 
     assert_eq!((report.accepted, report.owed), (COUNT as u64 + 1, first_refused as u64));
     assert_evicted(&report, "stuck");
-    // What it finds when it reads at last was acknowledged, or is among what may have arrived.
+    // Whatever it finds when it finally reads was acknowledged, or is in the unacknowledged bytes.
     let received = leftovers(&stuck.stream);
     let received = count_messages(&received, "alice", LENGTH).0 as u64;
     let loss = &report.losses_before_drain[0];
     let delivered = report.delivered - 1;
-    let most = delivered + loss.unacknowledged_bytes.div_ceil(frame);
-    assert!((delivered..=most).contains(&received), "{received} received; {loss}; {report}");
+    let max = delivered + loss.unacknowledged_bytes.div_ceil(frame);
+    assert!((delivered..=max).contains(&received), "{received} received; {loss}; {report}");
 }
 
 #[test]
@@ -312,7 +311,7 @@ fn a_recipient_is_evicted_even_if_all_its_messages_are_already_in_flight() {
     let bystanders = Bystanders::start(&server);
     let stuck = server.login_with_small_buffers("stuck");
     let mut alice = server.login("alice");
-    // More than its kernel takes, less than the server's does: nothing is queued in the server.
+    // More than its own kernel holds, less than the server's does: the server's queue is empty.
     alice.send_bytes(&lines("stuck", 60, |_| 1000));
     wait_until("the eviction", || server.stats().connected == 3);
     let (lost, delivered) = (server.stats().lost, 60 - server.stats().lost);
@@ -324,12 +323,12 @@ fn a_recipient_is_evicted_even_if_all_its_messages_are_already_in_flight() {
     assert_eq!((report.owed, report.delivered, report.lost()), (60, delivered, lost), "{report}");
     assert_evicted(&report, "stuck");
     let received = leftovers(&stuck.stream);
-    assert!(count_messages(&received, "alice", 1000).0 < 60, "all of it was taken");
+    assert!(count_messages(&received, "alice", 1000).0 < 60, "everything was received");
 }
 
-/// Lets a recipient be evicted in the middle of a stream of messages; it then reads all there is.
+/// Gets a recipient evicted in the middle of a stream of messages; it then reads to the end.
 fn evicted_client_reads_again(segment: Option<u32>, length: usize) {
-    // All are accepted before the eviction, and are more than the kernel takes.
+    // All are accepted before the eviction, and exceed what the kernel holds.
     let count = 600_000 / (length + 32);
     let config = Config { stall_timeout: Duration::from_secs(1), ..strict() };
     let server = TestServer::with(Config { window: 4 * 1024 * 1024, ..config });
@@ -340,14 +339,14 @@ fn evicted_client_reads_again(segment: Option<u32>, length: usize) {
     alice.send_bytes(&lines("stuck", count, |_| length));
     alice.send("alice: that is all");
     alice.expect_line("from alice: that is all");
-    // So it is at the eviction: the room is given back, and the linger time begins.
+    // The eviction releases the window and starts the linger time.
     wait_until("the window to be empty", || server.stats().queued_bytes == 0);
-    let said = stuck.drain();
+    let bytes = stuck.drain();
     drop(stuck);
     wait_until("its loss to be counted", || server.stats().lost > 0);
     let report = server.stop_with([(alice, count as u64 + 1)]);
 
-    let (received, rest) = count_messages(&said, "alice", length);
+    let (received, rest) = count_messages(&bytes, "alice", length);
     let rest = String::from_utf8_lossy(rest);
     let end = "error: evicted, nothing was read for too long\n";
     assert!(rest == end, "{received} messages, then {} bytes: {rest:.80}", rest.len());
@@ -379,7 +378,7 @@ fn the_loss_of_a_client_evicted_before_shutdown_is_not_counted_against_the_drain
     let mut alice = server.login("alice");
     let stream = lines("stuck", 2000, |_| 500);
     alice.send_bytes(&stream);
-    // It is told why, and has time to read that, when the stop comes.
+    // Its eviction error is sent, and it still has time to read that, when the shutdown begins.
     alice.send("/who stuck");
     wait_until("her window to be empty", || {
         let stats = server.stats();
@@ -401,7 +400,7 @@ fn a_cycle_of_clients_that_never_read_does_not_deadlock() {
     let packet = lines("a, b, c", 100, |_| 500);
     thread::scope(|scope| {
         for client in &clients {
-            // They write until their connection ends, and nothing else.
+            // They only write, until their connection ends.
             scope.spawn(|| while (&client.stream).write_all(&packet).is_ok() {});
         }
         wait_until("all of them to be evicted", || server.stats().connected == 2);
@@ -421,9 +420,9 @@ fn a_cycle_of_clients_that_never_read_does_not_deadlock() {
 #[test]
 fn a_recipient_that_reads_slowly_but_steadily_is_not_evicted() {
     const COUNT: usize = 60;
-    // It takes ten times that much while it reads a line every now and then.
+    // It reads one line at a time, ten times as fast as this minimum.
     let (stall_timeout, stall_bytes) = (Duration::from_secs(2), 2000);
-    let config = Config { stall_timeout, stall_bytes, ..patient() };
+    let config = Config { stall_timeout, stall_bytes, ..lenient() };
     let server = TestServer::with(Config { window: 2 * 1024 * 1024, ..config });
     let mut slow = Client::connect_with_small_buffers(server.address, Some(536));
     slow.send("slow");
@@ -434,7 +433,7 @@ fn a_recipient_that_reads_slowly_but_steadily_is_not_evicted() {
     alice.expect_line("from alice: that is all");
     for number in 0..COUNT {
         expect_messages(&mut slow, "alice", number..number + 1, |_| 1000);
-        // Its pace, which no other event stands for: several lines per stall time-out.
+        // This sets its pace, for which there is no event: several lines per stall timeout.
         thread::sleep(Duration::from_millis(100));
     }
     expect_messages(&mut slow, "alice", COUNT..400, |_| 1000);
@@ -444,11 +443,11 @@ fn a_recipient_that_reads_slowly_but_steadily_is_not_evicted() {
 
 #[test]
 fn a_sender_that_resets_while_its_window_is_full_frees_its_name() {
-    let server = TestServer::with(patient());
+    let server = TestServer::with(lenient());
     let (_stuck, alice) = (server.login_with_small_buffers("stuck"), server.login("alice"));
     send_until_blocked(&alice.stream, b"stuck: 0123456789012345678901234567890123456789\n");
     alice.reset();
-    // The recipient is as stuck as before, so that nothing gives her reader its room back.
+    // The recipient is still stuck, so nothing frees her reader's window.
     wait_until("her leave", || server.stats().connected == 1);
     server.login("alice");
 }

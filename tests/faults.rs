@@ -1,15 +1,16 @@
-//! Whatever the system refuses the server, the server goes on: who is there talks on, who can not
-//! be taken in is told so or waits, and when the fault is over new clients are served again.
+//! The server keeps serving whatever the system refuses it: connected clients are not disturbed,
+//! a client that cannot be served gets an error or waits, and once the fault is over new clients
+//! are served again.
 //!
-//! Each case runs the executable in a process of its own, beside two bystanders who talk to each
-//! other all the while. What can be short for one process alone is short for real: memory mappings,
-//! threads of a control group. What would be short for the whole machine, such as its table of open
-//! files, is left to strace(1), which refuses single system calls. And the time of day is that of
-//! libfaketime, which lets it jump.
+//! Each case runs the executable as its own process, while two bystanders exchange messages.
+//! Resources that can run out for one process alone really do: memory mappings, and the threads of
+//! a cgroup. Those that would run out for the whole machine, such as its table of open files, are
+//! simulated by strace(1), which fails single system calls. Clock jumps come from libfaketime.
 //!
-//! Elsewhere: no descriptors left and no threads for a user (`RLIMIT_NOFILE`, `RLIMIT_NPROC`) in
-//! `limits.rs`; standard output and log that nobody takes in `executable.rs`; signals in `signals.rs`;
-//! panics in `src/server/panics.rs`; links that fail in `network.rs`.
+//! Covered elsewhere: the limits on descriptors and on a user's threads (`RLIMIT_NOFILE`,
+//! `RLIMIT_NPROC`) in `limits.rs`; blocked standard output in `executable.rs` and a blocked log in
+//! `log.rs`; signals in `signals.rs`; panics in `src/server/panics.rs`; failing links in
+//! `network.rs`.
 #![cfg(feature = "cli")]
 
 mod common;
@@ -31,7 +32,7 @@ use process::{Process, SIGNALLED, run, serve, serve_through};
 use rustix::process::{Resource, Signal, getrlimit};
 use tempfile::TempDir;
 
-/// A server and the two who must not notice what happens to it.
+/// A server and two bystanders, who must not notice what happens to it.
 struct Scene {
     process: Process,
     address: SocketAddr,
@@ -48,13 +49,13 @@ impl Scene {
         Self { process, address, bystanders }
     }
 
-    /// Nobody is held up, and who comes now is served.
-    fn goes_on(&self) {
+    /// Expects that connected clients are not delayed and that a new one is served.
+    fn expect_normal_service(&self) {
         self.bystanders.exchange(500);
         drop(try_login(self.address, "late").expect("room"));
     }
 
-    /// Stops the server, which must have lost nothing at all; returns its log.
+    /// Shuts the server down, which must have lost no message; returns its log.
     fn end(self) -> Vec<String> {
         let (clients, messages) = self.bystanders.end();
         self.process.signal(Signal::TERM);
@@ -73,21 +74,22 @@ impl Scene {
     }
 }
 
-/// How many lines of a log hold this text.
+/// How many lines of a log contain this text.
 fn count(log: &[String], text: &str) -> usize {
     log.iter().filter(|line| line.contains(text)).count()
 }
 
 const CANNOT_ACCEPT: &str = "cannot accept connections";
 
-/// While accept(2) fails thus for a while, clients wait, and are served then.
+/// Lets accept(2) fail with this error for a while: clients wait and are served afterwards. Returns
+/// the log.
 fn accepts_again_after(error: &str) -> Option<Vec<String>> {
     let injection = Injection::of(&format!("accept4:error={error}:when=4..9"))?;
     let scene = Scene::start(&injection.launcher, &[]);
     for number in 0..10 {
         drop(try_login(scene.address, &format!("client-{number}")).expect("room"));
     }
-    scene.goes_on();
+    scene.expect_normal_service();
     assert_eq!(injection.injected(), 6, "{:#?}", injection.calls());
     Some(scene.end())
 }
@@ -96,7 +98,7 @@ fn accepts_again_after(error: &str) -> Option<Vec<String>> {
 fn clients_wait_while_accept_lacks_resources_and_are_served_afterwards() {
     for error in ["ENFILE", "ENOBUFS", "ENOMEM"] {
         let Some(log) = accepts_again_after(error) else { return };
-        // The pauses are a third of a second in all, so that only the first one is logged, unless
+        // All backoffs together take a third of a second, so only the first one is logged, unless
         // the machine is slow.
         assert_eq!(count(&log, "retrying in 5ms"), 1, "{log:#?}");
         assert!(count(&log, CANNOT_ACCEPT) < 6, "{log:#?}");
@@ -111,24 +113,25 @@ fn an_accept_error_of_one_connection_does_not_delay_other_clients() {
     }
 }
 
-/// While accept(2) fails thus for ever, the server neither spins nor fills its log, those who are
-/// there talk on, and the stop is not held up.
-fn endures_for_ever(error: &str) {
-    /// A little more than the number of calls in a row after which the server gives in.
-    const IN_A_ROW: usize = 70;
+/// Lets accept(2) fail with this error permanently: the server neither spins nor floods its log,
+/// connected clients are not disturbed, and shutdown is not delayed.
+fn survives_permanent_error(error: &str) {
+    /// A little more than the number of consecutive failures after which the server backs off.
+    const MAX_CALLS_PER_BACKOFF: usize = 70;
     let fault = format!("accept4:error={error}:when=12+");
     let Some(injection) = Injection::of(&fault) else { return };
     let began = Instant::now();
     let mut scene = Scene::start(&injection.launcher, &[]);
-    // So many that one of them is behind the twelfth call, whatever calls the others have shared.
+    // Enough that one of them meets the twelfth call, however the earlier calls were distributed.
     let waiting: Vec<_> = (0..12).map(|_| Client::connect(scene.address)).collect();
     scene.process.log.expect("retrying in 1s");
     let (start, before) = (Instant::now(), injection.injected());
     scene.process.log.expect_next("retrying in 1s");
     scene.process.log.expect_next("retrying in 1s");
     let calls = injection.injected() - before;
-    let pauses = 1 + usize::try_from(start.elapsed().as_secs()).expect("not that long");
-    assert!(calls <= (1 + pauses) * IN_A_ROW, "{error}: {calls} calls in {pauses} pauses");
+    let backoffs = 1 + usize::try_from(start.elapsed().as_secs()).expect("not that long");
+    let max_calls = (1 + backoffs) * MAX_CALLS_PER_BACKOFF;
+    assert!(calls <= max_calls, "{error}: {calls} calls in {backoffs} backoffs");
     scene.bystanders.exchange(500);
     drop(waiting);
     let log = scene.end();
@@ -138,26 +141,27 @@ fn endures_for_ever(error: &str) {
 
 #[test]
 fn a_server_permanently_out_of_resources_neither_spins_nor_floods_its_log() {
-    endures_for_ever("ENFILE");
+    survives_permanent_error("ENFILE");
 }
 
 #[test]
 fn a_server_whose_every_accept_fails_neither_spins_nor_floods_its_log() {
-    endures_for_ever("EPERM");
+    survives_permanent_error("EPERM");
 }
 
 #[test]
 fn a_client_is_refused_with_an_error_when_no_thread_can_be_spawned() {
-    // The first four are the main thread's, and for the acceptor those of the first clients.
+    // Each thread's calls are counted separately: the main thread makes only four, and the
+    // acceptor's first four are for the first four clients.
     let Some(injection) = Injection::of("clone3:error=EAGAIN:when=5..8") else { return };
     let scene = Scene::start(&injection.launcher, &["--linger", "10ms"]);
     let first = ["third", "fourth"].map(|name| try_login(scene.address, name).expect("room"));
     for number in 5..9 {
         assert!(try_login(scene.address, &format!("client-{number}")).is_none(), "no thread");
     }
-    scene.goes_on();
+    scene.expect_normal_service();
     drop(first);
-    // What has failed leaves nothing behind that the acceptor would look for again and again.
+    // A failed spawn leaves nothing behind for the acceptor to poll for.
     wait_until("the acceptor to have nothing to do", || {
         let before = scene.process.switches("acceptor");
         thread::sleep(Duration::from_millis(1500));
@@ -167,27 +171,26 @@ fn a_client_is_refused_with_an_error_when_no_thread_can_be_spawned() {
     assert!(count(&log, "cannot spawn a thread") > 0, "{log:#?}");
 }
 
-/// A control group of its own whose processes and threads are limited in number; taken away when
-/// nothing runs in it any more.
+/// A cgroup that limits the number of its processes and threads; removed once it is empty.
 struct PidsGroup(PathBuf);
 
 impl PidsGroup {
-    /// `None`, and a word on why, if there can be none here.
-    fn new(most: usize) -> Option<Self> {
-        // Of version 1, since in version 2 a group that holds processes can have no limited ones
-        // below it, so that every process on the way would have to be moved.
-        let name = format!("a-chat-{}-{most}", std::process::id());
+    /// Returns `None`, and prints why, if this machine does not permit it.
+    fn new(max: usize) -> Option<Self> {
+        // Version 1: under version 2, a cgroup that holds processes cannot have limited children,
+        // so every process above it would have to be moved.
+        let name = format!("a-chat-{}-{max}", std::process::id());
         let group = Self(Path::new("/sys/fs/cgroup/pids").join(name));
         let limited = fs::create_dir(&group.0)
-            .and_then(|()| fs::write(group.0.join("pids.max"), most.to_string()));
+            .and_then(|()| fs::write(group.0.join("pids.max"), max.to_string()));
         if let Err(error) = limited {
-            skipped(&format!("no pids control group can be made here: {error}"));
+            skipped(&format!("a pids cgroup cannot be created here: {error}"));
             return None;
         }
         Some(group)
     }
 
-    /// Moves itself into the group and becomes the executable there.
+    /// A launcher that moves itself into the cgroup and executes the server there.
     fn launcher(&self) -> [String; 3] {
         let script = format!("echo $$ > {}/cgroup.procs && exec \"$0\" \"$@\"", self.0.display());
         ["sh".to_owned(), "-c".to_owned(), script]
@@ -196,7 +199,7 @@ impl PidsGroup {
 
 impl Drop for PidsGroup {
     fn drop(&mut self) {
-        // As long as a killed server is not quite gone the group can not be removed.
+        // The cgroup cannot be removed until a killed server is completely gone.
         let deadline = Instant::now() + Duration::from_secs(5);
         while fs::remove_dir(&self.0).is_err() && self.0.exists() && Instant::now() < deadline {
             thread::yield_now();
@@ -204,24 +207,24 @@ impl Drop for PidsGroup {
     }
 }
 
-/// The room for clients that the server says it has, and what limits it.
-fn room(process: &mut Process) -> (usize, String) {
+/// The capacity that the server logs, and what limits it.
+fn capacity(process: &mut Process) -> (usize, String) {
     let line = process.log.expect("capacity ");
     let (_, rest) = line.split_once("capacity ").expect("as it was found");
-    let (room, limited_by) = rest.split_once(" connections, limited by ").expect("both");
-    (room.parse().expect("a number"), limited_by.to_owned())
+    let (capacity, limited_by) = rest.split_once(" connections, limited by ").expect("both");
+    (capacity.parse().expect("a number"), limited_by.to_owned())
 }
 
 #[test]
 fn the_default_capacity_in_a_pids_cgroup_can_be_filled() {
     let Some(group) = PidsGroup::new(60) else { return };
     let mut scene = Scene::start(&group.launcher(), &[]);
-    let (room, limited_by) = room(&mut scene.process);
+    let (capacity, limited_by) = capacity(&mut scene.process);
     assert_eq!(limited_by, "threads (pids cgroup)");
-    assert!((15..30).contains(&room), "room for {room}");
+    assert!((15..30).contains(&capacity), "a capacity of {capacity}");
     let login = |number| try_login(scene.address, &format!("client-{number}"));
-    let clients: Vec<_> = (2..room).map(|number| login(number).expect("room")).collect();
-    assert!(login(0).is_none() && login(1).is_none(), "there is room for {room} only");
+    let clients: Vec<_> = (2..capacity).map(|number| login(number).expect("room")).collect();
+    assert!(login(0).is_none() && login(1).is_none(), "there is room for only {capacity}");
     drop(clients);
     let (late, _) = login_when_there_is_room(scene.address, "late");
     drop(late);
@@ -229,11 +232,11 @@ fn the_default_capacity_in_a_pids_cgroup_can_be_filled() {
     assert_eq!(count(&log, "cannot spawn"), 0, "{log:#?}");
 }
 
-/// A group that has room for what the server and the bystanders need, for three clients, and for
-/// `spare` threads more.
-fn goes_on_without_threads_in_its_control_group(spare: usize) {
-    const AT_REST: usize = 5;
-    let Some(group) = PidsGroup::new(AT_REST + (2 + 3) * 2 + spare) else { return };
+/// Runs the server in a cgroup with room for its own threads, those of the bystanders and of three
+/// clients, and `spare` more.
+fn keeps_serving_without_spare_threads(spare: usize) {
+    const OWN_THREADS: usize = 5;
+    let Some(group) = PidsGroup::new(OWN_THREADS + (2 + 3) * 2 + spare) else { return };
     let scene = Scene::start(&group.launcher(), &["--max-connections", "1000"]);
     let login = |number| try_login(scene.address, &format!("client-{number}"));
     let mut clients: Vec<_> = (0..3).map(|number| login(number).expect("room")).collect();
@@ -250,12 +253,12 @@ fn goes_on_without_threads_in_its_control_group(spare: usize) {
 
 #[test]
 fn a_server_that_cannot_spawn_readers_in_its_cgroup_keeps_serving() {
-    goes_on_without_threads_in_its_control_group(0);
+    keeps_serving_without_spare_threads(0);
 }
 
 #[test]
 fn a_server_that_cannot_spawn_writers_in_its_cgroup_keeps_serving() {
-    goes_on_without_threads_in_its_control_group(1);
+    keeps_serving_without_spare_threads(1);
 }
 
 #[test]
@@ -263,31 +266,31 @@ fn clients_beyond_the_memory_mapping_limit_are_refused_even_if_max_connections_a
     const THREADS: usize = 4;
     a_chat::raise_nofile_limit();
     let mut default = Process::start(serve(&[]));
-    let (default_room, limited_by) = room(&mut default);
+    let (default_capacity, limited_by) = capacity(&mut default);
     assert_eq!(default.terminate().0, 0);
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let crowd = default_room + 1000;
+    let crowd = default_capacity + 1000;
     if limited_by != "memory mappings (vm.max_map_count)" || files < crowd as u64 + 100 {
-        skipped(&format!("{limited_by} are short here before memory mappings are"));
+        skipped(&format!("{limited_by} run out here before memory mappings do"));
         return;
     }
     let mut scene = Scene::start(&[], &["--max-connections", "100000"]);
-    let room = room(&mut scene.process).0;
-    assert_eq!(room, default_room, "there is no more room for being asked for");
+    let capacity = capacity(&mut scene.process).0;
+    assert_eq!(capacity, default_capacity, "a higher limit does not raise the capacity");
 
     let address = scene.address;
-    // One descriptor for each is enough.
+    // Only the stream is kept, so each client costs one descriptor.
     let login = |number| Some(try_login(address, &format!("client-{number}"))?.stream);
     let part = |first| (first..crowd).step_by(THREADS).map(login).collect::<Vec<_>>();
     let crowd: Vec<_> = thread::scope(|scope| {
         let parts: Vec<_> = (0..THREADS).map(|first| scope.spawn(move || part(first))).collect();
-        parts.into_iter().flat_map(|part| part.join().expect("all are answered")).collect()
+        parts.into_iter().flat_map(|part| part.join().expect("a reply to everyone")).collect()
     });
-    assert_eq!(crowd.iter().flatten().count(), room - 2, "beside the bystanders");
+    assert_eq!(crowd.iter().flatten().count(), capacity - 2, "besides the bystanders");
     let limit = fs::read_to_string("/proc/sys/vm/max_map_count").expect("procfs");
     let limit: usize = limit.trim().parse().expect("a number");
     let mappings = scene.process.mappings();
-    // The test would show nothing if the server were far away from its limit.
+    // The test would prove nothing if the server were far from its limit.
     assert!((limit * 3 / 4..limit).contains(&mappings), "{mappings} mappings of {limit}");
     scene.bystanders.exchange(500);
     drop(crowd);
@@ -297,8 +300,8 @@ fn clients_beyond_the_memory_mapping_limit_are_refused_even_if_max_connections_a
     assert_eq!(count(&log, "cannot spawn"), 0, "{log:#?}");
 }
 
-/// A start for which the system refuses something ends with one line that says so.
-fn does_not_start(fault: &str, what: &str) {
+/// Expects that a start for which the system refuses something ends with one line that says so.
+fn expect_failed_start(fault: &str, what: &str) {
     let Some(Injection { launcher, .. }) = Injection::of(fault) else { return };
     let launcher: Vec<_> = launcher.iter().map(String::as_str).collect();
     let (status, _, log) = run(serve_through(&launcher, &["--log-level", "off"]));
@@ -308,37 +311,37 @@ fn does_not_start(fault: &str, what: &str) {
 
 #[test]
 fn a_start_that_the_system_refuses_is_reported_in_one_clear_line() {
-    does_not_start("socket:error=EMFILE", "cannot listen on 127.0.0.1:0: Too many open files");
-    does_not_start("bind:error=EACCES", "cannot listen on 127.0.0.1:0: Permission denied");
-    does_not_start("listen:error=EADDRINUSE", "cannot listen on 127.0.0.1:0: Address already");
+    expect_failed_start("socket:error=EMFILE", "cannot listen on 127.0.0.1:0: Too many open files");
+    expect_failed_start("bind:error=EACCES", "cannot listen on 127.0.0.1:0: Permission denied");
+    expect_failed_start("listen:error=EADDRINUSE", "cannot listen on 127.0.0.1:0: Address already");
     for latch in 1..=2 {
         let fault = format!("eventfd2:error=EMFILE:when={latch}");
-        does_not_start(&fault, "cannot create the shutdown descriptors: Too many open files");
+        expect_failed_start(&fault, "cannot create the shutdown descriptors: Too many open files");
     }
     let no_log = "cannot start the log's thread: Resource temporarily unavailable";
-    does_not_start("clone3:error=EAGAIN:when=1", no_log);
+    expect_failed_start("clone3:error=EAGAIN:when=1", no_log);
     let no_signals = "cannot wait for signals: Resource temporarily unavailable";
-    does_not_start("clone3:error=EAGAIN:when=2", no_signals);
+    expect_failed_start("clone3:error=EAGAIN:when=2", no_signals);
     // The broker and the acceptor.
     for thread in 3..=4 {
         let fault = format!("clone3:error=EAGAIN:when={thread}");
-        does_not_start(&fault, "cannot spawn a thread: Resource temporarily unavailable");
+        expect_failed_start(&fault, "cannot spawn a thread: Resource temporarily unavailable");
     }
 }
 
-/// The time of day as one process sees it, which can be moved while that process runs.
+/// The time of day as one process sees it; it can be changed while that process runs.
 struct TimeOfDay {
     library: PathBuf,
     folder: TempDir,
 }
 
 impl TimeOfDay {
-    /// `None`, and a word on why, if libfaketime is not here.
+    /// Returns `None`, and prints why, if libfaketime is not installed.
     fn new() -> Option<Self> {
         let folders = fs::read_dir("/usr/lib").expect("a folder").map_while(Result::ok);
         let library = |folder: fs::DirEntry| folder.path().join("faketime/libfaketimeMT.so.1");
         let Some(library) = folders.map(library).find(|library| library.exists()) else {
-            skipped("the time of day can not be moved: libfaketime is missing");
+            skipped("the time of day cannot be changed: libfaketime is missing");
             return None;
         };
         let time = Self { library, folder: tempfile::tempdir().expect("a folder") };
@@ -346,7 +349,7 @@ impl TimeOfDay {
         Some(time)
     }
 
-    /// Moves the time so far away from the real one.
+    /// Sets the offset from the real time.
     fn jump(&self, offset: &str) {
         let (new, file) = (self.folder.path().join("new"), self.folder.path().join("offset"));
         fs::write(&new, offset).and_then(|()| fs::rename(new, file)).expect("a file");
@@ -356,7 +359,7 @@ impl TimeOfDay {
         let mut command = serve(flags);
         command.env("LD_PRELOAD", &self.library).env("FAKETIME_NO_CACHE", "1");
         command.env("FAKETIME_TIMESTAMP_FILE", self.folder.path().join("offset"));
-        // The monotonic clock never jumps; that is what it is for.
+        // The monotonic clock never jumps, by definition.
         command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
         Process::start(command)
     }
@@ -367,7 +370,7 @@ fn date(line: &str) -> &str {
     line.split('T').next().expect("a date")
 }
 
-/// A client that reads nothing, to which `alice` has sent more than its kernel takes.
+/// A client that reads nothing, and `alice`, who has sent it more than its kernel holds.
 fn overloaded(process: &mut Process, name: &str) -> (Client, Client) {
     let mut slow = Client::connect_with_small_buffers(process.address(), None);
     slow.send(&format!("{name}\n/who {name}"));
@@ -379,7 +382,7 @@ fn overloaded(process: &mut Process, name: &str) -> (Client, Client) {
     (slow, alice)
 }
 
-/// How much is too much for the slow one, and less than the window.
+/// More messages than the slow client's kernel holds, and fewer than the window.
 const MESSAGES: usize = 400;
 
 const WINDOW: [&str; 2] = ["--window", "1MiB"];
@@ -389,8 +392,8 @@ fn a_clock_that_jumps_ahead_shortens_no_timeout() {
     let Some(time) = TimeOfDay::new() else { return };
     let mut flags = WINDOW.to_vec();
     flags.extend(["--login-timeout", "10s", "--stall-timeout", "10s", "--drain-timeout", "1h"]);
-    // Long enough for every thread that waits to have looked at its clock, which it does when a
-    // quarter of its limit is over, and short enough for all limits.
+    // Long enough for every waiting thread to have checked its clock, which it does after a quarter
+    // of its timeout, and shorter than every timeout.
     let wait = || thread::sleep(Duration::from_secs(3));
     let mut process = time.start(&flags);
     let mut silent = Client::connect(process.address());

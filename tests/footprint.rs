@@ -1,9 +1,9 @@
 //! An idle client costs little more memory than its two threads, and no more memory mappings.
 //!
-//! Clients of the executable log in, send themselves a message, and then do nothing; what the
-//! process has grown by is counted page by page. Most of that is stacks. Two pages are touched of
-//! each at best, and one that is touched in passing, because a function needs more of the stack
-//! than it did, stays for as long as the client does.
+//! Clients of the executable log in, send themselves a message and go idle; the growth of the
+//! process is counted page by page. Most of it is stack. At best, two pages of each stack are
+//! touched. A page touched only in passing, because a function needs more stack than before, stays
+//! resident as long as the client.
 #![cfg(feature = "cli")]
 
 mod common;
@@ -12,20 +12,20 @@ mod process;
 
 use process::{Process, serve};
 
-/// Those who come before the others have the program's pages and the allocator's arenas loaded.
+/// These clients connect first, to load the program's pages and create the allocator's arenas.
 const CLIENTS_BEFORE: u32 = 100;
 
 const CLIENTS: u32 = 400;
 
-/// What a client may cost, in bytes: two pages for each of its two threads, and what they allocate.
-/// A third page for either of them is more than that. Without optimisation stack frames are several
-/// times as large, so that a debug build shows gross mistakes only.
-const MOST_EACH: u64 = if cfg!(debug_assertions) { 48 * 1024 } else { 24 * 1024 };
+/// The most that a client may cost, in bytes: two pages for each of its two threads, plus their
+/// heap. A third page for either of them exceeds it. Without optimisation, stack frames are several
+/// times as large, so a debug build catches only gross mistakes.
+const MAX_BYTES_EACH: u64 = if cfg!(debug_assertions) { 48 * 1024 } else { 24 * 1024 };
 
-/// A thread has its stack and the guard of that.
+/// Each thread has its stack and a guard page.
 const MAPPINGS_EACH: usize = 2 * 2;
 
-/// The arenas of the allocator, which have one or two mappings each, may not all be there before.
+/// Some of the allocator's arenas, with one or two mappings each, may be created late.
 const OTHER_MAPPINGS: usize = 100;
 
 #[test]
@@ -45,8 +45,8 @@ fn an_idle_client_costs_little_more_memory_than_its_two_threads() {
     let (_clients_before, before, mappings_before) = log_in(CLIENTS_BEFORE);
     let (_clients, after, mappings) = log_in(CLIENTS);
     let each = after.saturating_sub(before) / u64::from(CLIENTS);
-    assert!(each <= MOST_EACH, "{each} bytes for an idle client");
-    let most = MAPPINGS_EACH * CLIENTS as usize + OTHER_MAPPINGS;
-    let taken = mappings - mappings_before;
-    assert!(taken <= most, "{taken} memory mappings for {CLIENTS} clients");
+    assert!(each <= MAX_BYTES_EACH, "{each} bytes for an idle client");
+    let max = MAPPINGS_EACH * CLIENTS as usize + OTHER_MAPPINGS;
+    let added = mappings - mappings_before;
+    assert!(added <= max, "{added} memory mappings for {CLIENTS} clients");
 }

@@ -1,7 +1,7 @@
-//! No client harms another, whatever it sends, leaves unread, or breaks off.
+//! No client harms another, whatever it sends, leaves unread, or cuts short.
 //!
-//! Every case runs while two bystanders exchange numbered messages, and they must go on after it;
-//! what the report says beyond the bystanders' share is compared with what the case did.
+//! Every attack runs while two bystanders exchange numbered messages, which must continue
+//! afterwards. The report, without the bystanders' share, is compared with what the attack did.
 
 mod common;
 
@@ -18,22 +18,22 @@ use common::{
     Client, PATIENCE, TestServer, descriptor_count, send_until_blocked, try_login, wait_until,
 };
 
-/// Held for writing by the cases that count threads and descriptors of the whole process.
+/// Held for writing by the attacks that count threads and descriptors of the whole process.
 static ALONE: RwLock<()> = RwLock::new(());
 
-/// Does something hostile to a server and returns the report without the bystanders' share.
-fn unharmed(config: Config, hostile: impl FnOnce(&TestServer, &Bystanders)) -> Report {
+/// Runs an attack on a server and returns the report without the bystanders' share.
+fn run_attack(config: Config, hostile: impl FnOnce(&TestServer, &Bystanders)) -> Report {
     let _shared = ALONE.read().unwrap_or_else(PoisonError::into_inner);
-    served(config, hostile)
+    run_attack_unlocked(config, hostile)
 }
 
-/// As [`unharmed`], while no other case of this file runs.
-fn unharmed_alone(config: Config, hostile: impl FnOnce(&TestServer, &Bystanders)) -> Report {
+/// As [`run_attack`], while no other attack of this file runs.
+fn run_attack_alone(config: Config, hostile: impl FnOnce(&TestServer, &Bystanders)) -> Report {
     let _alone = ALONE.write().unwrap_or_else(PoisonError::into_inner);
-    served(config, hostile)
+    run_attack_unlocked(config, hostile)
 }
 
-fn served(config: Config, hostile: impl FnOnce(&TestServer, &Bystanders)) -> Report {
+fn run_attack_unlocked(config: Config, hostile: impl FnOnce(&TestServer, &Bystanders)) -> Report {
     let server = TestServer::with(config);
     let bystanders = Bystanders::start(&server);
     bystanders.exchange(1);
@@ -42,36 +42,36 @@ fn served(config: Config, hostile: impl FnOnce(&TestServer, &Bystanders)) -> Rep
     bystanders.finish(server)
 }
 
-fn quick() -> Config {
+fn short_linger() -> Config {
     Config { linger: Duration::from_millis(100), ..Config::default() }
 }
 
-/// What the case is expected to have added: accepted lines, and as many deliveries, none lost.
+/// Checks how many lines the attack got accepted, and how many deliveries, none of them lost.
 fn assert_counts(report: &Report, accepted: u64, delivered: u64) {
     let counts = (report.accepted, report.owed, report.delivered, report.lost());
     assert_eq!(counts, (accepted, delivered, delivered, 0), "{report}");
 }
 
-/// Waits until all that a client has sent is routed: what it sends to itself comes after it.
-fn routed(client: &mut Client, name: &str) {
+/// Waits until everything that a client has sent is routed: a message to itself comes last.
+fn wait_until_routed(client: &mut Client, name: &str) {
     client.send(&format!("{name}: routed"));
     client.expect_line(&format!("from {name}: routed"));
 }
 
 #[test]
 fn an_endless_line_is_skipped_and_its_sender_stays_connected() {
-    let report = unharmed(quick(), |server, bystanders| {
+    let report = run_attack(short_linger(), |server, bystanders| {
         let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
         let chunk = vec![b'x'; 1 << 20];
         for _ in 0..8 {
             alice.send_bytes(&chunk);
         }
         bystanders.exchange(100);
-        // The end of the line comes with a good line behind it.
+        // The end of the line arrives together with a valid line.
         alice.send_bytes(b"\nbob: alive\n");
         alice.expect_line("error: line 1: longer than 65536 bytes");
         bob.expect_line("from alice: alive");
-        // One that never ends is no line.
+        // A line that never ends is not a line.
         alice.send_bytes(&chunk);
         alice.half_close();
         alice.expect_line("error: the last line had no line end and was not accepted");
@@ -83,9 +83,9 @@ fn an_endless_line_is_skipped_and_its_sender_stays_connected() {
 #[test]
 fn a_line_of_maximum_length_is_routed_and_one_byte_more_is_refused() {
     for max_line in [32, 511, 512, 1000, 65_535, 65_536, 100_000] {
-        let report = unharmed(Config { max_line, ..quick() }, |server, _| {
+        let report = run_attack(Config { max_line, ..short_linger() }, |server, _| {
             let mut bob = server.login("bob");
-            // `bob:` leaves the rest of the line to the text.
+            // The text is what `bob:` leaves of the line.
             let longest = "x".repeat(max_line - 4);
             for end in ["\n", "\r\n"] {
                 bob.send_bytes(format!("bob:{longest}{end}").as_bytes());
@@ -95,7 +95,7 @@ fn a_line_of_maximum_length_is_routed_and_one_byte_more_is_refused() {
                 bob.send_bytes(format!("bob:{longest}x{end}").as_bytes());
                 bob.expect_line(&format!("error: line {line}: longer than {max_line} bytes"));
             }
-            // All of them once more in one packet, where each has the others' bytes around it.
+            // All of them again in one packet, each surrounded by the others' bytes.
             let (good, bad) = (format!("bob:{longest}\r\n"), format!("bob:{longest}x\n"));
             bob.send_bytes([&*good, &*bad, &*good, &*bad].concat().as_bytes());
             for bad in [6, 8] {
@@ -109,7 +109,7 @@ fn a_line_of_maximum_length_is_routed_and_one_byte_more_is_refused() {
 
 #[test]
 fn a_line_that_is_not_utf8_is_refused_and_its_neighbours_are_routed() {
-    let report = unharmed(quick(), |server, _| {
+    let report = run_attack(short_linger(), |server, _| {
         let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
         alice.send_bytes(b"bob: 1\nbob: \xff\nbob: 3\n\xc3\nbob: \xe2\x82\n\xac bob: 6\nbob: 7\n");
         for number in [1, 3, 7] {
@@ -118,7 +118,7 @@ fn a_line_that_is_not_utf8_is_refused_and_its_neighbours_are_routed() {
         for line in [2, 4, 5, 6] {
             alice.expect_line(&format!("error: line {line}: not UTF-8"));
         }
-        // Also a whole line of nothing else, longer than a read.
+        // A whole line of invalid bytes, longer than a read.
         alice.send_bytes(&vec![0x80; 60_000]);
         alice.send_bytes(b"\n");
         alice.expect_line("error: line 8: not UTF-8");
@@ -128,11 +128,11 @@ fn a_line_that_is_not_utf8_is_refused_and_its_neighbours_are_routed() {
 
 #[test]
 fn a_character_split_across_two_reads_stays_intact() {
-    // The first reads of a connection end at multiples of 512 bytes: one of four neighbours has
-    // each such edge in the middle of a character.
+    // The first reads of a connection end at multiples of 512 bytes. With one of the four offsets,
+    // each such boundary falls inside a character.
     let text = "\u{1f980}".repeat(5000);
     let mut lines = 0;
-    let report = unharmed(quick(), |server, _| {
+    let report = run_attack(short_linger(), |server, _| {
         let mut bob = server.login("bob");
         for offset in 0..4 {
             let mut bob = Client::connect(server.address);
@@ -141,7 +141,7 @@ fn a_character_split_across_two_reads_stays_intact() {
             bob.expect_line(&format!("from bob{offset}: {text}"));
             lines += 1;
         }
-        // In packets of one byte the server may see every edge there is.
+        // With packets of one byte, the server may see every possible boundary.
         for _ in 0..100 {
             for byte in "bob: \u{1f980}\u{20ac}\u{e9}\n".as_bytes() {
                 bob.send_bytes(&[*byte]);
@@ -155,13 +155,13 @@ fn a_character_split_across_two_reads_stays_intact() {
 
 #[test]
 fn control_characters_pass_unchanged() {
-    let report = unharmed(quick(), |server, _| {
+    let report = run_attack(short_linger(), |server, _| {
         let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
         let controls = (0..0x20_u8).chain([0x7f]).filter(|byte| *byte != b'\n');
         let text = String::from_utf8(controls.collect()).expect("ASCII");
         alice.send(&format!("bob: <{text}\u{85}\u{2028}\u{9b}31m>"));
         bob.expect_line(&format!("from alice: <{text}\u{85}\u{2028}\u{9b}31m>"));
-        // At the ends they are no white space, so they are not trimmed.
+        // At the ends of a text they are not trimmed, since they are not white space.
         alice.send("bob: \0\u{1b}[2J\0");
         bob.expect_line("from alice: \0\u{1b}[2J\0");
     });
@@ -170,10 +170,10 @@ fn control_characters_pass_unchanged() {
 
 #[test]
 fn a_carriage_return_inside_a_text_does_not_end_the_line() {
-    let report = unharmed(quick(), |server, _| {
+    let report = run_attack(short_linger(), |server, _| {
         let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
         alice.send_bytes(b"bob: 1\rbob: 2\r\r\n\rbob: 3\r\n");
-        // What is left at the ends is white space, which is trimmed.
+        // At the ends of a text it is white space, which is trimmed.
         bob.expect_line("from alice: 1\rbob: 2");
         bob.expect_line("from alice: 3");
     });
@@ -182,11 +182,11 @@ fn a_carriage_return_inside_a_text_does_not_end_the_line() {
 
 #[test]
 fn a_client_cannot_forge_a_message_from_another() {
-    let report = unharmed(quick(), |server, _| {
+    let report = run_attack(short_linger(), |server, _| {
         let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
         alice.send("from bob: x");
         alice.expect_line("error: line 1: no such peer: from bob");
-        // Neither with a text, nor with a name that is sent back, nor to oneself.
+        // Neither a text, nor a name that is echoed, nor a message to oneself can forge one.
         alice.send("bob: from carol: x");
         bob.expect_line("from alice: from carol: x");
         alice.send("bob: \rfrom carol: x");
@@ -203,21 +203,21 @@ fn a_client_cannot_forge_a_message_from_another() {
 
 #[test]
 fn an_unterminated_last_line_is_refused_and_not_counted() {
-    let report = unharmed(quick(), |server, _| {
+    let report = run_attack(short_linger(), |server, _| {
         let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
         alice.send_bytes(b"bob: whole\nbob: unterminated");
         alice.half_close();
         alice.expect_line("error: the last line had no line end and was not accepted");
         alice.expect_eof();
         bob.expect_line("from alice: whole");
-        routed(&mut bob, "bob");
+        wait_until_routed(&mut bob, "bob");
     });
     assert_counts(&report, 2, 2);
 }
 
 #[test]
 fn a_reset_in_mid_line_loses_no_complete_line() {
-    let report = unharmed(quick(), |server, _| {
+    let report = run_attack(short_linger(), |server, _| {
         let mut bob = server.login("bob");
         for number in 0..50 {
             let mut alice = try_login(server.address, &format!("alice{number}")).expect("room");
@@ -225,55 +225,55 @@ fn a_reset_in_mid_line_loses_no_complete_line() {
             bob.expect_line(&format!("from alice{number}: whole"));
             alice.reset();
         }
-        routed(&mut bob, "bob");
+        wait_until_routed(&mut bob, "bob");
     });
-    // Each has asked for itself once.
+    // Each client has sent one `/who` when it logged in.
     assert_counts(&report, 101, 51);
 }
 
 #[test]
 fn messages_pending_for_a_client_that_resets_are_reported_as_lost_by_name() {
-    const DUE: u64 = 400;
+    const MESSAGES: u64 = 400;
     let text = "x".repeat(480);
     let frame = format!("from alice: 000 {text}\n").len() as u64;
     let mut received = 0;
-    let report = unharmed(quick(), |server, _| {
+    let report = run_attack(short_linger(), |server, _| {
         let mut victim = server.login_with_small_buffers("victim");
         let mut alice = server.login("alice");
-        for number in 0..DUE {
+        for number in 0..MESSAGES {
             alice.send(&format!("victim: {number:03} {text}"));
         }
-        routed(&mut alice, "alice");
+        wait_until_routed(&mut alice, "alice");
         for number in 0..3 {
             victim.expect_line(&format!("from alice: {number:03} {text}"));
             received += 1;
         }
         victim.reset();
-        // Its senders are told, and go on.
-        wait_until("its end", || server.stats().connected == 3);
+        // Its senders get an error, and continue.
+        wait_until("its disconnection", || server.stats().connected == 3);
         alice.send("victim: one more");
-        alice.expect_line(&format!("error: line {}: no such peer: victim", DUE + 2));
+        alice.expect_line(&format!("error: line {}: no such peer: victim", MESSAGES + 2));
     });
-    assert_eq!((report.accepted, report.owed), (DUE + 2, DUE + 1), "{report}");
+    assert_eq!((report.accepted, report.owed), (MESSAGES + 2, MESSAGES + 1), "{report}");
     let [loss] = report.losses_before_drain.as_slice() else { panic!("{report}") };
     assert_eq!((loss.name.as_str(), loss.messages), ("victim", report.lost()));
     assert!(matches!(loss.reason, CloseReason::Broken(_)), "{loss}");
-    // What the victim had read was delivered, or is among what may have been. What only the
-    // server's kernel had taken, far more than the victim's can hold, was not.
-    let delivered = DUE - loss.messages;
+    // Every message that the victim read was delivered or is in the unacknowledged bytes. Those
+    // that only the server's kernel held, far more than the victim's can hold, were not delivered.
+    let delivered = MESSAGES - loss.messages;
     assert!(received <= delivered + loss.unacknowledged_bytes / frame, "{loss}");
     assert!(delivered < received + 64 * 1024 / frame, "{loss}");
 }
 
 #[test]
 fn a_client_that_half_closes_still_receives_every_message_and_reply() {
-    let report = unharmed(quick(), |server, _| {
+    let report = run_attack(short_linger(), |server, _| {
         let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
         for number in 0..500 {
             alice.send(&format!("bob: {number} {}", "x".repeat(300)));
         }
-        routed(&mut alice, "alice");
-        // More answers than bob's window has room for.
+        wait_until_routed(&mut alice, "alice");
+        // More replies than fit in bob's window.
         bob.send_bytes("nonsense\n".repeat(20_000).as_bytes());
         bob.half_close();
         let (mut messages, mut errors) = (0, 0);
@@ -296,9 +296,9 @@ fn a_client_that_floods_garbage_and_reads_no_reply_is_slowed_by_its_own_window()
     const GARBAGE: &[u8] = b"this is no message\n";
     let window = 16 * 1024;
     let mut accepted = 0;
-    // It is not to be evicted here.
-    let config = Config { window, stall_timeout: PATIENCE * 10, ..quick() };
-    let report = unharmed(config, |server, bystanders| {
+    // It must not be evicted here.
+    let config = Config { window, stall_timeout: PATIENCE * 10, ..short_linger() };
+    let report = run_attack(config, |server, bystanders| {
         let mut mallory = server.login_with_small_buffers("mallory");
         let sent = send_until_blocked(&mallory.stream, &GARBAGE.repeat(1000));
         bystanders.exchange(1000);
@@ -314,7 +314,7 @@ fn a_client_that_floods_garbage_and_reads_no_reply_is_slowed_by_its_own_window()
                 stream.shutdown(Shutdown::Write).expect("an open connection");
             });
             for number in 1..=lines {
-                let line = mallory.line().expect("an answer");
+                let line = mallory.line().expect("a reply");
                 assert!(line.starts_with(&format!("error: line {number}: no ':' in it")), "{line}");
             }
             mallory.expect_eof();
@@ -326,26 +326,26 @@ fn a_client_that_floods_garbage_and_reads_no_reply_is_slowed_by_its_own_window()
 
 #[test]
 fn a_line_full_of_unknown_names_gets_a_single_reply() {
-    // As many different names as a list may hold, which here fill the longest line.
+    // As many different names as a list may hold; together they fill a line of maximum length.
     let names: Vec<_> = (0..1024).map(|number| format!("{number:062}")).collect();
     let line = format!("{}: x", names.join(","));
     let twice = format!("{}: x", vec!["n"; 32_000].join(","));
-    let report = unharmed(quick(), |server, _| {
+    let report = run_attack(short_linger(), |server, _| {
         let mut mallory = server.login("mallory");
         for number in 0..10 {
             mallory.send(&line);
             mallory.send(&twice);
             let number = 2 * number + 1;
             let expected = format!("error: line {number}: no such peer: {}", names.join(", "));
-            assert!(mallory.line().as_deref() == Some(&*expected), "another answer");
+            assert!(mallory.line().as_deref() == Some(&*expected), "a different reply");
             mallory.expect_line(&format!("error: line {}: no such peer: n", number + 1));
         }
-        // Who is there among them still gets the message, once.
+        // Any of them that is connected still gets the message, once.
         let list = line.replacen(&names[5], "mallory", 1).replacen(&names[9], "mallory", 1);
         mallory.send(&list);
         mallory.expect_line("from mallory: x");
-        let answer = mallory.line().expect("an answer");
-        assert_eq!(answer.split(',').count(), names.len() - 2);
+        let reply = mallory.line().expect("a reply");
+        assert_eq!(reply.split(',').count(), names.len() - 2);
     });
     assert_counts(&report, 21, 1);
 }
@@ -354,17 +354,17 @@ fn a_line_full_of_unknown_names_gets_a_single_reply() {
 fn a_thousand_silent_clients_time_out_and_leave_no_thread_or_descriptor_behind() {
     const SILENT: usize = 1000;
     raise_nofile_limit();
-    let config = Config { login_timeout: Duration::from_secs(2), ..quick() };
-    let report = unharmed_alone(config, |server, bystanders| {
+    let config = Config { login_timeout: Duration::from_secs(2), ..short_linger() };
+    let report = run_attack_alone(config, |server, bystanders| {
         let before = (service_threads(), descriptor_count());
         let clients: Vec<_> =
             (0..SILENT).map(|_| TcpStream::connect(server.address).expect("room")).collect();
         bystanders.exchange(1000);
         for mut client in clients {
             client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-            let mut answer = String::new();
-            client.read_to_string(&mut answer).expect("an answer and a clean end");
-            assert_eq!(answer, "error: login not in time\n");
+            let mut reply = String::new();
+            client.read_to_string(&mut reply).expect("a reply and a clean end of file");
+            assert_eq!(reply, "error: login not in time\n");
         }
         wait_until("their threads to be gone", || service_threads() == before.0);
         wait_until("their sockets to be closed", || descriptor_count() == before.1);
@@ -376,7 +376,7 @@ fn a_thousand_silent_clients_time_out_and_leave_no_thread_or_descriptor_behind()
 #[test]
 fn clients_that_connect_and_vanish_leave_no_thread_or_descriptor_behind() {
     const ROUNDS: u64 = 300;
-    let report = unharmed_alone(quick(), |server, bystanders| {
+    let report = run_attack_alone(short_linger(), |server, bystanders| {
         let before = (service_threads(), descriptor_count());
         for round in 0..ROUNDS {
             let connect = || Client::connect(server.address);
@@ -393,7 +393,7 @@ fn clients_that_connect_and_vanish_leave_no_thread_or_descriptor_behind() {
             whole.reset();
         }
         bystanders.exchange(100);
-        // Clients are accepted in the order in which they came.
+        // Clients are accepted in the order in which they connected.
         drop(try_login(server.address, "last").expect("room"));
         wait_until("their names to be free", || server.stats().connected == 2);
         wait_until("their threads to be gone", || service_threads() == before.0);
@@ -403,7 +403,7 @@ fn clients_that_connect_and_vanish_leave_no_thread_or_descriptor_behind() {
     assert_counts(&report, 1, 0);
 }
 
-/// How many readers and writers there are. The test runner starts and ends threads of its own.
+/// How many reader and writer threads exist. The test runner has threads of its own.
 fn service_threads() -> usize {
     let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).ok();
     let tasks = fs::read_dir("/proc/self/task").expect("procfs").flatten();

@@ -1,6 +1,8 @@
-//! Threads, descriptors and memory come back: one test, alone in its process, that starts, loads
-//! and drains servers over and over, with clients of all kinds, and counts what is left each time.
-//! With `A_CHAT_ROUNDS=1000` there are a thousand cycles instead of a hundred.
+//! Servers release every thread, descriptor and byte of memory.
+//!
+//! One test, alone in its process, starts, loads and drains servers over and over with clients of
+//! all kinds, and compares the process with its baseline each time. `A_CHAT_ROUNDS=1000` runs a
+//! thousand cycles instead of a hundred.
 #![expect(unsafe_code, reason = "an allocator that counts")]
 
 mod common;
@@ -17,34 +19,34 @@ use common::population::{Population, Profile, Stop, World};
 use common::rounds::rounds;
 use common::{TestServer, descriptor_count, thread_count, wait_until};
 
-/// The system's allocator, beside a count of the bytes that are allocated.
-struct Counting;
+/// The system allocator, with a count of the bytes allocated.
+struct CountingAllocator;
 
 static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
 
-/// How much more may be allocated in the end, in bytes, than was at first, however many cycles
-/// there were: less than one connection takes.
-const KEPT: usize = 1024;
+/// How many bytes more may be allocated at the end than at the start, however many cycles ran: less
+/// than one connection takes.
+const MAX_GROWTH: usize = 1024;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-// SAFETY: all is left to the system's allocator, which is asked exactly what this one was.
-unsafe impl GlobalAlloc for Counting {
+// SAFETY: every call is passed on to the system allocator unchanged.
+unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATED.fetch_add(layout.size(), Relaxed);
-        // SAFETY: what holds for this call holds for that one.
+        // SAFETY: the caller upholds the same contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         ALLOCATED.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: as above; the memory is from the system's allocator.
+        // SAFETY: as above; the memory came from the system allocator.
         unsafe { System.dealloc(memory, layout) }
     }
 }
 
-/// How much this process has allocated just now, in bytes.
+/// How many bytes this process has allocated right now.
 fn allocated() -> usize {
     ALLOCATED.load(Relaxed)
 }
@@ -65,7 +67,7 @@ fn cycle(seed: u64) {
     assert_eq!(report.lost(), 0, "{report}");
 }
 
-/// Clients of the library: one that leaves, one that is dropped, one whose server stops.
+/// Clients of the library: one is dropped, one leaves, and one sees its server shut down.
 fn client_cycle() {
     let server = TestServer::start();
     let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| {
@@ -80,7 +82,7 @@ fn client_cycle() {
     let mut events = inbox.events();
     let is_her_own =
         |event| matches!(event, Event::Message { from, .. } if from.as_str() == "carol");
-    assert!(events.any(is_her_own), "what she has sent is accepted before the stop");
+    assert!(events.any(is_her_own), "her line is accepted before the shutdown");
     let report = server.stop();
     assert_eq!(report.connections, 3, "{report}");
     drop(events);
@@ -89,7 +91,7 @@ fn client_cycle() {
 
 #[test]
 fn servers_leave_no_thread_descriptor_or_memory_behind() {
-    // The first rounds take what the runtime and the test itself keep.
+    // The first cycles allocate what the runtime and the test itself retain.
     (0..20).for_each(cycle);
     client_cycle();
     let (threads, descriptors, allocated) = (thread_count(), descriptor_count(), allocated());
@@ -97,18 +99,18 @@ fn servers_leave_no_thread_descriptor_or_memory_behind() {
     rounds("servers_leave_no_thread_descriptor_or_memory_behind", 0, 100, Duration::MAX, |seed| {
         cycle(seed);
         client_cycle();
-        // A thread that was joined leaves the kernel's list a moment later.
+        // A joined thread leaves the kernel's list a moment later.
         wait_until("the threads to be gone", || thread_count() == threads);
         assert_eq!(descriptor_count(), descriptors);
         cycles += 1;
     });
     let more = self::allocated().saturating_sub(allocated);
-    // Seen with `--nocapture`. What is resident is up to the allocator, too.
+    // Shown with `--nocapture`. Resident memory also depends on the allocator.
     let _ = writeln!(
         io::stderr(),
         "{cycles} cycles: {threads} threads and {descriptors} descriptors as before, {more} B more \
          allocated, {resident} KiB resident before and {} KiB after",
         resident_memory()
     );
-    assert!(more < KEPT, "{more} B more after {cycles} cycles");
+    assert!(more < MAX_GROWTH, "{more} B more after {cycles} cycles");
 }

@@ -1,8 +1,8 @@
-//! Logging in: who gives a good name that is free is in, everyone else is told why not and sees
-//! a clean end of the stream, and a name belongs to one connection at a time.
+//! Login: a client with a valid, free name is logged in. Any other client gets an error that says
+//! why not, and a clean end of file. A name belongs to one connection at a time.
 //!
-//! That a client is logged in shows in a message that it gets from itself. That one is not shows
-//! in its error and end of file, in what others do not receive, and in the server's counts.
+//! A client proves that it is logged in by sending itself a message. Rejection shows in its error
+//! and end of file, in the absence of its messages elsewhere, and in the server's counters.
 
 mod common;
 
@@ -17,11 +17,11 @@ use common::{Client, PATIENCE, TestServer, wait_until};
 
 const BAD_NAME: &str = "error: bad name, expected 1 to 32 of A-Z a-z 0-9 _ . -";
 const NAME_TAKEN: &str = "error: name taken";
-const NOT_IN_TIME: &str = "error: login not in time";
+const LOGIN_TIMEOUT: &str = "error: login not in time";
 const NO_LINE_END: &str = "error: the last line had no line end and was not accepted";
 
-/// A server that gives clients all the time they need to send what it will not read any more;
-/// with a shorter linger time a client that is held up on a busy machine could see a reset.
+/// A server that lingers long enough for clients to send everything that it will only discard. With
+/// a shorter linger time, a client delayed on a busy machine could see a reset.
 fn start() -> TestServer {
     TestServer::with(Config { linger: PATIENCE, ..Config::default() })
 }
@@ -33,13 +33,13 @@ fn connect_and_send(server: &TestServer, bytes: impl AsRef<[u8]>) -> Client {
 }
 
 /// Expects that the client is logged in.
-fn expect_in(client: &mut Client, name: &str) {
-    client.send(&format!("{name}: am I in?"));
-    client.expect_line(&format!("from {name}: am I in?"));
+fn expect_logged_in(client: &mut Client, name: &str) {
+    client.send(&format!("{name}: am I logged in?"));
+    client.expect_line(&format!("from {name}: am I logged in?"));
 }
 
-/// Expects that the client is turned away, with this error and nothing else.
-fn expect_refused(mut client: Client, error: &str) {
+/// Expects that the client is rejected, with this error and nothing else.
+fn expect_rejected(mut client: Client, error: &str) {
     client.expect_line(error);
     client.expect_eof();
 }
@@ -60,7 +60,7 @@ fn valid_names_are_accepted() {
     let names = ["alice", "Alice_2.b-C", "..", "-", "007", "_", &longest, &longest[1..]];
     for name in names {
         let mut client = connect_and_send(&server, format!("{name}\n"));
-        expect_in(&mut client, name);
+        expect_logged_in(&mut client, name);
         leave(client);
     }
 }
@@ -73,7 +73,7 @@ fn every_legal_byte_is_a_valid_name() {
         .map(|byte| {
             let name = char::from(byte).to_string();
             let mut client = connect_and_send(&server, format!("{name}\n"));
-            expect_in(&mut client, &name);
+            expect_logged_in(&mut client, &name);
             client
         })
         .collect();
@@ -84,11 +84,11 @@ fn every_legal_byte_is_a_valid_name() {
 #[test]
 fn a_name_with_any_other_byte_is_rejected() {
     let server = start();
-    // The line end aside, also a byte of UTF-8 or of no encoding at all.
+    // Every byte except the line end, even one of a UTF-8 sequence or of no encoding at all.
     for byte in (0..=u8::MAX).filter(|&byte| !is_legal(byte) && byte != b'\n') {
         for name in [&[byte, b'a'][..], &[b'a', byte, b'a']] {
             let client = connect_and_send(&server, [name, b"\n"].concat());
-            expect_refused(client, BAD_NAME);
+            expect_rejected(client, BAD_NAME);
         }
     }
     assert_eq!(server.stats().connected, 0);
@@ -120,11 +120,11 @@ fn bad_names_are_rejected() {
         &far_too_long,
     ];
     for name in names {
-        expect_refused(connect_and_send(&server, format!("{name}\n")), BAD_NAME);
-        expect_refused(connect_and_send(&server, format!("{name}\r\n")), BAD_NAME);
+        expect_rejected(connect_and_send(&server, format!("{name}\n")), BAD_NAME);
+        expect_rejected(connect_and_send(&server, format!("{name}\r\n")), BAD_NAME);
     }
     for name in [&b"\xff\xfe"[..], b"alice\xc3", b"\xed\xa0\x80"] {
-        expect_refused(connect_and_send(&server, [name, b"\n"].concat()), BAD_NAME);
+        expect_rejected(connect_and_send(&server, [name, b"\n"].concat()), BAD_NAME);
     }
     assert_eq!(server.stats().connected, 0);
 }
@@ -132,10 +132,10 @@ fn bad_names_are_rejected() {
 #[test]
 fn a_line_that_cannot_become_a_name_is_rejected_before_it_ends() {
     let server = start();
-    // One byte more than the longest name and the first half of a line end.
-    expect_refused(connect_and_send(&server, "x".repeat(34)), BAD_NAME);
-    expect_refused(connect_and_send(&server, "x".repeat(1 << 20)), BAD_NAME);
-    expect_refused(connect_and_send(&server, vec![0xff; 1 << 20]), BAD_NAME);
+    // One byte more than the longest name plus a carriage return.
+    expect_rejected(connect_and_send(&server, "x".repeat(34)), BAD_NAME);
+    expect_rejected(connect_and_send(&server, "x".repeat(1 << 20)), BAD_NAME);
+    expect_rejected(connect_and_send(&server, vec![0xff; 1 << 20]), BAD_NAME);
 }
 
 #[test]
@@ -144,9 +144,9 @@ fn lines_after_a_bad_name_are_not_routed() {
     let mut bob = server.login("bob");
     let lines = "bob: hi\ncarol\nbob: hi\n".repeat(1000);
     for _ in 0..10 {
-        expect_refused(connect_and_send(&server, format!("not a name\n{lines}")), BAD_NAME);
+        expect_rejected(connect_and_send(&server, format!("not a name\n{lines}")), BAD_NAME);
     }
-    expect_in(&mut bob, "bob");
+    expect_logged_in(&mut bob, "bob");
     let report = server.stop_with([(bob, 1)]);
     assert_eq!((report.accepted, report.owed, report.connections), (1, 1, 11), "{report}");
 }
@@ -156,7 +156,7 @@ fn a_carriage_return_before_the_line_end_is_dropped() {
     let server = start();
     for name in ["alice", "a", &"x".repeat(32)] {
         let mut client = connect_and_send(&server, format!("{name}\r\n"));
-        expect_in(&mut client, name);
+        expect_logged_in(&mut client, name);
     }
     assert_eq!(server.stats().lost, 0);
 }
@@ -170,7 +170,7 @@ fn a_login_may_arrive_byte_by_byte() {
         for byte in format!("{name}{line_end}").bytes() {
             client.send_bytes(&[byte]);
         }
-        expect_in(&mut client, name);
+        expect_logged_in(&mut client, name);
     }
 }
 
@@ -219,8 +219,8 @@ fn a_login_under_a_taken_name_is_rejected_and_its_lines_are_not_routed() {
     let (mut bob, mut alice) = (server.login("bob"), server.login("alice"));
     let forged = "bob: forged\nalice: forged\n/who\nnonsense\n\n".repeat(1000);
     for _ in 0..20 {
-        expect_refused(connect_and_send(&server, format!("alice\n{forged}")), NAME_TAKEN);
-        expect_refused(connect_and_send(&server, "alice\r\nbob: forged\n"), NAME_TAKEN);
+        expect_rejected(connect_and_send(&server, format!("alice\n{forged}")), NAME_TAKEN);
+        expect_rejected(connect_and_send(&server, "alice\r\nbob: forged\n"), NAME_TAKEN);
     }
     // The owner of the name notices nothing.
     alice.send("bob, alice: I am alice");
@@ -243,8 +243,8 @@ fn lines_that_a_rejected_client_keeps_sending_are_discarded() {
     other.send_bytes("bob: forged\n".repeat(100_000).as_bytes());
     other.half_close();
     other.expect_eof();
-    expect_in(&mut alice, "alice");
-    expect_in(&mut bob, "bob");
+    expect_logged_in(&mut alice, "alice");
+    expect_logged_in(&mut bob, "bob");
     let report = server.stop_with([(alice, 1), (bob, 1)]);
     assert_eq!((report.accepted, report.owed), (2, 2), "{report}");
 }
@@ -258,7 +258,7 @@ fn a_name_is_free_once_its_owner_has_seen_end_of_file() {
         alice.expect_line(&format!("from alice: {round}"));
         alice.half_close();
         alice.expect_eof();
-        // That its socket is still open makes no difference.
+        // The name is free even though this end's socket stays open.
         before.push(alice);
     }
     let report = server.stop();
@@ -271,7 +271,7 @@ fn the_name_of_a_client_that_resets_becomes_free() {
     let server = start();
     for _ in 0..50 {
         let mut alice = connect_and_send(&server, "alice\n");
-        expect_in(&mut alice, "alice");
+        expect_logged_in(&mut alice, "alice");
         alice.reset();
         wait_until("the reset to be seen", || server.stats().connected == 0);
     }
@@ -287,12 +287,12 @@ fn a_name_is_free_at_once_even_if_its_owner_has_much_left_to_read() {
     let mut owners = Vec::new();
     for generation in 0..3 {
         let mut alice = connect_and_send(&server, "alice\n");
-        expect_in(&mut alice, "alice");
+        expect_logged_in(&mut alice, "alice");
         let lines: Vec<_> = (0..MESSAGES)
             .map(|number| format!("alice: {generation} {number} {padding}\n"))
             .collect();
         bob.send_bytes(lines.concat().as_bytes());
-        expect_in(&mut bob, "bob");
+        expect_logged_in(&mut bob, "bob");
         alice.half_close();
         wait_until("alice's leave", || server.stats().connected == 1);
         owners.push(alice);
@@ -301,14 +301,14 @@ fn a_name_is_free_at_once_even_if_its_owner_has_much_left_to_read() {
         assert!(stats.owed - stats.delivered > generation * 1000, "{stats:?}");
     }
     let mut last = connect_and_send(&server, "alice\n");
-    expect_in(&mut last, "alice");
+    expect_logged_in(&mut last, "alice");
     for (generation, mut alice) in owners.into_iter().enumerate() {
         for number in 0..MESSAGES {
             alice.expect_line(&format!("from bob: {generation} {number} {padding}"));
         }
         alice.expect_eof();
     }
-    // The former owners' ends leave the name to the last one.
+    // The disconnections of its former owners do not take the name from the last one.
     bob.send("alice: still there?");
     last.expect_line("from bob: still there?");
     let report = server.stop_with([(last, 1), (bob, 3 * MESSAGES as u64 + 4)]);
@@ -324,24 +324,24 @@ fn exactly_one_of_many_clients_that_claim_a_name_at_once_gets_it() {
             let mut client = Client::connect(server.address);
             barrier.wait();
             client.send(&format!("alice\nalice: {number}"));
-            let said = client.line().expect("an answer");
-            // Nobody leaves before all are answered.
+            let reply = client.line().expect("a reply");
+            // Every client has its reply before any of them leaves.
             barrier.wait();
-            let is_in = said == format!("from alice: {number}");
-            if is_in {
+            let logged_in = reply == format!("from alice: {number}");
+            if logged_in {
                 client.half_close();
             } else {
-                assert_eq!(said, NAME_TAKEN);
+                assert_eq!(reply, NAME_TAKEN);
             }
             client.expect_eof();
-            is_in
+            logged_in
         };
         let attempt = &attempt;
         let winners = thread::scope(|scope| {
             let attempts: Vec<_> =
                 (0..8).map(|number| scope.spawn(move || attempt(number))).collect();
-            let ends = attempts.into_iter().map(|attempt| attempt.join().expect("no other end"));
-            ends.filter(|&is_in| is_in).count()
+            let outcomes = attempts.into_iter().map(|attempt| attempt.join().expect("no panic"));
+            outcomes.filter(|&logged_in| logged_in).count()
         });
         assert_eq!(winners, 1, "round {round}");
     }
@@ -349,47 +349,47 @@ fn exactly_one_of_many_clients_that_claim_a_name_at_once_gets_it() {
     assert_eq!((report.accepted, report.delivered, report.connections), (30, 30, 240), "{report}");
 }
 
-/// Tries to log in as alice over and over; a message to itself tells that it is in. Half of those
-/// who are in leave politely, the others reset. Returns how often it was in.
+/// Tries to log in as alice over and over; a message to itself proves each login. Half of the
+/// logged-in clients leave politely, the others reset. Returns how many logins succeeded.
 fn storm(server: &TestServer, thread: u64) -> u64 {
-    let mut times_in = 0;
+    let mut logins = 0;
     for attempt in 0..50 {
         let text = format!("{thread}-{attempt}");
         let mut client = connect_and_send(server, format!("alice\nalice: {text}\n"));
-        let said = client.line().expect("an answer");
-        if said == NAME_TAKEN {
+        let reply = client.line().expect("a reply");
+        if reply == NAME_TAKEN {
             client.expect_eof();
             continue;
         }
-        assert_eq!(said, format!("from alice: {text}"));
-        times_in += 1;
+        assert_eq!(reply, format!("from alice: {text}"));
+        logins += 1;
         if attempt % 2 == 0 {
             leave(client);
         } else {
             client.reset();
         }
     }
-    times_in
+    logins
 }
 
 #[test]
 fn every_login_in_a_reconnect_storm_is_answered_and_the_name_ends_up_free() {
     let server = start();
-    let times_in = AtomicU64::new(0);
+    let logins = AtomicU64::new(0);
     thread::scope(|scope| {
         for thread in 0..8 {
-            let (server, times_in) = (&server, &times_in);
-            scope.spawn(move || times_in.fetch_add(storm(server, thread), SeqCst));
+            let (server, logins) = (&server, &logins);
+            scope.spawn(move || logins.fetch_add(storm(server, thread), SeqCst));
         }
     });
     wait_until("the last one's leave", || server.stats().connected == 0);
     let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
     alice.send("bob: it is calm again");
     bob.expect_line("from alice: it is calm again");
-    expect_in(&mut alice, "alice");
+    expect_logged_in(&mut alice, "alice");
     let report = server.stop_with([(alice, 2), (bob, 0)]);
-    let accepted = times_in.into_inner() + 2;
-    assert!(accepted > 2, "nobody was ever in");
+    let accepted = logins.into_inner() + 2;
+    assert!(accepted > 2, "no login ever succeeded");
     assert_eq!((report.accepted, report.owed), (accepted, accepted), "{report}");
     assert_eq!((report.connections, report.refused), (402, 0), "{report}");
 }
@@ -403,11 +403,11 @@ fn a_storm_of_logins_under_a_taken_name_does_not_disturb_its_owner() {
             scope.spawn(|| {
                 for _ in 0..50 {
                     let refused = connect_and_send(&server, "alice\nbob: forged\nalice: forged\n");
-                    expect_refused(refused, NAME_TAKEN);
+                    expect_rejected(refused, NAME_TAKEN);
                 }
             });
         }
-        // The owner talks on all the while.
+        // Meanwhile the owner keeps sending.
         for number in 0..1000 {
             alice.send(&format!("bob, alice: {number}"));
             alice.expect_line(&format!("from alice: {number}"));
@@ -426,10 +426,10 @@ fn start_with_login_timeout(login_timeout: Duration) -> TestServer {
 #[test]
 fn a_client_that_misses_the_login_timeout_gets_an_error() {
     let server = start_with_login_timeout(Duration::from_millis(100));
-    expect_refused(Client::connect(server.address), NOT_IN_TIME);
-    // A name without its line end is none yet.
-    expect_refused(connect_and_send(&server, "alice"), NOT_IN_TIME);
-    expect_refused(connect_and_send(&server, "x".repeat(32) + "\r"), NOT_IN_TIME);
+    expect_rejected(Client::connect(server.address), LOGIN_TIMEOUT);
+    // A name without a line end does not count yet.
+    expect_rejected(connect_and_send(&server, "alice"), LOGIN_TIMEOUT);
+    expect_rejected(connect_and_send(&server, "x".repeat(32) + "\r"), LOGIN_TIMEOUT);
     let report = server.stop();
     assert_eq!((report.connections, report.accepted, report.refused), (3, 0, 0), "{report}");
 }
@@ -439,7 +439,7 @@ fn trickling_bytes_do_not_extend_the_login_timeout() {
     let server = start_with_login_timeout(Duration::from_millis(300));
     let mut client = Client::connect(server.address);
     client.stream.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
-    // A name's worth of bytes would last ten times as long as the login may take.
+    // Sending a whole name at this pace would take ten times the login timeout.
     let sent = (0..32).find(|_| {
         client.send_bytes(b"x");
         match client.stream.peek(&mut [0]) {
@@ -450,19 +450,19 @@ fn trickling_bytes_do_not_extend_the_login_timeout() {
             }
         }
     });
-    assert!(sent.is_some(), "each byte has put the login off");
+    assert!(sent.is_some(), "each byte has extended the login timeout");
     client.stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    expect_refused(client, NOT_IN_TIME);
+    expect_rejected(client, LOGIN_TIMEOUT);
 }
 
 #[test]
 fn a_client_that_is_logged_in_may_stay_silent_past_the_login_timeout() {
     let server = start_with_login_timeout(Duration::from_secs(1));
     let mut alice = connect_and_send(&server, "alice\n");
-    expect_in(&mut alice, "alice");
-    // The time is over for who came later, so it is over for alice too.
-    expect_refused(Client::connect(server.address), NOT_IN_TIME);
-    expect_in(&mut alice, "alice");
+    expect_logged_in(&mut alice, "alice");
+    // A later client has timed out, so alice's login time has passed too.
+    expect_rejected(Client::connect(server.address), LOGIN_TIMEOUT);
+    expect_logged_in(&mut alice, "alice");
     server.stop_with([(alice, 2)]);
 }
 
@@ -482,12 +482,12 @@ fn a_name_without_a_line_end_is_not_a_login() {
     for unterminated in ["a", "alice", "alice\r", "not a name"] {
         let mut client = connect_and_send(&server, unterminated);
         client.half_close();
-        expect_refused(client, NO_LINE_END);
+        expect_rejected(client, NO_LINE_END);
     }
     assert_eq!(server.stats().connected, 0);
-    // So the name is free.
+    // The name is still free.
     let mut alice = connect_and_send(&server, "alice\n");
-    expect_in(&mut alice, "alice");
+    expect_logged_in(&mut alice, "alice");
     let report = server.stop_with([(alice, 1)]);
     assert_eq!((report.connections, report.accepted), (5, 1), "{report}");
 }

@@ -1,11 +1,11 @@
-//! The network between hosts: links that are slow, lose packets, go down for a while in the middle
-//! of a message, or for good without a word of farewell. Whatever becomes of one link, those on
-//! others notice nothing, and the report counts to the message what did not arrive.
+//! Bad networks: links that are slow, lose packets, go down for a while in mid-message, or die
+//! silently. Whatever happens to one link, clients on other links are not disturbed, and the report
+//! counts every message that did not arrive.
 //!
-//! The executable runs on a host of its own, a network namespace, and its clients are on two more:
-//! the bad link leads to the first of them, while bystanders talk to each other over the second.
-//! Where namespaces are not permitted, or the kernel can not do to a link what is asked for, it is
-//! skipped with a word on standard error.
+//! The executable runs on a host of its own, which is a network namespace, and its clients on two
+//! more: the bad link leads to the first of these, and bystanders exchange messages over the second.
+//! Where namespaces are not permitted, or the kernel cannot impair a link as requested, the test is
+//! skipped with a note on standard error.
 #![cfg(feature = "cli")]
 
 mod common;
@@ -26,16 +26,16 @@ use netns::{Network, address_of};
 use process::{EXECUTABLE, Process, through};
 use rustix::process::Signal;
 
-/// The host at the end of the bad link, and the one that nothing happens to.
+/// The host at the end of the bad link, and the one whose link stays up.
 const BAD: usize = 0;
 const GOOD: usize = 1;
 
-/// Longer than any test waits: a time-out that must not be what ends something.
+/// Longer than any test waits: a timeout that must not expire.
 const NEVER: &str = "10min";
 
-/// Three hosts, the server that runs on one of them, and the two who must not notice anything.
+/// Three hosts, the server on one of them, and two bystanders, who must not notice anything.
 struct Scene {
-    // Before the network: it runs there.
+    // Dropped before the network, in which it runs.
     process: Process,
     bystanders: Bystanders,
     port: u16,
@@ -43,7 +43,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// With windows in which there is room for all that a test sends.
+    /// Starts the server with windows large enough for everything that a test sends.
     fn start(flags: &[&str]) -> Option<Self> {
         Self::start_with(["--window", "8MiB"], flags)
     }
@@ -63,17 +63,17 @@ impl Scene {
         login(&self.network, self.port, host, name)
     }
 
-    /// Waits until all that the server has sent to a client is acknowledged.
-    fn all_acknowledged(&self, client: &Client) {
-        let (local, remote) = ends(client);
+    /// Waits until a client has acknowledged everything that the server has sent to it.
+    fn wait_until_acknowledged(&self, client: &Client) {
+        let (local, remote) = endpoints(client);
         self.network.server.run(|| {
             wait_until("the acknowledgements", || unacknowledged_between(remote, local) == 0);
         });
     }
 
-    /// Lets the bystanders finish; returns how many messages they have exchanged.
+    /// Lets the bystanders finish; returns how many messages they exchanged.
     fn end_bystanders(bystanders: Bystanders) -> u64 {
-        // They close, so that the drain has to wait for nobody but those on the bad link.
+        // They close, so the drain has to wait only for the clients on the bad link.
         bystanders.end().1
     }
 }
@@ -83,8 +83,8 @@ fn login(network: &Network, port: u16, host: usize, name: &str) -> Client {
     network.clients[host].run(|| try_login(server, name)).expect("room")
 }
 
-/// The two ends of a client's connection, its own one first.
-fn ends(client: &Client) -> (SocketAddr, SocketAddr) {
+/// The two endpoints of a client's connection, its own first.
+fn endpoints(client: &Client) -> (SocketAddr, SocketAddr) {
     let stream = &client.stream;
     (stream.local_addr().expect("an address"), stream.peer_addr().expect("a connection"))
 }
@@ -96,7 +96,7 @@ fn number_before(line: &str, words: &str) -> u64 {
     number.unwrap_or_else(|| panic!("a number before {words:?} in {line}"))
 }
 
-/// A numbered message to somebody, of about so many bytes.
+/// A numbered message to this recipient, with this much padding.
 fn message(to: &str, number: u64, length: usize) -> String {
     format!("{to}: {number} {}\n", "x".repeat(length))
 }
@@ -111,48 +111,48 @@ fn expect_messages(client: &mut Client, from: &str, count: u64, length: usize) {
     }
 }
 
-/// `bob` on the bad link and `alice` on the good one, who have talked already; and then his cable
-/// is taken out.
-fn bob_vanishes(scene: &Scene) -> (Client, Client) {
+/// Logs in `bob` on the bad link and `alice` on the good one, lets her send him ten messages, and
+/// unplugs his link.
+fn login_and_unplug_bob(scene: &Scene) -> (Client, Client) {
     let (mut bob, mut alice) = (scene.login(BAD, "bob"), scene.login(GOOD, "alice"));
     alice.send_bytes(messages("bob", 10, 0).as_bytes());
     expect_messages(&mut bob, "alice", 10, 0);
-    // What he has received is then what the server knows that he has.
-    scene.all_acknowledged(&bob);
+    // The server now knows that he has received them.
+    scene.wait_until_acknowledged(&bob);
     scene.network.unplug(BAD);
     (bob, alice)
 }
 
-/// Sends messages to `bob`, and returns how many were routed: those that were not are refused.
+/// Sends messages to `bob`; returns how many were routed rather than refused.
 fn send_to_bob(alice: &mut Client, count: u64, length: usize) -> u64 {
     alice.send_bytes(messages("bob", count, length).as_bytes());
     alice.send("alice: that is all");
     let mut routed = count;
-    while alice.line().expect("an answer") != "from alice: that is all" {
+    while alice.line().expect("a reply") != "from alice: that is all" {
         routed -= 1;
     }
     routed
 }
 
-/// `bob` vanishes, and so many messages are sent to him then.
-fn vanishes_and_is_evicted(count: u64, length: usize) {
+/// Sends `bob` this many messages after he has vanished, and expects that he is evicted.
+fn expect_eviction_after_vanishing(count: u64, length: usize) {
     let Some(mut scene) = Scene::start(&["--stall-timeout", "2s", "--linger", "10ms"]) else {
         return;
     };
-    let (mut bob, mut alice) = bob_vanishes(&scene);
+    let (mut bob, mut alice) = login_and_unplug_bob(&scene);
     let routed = send_to_bob(&mut alice, count, length);
     scene.bystanders.exchange(500);
     let end = scene.process.log.expect("bob disconnected (");
     assert!(end.contains("evicted"), "{end}");
     assert_eq!(number_before(&end, " messages out"), 10, "{end}");
     assert_eq!(number_before(&end, " lost"), routed, "{end}");
-    assert!(routed > 0, "none was sent in time");
-    assert_eq!(bob.arrived(), b"", "nobody has told him anything");
+    assert!(routed > 0, "no message was sent in time");
+    assert_eq!(bob.arrived(), b"", "no byte can have reached him");
 
-    // He is told when he can be reached, and his name is free.
+    // He is reset once he can be reached, and his name is free.
     scene.network.plug_in(BAD);
     bob.send("alice: am I there?");
-    // Packets that were on their way when he was given up may still come, and no others.
+    // Only packets that were in flight when he was evicted may still arrive.
     let late = bob.drain();
     let expected = messages("from alice", routed, length);
     assert!(expected.as_bytes().starts_with(&late), "{}", String::from_utf8_lossy(&late));
@@ -167,7 +167,7 @@ fn vanishes_and_is_evicted(count: u64, length: usize) {
     let (status, log) = scene.process.terminate();
     assert_eq!(status, 0, "{log:#?}");
     let report = log.last().expect("a report");
-    // Beside the messages to bob there is one of alice to herself.
+    // Besides the messages to bob, there is one from alice to herself.
     assert_eq!(number_before(report, " deliveries owed"), others + routed + 12, "{report}");
     assert_eq!(number_before(report, " delivered"), others + 12, "{report}");
     assert_eq!(number_before(report, " lost before the drain"), routed, "{report}");
@@ -176,19 +176,19 @@ fn vanishes_and_is_evicted(count: u64, length: usize) {
 
 #[test]
 fn a_client_that_vanishes_is_evicted_and_its_messages_in_flight_are_counted_as_lost() {
-    vanishes_and_is_evicted(50, 100);
+    expect_eviction_after_vanishing(50, 100);
 }
 
 #[test]
 fn a_client_that_vanishes_is_evicted_and_its_queued_messages_are_counted_as_lost() {
-    vanishes_and_is_evicted(4000, 1000);
+    expect_eviction_after_vanishing(4000, 1000);
 }
 
 #[test]
-#[ignore = "takes the two minutes after which a silent connection is given up"]
+#[ignore = "takes the two minutes after which keepalive gives up a silent connection"]
 fn a_client_that_vanishes_with_no_message_pending_is_found_by_keepalive() {
     let Some(mut scene) = Scene::start(&[]) else { return };
-    let (bob, _alice) = bob_vanishes(&scene);
+    let (bob, _alice) = login_and_unplug_bob(&scene);
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(110) {
         scene.bystanders.exchange(500);
@@ -206,9 +206,9 @@ fn a_link_that_goes_down_for_a_while_in_mid_message_loses_no_message() {
     let Some(scene) = Scene::start(&["--stall-timeout", NEVER]) else { return };
     let (mut alice, mut bob) = (scene.login(BAD, "alice"), scene.login(GOOD, "bob"));
     for _ in 0..3 {
-        // In the middle of what she sends: the server has the first half.
+        // The link goes down while she sends: the server has the first half.
         alice.send_bytes(format!("bob: {}", "x".repeat(HALF)).as_bytes());
-        let (local, remote) = ends(&alice);
+        let (local, remote) = endpoints(&alice);
         scene.network.clients[BAD].run(|| {
             wait_until("the acknowledgements", || unacknowledged_between(local, remote) == 0);
         });
@@ -219,7 +219,7 @@ fn a_link_that_goes_down_for_a_while_in_mid_message_loses_no_message() {
         bob.expect_line(&format!("from alice: {}{}", "x".repeat(HALF), "y".repeat(HALF)));
         bob.expect_line("from alice: after it");
 
-        // And of what is sent to her.
+        // And while she receives.
         bob.send_bytes(messages("alice", 100, 1000).as_bytes());
         alice.expect_line(message("from bob", 0, 1000).trim_end());
         scene.network.unplug(BAD);
@@ -239,14 +239,14 @@ fn a_link_that_goes_down_for_a_while_in_mid_message_loses_no_message() {
     assert!(report.contains(" 0 lost before the drain, 0 lost during it"), "{log:#?}");
 }
 
-/// The report of a drain that `bob` was lost in, with the number of messages and of unacknowledged
-/// bytes; the drain has ended by its deadline.
-fn report_of_bobs_loss(process: Process, deadline: Duration) -> (String, u64, u64) {
+/// Waits for the report of a drain that its deadline ended and that lost messages to `bob` only.
+/// Returns it with the number of messages lost and of bytes unacknowledged.
+fn expect_report_of_bobs_loss(process: Process, deadline: Duration) -> (String, u64, u64) {
     let (status, mut log) = process.wait();
     assert_eq!(status, 1, "{log:#?}");
     let report = log.pop().expect("a report");
     let Some((sum, loss)) = report.split_once(" s (forced); bob: ") else {
-        panic!("his loss, and no other: {report} {log:#?}");
+        panic!("not his loss alone: {report} {log:#?}");
     };
     assert!(loss.ends_with("drain deadline") && !loss.contains("; "), "{report}");
     let (lost, unacknowledged) =
@@ -262,14 +262,15 @@ fn closing_notice(accepted: u64) -> String {
     format!("notice: server is shutting down, {accepted} of your lines were accepted")
 }
 
-/// `bob` vanishes, so many messages are sent to him, and the server is stopped.
-fn vanishes_before_the_stop(count: u64, length: usize) {
+/// Sends `bob` this many messages after he has vanished, shuts the server down, and expects that
+/// the drain reports them all as lost.
+fn expect_loss_in_drain_after_vanishing(count: u64, length: usize) {
     let flags = ["--drain-timeout", "2s", "--stall-timeout", NEVER];
     let Some(scene) = Scene::start(&flags) else { return };
-    // One more is at the end of that link, in the middle of a line.
+    // Another client on that link is in the middle of a line.
     let mut carol = scene.login(BAD, "carol");
     carol.send_bytes(b"alice: to be cont");
-    let (mut bob, mut alice) = bob_vanishes(&scene);
+    let (mut bob, mut alice) = login_and_unplug_bob(&scene);
     assert_eq!(send_to_bob(&mut alice, count, length), count);
     let others = Scene::end_bystanders(scene.bystanders);
     scene.process.signal(Signal::TERM);
@@ -277,28 +278,28 @@ fn vanishes_before_the_stop(count: u64, length: usize) {
     alice.expect_eof();
     drop(alice);
 
-    let (report, lost, _) = report_of_bobs_loss(scene.process, Duration::from_secs(2));
+    let (report, lost, _) = expect_report_of_bobs_loss(scene.process, Duration::from_secs(2));
     assert_eq!(lost, count, "{report}");
     assert_eq!(number_before(&report, " deliveries owed"), others + 11 + count, "{report}");
     assert_eq!(number_before(&report, " delivered"), others + 11, "{report}");
-    assert!(bob.arrived().is_empty() && carol.arrived().is_empty(), "nothing can arrive");
+    assert!(bob.arrived().is_empty() && carol.arrived().is_empty(), "no byte can arrive");
 }
 
 #[test]
 fn a_drain_over_a_dead_link_ends_by_its_deadline_and_reports_the_messages_in_flight() {
-    vanishes_before_the_stop(50, 100);
+    expect_loss_in_drain_after_vanishing(50, 100);
 }
 
 #[test]
 fn a_drain_over_a_dead_link_ends_by_its_deadline_and_reports_the_queued_messages() {
-    vanishes_before_the_stop(4000, 1000);
+    expect_loss_in_drain_after_vanishing(4000, 1000);
 }
 
 #[test]
 fn the_report_is_exact_even_if_a_link_dies_in_mid_stream() {
     const LENGTH: usize = 500;
     for _ in 0..3 {
-        // Alice writes until the end, so that the server must not be the first to close.
+        // Alice writes until the end, so the server must not close first.
         let flags = ["--drain-timeout", "1s", "--stall-timeout", NEVER, "--linger", NEVER];
         let Some(scene) = Scene::start(&flags) else { return };
         let (mut bob, mut alice) = (scene.login(BAD, "bob"), scene.login(GOOD, "alice"));
@@ -310,9 +311,9 @@ fn the_report_is_exact_even_if_a_link_dies_in_mid_stream() {
         expect_messages(&mut bob, "alice", 2000, LENGTH);
         scene.network.unplug(BAD);
         scene.bystanders.exchange(500);
-        let (local, remote) = ends(&bob);
+        let (local, remote) = endpoints(&bob);
         scene.network.server.run(|| {
-            wait_until("something to be on its way", || unacknowledged_between(remote, local) > 0);
+            wait_until("bytes in flight", || unacknowledged_between(remote, local) > 0);
         });
         let others = Scene::end_bystanders(scene.bystanders);
         scene.process.signal(Signal::TERM);
@@ -323,11 +324,11 @@ fn the_report_is_exact_even_if_a_link_dies_in_mid_stream() {
         assert!(sender.join().expect("no panic") as u64 >= accepted, "{notice}");
 
         let (report, lost, unacknowledged) =
-            report_of_bobs_loss(scene.process, Duration::from_secs(1));
+            expect_report_of_bobs_loss(scene.process, Duration::from_secs(1));
         assert_eq!(number_before(&report, " deliveries owed"), others + accepted, "{report}");
         let delivered = accepted - lost;
         assert_eq!(number_before(&report, " delivered"), others + delivered, "{report}");
-        // What has reached his kernel: the last of it without the server having heard of it.
+        // What has reached his kernel; the server may not know about the last of it.
         let mut received = 2000;
         let rest = bob.arrived();
         for line in rest.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"))
@@ -337,18 +338,18 @@ fn the_report_is_exact_even_if_a_link_dies_in_mid_stream() {
             received += 1;
         }
         let shortest = message("from alice", 0, LENGTH).len() as u64;
-        let most = delivered + unacknowledged.div_ceil(shortest);
-        assert!((delivered..=most).contains(&received), "{received} received: {report}");
+        let max = delivered + unacknowledged.div_ceil(shortest);
+        assert!((delivered..=max).contains(&received), "{received} received: {report}");
     }
 }
 
-/// Streams in both directions over a link that something is done to, then a drain over it.
-fn nothing_is_lost_over_a_link_after(spoil: impl FnOnce(&Network) -> bool) {
-    // What a window holds takes its time on a slow link.
+/// Runs streams in both directions over an impaired link, then a drain over it.
+fn expect_no_loss_over(impair: impl FnOnce(&Network) -> bool) {
+    // A full window takes a while on a slow link.
     let window = ["--window", "1MiB"];
     let flags = ["--drain-timeout", NEVER, "--stall-timeout", NEVER];
     let Some(mut scene) = Scene::start_with(window, &flags) else { return };
-    if !spoil(&scene.network) {
+    if !impair(&scene.network) {
         return;
     }
     let pair = |[from, to]: [usize; 2], names: [&str; 2]| {
@@ -382,15 +383,15 @@ fn nothing_is_lost_over_a_link_after(spoil: impl FnOnce(&Network) -> bool) {
 
 #[test]
 fn a_slow_link_loses_no_message() {
-    nothing_is_lost_over_a_link_after(|network| network.slow_down(BAD, "16mbit"));
+    expect_no_loss_over(|network| network.slow_down(BAD, "16mbit"));
 }
 
 #[test]
 fn a_link_that_drops_packets_loses_no_message() {
-    nothing_is_lost_over_a_link_after(|network| network.lose_one_of(BAD, 30));
+    expect_no_loss_over(|network| network.drop_one_in(BAD, 30));
 }
 
 #[test]
 fn a_link_that_delays_drops_duplicates_and_reorders_packets_loses_no_message() {
-    nothing_is_lost_over_a_link_after(|network| network.trouble(BAD));
+    expect_no_loss_over(|network| network.impair(BAD));
 }

@@ -1,11 +1,11 @@
-//! The mistakes that lose data when a threaded server stops, each beside the way that loses none;
-//! `docs/how-it-stops.md` tells why.
+//! The mistakes that lose data when a threaded server shuts down, each next to a way that loses
+//! none. `docs/how-it-stops.md` explains why.
 //!
-//! No part of the relay runs here, only sockets on the loopback, and channels. Each case brings
-//! about the moment in which its mistake counts, and knows from the kernel or from a channel that
-//! it has come, so that nothing depends on who is faster: what can be lost then is lost every time.
-//! `cargo test --test pitfalls -- --nocapture` prints how much that is.
-#![expect(clippy::print_stdout, reason = "the figures are there to be looked at")]
+//! The relay itself does not run here, only loopback sockets and channels. Each case brings about
+//! the moment at which its mistake matters, and confirms it through the kernel or a channel. No race
+//! is involved: data that can be lost is lost every time.
+//! `cargo test --test pitfalls -- --nocapture` prints how much.
+#![expect(clippy::print_stdout, reason = "the figures are printed for the reader")]
 
 mod common;
 
@@ -19,21 +19,21 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
 use socket2::{Domain, SockRef, Socket, Type};
 
-/// What the client asks its kernel to hold while it does not read, in bytes.
+/// The receive buffer that the client requests from its kernel, in bytes.
 const RECEIVE_BUFFER: usize = 32 * 1024;
 
 /// How many messages go through a channel.
 const MESSAGES: usize = 1000;
 
-/// A client that has read nothing yet of what a server has written for it.
+/// A client that has not yet read any of what a server has written for it.
 struct Client {
     stream: TcpStream,
     /// How many bytes the server has written.
-    due: usize,
+    written: usize,
 }
 
-/// A server's end of a connection, on which it has written all that its socket takes, and the
-/// client: some of the bytes are in the client's kernel, the others still in the server's.
+/// The server's end of a connection whose socket it has written full, and the client. Some of the
+/// bytes are in the client's kernel, the rest still in the server's.
 fn connection() -> (TcpStream, Client) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a descriptor");
@@ -42,47 +42,47 @@ fn connection() -> (TcpStream, Client) {
     client.connect(&listener.local_addr().expect("an address").into()).expect("a listener");
     let (mut server, _) = listener.accept().expect("a client");
     server.set_nonblocking(true).expect("an option");
-    let mut due = 0;
+    let mut written = 0;
     loop {
         match server.write(&[b'x'; 4096]) {
-            Ok(count) => due += count,
+            Ok(count) => written += count,
             Err(error) if error.kind() == ErrorKind::WouldBlock => break,
             Err(error) => panic!("{error}"),
         }
     }
     server.set_nonblocking(false).expect("an option");
-    (server, Client { stream: client.into(), due })
+    (server, Client { stream: client.into(), written })
 }
 
 impl Client {
-    fn speak(&self) {
+    fn send(&self) {
         (&self.stream).write_all(b"?").expect("an open connection");
     }
 
-    /// Speaks, and returns when the server's kernel has it.
-    fn speak_to(&self, server: &TcpStream) {
-        self.speak();
+    /// Sends a byte, and returns once it is in the server's receive queue.
+    fn send_to(&self, server: &TcpStream) {
+        self.send();
         wait_until("the client's byte", || ioctl_fionread(server) == Ok(1));
     }
 
-    /// Waits for a reset, reads only then, and finds that something is missing.
+    /// Waits for a reset, reads only then, and expects that bytes are missing.
     fn expect_loss(&self, how: &str) {
         let timeout = Timespec::try_from(PATIENCE).expect("a time");
-        // Asked for no event, poll(2) still tells of a reset.
+        // Even when asked for no event, poll(2) reports a reset.
         let mut stream = [PollFd::new(&self.stream, PollFlags::empty())];
-        assert_eq!(poll(&mut stream, Some(&timeout)), Ok(1), "{how}: no reset came");
+        assert_eq!(poll(&mut stream, Some(&timeout)), Ok(1), "{how}: no reset arrived");
         let received = self.read().expect_err("a reset");
-        println!("{how}: {} of {} bytes lost", self.due - received, self.due);
-        assert!(received < self.due, "{how}: nothing was lost");
+        println!("{how}: {} of {} bytes lost", self.written - received, self.written);
+        assert!(received < self.written, "{how}: no byte was lost");
     }
 
-    /// Reads all that is due, and then a clean end.
-    fn expect_everything(&self, how: &str) {
-        assert_eq!(self.read(), Ok(self.due), "{how}");
-        println!("{how}: none of {} bytes lost", self.due);
+    /// Expects everything that the server has written, and then a clean end of file.
+    fn expect_no_loss(&self, how: &str) {
+        assert_eq!(self.read(), Ok(self.written), "{how}");
+        println!("{how}: none of {} bytes lost", self.written);
     }
 
-    /// Reads to a clean end (`Ok`) or to a reset (`Err`), and counts the bytes before it.
+    /// Reads to a clean end of file (`Ok`) or to a reset (`Err`), and counts the bytes before it.
     fn read(&self) -> Result<usize, usize> {
         let mut bytes = Vec::new();
         match (&self.stream).read_to_end(&mut bytes) {
@@ -93,12 +93,12 @@ impl Client {
     }
 }
 
-// The first mistake: to close a socket whose client has said, or will say, what nobody reads.
+// The first mistake: closing a socket with unread input, or whose client will send more.
 
 #[test]
 fn closing_with_unread_input_loses_the_tail() {
     let (server, client) = connection();
-    client.speak_to(&server);
+    client.send_to(&server);
     drop(server);
     client.expect_loss("closed with unread input");
 }
@@ -106,7 +106,7 @@ fn closing_with_unread_input_loses_the_tail() {
 #[test]
 fn so_linger_does_not_save_the_tail() {
     let (server, client) = connection();
-    client.speak_to(&server);
+    client.send_to(&server);
     SockRef::from(&server).set_linger(Some(PATIENCE)).expect("an option");
     drop(server);
     client.expect_loss("closed with unread input and SO_LINGER");
@@ -115,34 +115,34 @@ fn so_linger_does_not_save_the_tail() {
 #[test]
 fn reading_all_input_before_closing_does_not_help_if_the_client_sends_more() {
     let (mut server, client) = connection();
-    client.speak_to(&server);
-    server.read_exact(&mut [0]).expect("what the client has said");
+    client.send_to(&server);
+    server.read_exact(&mut [0]).expect("the client's byte");
     drop(server);
-    client.speak();
+    client.send();
     client.expect_loss("closed before the client");
 }
 
 #[test]
 fn discarding_input_until_the_client_has_closed_loses_nothing() {
     let (mut server, client) = connection();
-    client.speak_to(&server);
+    client.send_to(&server);
     server.shutdown(Shutdown::Write).expect("an open connection");
     let lingering = thread::spawn(move || io::copy(&mut server, &mut io::sink()));
-    client.speak();
-    client.expect_everything("lingered");
+    client.send();
+    client.expect_no_loss("lingered");
     drop(client);
     let discarded = lingering.join().expect("no panic").expect("a clean end");
     assert_eq!(discarded, 2);
 }
 
-// The second mistake: to shut the reading side down, to wake a reader say, and send FIN after it.
+// The second mistake: shutting down the reading side, say to wake a reader, before sending FIN.
 
 #[test]
 fn shut_rd_before_fin_loses_the_tail() {
     let (server, client) = connection();
     server.shutdown(Shutdown::Read).expect("an open connection");
     server.shutdown(Shutdown::Write).expect("an open connection");
-    client.speak();
+    client.send();
     client.expect_loss("SHUT_RD, then SHUT_WR");
 }
 
@@ -150,13 +150,13 @@ fn shut_rd_before_fin_loses_the_tail() {
 fn fin_alone_loses_nothing() {
     let (server, client) = connection();
     server.shutdown(Shutdown::Write).expect("an open connection");
-    client.speak_to(&server);
-    client.expect_everything("SHUT_WR alone");
+    client.send_to(&server);
+    client.expect_no_loss("SHUT_WR alone");
 }
 
-// The third mistake: a thread on the way of the messages that chooses between them and the stop.
+// The third mistake: a thread on the path of the messages that chooses between them and the stop.
 
-/// Counts what it delivers until it chooses the stop.
+/// Counts the messages it delivers until it chooses the stop.
 fn deliver_or_stop(inbox: &Receiver<usize>, stop: &Receiver<()>) -> usize {
     let mut delivered = 0;
     loop {
@@ -176,13 +176,13 @@ fn a_select_between_stop_and_message_loses_queued_messages() {
     let (stop, stopped) = bounded(0);
     (0..MESSAGES).for_each(|message| queue.send(message).expect("an inbox"));
     drop(stop);
-    // It picks one of the two at random each time, so all of them pass once in 2^1000 times.
+    // It picks one of the two at random each time: the odds of delivering all are 1 in 2^1000.
     let delivered = deliver_or_stop(&inbox, &stopped);
     println!("select: {} of {MESSAGES} messages lost", MESSAGES - delivered);
     assert!(delivered < MESSAGES);
 }
 
-/// As [`deliver_or_stop`], but takes a message as long as there is one.
+/// As [`deliver_or_stop`], but prefers a message whenever there is one.
 fn deliver_first_or_stop(inbox: &Receiver<usize>, stop: &Receiver<()>) -> usize {
     let mut delivered = 0;
     loop {
@@ -203,7 +203,7 @@ fn a_select_that_prefers_messages_loses_those_not_yet_queued() {
     (0..MESSAGES / 2).for_each(|message| queue.send(message).expect("an inbox"));
     drop(stop);
     let delivered = deliver_first_or_stop(&inbox, &stopped);
-    // The stage before has accepted the other half too, and is only now at it.
+    // The previous stage had accepted the other half too, but forwards it only now.
     (MESSAGES / 2..MESSAGES).for_each(|message| queue.send(message).expect("an inbox"));
     println!("biased select: {} of {MESSAGES} messages lost", MESSAGES - delivered);
     assert_eq!(delivered, MESSAGES / 2);
@@ -221,35 +221,35 @@ fn exiting_on_disconnection_loses_nothing() {
     assert_eq!(delivered, MESSAGES);
 }
 
-// And one that loses nothing, but makes a liar of the report: to give a connection up by ending it.
+// And one that loses nothing but falsifies the report: abandoning a connection by closing it.
 
 #[test]
 fn data_abandoned_by_closing_still_arrives_after_it_was_reported_lost() {
     let (server, client) = connection();
     server.shutdown(Shutdown::Both).expect("an open connection");
     drop(server);
-    client.expect_everything("given up by closing");
+    client.expect_no_loss("abandoned by closing");
 }
 
 #[test]
 fn data_abandoned_by_a_reset_does_not_arrive_later() {
     let (server, client) = connection();
     rustix::net::connect_unspec(&server).expect("an open connection");
-    client.expect_loss("given up by a reset");
+    client.expect_loss("abandoned by a reset");
 }
 
-// How likely a loss is where nothing brings it about: the client reads as fast as it can.
+// How likely a loss is when nothing provokes it: the client reads as fast as it can.
 
-/// What such a client is sent, in bytes.
+/// How many bytes such a client is sent.
 const SENT: usize = 4 * 1024 * 1024;
 
-/// How often that is tried.
+/// How many clients are tried.
 const ROUNDS: usize = 200;
 
-/// Sends to clients that read all the time, and say something after each read. `end` is how the
-/// server parts with them, and what it keeps of the socket until they are gone. Returns how many
-/// of them did not get everything.
-fn losers(how: &str, end: impl Fn(TcpStream) -> Option<TcpStream>) -> usize {
+/// Sends to clients that read continuously and send a byte after each read. `close` is how the
+/// server closes the connection; it returns the socket if that must outlive the client. Returns how
+/// many clients did not receive everything.
+fn clients_with_loss(how: &str, close: impl Fn(TcpStream) -> Option<TcpStream>) -> usize {
     let rounds = (0..ROUNDS).filter(|_| {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
@@ -258,31 +258,31 @@ fn losers(how: &str, end: impl Fn(TcpStream) -> Option<TcpStream>) -> usize {
             let (mut chunk, mut received) = (vec![0; 64 * 1024], 0);
             while let Ok(count @ 1..) = stream.read(&mut chunk) {
                 received += count;
-                // Who does not listen any more resets, which the next read tells.
+                // A server that no longer listens resets, which the next read reports.
                 let _ = stream.write(b"?");
             }
             received
         });
         let (mut server, _) = listener.accept().expect("a client");
         server.write_all(&vec![b'x'; SENT]).expect("a client that reads");
-        let kept = end(server);
+        let kept = close(server);
         let received = client.join().expect("no panic");
         drop(kept);
         received < SENT
     });
-    let losers = rounds.count();
-    println!("{how}: {losers} of {ROUNDS} clients that read all the time lost something");
-    losers
+    let count = rounds.count();
+    println!("{how}: {count} of {ROUNDS} clients that read continuously lost data");
+    count
 }
 
 #[test]
 #[ignore = "a measurement"]
 fn clients_that_read_continuously_lose_nothing_if_the_server_lingers() {
-    losers("closed", |_| None);
-    losers("SHUT_RD, then SHUT_WR", |server| {
+    clients_with_loss("closed", |_| None);
+    clients_with_loss("SHUT_RD, then SHUT_WR", |server| {
         server.shutdown(Shutdown::Read).and(server.shutdown(Shutdown::Write)).ok().map(|()| server)
     });
-    let lingered = losers("lingered", |mut server| {
+    let lingered = clients_with_loss("lingered", |mut server| {
         server.shutdown(Shutdown::Write).expect("an open connection");
         io::copy(&mut server, &mut io::sink()).ok().map(|_| server)
     });

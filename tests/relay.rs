@@ -1,9 +1,9 @@
-//! Relaying: a line reaches exactly those it names, once, whole and in order, and a line that can
-//! not be relayed is answered with its number.
+//! Relaying: a line reaches exactly the recipients it names, once, whole and in order. A line that
+//! cannot be relayed gets an error with its number.
 //!
-//! Each case is a short session through real sockets. It ends with `stop_with`, which lets no
-//! client have a line more than the case has read. A message to oneself, sent last, shows that the
-//! server has routed everything that was sent before it.
+//! Each case is a short session over real sockets. It ends with `stop_with`, which checks that no
+//! client received more lines than the case has read. A client's last message, to itself, proves
+//! that the server has routed everything before it.
 
 mod common;
 
@@ -16,10 +16,10 @@ use common::{Client, PATIENCE, TestServer, wait_until};
 
 const NO_COLON: &str = "no ':' in it, expected \"name, name: text\"";
 
-/// Returns when the server has routed all that this client has sent.
-fn flush(client: &mut Client, name: &str) {
-    client.send(&format!("{name}: all is routed"));
-    client.expect_line(&format!("from {name}: all is routed"));
+/// Waits until the server has routed everything that this client has sent.
+fn wait_until_routed(client: &mut Client, name: &str) {
+    client.send(&format!("{name}: routed"));
+    client.expect_line(&format!("from {name}: routed"));
 }
 
 fn login_all(server: &TestServer, names: &[String]) -> Vec<Client> {
@@ -90,13 +90,13 @@ const SENDERS: usize = 4;
 const RECIPIENTS: usize = 4;
 const LINES: usize = 20_000;
 
-/// Runs of three lines go to the same recipients, and each set of recipients has its turn.
+/// Runs of three lines go to the same recipients, and each set of recipients takes its turn.
 fn is_for(number: usize, recipient: usize) -> bool {
     let set = (number / 3) % ((1 << RECIPIENTS) - 1) + 1;
     set >> recipient & 1 == 1
 }
 
-/// Sends numbered lines, in packets of any size, and stays until all of them are routed.
+/// Sends numbered lines in packets of random size, then half-closes and waits for end of file.
 fn send_numbered(mut client: Client, seed: u64, recipients: &[String]) {
     let mut random = fastrand::Rng::with_seed(seed);
     let (mut packet, mut lines_left) = (String::new(), random.usize(1..200));
@@ -105,7 +105,7 @@ fn send_numbered(mut client: Client, seed: u64, recipients: &[String]) {
             .filter(|&recipient| is_for(number, recipient))
             .map(|recipient| recipients[recipient].as_str())
             .collect();
-        writeln!(packet, "{}: {number}", list.join(", ")).expect("a string takes all");
+        writeln!(packet, "{}: {number}", list.join(", ")).expect("writing to a string");
         lines_left -= 1;
         if lines_left == 0 {
             client.send_bytes(packet.as_bytes());
@@ -132,9 +132,9 @@ fn each_recipient_gets_each_senders_messages_in_order() {
         }
     });
     let report = server.stop();
-    let mut due = 0;
+    let mut owed = 0;
     for (recipient, reader) in readers.into_iter().enumerate() {
-        let mut lines = reader.join().expect("the reader saw no fault");
+        let mut lines = reader.join().expect("a reader without a failure");
         let notice = "notice: server is shutting down, 0 of your lines were accepted";
         assert_eq!(lines.pop().as_deref(), Some(notice));
         let numbers = (0..LINES).filter(|&number| is_for(number, recipient));
@@ -150,11 +150,11 @@ fn each_recipient_gets_each_senders_messages_in_order() {
                 "s{sender} to n{recipient}"
             );
         }
-        assert_eq!(lines.len(), SENDERS * expected.len(), "only messages came");
-        due += lines.len() as u64;
+        assert_eq!(lines.len(), SENDERS * expected.len(), "messages only");
+        owed += lines.len() as u64;
     }
-    assert_eq!((report.accepted, report.owed), ((SENDERS * LINES) as u64, due), "{report}");
-    assert_eq!(report.delivered, due, "{report}");
+    assert_eq!((report.accepted, report.owed), ((SENDERS * LINES) as u64, owed), "{report}");
+    assert_eq!(report.delivered, owed, "{report}");
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn an_unknown_recipient_is_reported_and_the_others_get_the_message() {
     let cases = [
         ("carol, bob: 1", "carol"),
         ("bob, dave, carol: 2", "dave, carol"),
-        // What can not be a name is nobody's.
+        // A string that is not a valid name is an unknown recipient.
         ("carol and dave, Bob, bob: 3", "carol and dave, Bob"),
         ("é, /who, bob: 4", "é, /who"),
     ];
@@ -214,7 +214,7 @@ fn a_name_listed_twice_counts_once_in_short_and_in_long_lists() {
     let mut alice = server.login("alice");
     let (mut random, mut owed) = (fastrand::Rng::with_seed(1), 0);
     for (line, count) in (1..).zip(1..=names.len()) {
-        // Each name stands in the list at least twice, and next to any other.
+        // Each name is in the list at least twice, in random order.
         let mut list = [&names[..count], &names[..count], &names[..count / 2]].concat();
         random.shuffle(&mut list);
         alice.send(&format!("{}, nobody, nobody: {count}", list.join(" , ")));
@@ -276,7 +276,7 @@ fn text_is_trimmed_and_otherwise_left_unchanged() {
         ("bob:   ", ""),
         ("bob: last", "last"),
     ];
-    // Line by line, and once more with all lines in one packet: the way through the server differs.
+    // Line by line, and again with all lines in one packet, which takes another path in the server.
     for (line, text) in cases {
         alice.send(line);
         bob.expect_line(&format!("from alice: {text}"));
@@ -296,7 +296,7 @@ fn empty_lines_are_ignored_but_counted() {
     alice.expect_line(&format!("error: line 4: {NO_COLON}"));
     alice.expect_line("from alice: hi");
     alice.expect_line(&format!("error: line 9: {NO_COLON}"));
-    flush(&mut alice, "alice");
+    wait_until_routed(&mut alice, "alice");
     let report = server.stop_with([(alice, 11)]);
     assert_eq!((report.accepted, report.owed), (11, 2), "{report}");
 }
@@ -378,8 +378,8 @@ fn line_numbers_continue_across_packets() {
     let mut alice = server.login("alice");
     let mut line = 0;
     for count in 1..=100 {
-        // The answer to its last line shows that the server has dealt with the whole packet, so
-        // that the next one is a batch of its own.
+        // The reply to its last line proves that the server has processed the whole packet, so the
+        // next packet is a batch of its own.
         alice.send_bytes(format!("{}nonsense\n", "alice: hi\n".repeat(count - 1)).as_bytes());
         line += count;
         for _ in 1..count {
@@ -395,7 +395,7 @@ fn line_numbers_continue_through_a_long_stream() {
     let server = TestServer::start();
     let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
     let reading = thread::spawn(move || bob.lines_to_eof());
-    // Two megabytes are many reads, and many batches, however they fall.
+    // Two megabytes take many reads and many batches, wherever the boundaries fall.
     for thousand in 1..=20 {
         let lines = format!("bob: {}\n", "x".repeat(100)).repeat(999);
         alice.send_bytes(lines.as_bytes());
@@ -405,7 +405,7 @@ fn line_numbers_continue_through_a_long_stream() {
         alice.expect_line(&format!("error: line {}: {NO_COLON}", thousand * 1000));
     }
     let report = server.stop_with([(alice, 20_000)]);
-    let received = reading.join().expect("bob saw no fault");
+    let received = reading.join().expect("bob reads without a failure");
     assert_eq!(received.len(), 20 * 999 + 1);
     assert_eq!((report.accepted, report.delivered), (20_000, 20 * 999), "{report}");
 }
@@ -418,12 +418,12 @@ fn who_command_without_names_counts_and_lists_the_clients() {
     alice.expect_line("notice: line 1: 1 here: alice");
     let mut bob = server.login("bob");
     for line in 2..=4 {
-        // A list without a name is none.
+        // A list without any name counts as no list.
         alice.send(["/who", "/who ", "/who , ,"][line - 2]);
-        let answer = alice.line().expect("an answer");
+        let reply = alice.line().expect("a reply");
         let start = format!("notice: line {line}: 2 here: ");
-        let names = answer.strip_prefix(&start).unwrap_or_else(|| panic!("{answer}"));
-        assert!(["alice, bob", "bob, alice"].contains(&names), "{answer}");
+        let names = reply.strip_prefix(&start).unwrap_or_else(|| panic!("{reply}"));
+        assert!(["alice, bob", "bob, alice"].contains(&names), "{reply}");
     }
     bob.half_close();
     bob.expect_eof();
@@ -432,16 +432,16 @@ fn who_command_without_names_counts_and_lists_the_clients() {
     server.stop_with([(alice, 5)]);
 }
 
-/// Asks who is here and returns how many and which names, and whether these are all.
-fn who(client: &mut Client, line: u64) -> (usize, Vec<String>, bool) {
+/// Sends `/who`; returns how many clients are connected, the names listed, and whether those are
+/// all.
+fn ask_who(client: &mut Client, line: u64) -> (usize, Vec<String>, bool) {
     client.send("/who");
-    let answer = client.line().expect("an answer");
-    let answer =
-        answer.strip_prefix(&format!("notice: line {line}: ")).expect("this line's answer");
-    let (count, list) = answer.split_once(" here: ").expect("a count and a list");
-    let all = list.strip_suffix(", ...");
-    let names = all.unwrap_or(list).split(", ").map(str::to_owned).collect();
-    (count.parse().expect("a number"), names, all.is_none())
+    let reply = client.line().expect("a reply");
+    let reply = reply.strip_prefix(&format!("notice: line {line}: ")).expect("this line's reply");
+    let (count, list) = reply.split_once(" here: ").expect("a count and a list");
+    let shortened = list.strip_suffix(", ...");
+    let names = shortened.unwrap_or(list).split(", ").map(str::to_owned).collect();
+    (count.parse().expect("a number"), names, shortened.is_none())
 }
 
 #[test]
@@ -450,14 +450,14 @@ fn who_command_without_names_lists_at_most_a_hundred_clients() {
     let all = names(120);
     let mut clients = login_all(&server, &all[..100]);
     let known: HashSet<_> = all.iter().collect();
-    let (count, some, are_all) = who(&mut clients[0], 1);
-    assert!(count == 100 && are_all, "{count} are here, named are {some:?}");
+    let (count, some, are_all) = ask_who(&mut clients[0], 1);
+    assert!(count == 100 && are_all, "{count} clients, listed: {some:?}");
     assert_eq!(some.iter().collect::<HashSet<_>>(), all[..100].iter().collect());
     assert_eq!(some.len(), 100);
 
     clients.extend(login_all(&server, &all[100..]));
-    let (count, some, are_all) = who(&mut clients[0], 2);
-    assert!(count == 120 && !are_all, "{count} are here, named are {some:?}");
+    let (count, some, are_all) = ask_who(&mut clients[0], 2);
+    assert!(count == 120 && !are_all, "{count} clients, listed: {some:?}");
     let distinct: HashSet<_> = some.iter().collect();
     assert_eq!((some.len(), distinct.len()), (100, 100));
     assert!(distinct.is_subset(&known), "{some:?}");
@@ -479,14 +479,14 @@ fn who_command_with_names_reports_which_of_them_are_connected() {
         ("/who Bob", "not here: Bob"),
         ("/who bob: hi", "not here: bob: hi"),
     ];
-    for (line, (request, answer)) in (1..).zip(cases) {
+    for (line, (request, reply)) in (1..).zip(cases) {
         alice.send(request);
-        alice.expect_line(&format!("notice: line {line}: {answer}"));
+        alice.expect_line(&format!("notice: line {line}: {reply}"));
     }
     let names = names(50).join(", ");
     alice.send(&format!("/who {names}, bob, {names}"));
     alice.expect_line(&format!("notice: line 9: here: bob; not here: {names}"));
-    // To ask is not to be heard by others.
+    // The question reaches no other client.
     let report = server.stop_with([(alice, 9), (bob, 0)]);
     assert_eq!((report.accepted, report.owed), (9, 0), "{report}");
 }
@@ -499,11 +499,11 @@ fn a_client_that_half_closes_receives_its_queue_and_then_end_of_file() {
     let padding = "x".repeat(1000);
     let lines: Vec<_> = (0..8000).map(|number| format!("bob: {number} {padding}\n")).collect();
     alice.send_bytes(lines.concat().as_bytes());
-    flush(&mut alice, "alice");
+    wait_until_routed(&mut alice, "alice");
     bob.half_close();
     wait_until("bob's leave", || server.stats().connected == 1);
     let stats = server.stats();
-    assert!(stats.delivered < stats.owed, "nothing is queued any more: {stats:?}");
+    assert!(stats.delivered < stats.owed, "the queue is empty already: {stats:?}");
     alice.send("bob: too late");
     alice.expect_line("error: line 8002: no such peer: bob");
     for number in 0..8000 {
@@ -536,7 +536,7 @@ fn the_closing_notice_counts_every_line_after_the_login_line() {
     let server = TestServer::start();
     let (mut alice, mut bob, carol) =
         (server.login("alice"), server.login("bob"), server.login("carol"));
-    // A message, an unknown recipient, an empty line, two refused ones, a question.
+    // A message, an unknown recipient, an empty line, two refused lines, a `/who`.
     alice.send_bytes(b"bob: hi\ndave: hi\n\nnonsense\n: hi\n/who bob\n");
     bob.expect_line("from alice: hi");
     alice.expect_lines(&[
@@ -546,7 +546,7 @@ fn the_closing_notice_counts_every_line_after_the_login_line() {
         "notice: line 6: here: bob",
     ]);
     bob.send("\n\n\n\n\n\n\n\n");
-    flush(&mut bob, "bob");
+    wait_until_routed(&mut bob, "bob");
     let report = server.stop_with([(alice, 6), (bob, 10), (carol, 0)]);
     assert_eq!((report.accepted, report.owed, report.delivered), (16, 2, 2), "{report}");
 }

@@ -1,9 +1,9 @@
-//! The promise: whenever the server is stopped, no accepted message is lost, and if one can not be
-//! delivered the report names it.
+//! The promise: whenever the server is shut down, no accepted message is lost, and the report names
+//! any that cannot be delivered.
 //!
-//! The centrepiece is message conservation: a population of clients of every character, a stop at
-//! a random moment, and a model that checks each client's transcript against the report. A round
-//! that fails says how to run it again; `A_CHAT_ROUNDS` makes it long.
+//! At the centre is message conservation: a population of clients that behave in every way, a
+//! shutdown at a random moment, and a model that checks each client's transcript against the report.
+//! A round that fails prints how to repeat it; `A_CHAT_ROUNDS` sets how many rounds run.
 
 mod common;
 
@@ -22,15 +22,15 @@ use common::{
     wait_until,
 };
 
-/// A round with a few clients, stopped at any moment.
-fn conservation(seed: u64, manners: Profile) -> (Report, Verdict) {
+/// Runs one round with a few clients and shuts the server down at a random moment.
+fn run_population(seed: u64, manners: Profile) -> (Report, Verdict) {
     let mut random = fastrand::Rng::with_seed(seed);
     let world = World::new(seed, random.usize(3..14), 0, manners);
     let config = world.config();
     let server = TestServer::with(config.clone());
     let population = Population::start(server.address, world);
     let (lines, began) = (random.u64(..3000), Instant::now());
-    // Stuck clients may keep the number from ever being reached; then it is any other moment.
+    // Stuck clients may prevent that count from ever being reached; then time decides.
     wait_until("some traffic", || {
         server.stats().accepted >= lines || began.elapsed() > Duration::from_millis(300)
     });
@@ -42,7 +42,7 @@ fn conservation(seed: u64, manners: Profile) -> (Report, Verdict) {
 #[test]
 fn every_message_is_delivered_to_polite_clients() {
     rounds("every_message_is_delivered_to_polite_clients", 1000, 100, Duration::MAX, |seed| {
-        let (report, verdict) = conservation(seed, Profile::Polite);
+        let (report, verdict) = run_population(seed, Profile::Polite);
         assert!(report.is_clean() && !report.forced, "{report}");
         assert_eq!((report.lost(), verdict.in_doubt), (0, 0), "{report}");
         assert_eq!(report.delivered, verdict.received, "{report}");
@@ -52,22 +52,23 @@ fn every_message_is_delivered_to_polite_clients() {
 #[test]
 fn every_loss_is_accounted_for_with_stubborn_clients() {
     rounds("every_loss_is_accounted_for_with_stubborn_clients", 2000, 30, Duration::MAX, |seed| {
-        conservation(seed, Profile::Stubborn);
+        run_population(seed, Profile::Stubborn);
     });
 }
 
-/// Limits that no client reaches in these tests, also on a loaded machine.
-fn unhurried() -> Config {
+/// Timeouts that do not expire in these tests, even on a loaded machine.
+fn generous_timeouts() -> Config {
     let (stall_timeout, drain_timeout) = (2 * PATIENCE, 2 * PATIENCE);
     Config { stall_timeout, drain_timeout, ..Config::default() }
 }
 
-/// Says its name and one message and stays until the end. Returns what the server said of it.
-fn one_message(address: SocketAddr, name: &str) -> Option<String> {
+/// Logs in, sends one message and stays until the connection ends. Returns what the server sent, if
+/// anything.
+fn log_in_and_send_one_message(address: SocketAddr, name: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.write_all(format!("{name}\nbob: {name}\n").as_bytes()).ok()?;
-    let said = String::from_utf8(leftovers(&stream)).expect("the server writes UTF-8");
-    (!said.is_empty()).then_some(said)
+    let received = String::from_utf8(leftovers(&stream)).expect("the server writes UTF-8");
+    (!received.is_empty()).then_some(received)
 }
 
 #[test]
@@ -77,27 +78,29 @@ fn a_client_connecting_during_shutdown_is_served_or_never_accepted() {
         let mut bob = server.login("bob");
         let (address, handle, clients) = (server.address, &server.handle, AtomicU64::new(0));
         let storm = || {
-            let mut told = Vec::new();
+            let mut notices = Vec::new();
             while !handle.is_shutdown() {
                 let name = format!("n{}", clients.fetch_add(1, SeqCst));
-                told.extend(one_message(address, &name).map(|said| (name, said)));
+                notices.extend(
+                    log_in_and_send_one_message(address, &name).map(|notice| (name, notice)),
+                );
             }
-            told
+            notices
         };
-        let told: Vec<_> = thread::scope(|scope| {
+        let notices: Vec<_> = thread::scope(|scope| {
             let storms: Vec<_> = (0..8).map(|_| scope.spawn(storm)).collect();
-            // None of the clients leaves, so the first eight are all that come before the stop.
+            // No client leaves by itself, so only the first eight are served before the shutdown.
             wait_until("the storm", || server.stats().accepted >= round % 8);
             handle.shutdown();
             storms.into_iter().flat_map(|storm| storm.join().expect("no panic")).collect()
         });
         let report = server.join();
         let mut accepted = Vec::new();
-        for (name, said) in told {
-            let said = said.strip_prefix("notice: server is shutting down, ").expect("a notice");
-            match said {
+        for (name, notice) in notices {
+            let count = notice.strip_prefix("notice: server is shutting down, ").expect("a notice");
+            match count {
                 "1 of your lines were accepted\n" => accepted.push(format!("from {name}: {name}")),
-                said => assert_eq!(said, "0 of your lines were accepted\n"),
+                count => assert_eq!(count, "0 of your lines were accepted\n"),
             }
         }
         let mut received = bob.lines_to_eof();
@@ -116,7 +119,7 @@ fn input_in_the_receive_queue_at_shutdown_is_delivered() {
         let (mut bob, mut alice) = (server.login("bob"), server.login("alice"));
         let lines: Vec<_> = (0..1000).map(|number| format!("bob: {number}\n")).collect();
         alice.send_bytes(lines.concat().as_bytes());
-        wait_until("the server's kernel to have it all", || unacknowledged(&alice.stream) == 0);
+        wait_until("the receive queue to hold it all", || unacknowledged(&alice.stream) == 0);
         let report = server.stop();
         assert_eq!((report.accepted, report.delivered), (1000, 1000));
         for number in 0..1000 {
@@ -131,22 +134,22 @@ fn input_in_the_receive_queue_at_shutdown_is_delivered() {
 
 #[test]
 fn input_of_a_sender_blocked_at_shutdown_is_accepted_up_to_the_cutoff() {
-    let server = TestServer::with(Config { window: 50_000, ..unhurried() });
+    let server = TestServer::with(Config { window: 50_000, ..generous_timeouts() });
     let (mut bob, mut alice) = (server.login("bob"), server.login("alice"));
     let sent =
         send_until_blocked(&alice.stream, b"bob: 0123456789012345678901234567890123456789\n");
     let held = sent - unacknowledged(&alice.stream);
     server.handle.shutdown();
     let reading = thread::spawn(move || bob.lines_to_eof());
-    let told = alice.lines_to_eof();
+    let lines = alice.lines_to_eof();
     let report = server.stop();
     let received = reading.join().expect("no panic");
     let notice =
         format!("notice: server is shutting down, {} of your lines were accepted", report.accepted);
-    assert_eq!(told, [notice]);
+    assert_eq!(lines, [notice]);
     assert_eq!(received.len() as u64, report.accepted + 1);
-    // Of what the server had not read, its kernel had all that it had acknowledged.
-    assert!(report.accepted >= held / 46, "{report}, {held} of {sent} bytes were there");
+    // The server had read every acknowledged byte, or its kernel held it.
+    assert!(report.accepted >= held / 46, "{report}, {held} of {sent} bytes were acknowledged");
     assert!(report.accepted <= sent / 46, "{report}, {sent} bytes were sent");
     assert_eq!(report.lost(), 0, "{report}");
 }
@@ -159,7 +162,7 @@ fn a_half_closed_client_receives_its_queue_during_the_drain() {
         alice.send(&format!("bob: {number} {}", "x".repeat(200)));
     }
     bob.half_close();
-    wait_until("bob's leave", || server.stats().connected == 1);
+    wait_until("bob's disconnection", || server.stats().connected == 1);
     let reading = thread::spawn(move || bob.lines_to_eof());
     let report = server.stop();
     let received = reading.join().expect("no panic");
@@ -220,7 +223,7 @@ fn the_listener_closes_at_once_even_if_the_drain_takes_long() {
         TcpStream::connect(server.address)
             .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
     });
-    // Only force ends this drain; the stuck client's share is named.
+    // Only force ends this drain; the report names the stuck client's loss.
     server.handle.force();
     let report = server.join();
     assert!(report.forced && !report.is_clean(), "{report}");
@@ -270,8 +273,8 @@ fn clients_that_do_not_close_delay_the_drain_only_by_the_linger_time() {
 
 #[test]
 fn a_client_that_writes_before_it_reads_receives_everything_queued_for_it() {
-    let server = TestServer::with(Config { window: 8 * 1024 * 1024, ..unhurried() });
-    // More is due to bob than the kernels hold, so nothing ends before he reads.
+    let server = TestServer::with(Config { window: 8 * 1024 * 1024, ..generous_timeouts() });
+    // More is queued for bob than the kernels hold, so the drain cannot end before he reads.
     let (mut bob, mut alice) = (server.login("bob"), server.login("alice"));
     for number in 0..2000 {
         alice.send(&format!("bob: {number} {}", "x".repeat(1000)));
@@ -281,7 +284,7 @@ fn a_client_that_writes_before_it_reads_receives_everything_queued_for_it() {
     let handle = server.handle.clone();
     let writing = thread::spawn(move || {
         handle.shutdown();
-        // More than any buffer holds too: it gets through only if the server throws it away.
+        // This also exceeds every buffer: it gets through only if the server discards it.
         for _ in 0..16 {
             bob.send_bytes(&vec![b'\n'; 1 << 20]);
         }
@@ -294,9 +297,9 @@ fn a_client_that_writes_before_it_reads_receives_everything_queued_for_it() {
 
 #[test]
 fn a_client_that_sends_after_the_servers_fin_receives_everything_in_flight() {
-    let server = TestServer::with(unhurried());
+    let server = TestServer::with(generous_timeouts());
     let (mut bob, mut alice) = (server.login_with_small_buffers("bob"), server.login("alice"));
-    // Bob's kernel does not take as much, the server's does.
+    // Bob's kernel cannot hold this much; the server's can.
     for number in 0..40 {
         alice.send(&format!("bob: {number} {}", "x".repeat(1000)));
     }
@@ -305,14 +308,14 @@ fn a_client_that_sends_after_the_servers_fin_receives_everything_in_flight() {
     server.handle.shutdown();
     wait_until("the server's FIN", || fin_is_on_its_way(&bob.stream));
     bob.send("too late");
-    wait_until("the server's kernel to have it", || unacknowledged(&bob.stream) == 0);
+    wait_until("the server's kernel to receive it", || unacknowledged(&bob.stream) == 0);
     assert_eq!(bob.lines_to_eof().len(), 41);
     drop((alice, bob));
     let report = server.stop();
     assert_eq!((report.delivered, report.lost()), (41, 0), "{report}");
 }
 
-/// A client that reads nothing and to which more is due than it can take, and who sent that.
+/// A client that reads nothing, and a sender that has sent it more than the kernels hold.
 fn stuck_client_and_sender(server: &TestServer) -> (Client, Client) {
     let (stuck, sender) = (server.login("stuck"), server.login("sender"));
     send_until_blocked(&sender.stream, format!("stuck: {}\n", "x".repeat(500)).as_bytes());

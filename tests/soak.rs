@@ -1,10 +1,10 @@
-//! Soak: one server that serves for as long as one likes, clients that stay and clients that come
-//! and go in every way. Again and again all who came have gone, and then the server must have no
-//! more threads, descriptors and memory than before.
+//! Soak test: one server runs for as long as requested, while some clients stay and others connect
+//! and disconnect in every way. Each time all the visitors have left, the server must be back to
+//! the threads, descriptors and memory it had before.
 //!
-//! The server is the real executable, so that nothing of the test is measured. The pace leaves the
-//! machine to others: it takes about a twentieth of a processor. `cargo test --release --test soak
-//! -- --ignored --nocapture` goes on for an hour, or `A_CHAT_SECONDS`, and tells the numbers.
+//! The server is the real executable, so the measurements exclude the test itself. The load is
+//! light, about a twentieth of a CPU. `cargo test --release --test soak -- --ignored --nocapture`
+//! runs for an hour, or `A_CHAT_SECONDS`, and prints the measurements.
 #![cfg(feature = "cli")]
 
 mod common;
@@ -21,19 +21,19 @@ use common::rounds::asked;
 use common::{Client, try_login, wait_until};
 use process::{Process, serve};
 
-/// How many clients stay all the time.
+/// How many clients stay connected throughout.
 const RESIDENTS: usize = 8;
 
 /// How many lines each of them sends in a round.
 const BURST: usize = 50;
 
-/// How long the load rests after a round.
+/// How long the load pauses after a round.
 const REST: Duration = Duration::from_millis(200);
 
-/// How much larger, in KiB, the memory may be than in the first quarter of the time.
-const GROWTH: u64 = 1024;
+/// How many KiB the memory may grow beyond its maximum in the first quarter of the time.
+const MAX_GROWTH: u64 = 1024;
 
-/// What a server takes of the machine.
+/// The resources that a server uses.
 #[derive(Clone, Copy, Debug)]
 struct Size {
     threads: usize,
@@ -56,7 +56,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// A client that stays, and how many lines it has sent.
+/// A client that stays connected, and how many lines it has sent.
 struct Resident {
     name: String,
     client: Client,
@@ -81,19 +81,19 @@ impl Load {
         let residents = (0..RESIDENTS).map(|number| {
             let name = format!("resident-{number}");
             let client = try_login(server, &name).expect("room");
-            // The question of the login is a line, too.
+            // The login's `/who` is a line, too.
             Resident { name, client, sent: 1 }
         });
         Self { server, residents: residents.collect(), rounds: 0 }
     }
 
-    /// Something of everything; all who came are gone at its end, or about to go.
+    /// Does a bit of everything; at the end every visitor has disconnected or is about to.
     fn round(&mut self) {
         self.rounds += 1;
         (0..RESIDENTS).for_each(|sender| self.burst(sender));
-        self.passer_by();
-        self.impostor();
-        self.victim();
+        self.visit();
+        self.claim_taken_name();
+        self.reset_with_messages_in_flight();
     }
 
     /// Lines from one resident to the next two.
@@ -112,8 +112,8 @@ impl Load {
         }
     }
 
-    /// Comes, makes a mistake, says something, and leaves.
-    fn passer_by(&mut self) {
+    /// A client connects, makes a mistake, sends a message, and leaves.
+    fn visit(&mut self) {
         let name = format!("passer-by-{}", self.rounds);
         let mut client = try_login(self.server, &name).expect("room");
         client.send(&format!("nobody: where are you?\n{}: hello", self.residents[0].name));
@@ -123,34 +123,34 @@ impl Load {
         client.expect_eof();
     }
 
-    /// Wants another's name.
-    fn impostor(&mut self) {
+    /// A client tries to log in under a resident's name.
+    fn claim_taken_name(&mut self) {
         let mut client = Client::connect(self.server);
         client.send(&self.residents[0].name);
         client.expect_line("error: name taken");
         client.expect_eof();
     }
 
-    /// Resets with something on its way to it.
-    fn victim(&mut self) {
+    /// A client resets while messages for it are in flight.
+    fn reset_with_messages_in_flight(&mut self) {
         let victim = try_login(self.server, "victim").expect("room");
         let sender = &mut self.residents[1];
         sender.send(&vec!["victim: watch out".to_owned(); BURST]);
         victim.reset();
-        // Its name is free when the server has noticed, the lines before that may be refused.
-        wait_until("the victim's end", || {
+        // Its name becomes free once the server notices; lines sent after that are refused.
+        wait_until("the victim's disconnection", || {
             sender.send(&["/who victim".to_owned()]);
-            let is_answer = |line: &String| !line.ends_with(": no such peer: victim");
-            let answer = std::iter::from_fn(|| sender.client.line()).find(is_answer);
-            answer.expect("an answer").ends_with(" not here: victim")
+            let is_reply = |line: &String| !line.ends_with(": no such peer: victim");
+            let reply = std::iter::from_fn(|| sender.client.line()).find(is_reply);
+            reply.expect("a reply").ends_with(" not here: victim")
         });
     }
 
-    /// One who never reads, and is evicted; who has flooded it until then leaves.
-    fn eviction(&self) {
+    /// A client that never reads is evicted; the one that flooded it then leaves.
+    fn evict_idler(&self) {
         let idler = try_login(self.server, "idler").expect("room");
         let mut flooder = try_login(self.server, "flooder").expect("room");
-        // Much more than its window and what the kernel holds for the other one.
+        // Far more than its own window plus what the kernels hold for the idler.
         flooder.send_bytes(format!("idler: {}\n", "x".repeat(1000)).repeat(2000).as_bytes());
         flooder.half_close();
         flooder.drain();
@@ -158,30 +158,30 @@ impl Load {
     }
 }
 
-/// Measures the server so many times in all this time, at even intervals. Returns how much memory
-/// it had each time, in KiB.
+/// Measures the server this many times at even intervals. Returns its resident memory at each, in
+/// KiB.
 fn soak(time: Duration, samples: u32) -> Vec<u64> {
     let mut command = serve(&["--stall-timeout=300ms", "--linger=100ms"]);
-    // With an arena for every few threads, each grows to its own peak, and that takes hours: what
-    // is resident then says little about what is allocated.
+    // With many arenas, each takes hours to grow to its own peak, and resident memory says little
+    // about allocated memory.
     command.env("MALLOC_ARENA_MAX", "1");
     let mut server = Process::start(command);
     let mut load = Load::start(server.address());
     let (began, start) = (Instant::now(), Size::of(&server));
     let mut memory = Vec::new();
     for sample in 1..=samples {
-        load.eviction();
+        load.evict_idler();
         while {
             load.round();
             thread::sleep(REST);
             began.elapsed() < time * sample / samples
         } {}
-        wait_until("all who came to be gone", || {
+        wait_until("all visitors to be gone", || {
             let now = Size::of(&server);
             (now.threads, now.descriptors) == (start.threads, start.descriptors)
         });
         let (now, seconds) = (Size::of(&server), began.elapsed().as_secs());
-        // Seen with `--nocapture`.
+        // Shown with `--nocapture`.
         let _ = writeln!(
             std::io::stderr(),
             "{seconds} s, {} rounds: {now}, {:?} of CPU",
@@ -210,11 +210,11 @@ fn a_server_does_not_grow_in_seconds_of_load() {
 }
 
 #[test]
-#[ignore = "takes an hour, or as long as A_CHAT_SECONDS says"]
+#[ignore = "takes an hour, or A_CHAT_SECONDS"]
 fn a_server_does_not_grow_in_an_hour_of_load() {
     let hour = Duration::from_secs(3600);
     let memory = soak(asked("A_CHAT_SECONDS").map_or(hour, Duration::from_secs), 60);
     let (early, late) = memory.split_at(memory.len() / 4);
-    let most = early.iter().max().expect("enough samples") + GROWTH;
-    assert!(late.iter().all(|late| *late <= most), "grows: {memory:?} KiB");
+    let max = early.iter().max().expect("enough samples") + MAX_GROWTH;
+    assert!(late.iter().all(|late| *late <= max), "grows: {memory:?} KiB");
 }

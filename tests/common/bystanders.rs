@@ -1,5 +1,5 @@
-//! Two clients that talk to each other all the while, so that a test can tell whether whatever it
-//! does to the server concerns anybody else; and a look at the server's memory all the while.
+//! Two clients that exchange messages in the background, so a test can tell whether its attack on
+//! the server affects other clients; and a watcher of the server's queued bytes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -11,10 +11,10 @@ use crossbeam_channel::{RecvTimeoutError, Sender};
 
 use super::{Client, TestServer, wait_until};
 
-/// How many messages each of the two sends before the other one answers.
+/// How many messages each of the two sends before the other one replies.
 const BURST: u64 = 16;
 
-/// `left` and `right`, who exchange numbered messages until they are told to finish.
+/// `left` and `right`, who exchange numbered messages until [`end`](Self::end).
 pub struct Bystanders {
     finish: Arc<AtomicBool>,
     messages: Arc<AtomicU64>,
@@ -26,35 +26,35 @@ impl Bystanders {
         Self::between(["left", "right"].map(|name| server.login(name)))
     }
 
-    /// The same with clients that are logged in already, as `left` and `right`.
+    /// The same with clients that are already logged in as `left` and `right`.
     pub fn between([mut left, mut right]: [Client; 2]) -> Self {
         let (finish, messages) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (told, said) = (Arc::clone(&finish), Arc::clone(&messages));
+        let (finishing, exchanged) = (Arc::clone(&finish), Arc::clone(&messages));
         let thread = thread::spawn(move || {
             let mut first = 0;
-            while !told.load(SeqCst) {
-                say(&mut left, &mut right, ["left", "right"], first);
-                say(&mut right, &mut left, ["right", "left"], first);
+            while !finishing.load(SeqCst) {
+                send_burst(&mut left, &mut right, ["left", "right"], first);
+                send_burst(&mut right, &mut left, ["right", "left"], first);
                 first += BURST;
-                said.fetch_add(2 * BURST, SeqCst);
+                exchanged.fetch_add(2 * BURST, SeqCst);
             }
             [left, right]
         });
         Self { finish, messages, thread }
     }
 
-    /// Waits until the two have exchanged `count` messages more: nothing holds them up now.
+    /// Waits until the two have exchanged `count` more messages, which proves them undisturbed.
     pub fn exchange(&self, count: u64) {
-        // The round that is under way may have begun earlier.
-        let enough = self.messages.load(SeqCst) + count + 2 * BURST;
+        // The current round may have begun earlier.
+        let target = self.messages.load(SeqCst) + count + 2 * BURST;
         wait_until("the bystanders", || {
-            self.messages.load(SeqCst) >= enough || self.thread.is_finished()
+            self.messages.load(SeqCst) >= target || self.thread.is_finished()
         });
         assert!(!self.thread.is_finished(), "a bystander was harmed");
     }
 
-    /// Lets the two finish and waits until nothing is queued for anybody, then stops the server.
-    /// Returns the report without the bystanders' share, which is checked here.
+    /// Lets the two finish, waits until the server has no bytes queued, and shuts it down. Checks
+    /// the bystanders' share of the report and returns the rest.
     pub fn finish(self, server: TestServer) -> Report {
         let (clients, messages) = self.end();
         wait_until("all windows to be empty", || server.stats().queued_bytes == 0);
@@ -66,7 +66,7 @@ impl Bystanders {
         report
     }
 
-    /// Lets the two finish; returns them, and how many messages they have exchanged.
+    /// Lets the two finish; returns them, and how many messages they exchanged.
     pub fn end(self) -> ([Client; 2], u64) {
         self.finish.store(true, SeqCst);
         wait_until("the bystanders' end", || self.thread.is_finished());
@@ -75,8 +75,8 @@ impl Bystanders {
     }
 }
 
-/// A burst of numbered messages, all of which must arrive in order, with nothing in between.
-fn say(from: &mut Client, to: &mut Client, [sender, recipient]: [&str; 2], first: u64) {
+/// Sends a burst of numbered messages, all of which must arrive in order with no line in between.
+fn send_burst(from: &mut Client, to: &mut Client, [sender, recipient]: [&str; 2], first: u64) {
     let numbers = first..first + BURST;
     let lines = numbers.clone().map(|number| format!("{recipient}: {number}\n"));
     from.send_bytes(lines.collect::<Vec<_>>().concat().as_bytes());
@@ -85,7 +85,7 @@ fn say(from: &mut Client, to: &mut Client, [sender, recipient]: [&str; 2], first
     }
 }
 
-/// Watches how many bytes are charged to the senders of a server.
+/// Watches how many queued bytes are charged to a server's senders.
 pub struct Peak {
     end: Sender<()>,
     thread: JoinHandle<u64>,
@@ -105,7 +105,7 @@ impl Peak {
         Self { end, thread }
     }
 
-    /// The most bytes that were seen.
+    /// Ends the watch; returns the maximum seen.
     pub fn end(self) -> u64 {
         drop(self.end);
         self.thread.join().expect("no panic")

@@ -1,5 +1,5 @@
-//! A server on a free port and clients that wait for events, never for time: each wait has a
-//! deadline that only a failure reaches.
+//! A server on a free port, and clients that wait for events, never for time to pass. Every wait has
+//! a deadline, which only a failure reaches.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 
 pub mod bystanders;
@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 
 use a_chat::{Config, Error, Report, Server, ShutdownHandle, Stats, StatsHandle};
 
-/// How long a test waits for what must happen.
+/// How long a test waits for an event that must happen.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A server that runs in this process; dropped, it is forced to end.
+/// A server that runs in this process; dropping it forces it to shut down.
 pub struct TestServer {
     pub address: SocketAddr,
     pub handle: ShutdownHandle,
@@ -27,8 +27,8 @@ pub struct TestServer {
 }
 
 impl TestServer {
-    /// A server with the default limits, but for a short linger time: most tests' clients do not
-    /// close before they have seen the report.
+    /// A server with the default config, except for a short linger time: in most tests the clients
+    /// close only after the report.
     pub fn start() -> Self {
         Self::with(Config { linger: Duration::from_millis(100), ..Config::default() })
     }
@@ -52,7 +52,7 @@ impl TestServer {
         self.stats.clone()
     }
 
-    /// Connects, logs in, and returns when the broker knows the name.
+    /// Connects, logs in, and returns once the broker knows the name.
     pub fn login(&self, name: &str) -> Client {
         let before = self.stats().connected;
         let mut client = Client::connect(self.address);
@@ -61,7 +61,7 @@ impl TestServer {
         client
     }
 
-    /// As [`login`](Self::login), for a client whose kernel takes next to nothing for it.
+    /// As [`login`](Self::login), for a client whose kernel buffers next to nothing for it.
     pub fn login_with_small_buffers(&self, name: &str) -> Client {
         let before = self.stats().connected;
         let mut client = Client::connect_with_small_buffers(self.address, None);
@@ -70,16 +70,16 @@ impl TestServer {
         client
     }
 
-    /// Begins the drain and waits for the report.
+    /// Shuts the server down and waits for the report.
     pub fn stop(mut self) -> Report {
         self.handle.shutdown();
         self.join()
     }
 
-    /// Begins the drain, expects that each client gets nothing but its closing notice, with this
+    /// Shuts the server down, expects that each client gets only its closing notice, with this
     /// number of accepted lines, and waits for the report.
     ///
-    /// The clients are closed on the way, so that nothing has to wait for the linger time.
+    /// It closes the clients on the way, so the server does not wait for the linger time.
     pub fn stop_with(self, clients: impl IntoIterator<Item = (Client, u64)>) -> Report {
         self.handle.shutdown();
         for (mut client, accepted) in clients {
@@ -91,23 +91,23 @@ impl TestServer {
         self.stop()
     }
 
-    /// Waits for the report of a server that something else stops.
+    /// Waits for the report of a server that is shut down elsewhere.
     pub fn join(&mut self) -> Report {
         self.join_within(PATIENCE)
     }
 
-    pub fn join_within(&mut self, patience: Duration) -> Report {
+    pub fn join_within(&mut self, timeout: Duration) -> Report {
         const TIME_WAIT: &str = "06";
         let thread = self.thread.take().expect("joined once");
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         while !thread.is_finished() {
-            let stays =
+            let is_open =
                 |entry: &TableEntry| entry.local == self.address && entry.state != TIME_WAIT;
             assert!(
                 Instant::now() < deadline,
-                "no end of the server: {:?}, {:#?}",
+                "the server does not end: {:?}, {:#?}",
                 self.stats(),
-                table().into_iter().filter(stays).collect::<Vec<_>>()
+                table().into_iter().filter(is_open).collect::<Vec<_>>()
             );
             std::thread::yield_now();
         }
@@ -126,7 +126,7 @@ impl Drop for TestServer {
     }
 }
 
-/// A client that reads by the line and gives up after [`PATIENCE`].
+/// A client that reads line by line and times out after [`PATIENCE`].
 pub struct Client {
     pub stream: TcpStream,
     input: BufReader<TcpStream>,
@@ -137,8 +137,8 @@ impl Client {
         Self::from_stream(TcpStream::connect(address).expect("a listening server"))
     }
 
-    /// A client that does not read is soon a burden to the server if its buffers are small; with
-    /// small segments, of so many bytes, its bytes also come in portions as over a network.
+    /// Connects a client whose small buffers make the server queue soon if it does not read. With a
+    /// small `segment`, in bytes, its data also arrives in portions, as over a network.
     pub fn connect_with_small_buffers(address: SocketAddr, segment: Option<u32>) -> Self {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
             .expect("a descriptor");
@@ -198,7 +198,7 @@ impl Client {
         std::iter::from_fn(|| self.line()).collect()
     }
 
-    /// Waits for the connection's end, be it clean or not, and returns the bytes before it.
+    /// Waits for the connection's end, clean or not, and returns the bytes before it.
     pub fn drain(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         match self.input.read_to_end(&mut bytes) {
@@ -207,46 +207,46 @@ impl Client {
         }
     }
 
-    /// The bytes that have arrived so far, on a connection that has not ended.
+    /// The bytes that have arrived so far on a connection that is still open.
     pub fn arrived(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.stream.set_nonblocking(true).expect("an option");
-        let end = self.input.read_to_end(&mut bytes).expect_err("the connection goes on");
+        let end = self.input.read_to_end(&mut bytes).expect_err("an open connection");
         assert_eq!(end.kind(), io::ErrorKind::WouldBlock);
         self.stream.set_nonblocking(false).expect("an option");
         bytes
     }
 
-    /// Says "I leave" and goes on reading.
+    /// Half-closes: the client leaves, but can still read.
     pub fn half_close(&mut self) {
         self.stream.shutdown(Shutdown::Write).expect("an open connection");
     }
 
-    /// Ends the connection with a reset.
+    /// Resets the connection.
     pub fn reset(self) {
         let socket = socket2::SockRef::from(&self.stream);
         socket.set_linger(Some(Duration::ZERO)).expect("an option");
     }
 }
 
-/// What a client gets for which there is no room.
+/// The error that a client gets when the server is full.
 pub const FULL: &str = "error: server is full";
 
-/// Connects, logs in, and returns when the server has answered. If the server is full, it has to
-/// say so and to close: then `None`.
+/// Connects, logs in, and waits for the reply. Returns `None` if the server is full; it must then
+/// say so and close the connection.
 pub fn try_login(address: SocketAddr, name: &str) -> Option<Client> {
     let mut client = Client::connect(address);
     client.send(&format!("{name}\n/who {name}"));
-    let answer = client.line().expect("an answer");
-    if answer == FULL {
+    let reply = client.line().expect("a reply");
+    if reply == FULL {
         client.expect_eof();
         return None;
     }
-    assert_eq!(answer, format!("notice: line 1: here: {name}"));
+    assert_eq!(reply, format!("notice: line 1: here: {name}"));
     Some(client)
 }
 
-/// Tries until there is room; returns the client and how often it was refused.
+/// Retries until there is room; returns the client and how often it was refused.
 pub fn login_when_there_is_room(address: SocketAddr, name: &str) -> (Client, u64) {
     let (mut client, mut refused) = (None, 0);
     wait_until("room", || {
@@ -257,7 +257,7 @@ pub fn login_when_there_is_room(address: SocketAddr, name: &str) -> (Client, u64
     (client.expect("waited for"), refused)
 }
 
-/// Waits until `condition` holds; for what no descriptor and no channel tells.
+/// Waits until `condition` holds, where no descriptor or channel signals it.
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
@@ -266,8 +266,8 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Says why a test, or a part of one, can not run here; not through the test harness, which would
-/// keep that to itself.
+/// Prints why a test, or part of one, cannot run here. It bypasses the test harness, which would
+/// capture the message.
 pub fn skipped(why: &str) {
     let _ = writeln!(io::stderr(), "skipped: {why}");
 }
@@ -282,11 +282,11 @@ pub fn descriptor_count() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("procfs").count()
 }
 
-/// Sends `lines` over and over until the server takes no more for a while, which is when every
-/// buffer on the way is full and nothing is read any more. Returns the number of bytes sent.
+/// Sends `lines` over and over until no more is accepted for a while, because the server has stopped
+/// reading and every buffer in between is full. Returns the number of bytes sent.
 pub fn send_until_blocked(stream: &TcpStream, lines: &[u8]) -> u64 {
     let timeout = stream.write_timeout().expect("an option");
-    // It need not be exact: should the server read on later, the caller has only sent less.
+    // The timeout need not be exact: if the server resumes later, the caller has only sent less.
     stream.set_write_timeout(Some(Duration::from_millis(300))).expect("a timeout");
     let mut sent = 0;
     loop {
@@ -302,20 +302,20 @@ pub fn send_until_blocked(stream: &TcpStream, lines: &[u8]) -> u64 {
     sent
 }
 
-/// How many bytes of what was sent the other side's kernel has not acknowledged.
+/// How many sent bytes the other side's kernel has not acknowledged.
 pub fn unacknowledged(stream: &TcpStream) -> u64 {
     let local = stream.local_addr().expect("an address");
     unacknowledged_between(local, stream.peer_addr().expect("a connection"))
 }
 
-/// The same for two ends, the first of which is on the host that the calling thread is on.
+/// The same for two endpoints, the first of which is on the calling thread's host.
 pub fn unacknowledged_between(local: SocketAddr, remote: SocketAddr) -> u64 {
-    // The table may pass over one entry while others come and go.
+    // Reading the table may miss an entry while others come and go.
     let entry = (0..100).find_map(|_| table_entry(local, remote));
     entry.expect("the connection is in the table").unacknowledged
 }
 
-/// Whether the other side has sent FIN, and waits for this side's kernel to acknowledge it.
+/// Whether the other side has sent a FIN that this side's kernel has not yet acknowledged.
 pub fn fin_is_on_its_way(stream: &TcpStream) -> bool {
     const FIN_WAIT1: &str = "04";
     let local = stream.local_addr().expect("an address");
@@ -323,22 +323,22 @@ pub fn fin_is_on_its_way(stream: &TcpStream) -> bool {
     table_entry(remote, local).is_some_and(|entry| entry.state == FIN_WAIT1)
 }
 
-/// One end of a connection, as the kernel's table has it.
+/// One endpoint of a connection, as listed in the kernel's table.
 #[derive(Debug)]
 pub struct TableEntry {
     pub local: SocketAddr,
     pub remote: SocketAddr,
     pub state: String,
-    /// How many bytes it has sent that are not acknowledged.
+    /// How many of its sent bytes are not acknowledged.
     pub unacknowledged: u64,
 }
 
-/// Both addresses are needed to find one end: one alone may belong to other connections, too.
+/// An endpoint is found by both addresses, since one alone may belong to several connections.
 fn table_entry(local: SocketAddr, remote: SocketAddr) -> Option<TableEntry> {
     table().into_iter().find(|entry| (entry.local, entry.remote) == (local, remote))
 }
 
-/// The table of IPv4 connections of the host that the calling thread is on, in proc(5).
+/// The table of IPv4 connections of the calling thread's host, from proc(5).
 pub fn table() -> Vec<TableEntry> {
     let address = |text: &str| {
         let (host, port) = text.split_once(':')?;
@@ -360,11 +360,11 @@ pub fn table() -> Vec<TableEntry> {
     table.lines().filter_map(entry).collect()
 }
 
-/// Reads whatever is left of a stream.
+/// Reads the rest of a stream.
 pub fn leftovers(mut stream: &TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
-    // Both a clean end and a reset leave what came before them.
+    // The bytes received before a clean end or a reset are kept either way.
     let _ = stream.read_to_end(&mut bytes);
     bytes
 }

@@ -1,6 +1,6 @@
-//! Hosts that are no more than network namespaces of this machine, with links between them that
-//! can be slow, lossy, or down. What they consist of exists in these namespaces only, and goes with
-//! them: no interface, route or filter of the machine itself is touched.
+//! Hosts that are network namespaces of this machine, with links between them that can be slow,
+//! lossy, or down. Everything they consist of exists only inside these namespaces and disappears
+//! with them; the machine's own interfaces, routes and filters are not touched.
 #![allow(unreachable_pub, reason = "as in the other helpers")]
 
 use std::fs::File;
@@ -14,7 +14,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::common::skipped;
 
-/// Runs a command that has to succeed.
+/// Runs a command that must succeed.
 fn run(command: &str) {
     let failed = attempt(command).err();
     assert_eq!(failed, None, "{command}");
@@ -25,11 +25,11 @@ fn attempt(command: &str) -> Result<(), String> {
     let mut process = Command::new(words.next().expect("a program"));
     let output = process.args(words).stdin(Stdio::null()).output();
     let output = output.map_err(|error| error.to_string())?;
-    let said = || String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    if output.status.success() { Ok(()) } else { Err(said()) }
+    let message = || String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    if output.status.success() { Ok(()) } else { Err(message()) }
 }
 
-/// A host; dropped, it is gone, and with it all its links.
+/// A host; dropping it removes it and all its links.
 #[derive(Debug)]
 pub struct Host {
     namespace: String,
@@ -38,21 +38,22 @@ pub struct Host {
 impl Host {
     fn new() -> Result<Self, String> {
         static HOSTS: AtomicUsize = AtomicUsize::new(0);
-        // The first one on a machine prepares the folder that all of them are in.
-        static PREPARING: Mutex<()> = Mutex::new(());
-        let _one_by_one = PREPARING.lock().unwrap_or_else(PoisonError::into_inner);
+        // The first one on a machine creates the directory that holds all of them.
+        static CREATING: Mutex<()> = Mutex::new(());
+        let _one_by_one = CREATING.lock().unwrap_or_else(PoisonError::into_inner);
         let number = HOSTS.fetch_add(1, Relaxed);
         let namespace = format!("a-chat-{}-{number}", std::process::id());
         attempt(&format!("ip netns add {namespace}"))?;
         Ok(Self { namespace })
     }
 
-    /// Does something on this host. What it opens there stays there, and can be used from anywhere.
+    /// Runs `act` on this host. A socket opened there stays there, but can be used from anywhere.
     pub fn run<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
         let namespace = File::open(format!("/run/netns/{}", self.namespace)).expect("a namespace");
         let inside = || {
             let kind = Some(LinkNameSpaceType::Network);
-            move_into_link_name_space(namespace.as_fd(), kind).expect("permitted as creating it");
+            move_into_link_name_space(namespace.as_fd(), kind)
+                .expect("permission, as for creating it");
             act()
         };
         thread::scope(|scope| scope.spawn(inside).join()).expect("no panic there")
@@ -66,12 +67,12 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // A process that still runs there keeps it until it ends; the name is free at once.
+        // A process still running there keeps it alive; the name is free at once.
         let _ = attempt(&format!("ip netns del {}", self.namespace));
     }
 }
 
-/// A server's host, and those of its clients, each at the other end of a link of its own.
+/// A server's host and its clients' hosts, each of them at the other end of its own link.
 #[derive(Debug)]
 pub struct Network {
     pub server: Host,
@@ -79,13 +80,13 @@ pub struct Network {
 }
 
 impl Network {
-    /// `None`, and a word on why, if there can be none here.
+    /// Returns `None`, and prints why, if this machine does not permit it.
     pub fn new(clients: usize) -> Option<Self> {
         let netns: Result<Vec<_>, _> = (0..=clients).map(|_| Host::new()).collect();
         let mut netns = match netns {
             Ok(netns) => netns,
             Err(error) => {
-                skipped(&format!("there can be no network namespaces here: {error}"));
+                skipped(&format!("network namespaces cannot be created here: {error}"));
                 return None;
             }
         };
@@ -103,47 +104,47 @@ impl Network {
         Some(Self { server, clients: netns })
     }
 
-    /// Takes a client's cable out.
+    /// Takes a client's link down.
     pub fn unplug(&self, client: usize) {
         run(&format!("ip -n {} link set server down", self.clients[client].namespace));
     }
 
-    /// Puts it in again.
+    /// Brings it up again.
     pub fn plug_in(&self, client: usize) {
         run(&format!("ip -n {} link set server up", self.clients[client].namespace));
     }
 
-    /// The server's end of a link, and a client's.
-    fn ends(&self, client: usize) -> [(&str, String); 2] {
+    /// The namespace and device at the server's end of a link, and at the client's.
+    fn devices(&self, client: usize) -> [(&str, String); 2] {
         let near = (self.server.namespace.as_str(), format!("to{client}"));
         [near, (self.clients[client].namespace.as_str(), "server".to_owned())]
     }
 
-    /// Makes a link slow in both directions, so that what is sent waits for its turn. False, and a
-    /// word on why, if this kernel can not.
+    /// Limits a link's rate in both directions, so packets queue up. Returns false, and prints why,
+    /// if this kernel cannot.
     pub fn slow_down(&self, client: usize, rate: &str) -> bool {
-        self.queue(client, &format!("tbf rate {rate} burst 4kb latency 200ms"))
+        self.add_qdisc(client, &format!("tbf rate {rate} burst 4kb latency 200ms"))
     }
 
-    /// Makes a link delay, lose, repeat and reorder packets. False, and a word on why, if this
-    /// kernel can not.
-    pub fn trouble(&self, client: usize) -> bool {
-        self.queue(client, "netem delay 20ms 10ms loss 3% duplicate 1% reorder 5%")
+    /// Makes a link delay, drop, duplicate and reorder packets. Returns false, and prints why, if
+    /// this kernel cannot.
+    pub fn impair(&self, client: usize) -> bool {
+        self.add_qdisc(client, "netem delay 20ms 10ms loss 3% duplicate 1% reorder 5%")
     }
 
-    fn queue(&self, client: usize, discipline: &str) -> bool {
-        self.ends(client).iter().all(|(namespace, device)| {
+    fn add_qdisc(&self, client: usize, discipline: &str) -> bool {
+        self.devices(client).iter().all(|(namespace, device)| {
             let command = format!("tc -n {namespace} qdisc add dev {device} root {discipline}");
             let added = attempt(&command).inspect_err(|error| {
-                skipped(&format!("a link can not be made worse by {discipline:?} here: {error}"));
+                skipped(&format!("a link cannot be impaired by {discipline:?} here: {error}"));
             });
             added.is_ok()
         })
     }
 
-    /// Has a client's host lose one of so many packets that it sends or gets. False, and a word on
-    /// why, if it can not.
-    pub fn lose_one_of(&self, client: usize, packets: u32) -> bool {
+    /// Makes a client's host drop one in `packets` packets that it sends or receives. Returns false,
+    /// and prints why, if it cannot.
+    pub fn drop_one_in(&self, client: usize, packets: u32) -> bool {
         let host = &self.clients[client].namespace;
         let nft = |rule: &str| attempt(&format!("ip netns exec {host} nft {rule}"));
         let mut rules = vec!["add table ip lossy".to_owned()];
@@ -153,7 +154,7 @@ impl Network {
             rules.push(format!("add rule ip lossy {hook} numgen random mod {packets} == 0 drop"));
         }
         let added = rules.iter().try_for_each(|rule| nft(rule)).inspect_err(|error| {
-            skipped(&format!("packets can not be lost by nft here: {error}"));
+            skipped(&format!("nft cannot drop packets here: {error}"));
         });
         added.is_ok()
     }

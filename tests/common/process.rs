@@ -1,5 +1,5 @@
-//! The real executable as a child process, server or client: listened to line by line, signalled,
-//! waited for with a deadline, and killed and reaped if a test fails.
+//! The real executable as a child process, server or client: its output is read line by line, it is
+//! signalled, waited for with a deadline, and killed and reaped if a test fails.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 
 use std::fs;
@@ -21,35 +21,35 @@ pub const EXECUTABLE: &str = env!("CARGO_BIN_EXE_a-chat");
 /// The log line of the first shutdown signal.
 pub const SIGNALLED: &str = "shutdown signal received, draining";
 
-/// A running server or client; dropped, it is killed.
+/// A running server or client; dropping it kills it.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
-    /// The process itself, which is not the child if a launcher stays in between.
+    /// The process itself, which differs from the child if a launcher stays in between.
     pub pid: Pid,
-    /// A client's input; let it go to end it.
+    /// A client's standard input; dropped to end it.
     pub stdin: Option<ChildStdin>,
     pub stdout: Lines,
     pub log: Lines,
 }
 
 impl Process {
-    /// Starts a command of [`serve`], of [`connect`] or one like them.
+    /// Starts a command from [`serve`], [`connect`] or the like.
     pub fn start(mut command: Command) -> Self {
         let mut process = Self::start_unheard(&mut command);
         process.hear();
         process
     }
 
-    /// The same, but no more of its standard output is taken than the test takes, and a few lines:
-    /// for all the rest the process has to wait.
+    /// The same, but reads its standard output only a few lines ahead of the test; beyond that the
+    /// process has to wait.
     pub fn start_held_back(mut command: Command) -> Self {
         let mut process = Self::start_with(&mut command, Some(16));
         process.hear();
         process
     }
 
-    /// Starts it, but nobody reads what it writes to standard error, for the time being.
+    /// Starts it without reading its standard error for now.
     pub fn start_unheard(command: &mut Command) -> Self {
         Self::start_with(command, None)
     }
@@ -62,24 +62,24 @@ impl Process {
         Self { child, pid, stdin, stdout, log: Lines::of(None::<ChildStderr>, None) }
     }
 
-    /// Reads its standard error from now on.
+    /// Starts reading its standard error.
     pub fn hear(&mut self) {
         self.log = Lines::of(self.child.stderr.take(), None);
     }
 
-    /// What nobody has read so far.
+    /// Its standard error, if it is not being read yet.
     pub fn take_stderr(&mut self) -> ChildStderr {
-        self.child.stderr.take().expect("taken once, and by nobody else")
+        self.child.stderr.take().expect("a stream that is taken once")
     }
 
-    /// The address that the server says it listens on.
+    /// The address that the server reports to listen on.
     pub fn address(&mut self) -> SocketAddr {
         let line = self.stdout.expect("a-chat listens on ");
         let address = line.rsplit(' ').next().expect("a last word");
         address.parse().expect("an address")
     }
 
-    /// Connects, logs in, and returns when the server has answered.
+    /// Connects, logs in, and waits for the reply.
     pub fn login(&mut self, name: &str) -> Client {
         let mut client = Client::connect(self.address());
         client.send(&format!("{name}\n/who {name}"));
@@ -93,7 +93,7 @@ impl Process {
         stdin.write_all(text.as_bytes()).expect("a process that reads");
     }
 
-    /// Writes to standard input, and ends it.
+    /// Writes to standard input and closes it.
     pub fn write_and_end(&mut self, text: &str) {
         self.write(text);
         self.stdin = None;
@@ -103,43 +103,43 @@ impl Process {
         kill_process(self.pid, signal).expect("a process to signal");
     }
 
-    /// Stops the process, as `kill -STOP` does, until it is told to go on.
+    /// Suspends the process, as `kill -STOP` does.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
-        wait_until("the stop", || self.state() == 'T');
+        wait_until("the suspension", || self.state() == 'T');
     }
 
-    /// Lets a process that was stopped go on.
+    /// Resumes a suspended process.
     pub fn resume(&self) {
         self.signal(Signal::CONT);
     }
 
-    /// Both, with a while in between.
+    /// Suspends the process for this long, then resumes it.
     pub fn pause_for(&self, time: Duration) {
         self.pause();
         thread::sleep(time);
         self.resume();
     }
 
-    /// Waits for the end; returns the exit status and the log from its first line on.
+    /// Waits for the process to exit; returns its status and the complete log.
     pub fn wait(self) -> (i32, Vec<String>) {
         let (status, log) = self.wait_for_any_end();
         assert_eq!(status.signal(), None, "{log:#?}");
         (status.code().expect("no signal, so a status"), log)
     }
 
-    /// The same, if a signal may be the end of it.
+    /// The same, for a process that a signal may end.
     pub fn wait_for_any_end(mut self) -> (ExitStatus, Vec<String>) {
         let process = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty());
         let process = process.expect("a descriptor of the child");
-        let patience = Timespec::try_from(PATIENCE).expect("not that long");
-        let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&patience));
-        assert_eq!(ended, Ok(1), "no end in time; the log: {:#?}", self.log.seen);
-        let status = self.child.wait().expect("a child that has ended");
+        let timeout = Timespec::try_from(PATIENCE).expect("not that long");
+        let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&timeout));
+        assert_eq!(ended, Ok(1), "no exit in time; the log: {:#?}", self.log.seen);
+        let status = self.child.wait().expect("a child that has exited");
         (status, self.log.take_to_end())
     }
 
-    /// The same, and what it has written to standard output.
+    /// The same, with the lines of its standard output.
     pub fn outcome(mut self) -> (i32, Vec<String>, Vec<String>) {
         let stdout = self.stdout.take_to_end();
         let (status, stderr) = self.wait();
@@ -152,58 +152,58 @@ impl Process {
         self.wait()
     }
 
-    /// How many entries a folder in the server's part of procfs has: `fd`, `task`.
+    /// How many entries a directory of the process in procfs has, such as `fd` or `task`.
     pub fn count(&self, folder: &str) -> usize {
         fs::read_dir(self.procfs(folder)).expect("procfs").count()
     }
 
-    /// How many memory mappings the server has.
+    /// How many memory mappings the process has.
     pub fn mappings(&self) -> usize {
         fs::read_to_string(self.procfs("maps")).expect("procfs").lines().count()
     }
 
-    /// How many bytes of the server's memory are resident. Unlike `VmRSS`, which can be off by dozens
-    /// of pages for each processor, this is counted page by page, see proc(5).
+    /// The resident memory of the process, in bytes. Unlike `VmRSS`, which can be off by dozens of
+    /// pages per CPU, this is counted page by page; see proc(5).
     pub fn resident(&self) -> u64 {
         let rollup = fs::read_to_string(self.procfs("smaps_rollup")).expect("procfs");
         let resident = rollup.lines().find_map(|line| line.strip_prefix("Rss:"));
-        let resident = resident.expect("a kernel like this").trim().trim_end_matches(" kB");
+        let resident = resident.expect("a field").trim().trim_end_matches(" kB");
         resident.parse::<u64>().expect("a number") * 1024
     }
 
-    /// What the server does: `R` if it runs, `T` if it is stopped, see proc(5).
+    /// The state of the process: `R` if it runs, `T` if it is suspended; see proc(5).
     pub fn state(&self) -> char {
         self.stat()[0].chars().next().expect("a letter")
     }
 
-    /// How long all the server's threads have run, see proc(5).
+    /// The CPU time of all threads of the process; see proc(5).
     pub fn cpu_time(&self) -> Duration {
         let fields = self.stat();
         let ticks = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number"));
         let ticks: u64 = ticks.sum();
-        // Whatever its own clock does, Linux tells user space hundredths of a second.
+        // Whatever its internal tick rate, Linux reports hundredths of a second to user space.
         Duration::from_millis(ticks * 10)
     }
 
-    /// The fields of proc(5)'s `stat` from the third on.
+    /// The fields of proc(5)'s `stat`, from the third one.
     fn stat(&self) -> Vec<String> {
         let stat = fs::read_to_string(self.procfs("stat")).expect("procfs");
-        // The second one, the name in brackets, may hold blanks.
-        let (_, fields) = stat.rsplit_once(')').expect("a name in brackets");
+        // The second one, the name in parentheses, may contain blanks.
+        let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
         fields.split_whitespace().map(str::to_owned).collect()
     }
 
-    /// How often the server's thread of this name has gone to sleep, see proc(5).
+    /// How often the thread with this name has gone to sleep; see proc(5).
     pub fn switches(&self, thread: &str) -> u64 {
         let tasks = fs::read_dir(self.procfs("task")).expect("procfs").map_while(Result::ok);
         let file = |task: &fs::DirEntry, entry| fs::read_to_string(task.path().join(entry));
-        let is_it =
+        let has_name =
             |task: &fs::DirEntry| file(task, "comm").is_ok_and(|name| name.trim() == thread);
-        let task = tasks.into_iter().find(is_it).expect("a thread of this name");
+        let task = tasks.into_iter().find(has_name).expect("a thread with this name");
         let status = file(&task, "status").expect("procfs");
         let switches =
             status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-        switches.expect("a kernel like this").trim().parse().expect("a number")
+        switches.expect("a field").trim().parse().expect("a number")
     }
 
     fn procfs(&self, entry: &str) -> String {
@@ -213,13 +213,13 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // After `wait` there is nothing left to kill or to reap, and both say so.
+        // After `wait`, both fail because the child is already reaped.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The lines that a process writes, collected by a thread that ends with them.
+/// The lines that a process writes, collected by a thread that exits at their end.
 #[derive(Debug)]
 pub struct Lines {
     source: Receiver<String>,
@@ -238,7 +238,7 @@ impl Lines {
         Self { source, seen: Vec::new() }
     }
 
-    /// Waits for a line that contains `text`, or for the end of all lines.
+    /// Waits for a line that contains `text`, or for the end of the lines.
     pub fn expect_or_end(&mut self, text: &str) {
         let deadline = Instant::now() + PATIENCE;
         while !self.seen.last().is_some_and(|line| line.contains(text)) {
@@ -250,7 +250,7 @@ impl Lines {
         }
     }
 
-    /// Waits for the first line that contains `text`, those that were seen before included.
+    /// Waits for the first line that contains `text`, including lines already seen.
     pub fn expect(&mut self, text: &str) -> String {
         if let Some(line) = self.seen.iter().find(|line| line.contains(text)) {
             return line.clone();
@@ -266,7 +266,7 @@ impl Lines {
         }
     }
 
-    /// Whether a new line that contains `text` comes within so much time.
+    /// Whether a new line that contains `text` arrives within this time.
     pub fn has_within(&mut self, time: Duration, text: &str) -> bool {
         self.next_within(time, text).is_ok()
     }
@@ -288,12 +288,12 @@ impl Lines {
         line.unwrap_or_else(|error| panic!("{error} after {:#?}", self.seen))
     }
 
-    /// Waits for the next line, which has to be this one.
+    /// Waits for the next line, which must be this one.
     pub fn expect_line(&mut self, expected: &str) {
         assert_eq!(self.next(), expected);
     }
 
-    /// All lines, when the process has closed its end.
+    /// All lines, once the process has closed its end.
     pub fn take_to_end(&mut self) -> Vec<String> {
         let deadline = Instant::now() + PATIENCE;
         while let Ok(line) = self.source.recv_deadline(deadline) {
@@ -303,7 +303,7 @@ impl Lines {
     }
 }
 
-/// The executable alone.
+/// The executable without arguments.
 pub fn executable() -> Command {
     through(&[], EXECUTABLE)
 }
@@ -313,7 +313,7 @@ pub fn serve(flags: &[&str]) -> Command {
     serve_through(&[], flags)
 }
 
-/// `a-chat connect`, with an input to write to.
+/// `a-chat connect`, with a standard input to write to.
 pub fn connect(address: SocketAddr, flags: &[&str]) -> Command {
     let mut command = executable();
     command.arg("connect").arg(address.to_string()).args(flags).stdin(Stdio::piped());
@@ -332,8 +332,8 @@ pub fn serve_copy_through(launcher: &[&str], copy: &str, flags: &[&str]) -> Comm
     command
 }
 
-/// The executable behind a launcher, with no terminal and with nothing of this environment that it
-/// would read.
+/// The executable behind a launcher, without a terminal and without the environment variables that
+/// it reads.
 pub fn through(launcher: &[&str], executable: &str) -> Command {
     let mut words = launcher.iter().copied().chain([executable]);
     let mut command = Command::new(words.next().expect("the executable at least"));
@@ -343,12 +343,12 @@ pub fn through(launcher: &[&str], executable: &str) -> Command {
             command.env_remove(name);
         }
     }
-    // A failure has to be one clear line also for those who have asked for backtraces.
+    // A failure must be one clear line even for a user who has enabled backtraces.
     command.env_remove("COLUMNS").env("RUST_BACKTRACE", "1");
     command
 }
 
-/// Runs a command that ends by itself; returns its exit status and the lines of its standard
+/// Runs a command that exits on its own; returns its exit status and the lines of its standard
 /// output and standard error.
 pub fn run(command: Command) -> (i32, Vec<String>, Vec<String>) {
     Process::start(command).outcome()

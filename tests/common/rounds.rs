@@ -1,12 +1,12 @@
-//! Tests in which chance has a part: how many rounds, from which seed, and how to run one again.
+//! Randomised tests: how many rounds run, from which seed, and how to repeat one.
 
 use std::env;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
-/// A round, and another with the next seed, as many as that, as long as there is time.
+/// Runs `count` rounds with consecutive seeds, as long as `time` permits, but at least one.
 ///
-/// `A_CHAT_SEED`, `A_CHAT_ROUNDS` and `A_CHAT_SECONDS` take the place of what the test asks for.
+/// `A_CHAT_SEED`, `A_CHAT_ROUNDS` and `A_CHAT_SECONDS` override the arguments.
 pub fn rounds(test: &str, seed: u64, count: u64, time: Duration, mut round: impl FnMut(u64)) {
     let first = asked("A_CHAT_SEED").unwrap_or(seed);
     let end = first.saturating_add(asked("A_CHAT_ROUNDS").unwrap_or(count));
@@ -17,14 +17,14 @@ pub fn rounds(test: &str, seed: u64, count: u64, time: Duration, mut round: impl
             let release = if cfg!(debug_assertions) { "" } else { "--release " };
             let file = env!("CARGO_CRATE_NAME");
             panic!(
-                "seed {seed} failed; once more: A_CHAT_SEED={seed} A_CHAT_ROUNDS=1 \
+                "seed {seed} failed; to repeat it: A_CHAT_SEED={seed} A_CHAT_ROUNDS=1 \
                  cargo test {release}--test {file} -- --include-ignored --exact {test}"
             );
         }
     }
 }
 
-/// A number that the environment asks for.
+/// A number from an environment variable, if that is set.
 pub fn asked(variable: &str) -> Option<u64> {
     env::var(variable).ok().map(|value| value.parse().expect("a number"))
 }

@@ -1,5 +1,5 @@
-//! A server that a test plays itself, line by line, to show a client what no real server can be
-//! made to do at will: a crash, a refusal, silence.
+//! A server that the test scripts line by line, to expose a client to things that no real server
+//! does on demand: a crash, a refusal, silence.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 
 use std::net::{SocketAddr, TcpListener};
@@ -32,7 +32,7 @@ impl Script {
         Peer { client: Client::from_stream(stream), line: 0 }
     }
 
-    /// Waits for the next client and lets it log in.
+    /// Waits for the next client and completes its login.
     pub fn log_in(&self, name: &str) -> Peer {
         let mut peer = self.accept();
         peer.client.expect_line(name);
@@ -43,14 +43,14 @@ impl Script {
 
 /// A client as the server sees it.
 pub struct Peer {
-    /// What the server reads from and writes to.
+    /// The server's end of the connection.
     pub client: Client,
     /// How many lines were read after the login.
     pub line: u64,
 }
 
 impl Peer {
-    /// The next line, which has to be there.
+    /// The next line, which must arrive.
     pub fn line(&mut self) -> String {
         self.line += 1;
         self.client.line().expect("a line")
@@ -60,14 +60,14 @@ impl Peer {
         assert_eq!(self.line(), expected);
     }
 
-    /// Expects `/who name` and answers it.
+    /// Expects `/who name` and replies that the client is here.
     pub fn answer_question(&mut self, name: &str) {
         self.expect_line(&format!("/who {name}"));
         let line = self.line;
         self.client.send(&format!("notice: line {line}: here: {name}"));
     }
 
-    /// Says that the server stops, having accepted so many lines.
+    /// Sends the closing notice, with this number of accepted lines.
     pub fn close_after(&mut self, accepted: u64) {
         self.client.send(&format!(
             "notice: server is shutting down, {accepted} of your lines were accepted"

@@ -1,4 +1,4 @@
-//! One client that sends numbered lines to another as fast as they go, for as long as a test likes.
+//! A client that sends numbered lines to another as fast as possible, until the test ends it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -6,13 +6,13 @@ use std::thread::{self, JoinHandle};
 
 use super::{Client, wait_until};
 
-/// How many lines are sent with one write.
+/// How many lines each write sends.
 const PACKET: u64 = 100;
 
-/// What comes after the numbered lines.
+/// The text that follows the numbered lines.
 const LAST: &str = "that is all";
 
-/// A stream that is on its way.
+/// A running stream.
 pub struct Stream {
     finish: Arc<AtomicBool>,
     received: Arc<AtomicU64>,
@@ -21,27 +21,28 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Between clients that are logged in under these names, each line filled up by so many bytes.
+    /// Starts a stream between two clients logged in under these names, each line padded by
+    /// `padding` bytes.
     pub fn start([mut from, mut to]: [Client; 2], names: [&str; 2], padding: usize) -> Self {
         let (finish, received) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (told, count) = (Arc::clone(&finish), Arc::clone(&received));
+        let (finishing, count) = (Arc::clone(&finish), Arc::clone(&received));
         let [sender, recipient] = names.map(str::to_owned);
         let padding = "x".repeat(padding);
         let expected = padding.clone();
         let receiver = thread::spawn(move || {
             loop {
-                let said = to.line().expect("the stream goes on");
-                if said == format!("from {sender}: {LAST}") {
+                let line = to.line().expect("the stream to go on");
+                if line == format!("from {sender}: {LAST}") {
                     return to;
                 }
                 let number = count.load(SeqCst);
-                assert_eq!(said, format!("from {sender}: {number} {expected}").trim_end());
+                assert_eq!(line, format!("from {sender}: {number} {expected}").trim_end());
                 count.store(number + 1, SeqCst);
             }
         });
         let sender = thread::spawn(move || {
             let mut next = 0;
-            while !told.load(SeqCst) {
+            while !finishing.load(SeqCst) {
                 let numbers = next..next + PACKET;
                 let lines = numbers.map(|number| format!("{recipient}: {number} {padding}\n"));
                 from.send_bytes(lines.collect::<Vec<_>>().concat().as_bytes());
@@ -60,19 +61,19 @@ impl Stream {
         self.received.load(SeqCst)
     }
 
-    /// Waits until so many more have arrived.
+    /// Waits until `count` more have arrived.
     pub fn flows(&self, count: u64) {
-        let enough = self.received() + count;
-        wait_until("the stream", || self.received() >= enough || self.receiver.is_finished());
-        assert!(self.received() >= enough, "the stream has ended");
+        let target = self.received() + count;
+        wait_until("the stream", || self.received() >= target || self.receiver.is_finished());
+        assert!(self.received() >= target, "the stream has ended");
     }
 
-    /// Comes to an end; returns the number of messages, all of which have arrived in order, and who
-    /// has received them.
+    /// Ends the stream; returns the number of messages, all of which arrived in order, and the
+    /// client that received them.
     pub fn finish(self) -> (u64, Client) {
         self.finish.store(true, SeqCst);
-        let sent = self.sender.join().expect("all was taken");
-        let client = self.receiver.join().expect("all has arrived, in order");
+        let sent = self.sender.join().expect("a server that reads it all");
+        let client = self.receiver.join().expect("every line in order");
         assert_eq!(self.received.load(SeqCst), sent);
         (sent + 1, client)
     }
