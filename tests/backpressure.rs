@@ -327,8 +327,8 @@ fn a_recipient_is_evicted_even_if_all_its_messages_are_already_in_flight() {
 }
 
 /// Gets a recipient evicted in the middle of a stream of messages; it then reads to the end.
-fn evicted_client_reads_again(segment: Option<u32>, length: usize) {
-    // All are accepted before the eviction, and exceed what the kernel holds.
+fn evict_in_mid_stream_and_read_on(segment: Option<u32>, length: usize) {
+    // All are accepted before the eviction, and exceed what the kernel can hold.
     let count = 600_000 / (length + 32);
     let config = Config { stall_timeout: Duration::from_secs(1), ..strict() };
     let server = TestServer::with(Config { window: 4 * 1024 * 1024, ..config });
@@ -359,14 +359,14 @@ fn evicted_client_reads_again(segment: Option<u32>, length: usize) {
 #[test]
 fn an_evicted_recipient_that_reads_again_gets_its_last_message_whole_and_the_reason() {
     for length in [0, 1000, 50_000] {
-        evicted_client_reads_again(None, length);
+        evict_in_mid_stream_and_read_on(None, length);
     }
 }
 
 #[test]
 fn an_evicted_recipient_gets_its_last_message_whole_in_ethernet_sized_segments_too() {
     for length in [0, 1000, 50_000] {
-        evicted_client_reads_again(Some(1448), length);
+        evict_in_mid_stream_and_read_on(Some(1448), length);
     }
 }
 
@@ -448,6 +448,6 @@ fn a_sender_that_resets_while_its_window_is_full_frees_its_name() {
     send_until_blocked(&alice.stream, b"stuck: 0123456789012345678901234567890123456789\n");
     alice.reset();
     // The recipient is still stuck, so nothing frees her reader's window.
-    wait_until("her leave", || server.stats().connected == 1);
+    wait_until("her disconnection", || server.stats().connected == 1);
     server.login("alice");
 }

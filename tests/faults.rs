@@ -83,7 +83,7 @@ const CANNOT_ACCEPT: &str = "cannot accept connections";
 
 /// Lets accept(2) fail with this error for a while: clients wait and are served afterwards. Returns
 /// the log.
-fn accepts_again_after(error: &str) -> Option<Vec<String>> {
+fn recover_from_accept_error(error: &str) -> Option<Vec<String>> {
     let injection = Injection::of(&format!("accept4:error={error}:when=4..9"))?;
     let scene = Scene::start(&injection.launcher, &[]);
     for number in 0..10 {
@@ -97,7 +97,7 @@ fn accepts_again_after(error: &str) -> Option<Vec<String>> {
 #[test]
 fn clients_wait_while_accept_lacks_resources_and_are_served_afterwards() {
     for error in ["ENFILE", "ENOBUFS", "ENOMEM"] {
-        let Some(log) = accepts_again_after(error) else { return };
+        let Some(log) = recover_from_accept_error(error) else { return };
         // All backoffs together take a third of a second, so only the first one is logged, unless
         // the machine is slow.
         assert_eq!(count(&log, "retrying in 5ms"), 1, "{log:#?}");
@@ -108,14 +108,14 @@ fn clients_wait_while_accept_lacks_resources_and_are_served_afterwards() {
 #[test]
 fn an_accept_error_of_one_connection_does_not_delay_other_clients() {
     for error in ["ECONNABORTED", "EPROTO", "EPERM", "ENETDOWN"] {
-        let Some(log) = accepts_again_after(error) else { return };
+        let Some(log) = recover_from_accept_error(error) else { return };
         assert_eq!(count(&log, CANNOT_ACCEPT), 0, "{log:#?}");
     }
 }
 
 /// Lets accept(2) fail with this error permanently: the server neither spins nor floods its log,
 /// connected clients are not disturbed, and shutdown is not delayed.
-fn survives_permanent_error(error: &str) {
+fn endure_permanent_accept_error(error: &str) {
     /// A little more than the number of consecutive failures after which the server backs off.
     const MAX_CALLS_PER_BACKOFF: usize = 70;
     let fault = format!("accept4:error={error}:when=12+");
@@ -141,12 +141,12 @@ fn survives_permanent_error(error: &str) {
 
 #[test]
 fn a_server_permanently_out_of_resources_neither_spins_nor_floods_its_log() {
-    survives_permanent_error("ENFILE");
+    endure_permanent_accept_error("ENFILE");
 }
 
 #[test]
 fn a_server_whose_every_accept_fails_neither_spins_nor_floods_its_log() {
-    survives_permanent_error("EPERM");
+    endure_permanent_accept_error("EPERM");
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn a_client_is_refused_with_an_error_when_no_thread_can_be_spawned() {
     scene.expect_normal_service();
     drop(first);
     // A failed spawn leaves nothing behind for the acceptor to poll for.
-    wait_until("the acceptor to have nothing to do", || {
+    wait_until("the acceptor to go idle", || {
         let before = scene.process.switches("acceptor");
         thread::sleep(Duration::from_millis(1500));
         scene.process.switches("acceptor") == before
@@ -234,7 +234,7 @@ fn the_default_capacity_in_a_pids_cgroup_can_be_filled() {
 
 /// Runs the server in a cgroup with room for its own threads, those of the bystanders and of three
 /// clients, and `spare` more.
-fn keeps_serving_without_spare_threads(spare: usize) {
+fn serve_with_spare_threads(spare: usize) {
     const OWN_THREADS: usize = 5;
     let Some(group) = PidsGroup::new(OWN_THREADS + (2 + 3) * 2 + spare) else { return };
     let scene = Scene::start(&group.launcher(), &["--max-connections", "1000"]);
@@ -253,12 +253,12 @@ fn keeps_serving_without_spare_threads(spare: usize) {
 
 #[test]
 fn a_server_that_cannot_spawn_readers_in_its_cgroup_keeps_serving() {
-    keeps_serving_without_spare_threads(0);
+    serve_with_spare_threads(0);
 }
 
 #[test]
 fn a_server_that_cannot_spawn_writers_in_its_cgroup_keeps_serving() {
-    keeps_serving_without_spare_threads(1);
+    serve_with_spare_threads(1);
 }
 
 #[test]

@@ -22,22 +22,22 @@ use common::{
 static ALONE: RwLock<()> = RwLock::new(());
 
 /// Runs an attack on a server and returns the report without the bystanders' share.
-fn run_attack(config: Config, hostile: impl FnOnce(&TestServer, &Bystanders)) -> Report {
+fn run_attack(config: Config, attack: impl FnOnce(&TestServer, &Bystanders)) -> Report {
     let _shared = ALONE.read().unwrap_or_else(PoisonError::into_inner);
-    run_attack_unlocked(config, hostile)
+    run_attack_unlocked(config, attack)
 }
 
 /// As [`run_attack`], while no other attack of this file runs.
-fn run_attack_alone(config: Config, hostile: impl FnOnce(&TestServer, &Bystanders)) -> Report {
+fn run_attack_alone(config: Config, attack: impl FnOnce(&TestServer, &Bystanders)) -> Report {
     let _alone = ALONE.write().unwrap_or_else(PoisonError::into_inner);
-    run_attack_unlocked(config, hostile)
+    run_attack_unlocked(config, attack)
 }
 
-fn run_attack_unlocked(config: Config, hostile: impl FnOnce(&TestServer, &Bystanders)) -> Report {
+fn run_attack_unlocked(config: Config, attack: impl FnOnce(&TestServer, &Bystanders)) -> Report {
     let server = TestServer::with(config);
     let bystanders = Bystanders::start(&server);
     bystanders.exchange(1);
-    hostile(&server, &bystanders);
+    attack(&server, &bystanders);
     bystanders.exchange(100);
     bystanders.finish(server)
 }
@@ -356,7 +356,7 @@ fn a_thousand_silent_clients_time_out_and_leave_no_thread_or_descriptor_behind()
     raise_nofile_limit();
     let config = Config { login_timeout: Duration::from_secs(2), ..short_linger() };
     let report = run_attack_alone(config, |server, bystanders| {
-        let before = (service_threads(), descriptor_count());
+        let before = (client_threads(), descriptor_count());
         let clients: Vec<_> =
             (0..SILENT).map(|_| TcpStream::connect(server.address).expect("room")).collect();
         bystanders.exchange(1000);
@@ -366,7 +366,7 @@ fn a_thousand_silent_clients_time_out_and_leave_no_thread_or_descriptor_behind()
             client.read_to_string(&mut reply).expect("a reply and a clean end of file");
             assert_eq!(reply, "error: login not in time\n");
         }
-        wait_until("their threads to be gone", || service_threads() == before.0);
+        wait_until("their threads to exit", || client_threads() == before.0);
         wait_until("their sockets to be closed", || descriptor_count() == before.1);
     });
     assert_eq!((report.connections, report.refused), (SILENT as u64, 0));
@@ -377,7 +377,7 @@ fn a_thousand_silent_clients_time_out_and_leave_no_thread_or_descriptor_behind()
 fn clients_that_connect_and_vanish_leave_no_thread_or_descriptor_behind() {
     const ROUNDS: u64 = 300;
     let report = run_attack_alone(short_linger(), |server, bystanders| {
-        let before = (service_threads(), descriptor_count());
+        let before = (client_threads(), descriptor_count());
         for round in 0..ROUNDS {
             let connect = || Client::connect(server.address);
             drop(connect());
@@ -396,7 +396,7 @@ fn clients_that_connect_and_vanish_leave_no_thread_or_descriptor_behind() {
         // Clients are accepted in the order in which they connected.
         drop(try_login(server.address, "last").expect("room"));
         wait_until("their names to be free", || server.stats().connected == 2);
-        wait_until("their threads to be gone", || service_threads() == before.0);
+        wait_until("their threads to exit", || client_threads() == before.0);
         wait_until("their sockets to be closed", || descriptor_count() == before.1);
     });
     assert_eq!((report.connections, report.refused), (5 * ROUNDS + 1, 0));
@@ -404,7 +404,7 @@ fn clients_that_connect_and_vanish_leave_no_thread_or_descriptor_behind() {
 }
 
 /// How many reader and writer threads exist. The test runner has threads of its own.
-fn service_threads() -> usize {
+fn client_threads() -> usize {
     let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).ok();
     let tasks = fs::read_dir("/proc/self/task").expect("procfs").flatten();
     tasks

@@ -58,7 +58,7 @@ fn resident_memory() -> u64 {
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
-fn cycle(seed: u64) {
+fn run_server_cycle(seed: u64) {
     let world = World::new(seed, 6, 0, Profile::Polite);
     let server = TestServer::with(world.config());
     let clients = Population::start(server.address, world);
@@ -68,7 +68,7 @@ fn cycle(seed: u64) {
 }
 
 /// Clients of the library: one is dropped, one leaves, and one sees its server shut down.
-fn client_cycle() {
+fn run_client_cycle() {
     let server = TestServer::start();
     let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| {
         let name = Name::new(name.as_bytes()).expect("a good name");
@@ -92,15 +92,15 @@ fn client_cycle() {
 #[test]
 fn servers_leave_no_thread_descriptor_or_memory_behind() {
     // The first cycles allocate what the runtime and the test itself retain.
-    (0..20).for_each(cycle);
-    client_cycle();
+    (0..20).for_each(run_server_cycle);
+    run_client_cycle();
     let (threads, descriptors, allocated) = (thread_count(), descriptor_count(), allocated());
     let (mut cycles, resident) = (0, resident_memory());
     rounds("servers_leave_no_thread_descriptor_or_memory_behind", 0, 100, Duration::MAX, |seed| {
-        cycle(seed);
-        client_cycle();
+        run_server_cycle(seed);
+        run_client_cycle();
         // A joined thread leaves the kernel's list a moment later.
-        wait_until("the threads to be gone", || thread_count() == threads);
+        wait_until("the threads to exit", || thread_count() == threads);
         assert_eq!(descriptor_count(), descriptors);
         cycles += 1;
     });

@@ -82,7 +82,7 @@ fn every_legal_byte_is_a_valid_name() {
 }
 
 #[test]
-fn a_name_with_any_other_byte_is_rejected() {
+fn a_name_with_an_illegal_byte_is_rejected() {
     let server = start();
     // Every byte except the line end, even one of a UTF-8 sequence or of no encoding at all.
     for byte in (0..=u8::MAX).filter(|&byte| !is_legal(byte) && byte != b'\n') {
@@ -95,7 +95,7 @@ fn a_name_with_any_other_byte_is_rejected() {
 }
 
 #[test]
-fn bad_names_are_rejected() {
+fn invalid_names_are_rejected() {
     let server = start();
     let (too_long, far_too_long) = ("x".repeat(33), "x".repeat(200_000));
     let names = [
@@ -139,7 +139,7 @@ fn a_line_that_cannot_become_a_name_is_rejected_before_it_ends() {
 }
 
 #[test]
-fn lines_after_a_bad_name_are_not_routed() {
+fn lines_after_an_invalid_name_are_not_routed() {
     let server = start();
     let mut bob = server.login("bob");
     let lines = "bob: hi\ncarol\nbob: hi\n".repeat(1000);
@@ -222,7 +222,7 @@ fn a_login_under_a_taken_name_is_rejected_and_its_lines_are_not_routed() {
         expect_rejected(connect_and_send(&server, format!("alice\n{forged}")), NAME_TAKEN);
         expect_rejected(connect_and_send(&server, "alice\r\nbob: forged\n"), NAME_TAKEN);
     }
-    // The owner of the name notices nothing.
+    // The owner of the name is not disturbed.
     alice.send("bob, alice: I am alice");
     bob.expect_line("from alice: I am alice");
     alice.expect_line("from alice: I am alice");
@@ -294,7 +294,7 @@ fn a_name_is_free_at_once_even_if_its_owner_has_much_left_to_read() {
         bob.send_bytes(lines.concat().as_bytes());
         expect_logged_in(&mut bob, "bob");
         alice.half_close();
-        wait_until("alice's leave", || server.stats().connected == 1);
+        wait_until("alice's disconnection", || server.stats().connected == 1);
         owners.push(alice);
         // The queue of each former owner is still being written, one more each round.
         let stats = server.stats();
@@ -382,7 +382,7 @@ fn every_login_in_a_reconnect_storm_is_answered_and_the_name_ends_up_free() {
             scope.spawn(move || logins.fetch_add(storm(server, thread), SeqCst));
         }
     });
-    wait_until("the last one's leave", || server.stats().connected == 0);
+    wait_until("the last disconnection", || server.stats().connected == 0);
     let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
     alice.send("bob: it is calm again");
     bob.expect_line("from alice: it is calm again");

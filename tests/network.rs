@@ -186,7 +186,7 @@ fn a_client_that_vanishes_is_evicted_and_its_queued_messages_are_counted_as_lost
 
 #[test]
 #[ignore = "takes the two minutes after which keepalive gives up a silent connection"]
-fn a_client_that_vanishes_with_no_message_pending_is_found_by_keepalive() {
+fn a_client_that_vanishes_with_no_message_pending_is_detected_by_keepalive() {
     let Some(mut scene) = Scene::start(&[]) else { return };
     let (bob, _alice) = login_and_unplug_bob(&scene);
     let start = Instant::now();

@@ -123,7 +123,7 @@ fn reading_all_input_before_closing_does_not_help_if_the_client_sends_more() {
 }
 
 #[test]
-fn discarding_input_until_the_client_has_closed_loses_nothing() {
+fn discarding_input_until_the_client_closes_loses_nothing() {
     let (mut server, client) = connection();
     client.send_to(&server);
     server.shutdown(Shutdown::Write).expect("an open connection");

@@ -501,7 +501,7 @@ fn a_client_that_half_closes_receives_its_queue_and_then_end_of_file() {
     alice.send_bytes(lines.concat().as_bytes());
     wait_until_routed(&mut alice, "alice");
     bob.half_close();
-    wait_until("bob's leave", || server.stats().connected == 1);
+    wait_until("bob's disconnection", || server.stats().connected == 1);
     let stats = server.stats();
     assert!(stats.delivered < stats.owed, "the queue is empty already: {stats:?}");
     alice.send("bob: too late");

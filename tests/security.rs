@@ -213,7 +213,7 @@ fn a_list_of_too_many_names_is_refused_as_a_whole() {
 }
 
 #[test]
-fn a_client_that_hoards_connections_costs_others_nothing_else() {
+fn an_address_that_hoards_connections_does_not_affect_other_addresses() {
     const HOARD: usize = 200;
     let max_per_address = Some(HOARD);
     let server = TestServer::with(Config { max_per_address, ..short_linger() });

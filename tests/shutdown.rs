@@ -23,9 +23,9 @@ use common::{
 };
 
 /// Runs one round with a few clients and shuts the server down at a random moment.
-fn run_population(seed: u64, manners: Profile) -> (Report, Verdict) {
+fn run_population(seed: u64, profile: Profile) -> (Report, Verdict) {
     let mut random = fastrand::Rng::with_seed(seed);
-    let world = World::new(seed, random.usize(3..14), 0, manners);
+    let world = World::new(seed, random.usize(3..14), 0, profile);
     let config = world.config();
     let server = TestServer::with(config.clone());
     let population = Population::start(server.address, world);
