@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use a_chat::{CloseReason, Config, Report};
 use common::bystanders::{Bystanders, Peak};
-use common::{Client, PATIENCE, TestServer, leftovers, send_until_blocked, wait_until};
+use common::{Client, TEST_TIMEOUT, TestServer, read_to_end, send_until_blocked, wait_until};
 
 const WINDOW: usize = 64 * 1024;
 
@@ -26,7 +26,7 @@ const OVERHEAD: usize = 1024;
 fn lenient() -> Config {
     Config {
         window: WINDOW,
-        stall_timeout: PATIENCE * 10,
+        stall_timeout: TEST_TIMEOUT * 10,
         linger: Duration::from_millis(100),
         ..Config::default()
     }
@@ -34,7 +34,7 @@ fn lenient() -> Config {
 
 /// Evicts a client that does not read quickly, then gives it ample time to read the reason.
 fn strict() -> Config {
-    Config { stall_timeout: Duration::from_millis(300), linger: PATIENCE * 10, ..lenient() }
+    Config { stall_timeout: Duration::from_millis(300), linger: TEST_TIMEOUT * 10, ..lenient() }
 }
 
 /// The text of a numbered message.
@@ -296,7 +296,7 @@ fn a_recipient_that_never_reads_is_evicted_and_every_lost_message_is_counted() {
     assert_eq!((report.accepted, report.owed), (COUNT as u64 + 1, first_refused as u64));
     assert_evicted(&report, "stuck");
     // Whatever it finds when it finally reads was acknowledged, or is in the unacknowledged bytes.
-    let received = leftovers(&stuck.stream);
+    let received = read_to_end(&stuck.stream);
     let received = count_messages(&received, "alice", LENGTH).0 as u64;
     let loss = &report.losses_before_drain[0];
     let delivered = report.delivered - 1;
@@ -322,7 +322,7 @@ fn a_recipient_is_evicted_even_if_all_its_messages_are_already_in_flight() {
     let report = bystanders.finish(server);
     assert_eq!((report.owed, report.delivered, report.lost()), (60, delivered, lost), "{report}");
     assert_evicted(&report, "stuck");
-    let received = leftovers(&stuck.stream);
+    let received = read_to_end(&stuck.stream);
     assert!(count_messages(&received, "alice", 1000).0 < 60, "everything was received");
 }
 

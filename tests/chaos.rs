@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use common::population::{Population, Profile, Stop, World};
 use common::rounds::rounds;
-use common::{PATIENCE, TestServer};
+use common::{TEST_TIMEOUT, TestServer};
 
 /// The kinds of shutdown, by seed.
 const KINDS: u64 = 4;
@@ -49,7 +49,7 @@ fn round(seed: u64, scale: &Scale) -> String {
     std::thread::sleep(Duration::from_millis(length));
     population.storm(random.usize(..=storm));
     let (report, verdict) = population.stop(server, how);
-    assert!(report.drain < config.drain_timeout + PATIENCE / 2, "{report}");
+    assert!(report.drain < config.drain_timeout + TEST_TIMEOUT / 2, "{report}");
     if profile == Profile::Polite {
         assert_eq!((report.lost(), verdict.in_doubt), (0, 0), "{report}");
     }

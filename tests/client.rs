@@ -17,7 +17,7 @@ use a_chat::client::{
 };
 use a_chat::{Config, Name};
 use common::script::{Peer, Script};
-use common::{PATIENCE, TestServer, wait_until};
+use common::{TEST_TIMEOUT, TestServer, wait_until};
 use crossbeam_channel::{Receiver, unbounded};
 
 /// More than is asked after, so that the client has to ask something itself in between.
@@ -39,7 +39,7 @@ impl Arrivals {
 
     /// The next event; `None` at the end of the connection.
     fn next(&self) -> Option<Event> {
-        match self.0.recv_timeout(PATIENCE) {
+        match self.0.recv_timeout(TEST_TIMEOUT) {
             Ok(event) => Some(event),
             Err(error) if error.is_disconnected() => None,
             Err(error) => panic!("{error}"),
@@ -70,7 +70,7 @@ fn connect(server: &TestServer, user: &str) -> (Outbox, Arrivals) {
 fn finish(outbox: Outbox) -> ConnectionOutcome {
     let (sender, ended) = unbounded();
     thread::spawn(move || sender.send(outbox.finish(None)));
-    ended.recv_timeout(PATIENCE).expect("an end in time")
+    ended.recv_timeout(TEST_TIMEOUT).expect("an end in time")
 }
 
 /// Connects to a server that is played by the test.
@@ -261,7 +261,7 @@ fn without_a_word_what_was_not_answered_is_in_doubt() {
     peer.expect_line("bob: 1");
     peer.expect_line("bob: 2");
     // After a second of silence the client asks.
-    peer.answer_question("alice");
+    peer.answer_who("alice");
     outbox.send("bob: 3").expect("an open connection");
     peer.expect_line("bob: 3");
     drop(peer);
@@ -355,7 +355,7 @@ fn what_is_not_known_to_be_accepted_is_bounded() {
             lines += 1;
         }
     }
-    all_handed.recv_timeout(PATIENCE).expect("all are handed over");
+    all_handed.recv_timeout(TEST_TIMEOUT).expect("all are handed over");
     drop(sender.join().expect("no panic"));
 }
 
@@ -383,7 +383,7 @@ fn a_full_inbox_holds_up_nobody_who_logs_in() {
         peer.client.expect_line("alice");
         let line = format!("from bob: {}\n", "x".repeat(65_000));
         peer.client.send_bytes(line.repeat(BLOCKS).as_bytes());
-        peer.answer_question("alice");
+        peer.answer_who("alice");
         let (outbox, inbox) = client.join().expect("no panic").expect("a login");
         drop(peer);
         let messages = Arrivals::of(inbox);
@@ -420,7 +420,7 @@ fn a_dropped_outbox_ends_the_connection_also_if_nobody_takes_what_arrives() {
         drop(outbox);
         done.send(()).expect("a test that listens");
     });
-    dropped.recv_timeout(PATIENCE).expect("an end in time");
+    dropped.recv_timeout(TEST_TIMEOUT).expect("an end in time");
     // However the end comes, it comes.
     peer.client.drain();
     drop(inbox);

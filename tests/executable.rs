@@ -20,7 +20,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, PATIENCE, try_login, wait_until};
+use common::{Client, TEST_TIMEOUT, try_login, wait_until};
 use process::{EXECUTABLE, Process, SIGNALLED, executable, run, serve, serve_through};
 use rustix::process::{Pid, Signal};
 use socket2::{Domain, Socket, Type};
@@ -158,7 +158,7 @@ fn a_second_signal_forces_the_drain_to_end_and_the_loss_is_named() {
     process.signal(Signal::TERM);
     process.log.expect(SIGNALLED);
     // As an impatient operator would.
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     let forced = "second signal received, forcing the drain to end";
     while !process.log.has_within(Duration::from_millis(100), forced) {
         assert!(Instant::now() < deadline, "{:#?}", process.log);
@@ -186,7 +186,7 @@ fn signals_sent_together_are_one_request() {
         process.log.expect_next("ignored a repeated signal within 500 ms");
     }
     // So the drain continues until bob has received everything.
-    bob.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    bob.set_read_timeout(Some(TEST_TIMEOUT)).expect("a timeout");
     let lines: Vec<_> = BufReader::new(bob).lines().map_while(Result::ok).collect();
     assert_eq!(lines.len(), messages + 1);
     assert!(lines[messages].starts_with("notice: server is shutting down"), "{}", lines[messages]);

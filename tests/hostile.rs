@@ -15,7 +15,7 @@ use std::time::Duration;
 use a_chat::{CloseReason, Config, Report, raise_nofile_limit};
 use common::bystanders::Bystanders;
 use common::{
-    Client, PATIENCE, TestServer, descriptor_count, send_until_blocked, try_login, wait_until,
+    Client, TEST_TIMEOUT, TestServer, descriptor_count, send_until_blocked, try_login, wait_until,
 };
 
 /// Held for writing by the attacks that count threads and descriptors of the whole process.
@@ -297,7 +297,7 @@ fn a_client_that_floods_garbage_and_reads_no_reply_is_slowed_by_its_own_window()
     let window = 16 * 1024;
     let mut accepted = 0;
     // It must not be evicted here.
-    let config = Config { window, stall_timeout: PATIENCE * 10, ..short_linger() };
+    let config = Config { window, stall_timeout: TEST_TIMEOUT * 10, ..short_linger() };
     let report = run_attack(config, |server, bystanders| {
         let mut mallory = server.login_with_small_buffers("mallory");
         let sent = send_until_blocked(&mallory.stream, &GARBAGE.repeat(1000));
@@ -361,7 +361,7 @@ fn a_thousand_silent_clients_time_out_and_leave_no_thread_or_descriptor_behind()
             (0..SILENT).map(|_| TcpStream::connect(server.address).expect("room")).collect();
         bystanders.exchange(1000);
         for mut client in clients {
-            client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            client.set_read_timeout(Some(TEST_TIMEOUT)).expect("a timeout");
             let mut reply = String::new();
             client.read_to_string(&mut reply).expect("a reply and a clean end of file");
             assert_eq!(reply, "error: login not in time\n");

@@ -12,14 +12,16 @@ use std::io::Write;
 use std::time::Duration;
 
 use a_chat::{Capacity, Config};
-use common::{Client, FULL, PATIENCE, TestServer, login_when_there_is_room, try_login, wait_until};
+use common::{
+    Client, SERVER_FULL, TEST_TIMEOUT, TestServer, login_when_there_is_room, try_login, wait_until,
+};
 use rustix::process::{Resource, getrlimit};
 
 /// A server with room for this many clients. A refused client is held for the linger time, which is
 /// longer here than any pause of a client between two steps.
 fn server_with_room_for(clients: usize) -> TestServer {
     let max_connections = Some(clients);
-    TestServer::with(Config { max_connections, linger: PATIENCE, ..Config::default() })
+    TestServer::with(Config { max_connections, linger: TEST_TIMEOUT, ..Config::default() })
 }
 
 /// Two clients talk to each other.
@@ -36,7 +38,7 @@ fn a_client_over_the_limit_gets_an_error_and_none_of_its_lines_are_routed() {
     let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
     let mut carol = Client::connect(server.address);
     carol.send("carol\nbob: hi from carol\nalice, bob: and again");
-    carol.expect_line(FULL);
+    carol.expect_line(SERVER_FULL);
     carol.expect_eof();
     chat(&mut alice, &mut bob, ["alice", "bob"]);
     drop((alice, bob, carol));
@@ -83,7 +85,7 @@ fn every_client_of_a_refused_crowd_gets_its_line_and_a_clean_close() {
     let alice = server.login("alice");
     let crowd: Vec<_> = (0..CROWD).map(|_| Client::connect(server.address)).collect();
     for mut client in crowd {
-        client.expect_line(FULL);
+        client.expect_line(SERVER_FULL);
         client.expect_eof();
     }
     drop(alice);
@@ -103,7 +105,7 @@ fn every_client_of_a_refused_crowd_that_sends_gets_its_line() {
         .collect();
     for mut client in crowd {
         // The server cannot hold all of them: some may see a reset behind their line.
-        assert_eq!(client.drain(), format!("{FULL}\n").into_bytes());
+        assert_eq!(client.drain(), format!("{SERVER_FULL}\n").into_bytes());
     }
     drop(alice);
     let report = server.stop();
@@ -116,7 +118,7 @@ fn a_refused_client_is_closed_after_the_linger_time() {
     let server = TestServer::with(Config { max_connections: Some(1), linger, ..Config::default() });
     let alice = server.login("alice");
     let mut refused = Client::connect(server.address);
-    refused.expect_line(FULL);
+    refused.expect_line(SERVER_FULL);
     // A closed socket answers input with a reset.
     let mut told = refused.stream.try_clone().expect("a descriptor");
     wait_until("the end of the connection", || told.write_all(b"still here\n").is_err());

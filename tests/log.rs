@@ -109,7 +109,7 @@ fn the_only_client_input_in_the_log_is_the_name() {
 
 #[test]
 fn a_log_pipe_that_is_never_read_delays_no_client() {
-    let mut process = Process::start_unheard(&mut serve(&[]));
+    let mut process = Process::start_without_reading_stderr(&mut serve(&[]));
     let mut unread = process.take_stderr();
     let address = process.address();
     bustle(&process, address);
@@ -125,10 +125,10 @@ fn a_log_pipe_that_is_never_read_delays_no_client() {
 
 #[test]
 fn a_log_pipe_that_is_read_late_gets_every_line() {
-    let mut process = Process::start_unheard(&mut serve(&[]));
+    let mut process = Process::start_without_reading_stderr(&mut serve(&[]));
     let address = process.address();
     bustle(&process, address);
-    process.hear();
+    process.read_stderr();
     let (status, log) = process.wait();
     let report = log.last().expect("a log");
     assert!(status == 0 && report.contains("] stopped: 702 connections, "), "{report}");
@@ -140,7 +140,7 @@ fn a_log_pipe_that_is_read_late_gets_every_line() {
 
 #[test]
 fn a_closed_log_pipe_does_no_harm() {
-    let mut process = Process::start_unheard(&mut serve(&[]));
+    let mut process = Process::start_without_reading_stderr(&mut serve(&[]));
     let address = process.address();
     drop(process.take_stderr());
     bustle(&process, address);

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use a_chat::Config;
 use common::script::{Peer, Script};
-use common::{PATIENCE, TestServer, wait_until};
+use common::{TEST_TIMEOUT, TestServer, wait_until};
 use process::{Process, connect, executable, run};
 use rustix::process::Signal;
 
@@ -253,7 +253,7 @@ fn the_wait_is_bounded_and_only_the_lines_decide_the_status() {
         bot.write_and_end("bob: hi\n");
         peer.expect_line("bob: hi");
         if answered {
-            peer.answer_question("bot");
+            peer.answer_who("bot");
         }
         // The server does not close the connection.
         let (status, stdout, stderr) = outcome(bot);
@@ -360,7 +360,7 @@ fn a_later_signal_ends_the_client() {
     bot.write("bob: hi\n");
     peer.expect_line("bob: hi");
     bot.signal(Signal::TERM);
-    peer.answer_question("bot");
+    peer.answer_who("bot");
     peer.client.expect_eof();
     // The server does not close the connection. A signal right after the first does not count.
     wait_until("the end", || {
@@ -491,7 +491,7 @@ fn a_crash_leaves_lines_in_doubt() {
 #[test]
 fn a_client_that_waits_to_send_still_receives() {
     const LINES: usize = 4000;
-    let (linger, stall_timeout) = (Duration::from_millis(100), 10 * PATIENCE);
+    let (linger, stall_timeout) = (Duration::from_millis(100), 10 * TEST_TIMEOUT);
     let server = TestServer::with(Config { linger, stall_timeout, ..Config::default() });
     let mut alice = server.login("alice");
     let mut slow = server.login_with_small_buffers("slow");

@@ -13,7 +13,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
 
-use common::{PATIENCE, wait_until};
+use common::{TEST_TIMEOUT, wait_until};
 use crossbeam_channel::{Receiver, bounded, select, select_biased, unbounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
@@ -38,7 +38,7 @@ fn connection() -> (TcpStream, Client) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a descriptor");
     client.set_recv_buffer_size(RECEIVE_BUFFER).expect("an option");
-    client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    client.set_read_timeout(Some(TEST_TIMEOUT)).expect("a timeout");
     client.connect(&listener.local_addr().expect("an address").into()).expect("a listener");
     let (mut server, _) = listener.accept().expect("a client");
     server.set_nonblocking(true).expect("an option");
@@ -67,7 +67,7 @@ impl Client {
 
     /// Waits for a reset, reads only then, and expects that bytes are missing.
     fn expect_loss(&self, how: &str) {
-        let timeout = Timespec::try_from(PATIENCE).expect("a time");
+        let timeout = Timespec::try_from(TEST_TIMEOUT).expect("a time");
         // Even when asked for no event, poll(2) reports a reset.
         let mut stream = [PollFd::new(&self.stream, PollFlags::empty())];
         assert_eq!(poll(&mut stream, Some(&timeout)), Ok(1), "{how}: no reset arrived");
@@ -107,7 +107,7 @@ fn closing_with_unread_input_loses_the_tail() {
 fn so_linger_does_not_save_the_tail() {
     let (server, client) = connection();
     client.send_to(&server);
-    SockRef::from(&server).set_linger(Some(PATIENCE)).expect("an option");
+    SockRef::from(&server).set_linger(Some(TEST_TIMEOUT)).expect("an option");
     drop(server);
     client.expect_loss("closed with unread input and SO_LINGER");
 }

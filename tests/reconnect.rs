@@ -146,7 +146,7 @@ fn each_line_arrives_once_and_in_order_over_ten_restarts() {
     let mut random = fastrand::Rng::with_seed(17);
     let mut running = Restarted::start();
     let flags = ["--reconnect", "--name", "bob"];
-    let mut bob = Process::start_held_back(connect(running.address, &flags));
+    let mut bob = Process::start_with_bounded_stdout(connect(running.address, &flags));
     bob.write("bob: here\n");
     bob.stdout.expect_line("from bob: here");
     let mut bob = Received { bob, last: 0 };
@@ -194,7 +194,7 @@ fn after_a_crash_the_doubtful_lines_are_named_and_not_sent_again() {
     const LINES: u64 = 20_000;
     let mut running = Restarted::start();
     let flags = ["--reconnect", "--name", "bob"];
-    let mut bob = Process::start_held_back(connect(running.address, &flags));
+    let mut bob = Process::start_with_bounded_stdout(connect(running.address, &flags));
     bob.write("bob: here\n");
     bob.stdout.expect_line("from bob: here");
     let mut alice = steady(running.address, "alice", &[]);
@@ -345,7 +345,7 @@ fn refused_lines_are_not_sent_again_and_numbers_go_on() {
     peer.client.send("error: line 2: no such peer: bob");
     alice.write_and_end("bob: 4\n");
     peer.expect_line("bob: 4");
-    peer.answer_question("alice");
+    peer.answer_who("alice");
     drop(peer);
     for line in [
         "error: line 1: no such peer: bob",
@@ -376,7 +376,7 @@ fn whatever_keeps_it_out_for_a_moment_is_tried_again() {
     let mut peer = script.log_in("alice");
     alice.write_and_end("bob: hi\n");
     peer.expect_line("bob: hi");
-    peer.answer_question("alice");
+    peer.answer_who("alice");
     drop(peer);
     assert_eq!(alice.wait().0, 0);
 }

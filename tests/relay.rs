@@ -12,7 +12,7 @@ use std::fmt::Write;
 use std::thread;
 
 use a_chat::Config;
-use common::{Client, PATIENCE, TestServer, wait_until};
+use common::{Client, TEST_TIMEOUT, TestServer, wait_until};
 
 const NO_COLON: &str = "no ':' in it, expected \"name, name: text\"";
 
@@ -493,7 +493,7 @@ fn who_command_with_names_reports_which_of_them_are_connected() {
 
 #[test]
 fn a_client_that_half_closes_receives_its_queue_and_then_end_of_file() {
-    let config = Config { window: 64 << 20, stall_timeout: PATIENCE, ..Config::default() };
+    let config = Config { window: 64 << 20, stall_timeout: TEST_TIMEOUT, ..Config::default() };
     let server = TestServer::with(config);
     let (mut bob, mut alice) = (server.login("bob"), server.login("alice"));
     let padding = "x".repeat(1000);

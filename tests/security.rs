@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use a_chat::{CloseReason, Config};
 use common::bystanders::{Bystanders, Peak};
-use common::{Client, PATIENCE, TestServer, send_until_blocked, wait_until};
+use common::{Client, TEST_TIMEOUT, TestServer, send_until_blocked, wait_until};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use socket2::{Domain, Socket, Type};
 
@@ -50,7 +50,7 @@ fn try_login_from(source: [u8; 4], server: &TestServer, name: &str) -> Option<Cl
 fn one_address_cannot_take_every_connection() {
     const GREEDY: [u8; 4] = [127, 0, 0, 2];
     let max_per_address = Some(3);
-    let config = Config { max_per_address, linger: PATIENCE, ..Config::default() };
+    let config = Config { max_per_address, linger: TEST_TIMEOUT, ..Config::default() };
     let server = TestServer::with(config);
     let mut greedy: Vec<_> = (0..2)
         .map(|number| try_login_from(GREEDY, &server, &format!("greedy{number}")).expect("room"))
@@ -240,7 +240,7 @@ fn a_client_that_requests_long_replies_and_reads_none_fills_only_its_own_window(
     let window = 16 * 1024;
     // It must not be evicted here.
     let server =
-        TestServer::with(Config { window, stall_timeout: PATIENCE * 10, ..short_linger() });
+        TestServer::with(Config { window, stall_timeout: TEST_TIMEOUT * 10, ..short_linger() });
     let names: Vec<_> = (0..120).map(|number| format!("{number:032}")).collect();
     let _crowd: Vec<_> = names.iter().map(|name| server.login(name)).collect();
     let mut mallory = server.login_with_small_buffers("mallory");

@@ -18,8 +18,8 @@ use a_chat::{CloseReason, Config, Report, Server};
 use common::population::{Population, Profile, Stop, Verdict, World};
 use common::rounds::rounds;
 use common::{
-    Client, PATIENCE, TestServer, fin_is_on_its_way, leftovers, send_until_blocked, unacknowledged,
-    wait_until,
+    Client, TEST_TIMEOUT, TestServer, fin_in_flight, read_to_end, send_until_blocked,
+    unacknowledged, wait_until,
 };
 
 /// Runs one round with a few clients and shuts the server down at a random moment.
@@ -58,7 +58,7 @@ fn every_loss_is_accounted_for_with_stubborn_clients() {
 
 /// Timeouts that do not expire in these tests, even on a loaded machine.
 fn generous_timeouts() -> Config {
-    let (stall_timeout, drain_timeout) = (2 * PATIENCE, 2 * PATIENCE);
+    let (stall_timeout, drain_timeout) = (2 * TEST_TIMEOUT, 2 * TEST_TIMEOUT);
     Config { stall_timeout, drain_timeout, ..Config::default() }
 }
 
@@ -67,7 +67,7 @@ fn generous_timeouts() -> Config {
 fn log_in_and_send_one_message(address: SocketAddr, name: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.write_all(format!("{name}\nbob: {name}\n").as_bytes()).ok()?;
-    let received = String::from_utf8(leftovers(&stream)).expect("the server writes UTF-8");
+    let received = String::from_utf8(read_to_end(&stream)).expect("the server writes UTF-8");
     (!received.is_empty()).then_some(received)
 }
 
@@ -242,7 +242,7 @@ fn the_drain_ends_at_its_deadline_and_reports_what_was_lost() {
     let [loss] = report.losses_in_drain.as_slice() else { panic!("{report}") };
     assert_eq!((loss.name.as_str(), loss.reason), ("stuck", CloseReason::Deadline));
     assert_eq!(loss.messages, report.lost());
-    let received = leftovers(&stuck.stream);
+    let received = read_to_end(&stuck.stream);
     let received = received.split(|&byte| byte == b'\n').count() - 1;
     assert_eq!(received as u64, report.delivered, "{report}");
 }
@@ -306,7 +306,7 @@ fn a_client_that_sends_after_the_servers_fin_receives_everything_in_flight() {
     alice.send("alice: all is accepted");
     alice.expect_line("from alice: all is accepted");
     server.handle.shutdown();
-    wait_until("the server's FIN", || fin_is_on_its_way(&bob.stream));
+    wait_until("the server's FIN", || fin_in_flight(&bob.stream));
     bob.send("too late");
     wait_until("the server's kernel to receive it", || unacknowledged(&bob.stream) == 0);
     assert_eq!(bob.lines_to_eof().len(), 41);

@@ -56,7 +56,7 @@ fn a_start_interrupted_at_random_exits_cleanly() {
 /// The system calls of the main thread from start to exit without clients, each with its number
 /// among the calls of its name.
 fn calls_of_a_life() -> Option<Vec<(String, u32)>> {
-    let injection = Injection::none("all")?;
+    let injection = Injection::trace_only("all")?;
     let mut process = start_under(&injection);
     process.address();
     let (status, log) = process.terminate();
@@ -147,7 +147,7 @@ fn a_pause_under_load_loses_no_message() {
         for stream in &streams {
             stream.flows(1000);
         }
-        process.pause_for(Duration::from_secs(1));
+        process.suspend_for(Duration::from_secs(1));
     }
     for stream in &streams {
         stream.flows(1000);
@@ -194,7 +194,7 @@ fn time_during_which_the_server_is_suspended_does_not_count_against_clients() {
     hesitant.send_bytes(b"hes");
     let (mut slow, alice) = overloaded(&mut process);
 
-    process.pause();
+    process.suspend();
     hesitant.send_bytes(b"it");
     let mut newcomer = Client::connect(process.address());
     newcomer.send("newcomer\nnewcomer: is anybody there?");
@@ -221,7 +221,7 @@ fn a_pause_during_the_drain_loses_no_message_within_the_deadline() {
     let (mut slow, mut alice) = overloaded(&mut process);
     process.signal(Signal::TERM);
     process.log.expect(SIGNALLED);
-    process.pause_for(Duration::from_secs(3));
+    process.suspend_for(Duration::from_secs(3));
     expect_messages(&mut slow);
     slow.expect_line("notice: server is shutting down, 1 of your lines were accepted");
     slow.expect_eof();

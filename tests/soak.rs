@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::rounds::asked;
+use common::rounds::env_number;
 use common::{Client, try_login, wait_until};
 use process::{Process, serve};
 
@@ -213,7 +213,7 @@ fn a_server_does_not_grow_in_seconds_of_load() {
 #[ignore = "takes an hour, or A_CHAT_SECONDS"]
 fn a_server_does_not_grow_in_an_hour_of_load() {
     let hour = Duration::from_secs(3600);
-    let memory = soak(asked("A_CHAT_SECONDS").map_or(hour, Duration::from_secs), 60);
+    let memory = soak(env_number("A_CHAT_SECONDS").map_or(hour, Duration::from_secs), 60);
     let (early, late) = memory.split_at(memory.len() / 4);
     let max = early.iter().max().expect("enough samples") + MAX_GROWTH;
     assert!(late.iter().all(|late| *late <= max), "grows: {memory:?} KiB");

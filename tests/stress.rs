@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use common::{PATIENCE, TestServer, wait_until};
+use common::{TEST_TIMEOUT, TestServer, wait_until};
 use process::{Process, executable, run, serve};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
@@ -352,7 +352,7 @@ fn the_server_does_not_outlive_a_load_that_is_killed() {
     let pid = child(&load);
     wait_until("a client", || threads(pid, "writer-") > 0);
     load.signal(Signal::KILL);
-    let patience = Timespec::try_from(PATIENCE).expect("not that long");
+    let patience = Timespec::try_from(TEST_TIMEOUT).expect("not that long");
     let ended = poll(&mut [PollFd::new(&server, PollFlags::IN)], Some(&patience));
     assert_eq!(ended, Ok(1), "the server goes on");
 }

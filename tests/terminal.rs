@@ -248,7 +248,7 @@ fn a_user_who_leaves_still_sees_queued_messages() {
         let (mut alice, mut peer) = alice_of(&script, &["--name", "alice"]);
         alice.press(&format!("bob: one\r{keys}"));
         peer.expect_line("bob: one");
-        peer.answer_question("alice");
+        peer.answer_who("alice");
         peer.client.expect_eof();
         // The client still waits, and the terminal already has its original modes.
         alice.expect_row(WAITING);
@@ -350,7 +350,7 @@ fn the_client_continues_with_the_next_server() {
     alice.press("line\r");
     peer.expect_line("bob: half a line");
     alice.press(CTRL_D);
-    peer.answer_question("alice");
+    peer.answer_who("alice");
     drop(peer);
     let (status, rows) = alice.wait();
     assert_eq!(status, 0, "{rows:#?}");

@@ -25,13 +25,13 @@ impl Injection {
     /// and prints why, if processes cannot be traced here.
     pub fn of(fault: &str) -> Option<Self> {
         let (calls, _) = fault.split_once(':').expect("calls and their fault");
-        let mut injection = Self::none(calls)?;
+        let mut injection = Self::trace_only(calls)?;
         injection.launcher.extend(["-e".to_owned(), format!("inject={fault}")]);
         Some(injection)
     }
 
     /// Traces these system calls without failing them.
-    pub fn none(calls: &str) -> Option<Self> {
+    pub fn trace_only(calls: &str) -> Option<Self> {
         let trace = NamedTempFile::new().expect("a file");
         let path = trace.path().to_str().expect("a path in UTF-8");
         let launcher = format!("strace -D -f -qq -o {path} -e trace={calls}");

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use a_chat::{Config, Error, Report, Server, ShutdownHandle, Stats, StatsHandle};
 
 /// How long a test waits for an event that must happen.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A server that runs in this process; dropping it forces it to shut down.
 pub struct TestServer {
@@ -93,7 +93,7 @@ impl TestServer {
 
     /// Waits for the report of a server that is shut down elsewhere.
     pub fn join(&mut self) -> Report {
-        self.join_within(PATIENCE)
+        self.join_within(TEST_TIMEOUT)
     }
 
     pub fn join_within(&mut self, timeout: Duration) -> Report {
@@ -126,7 +126,7 @@ impl Drop for TestServer {
     }
 }
 
-/// A client that reads line by line and times out after [`PATIENCE`].
+/// A client that reads line by line and times out after [`TEST_TIMEOUT`].
 pub struct Client {
     pub stream: TcpStream,
     input: BufReader<TcpStream>,
@@ -152,8 +152,8 @@ impl Client {
     }
 
     pub fn from_stream(stream: TcpStream) -> Self {
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_read_timeout(Some(TEST_TIMEOUT)).expect("a timeout");
+        stream.set_write_timeout(Some(TEST_TIMEOUT)).expect("a timeout");
         stream.set_nodelay(true).expect("an option");
         let input = BufReader::new(stream.try_clone().expect("a descriptor"));
         Self { stream, input }
@@ -230,7 +230,7 @@ impl Client {
 }
 
 /// The error that a client gets when the server is full.
-pub const FULL: &str = "error: server is full";
+pub const SERVER_FULL: &str = "error: server is full";
 
 /// Connects, logs in, and waits for the reply. Returns `None` if the server is full; it must then
 /// say so and close the connection.
@@ -238,7 +238,7 @@ pub fn try_login(address: SocketAddr, name: &str) -> Option<Client> {
     let mut client = Client::connect(address);
     client.send(&format!("{name}\n/who {name}"));
     let reply = client.line().expect("a reply");
-    if reply == FULL {
+    if reply == SERVER_FULL {
         client.expect_eof();
         return None;
     }
@@ -259,7 +259,7 @@ pub fn login_when_there_is_room(address: SocketAddr, name: &str) -> (Client, u64
 
 /// Waits until `condition` holds, where no descriptor or channel signals it.
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while !condition() {
         assert!(Instant::now() < deadline, "waited too long for {what}");
         std::thread::yield_now();
@@ -316,7 +316,7 @@ pub fn unacknowledged_between(local: SocketAddr, remote: SocketAddr) -> u64 {
 }
 
 /// Whether the other side has sent a FIN that this side's kernel has not yet acknowledged.
-pub fn fin_is_on_its_way(stream: &TcpStream) -> bool {
+pub fn fin_in_flight(stream: &TcpStream) -> bool {
     const FIN_WAIT1: &str = "04";
     let local = stream.local_addr().expect("an address");
     let remote = stream.peer_addr().expect("a connection");
@@ -361,7 +361,7 @@ pub fn table() -> Vec<TableEntry> {
 }
 
 /// Reads the rest of a stream.
-pub fn leftovers(mut stream: &TcpStream) -> Vec<u8> {
+pub fn read_to_end(mut stream: &TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
     // The bytes received before a clean end or a reset are kept either way.

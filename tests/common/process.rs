@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, unbounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
-use crate::common::{Client, PATIENCE, wait_until};
+use crate::common::{Client, TEST_TIMEOUT, wait_until};
 
 pub const EXECUTABLE: &str = env!("CARGO_BIN_EXE_a-chat");
 
@@ -36,21 +36,21 @@ pub struct Process {
 impl Process {
     /// Starts a command from [`serve`], [`connect`] or the like.
     pub fn start(mut command: Command) -> Self {
-        let mut process = Self::start_unheard(&mut command);
-        process.hear();
+        let mut process = Self::start_without_reading_stderr(&mut command);
+        process.read_stderr();
         process
     }
 
     /// The same, but reads its standard output only a few lines ahead of the test; beyond that the
     /// process has to wait.
-    pub fn start_held_back(mut command: Command) -> Self {
+    pub fn start_with_bounded_stdout(mut command: Command) -> Self {
         let mut process = Self::start_with(&mut command, Some(16));
-        process.hear();
+        process.read_stderr();
         process
     }
 
     /// Starts it without reading its standard error for now.
-    pub fn start_unheard(command: &mut Command) -> Self {
+    pub fn start_without_reading_stderr(command: &mut Command) -> Self {
         Self::start_with(command, None)
     }
 
@@ -63,7 +63,7 @@ impl Process {
     }
 
     /// Starts reading its standard error.
-    pub fn hear(&mut self) {
+    pub fn read_stderr(&mut self) {
         self.log = Lines::of(self.child.stderr.take(), None);
     }
 
@@ -104,7 +104,7 @@ impl Process {
     }
 
     /// Suspends the process, as `kill -STOP` does.
-    pub fn pause(&self) {
+    pub fn suspend(&self) {
         self.signal(Signal::STOP);
         wait_until("the suspension", || self.state() == 'T');
     }
@@ -115,8 +115,8 @@ impl Process {
     }
 
     /// Suspends the process for this long, then resumes it.
-    pub fn pause_for(&self, time: Duration) {
-        self.pause();
+    pub fn suspend_for(&self, time: Duration) {
+        self.suspend();
         thread::sleep(time);
         self.resume();
     }
@@ -132,7 +132,7 @@ impl Process {
     pub fn wait_for_any_end(mut self) -> (ExitStatus, Vec<String>) {
         let process = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty());
         let process = process.expect("a descriptor of the child");
-        let timeout = Timespec::try_from(PATIENCE).expect("not that long");
+        let timeout = Timespec::try_from(TEST_TIMEOUT).expect("not that long");
         let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&timeout));
         assert_eq!(ended, Ok(1), "no exit in time; the log: {:#?}", self.log.seen);
         let status = self.child.wait().expect("a child that has exited");
@@ -240,7 +240,7 @@ impl Lines {
 
     /// Waits for a line that contains `text`, or for the end of the lines.
     pub fn expect_or_end(&mut self, text: &str) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         while !self.seen.last().is_some_and(|line| line.contains(text)) {
             match self.source.recv_deadline(deadline) {
                 Ok(line) => self.seen.push(line),
@@ -260,7 +260,7 @@ impl Lines {
 
     /// Waits for the next new line that contains `text`.
     pub fn expect_next(&mut self, text: &str) -> String {
-        match self.next_within(PATIENCE, text) {
+        match self.next_within(TEST_TIMEOUT, text) {
             Ok(line) => line,
             Err(error) => panic!("{error}: expected {text:?} after {:#?}", self.seen),
         }
@@ -284,7 +284,7 @@ impl Lines {
 
     /// Waits for the next line.
     pub fn next(&mut self) -> String {
-        let line = self.source.recv_timeout(PATIENCE);
+        let line = self.source.recv_timeout(TEST_TIMEOUT);
         line.unwrap_or_else(|error| panic!("{error} after {:#?}", self.seen))
     }
 
@@ -295,7 +295,7 @@ impl Lines {
 
     /// All lines, once the process has closed its end.
     pub fn take_to_end(&mut self) -> Vec<String> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         while let Ok(line) = self.source.recv_deadline(deadline) {
             self.seen.push(line);
         }

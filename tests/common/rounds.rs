@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 ///
 /// `A_CHAT_SEED`, `A_CHAT_ROUNDS` and `A_CHAT_SECONDS` override the arguments.
 pub fn rounds(test: &str, seed: u64, count: u64, time: Duration, mut round: impl FnMut(u64)) {
-    let first = asked("A_CHAT_SEED").unwrap_or(seed);
-    let end = first.saturating_add(asked("A_CHAT_ROUNDS").unwrap_or(count));
-    let time = asked("A_CHAT_SECONDS").map_or(time, Duration::from_secs);
+    let first = env_number("A_CHAT_SEED").unwrap_or(seed);
+    let end = first.saturating_add(env_number("A_CHAT_ROUNDS").unwrap_or(count));
+    let time = env_number("A_CHAT_SECONDS").map_or(time, Duration::from_secs);
     let began = Instant::now();
     for seed in (first..end).take_while(|&seed| seed == first || began.elapsed() < time) {
         if panic::catch_unwind(AssertUnwindSafe(|| round(seed))).is_err() {
@@ -25,6 +25,6 @@ pub fn rounds(test: &str, seed: u64, count: u64, time: Duration, mut round: impl
 }
 
 /// A number from an environment variable, if that is set.
-pub fn asked(variable: &str) -> Option<u64> {
+pub fn env_number(variable: &str) -> Option<u64> {
     env::var(variable).ok().map(|value| value.parse().expect("a number"))
 }

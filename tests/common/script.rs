@@ -4,7 +4,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 
-use super::{Client, PATIENCE, wait_until};
+use super::{Client, TEST_TIMEOUT, wait_until};
 
 pub struct Script {
     listener: TcpListener,
@@ -28,7 +28,7 @@ impl Script {
         });
         let (stream, _) = accepted.expect("as waited for");
         stream.set_nonblocking(false).expect("an option");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_read_timeout(Some(TEST_TIMEOUT)).expect("a timeout");
         Peer { client: Client::from_stream(stream), line: 0 }
     }
 
@@ -36,7 +36,7 @@ impl Script {
     pub fn log_in(&self, name: &str) -> Peer {
         let mut peer = self.accept();
         peer.client.expect_line(name);
-        peer.answer_question(name);
+        peer.answer_who(name);
         peer
     }
 }
@@ -61,7 +61,7 @@ impl Peer {
     }
 
     /// Expects `/who name` and replies that the client is here.
-    pub fn answer_question(&mut self, name: &str) {
+    pub fn answer_who(&mut self, name: &str) {
         self.expect_line(&format!("/who {name}"));
         let line = self.line;
         self.client.send(&format!("notice: line {line}: here: {name}"));

@@ -14,7 +14,7 @@ use rustix::io::ioctl_fionbio;
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 
-use crate::common::{PATIENCE, wait_until};
+use crate::common::{TEST_TIMEOUT, wait_until};
 use crate::process::{EXECUTABLE, Process, through};
 
 const ROWS: u16 = 24;
@@ -150,7 +150,7 @@ impl Terminal {
     }
 
     pub fn wait_until(&mut self, what: &str, mut done: impl FnMut(&Self) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         while !done(self) {
             let left = deadline.saturating_duration_since(Instant::now());
             let timeout = Timespec::try_from(left).expect("not that long");
@@ -184,7 +184,7 @@ impl Terminal {
     /// status and the rows then, except for the status that leaving takes a while.
     pub fn wait(mut self) -> (i32, Vec<String>) {
         // It may have more to write than the terminal buffers.
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         let short = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
         while self.process.state() != 'Z' && Instant::now() < deadline {
             if poll(&mut [PollFd::new(&self.master, PollFlags::IN)], Some(&short)) == Ok(1) {

@@ -16,7 +16,7 @@ use super::send_state::SendState;
 use super::session_plan::{Behaviour, End, Reading, SessionPlan, Writing};
 use super::transcript::{Ending, Transcript};
 use super::{Run, World};
-use crate::common::PATIENCE;
+use crate::common::TEST_TIMEOUT;
 
 /// Pause of a slow client between two writes, or two reads.
 const PACE: Duration = Duration::from_millis(1);
@@ -158,7 +158,7 @@ impl<'a> Actor<'a> {
         let is_late = self.patience.is_some_and(|patience| now > patience);
         assert!(!is_late, "no end: {}", self.transcript);
         if self.run.is_over() {
-            self.patience.get_or_insert(now + PATIENCE);
+            self.patience.get_or_insert(now + TEST_TIMEOUT);
             self.behaviour.reading = Reading::Eagerly;
             self.behaviour_ends = now + POLL_INTERVAL;
         }
