@@ -8,6 +8,8 @@
 mod common;
 #[path = "common/process.rs"]
 mod process;
+#[path = "common/terminal.rs"]
+mod terminal;
 
 use std::collections::HashMap;
 use std::fs;
@@ -19,10 +21,11 @@ use std::thread;
 use std::time::Duration;
 
 use common::{TEST_TIMEOUT, TestServer, wait_until};
-use process::{Process, executable, run, serve};
+use process::{EXECUTABLE, Process, executable, run, serve};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::Value;
+use terminal::Terminal;
 
 /// A few clients of each mode, and the deliveries per message.
 const MODES: [(&[&str], u64); 5] = [
@@ -171,23 +174,31 @@ fn the_default_output_is_a_table() {
     }
 }
 
-/// Starts each mode against a server and calls `end` on it while messages flow; returns the loads'
-/// errors.
+/// Starts each mode against a server and calls `end` on it while messages flow; checks the figures
+/// so far, and returns the loads' errors.
 fn errors_when_the_server_ends(end: fn(&Process)) -> Vec<String> {
     let paced: (&[&str], u64) = (&["mesh", "--rate", "1000"], 1);
     let modes = MODES.into_iter().chain([paced]);
-    let errors = modes.map(|(mode, _)| {
+    let errors = modes.map(|(mode, per_message)| {
         let mut server = Process::start(serve(&[]));
         let address = server.address().to_string();
         let before = server.cpu_time();
-        let load = Process::start(stress(&[mode, &["--duration", "10min", &address]]));
+        let load = Process::start(stress(&[mode, &["--duration", "10min", "--json", &address]]));
         // More than logins take.
         wait_until("messages", || server.cpu_time() > before + Duration::from_millis(100));
         end(&server);
-        let (status, stderr) = load.wait();
+        let (status, stdout, stderr) = load.outcome();
         let [line] = &stderr[..] else { panic!("not one line: {stderr:#?}") };
         assert_eq!(status, 1, "{line}");
-        line.strip_prefix(&format!("a-chat: {address}: ")).expect("the address").to_owned()
+        let error = line.strip_prefix(&format!("a-chat: {address}: ")).expect("the address");
+        let figures = parse(&stdout);
+        assert_eq!((&figures["failure"], &figures["interrupted"]), (&error.into(), &false.into()));
+        let [sent, owed, received, lost] =
+            ["sent", "owed", "received", "lost"].map(|key| count(&figures, key));
+        assert!(received > 0 && received <= owed && lost == owed - received, "{figures}");
+        assert_eq!(owed, sent * per_message, "{figures}");
+        assert!(number(&figures, "duration_seconds") > 0.0, "{figures}");
+        error.to_owned()
     });
     errors.collect()
 }
@@ -196,7 +207,7 @@ fn errors_when_the_server_ends(end: fn(&Process)) -> Vec<String> {
 fn a_server_that_is_killed_is_an_error() {
     for error in errors_when_the_server_ends(|server| server.signal(Signal::KILL)) {
         let expected =
-            ["the server has closed a connection", "cannot receive: ", "cannot send: ", "cannot "];
+            ["the server closed a connection", "cannot receive: ", "cannot send: ", "cannot "];
         assert!(expected.iter().any(|it| error.starts_with(it)), "{error}");
     }
 }
@@ -204,9 +215,131 @@ fn a_server_that_is_killed_is_an_error() {
 #[test]
 fn a_server_that_shuts_down_is_an_error() {
     let errors = errors_when_the_server_ends(|server| server.signal(Signal::TERM));
-    let said = errors.iter().filter(|error| *error == "the server shuts down").count();
+    let said = errors.iter().filter(|error| *error == "the server shut down").count();
     // A client that logs in at that moment may find the listener closed.
     assert!(said >= errors.len() - 1, "{errors:#?}");
+}
+
+#[test]
+fn a_table_of_the_figures_so_far_names_the_reason() {
+    let mut server = Process::start(serve(&[]));
+    let before = server.cpu_time();
+    let address = server.address().to_string();
+    let load = Process::start(stress(&[&["pair", "--duration", "10min", &address]]));
+    wait_until("messages", || server.cpu_time() > before + Duration::from_millis(100));
+    server.signal(Signal::TERM);
+    let (status, stdout, stderr) = load.outcome();
+    assert_eq!(status, 1);
+    assert_eq!(stderr, [format!("a-chat: {address}: the server shut down")]);
+    assert!(stdout[0].contains(" s, ended early; the server on "), "{stdout:#?}");
+    assert_eq!(stdout[1], "  failed          the server shut down");
+    assert!(stdout[2].starts_with("  deliveries      "), "{stdout:#?}");
+}
+
+#[test]
+fn a_failed_load_reports_how_its_own_server_ended() {
+    let load = Process::start(stress(&[&["mesh", "--duration", "10min", "--json"]]));
+    let server = child(&load);
+    let login_time = Duration::from_millis(500);
+    wait_until("messages", || threads(server, "writer-") == 100 && cpu_time(server) > login_time);
+    kill_process(server, Signal::KILL).expect("a running server");
+    let (status, stdout, stderr) = load.outcome();
+    let figures = parse(&stdout);
+    let [line] = &stderr[..] else { panic!("not one line: {stderr:#?}") };
+    let (address, failure) = (figures["address"].as_str(), figures["failure"].as_str());
+    let (address, failure) = (address.expect("a text"), failure.expect("a text"));
+    let end = "the server ended with signal: 9 (SIGKILL)";
+    assert_eq!((status, line.clone()), (1, format!("a-chat: {address}: {failure}; {end}")));
+    assert_eq!((&figures["own_server"], &figures["server"]), (&true.into(), &Value::Null));
+    assert!(count(&figures, "received") > 0, "{figures}");
+}
+
+/// The keys and their order, which programs depend on.
+#[test]
+fn the_json_has_these_keys_in_this_order() {
+    let (status, stdout, _) = run(stress(&[&["latency", "--messages", "5", "--json"]]));
+    let keys: Vec<_> = stdout[0].split('"').skip(1).step_by(2).collect();
+    let keys: Vec<_> = keys.into_iter().filter(|key| !key.contains([':', ' '])).collect();
+    let expected = "mode latency address own_server clients size_bytes rate_asked_per_second \
+                    interrupted duration_seconds sent owed received lost reordered repeated \
+                    received_per_second bytes_per_second latency_us count min mean p50 p90 p99 \
+                    p99_9 max load_cpu_seconds server cpu_seconds cpu_us_per_delivery \
+                    peak_memory_bytes threads drained_clean failure";
+    assert_eq!((status, keys.join(" ")), (0, expected.to_owned()), "{stdout:?}");
+}
+
+#[test]
+fn a_name_is_resolved() {
+    let server = TestServer::start();
+    let address = format!("localhost:{}", server.address.port());
+    let figures = figures(&[&["pair", "--messages", "100", &address]]);
+    check(&figures, 1);
+    assert_eq!(figures["address"], server.address.to_string());
+    let report = server.stop();
+    assert_eq!(report.delivered, 100, "{report}");
+}
+
+/// Each limit that the environment sets for the load's own server, and flags that exceed it.
+#[test]
+fn a_load_that_its_own_server_would_refuse_is_a_wrong_command_line() {
+    let refusal = |variable: &str, value: &str, flags: &[&str]| {
+        let mut command = stress(&[flags, &["--messages", "10"]]);
+        command.env(variable, value);
+        let (status, stdout, stderr) = run(command);
+        if status == 0 {
+            return None;
+        }
+        assert_eq!((status, stdout), (2, Vec::new()), "{stderr:#?}");
+        assert!(stderr.iter().any(|line| line.starts_with("Usage: a-chat stress ")), "{stderr:#?}");
+        Some(stderr[0].strip_prefix("error: ").expect("an error").to_owned())
+    };
+    let too_long = |length: usize, limit: usize| {
+        Some(format!(
+            "the load's lines have {length} bytes, but the server started for it accepts {limit}; \
+             A_CHAT_MAX_LINE raises that"
+        ))
+    };
+    // `c1:` and the text.
+    for (mode, limit) in [("pair", "1KiB"), ("mesh", "1KiB"), ("latency", "1KiB")] {
+        let flags = |size| [mode, "--clients", "2", "--size", size];
+        assert_eq!(refusal("A_CHAT_MAX_LINE", limit, &flags("1021")), None);
+        assert_eq!(refusal("A_CHAT_MAX_LINE", limit, &flags("1022")), too_long(1025, 1024));
+    }
+    assert_eq!(
+        refusal("A_CHAT_LOG_LEVEL", "warn", &["pair", "--size", "64KiB"]),
+        too_long(65_540, 65_536)
+    );
+    let list = ["fan-out", "--clients", "11"];
+    assert_eq!(refusal("A_CHAT_MAX_LINE", "72", &list), None, "ten names, ten marks, 32 bytes");
+    assert_eq!(refusal("A_CHAT_MAX_LINE", "71", &list), too_long(72, 71));
+    for variable in ["A_CHAT_MAX_CONNECTIONS", "A_CHAT_MAX_PER_ADDRESS"] {
+        let expected = format!("11 clients exceed {variable}, which is 10");
+        assert_eq!(refusal(variable, "10", &list), Some(expected));
+        assert_eq!(refusal(variable, "11", &list), None);
+    }
+}
+
+#[test]
+fn a_progress_bar_stays_on_one_line_of_a_narrow_window() {
+    for columns in [2, 4, 9, 20, 60, 100] {
+        let size = format!("stty rows 5 cols {columns}; exec \"$0\" \"$@\" 2>&1 >/dev/null");
+        let mut command = process::through(&["setsid", "--ctty", "sh", "-c", &size], EXECUTABLE);
+        command.args(["stress", "latency", "--rate", "100", "--messages", "200"]);
+        command.env("TERM", "xterm-256color");
+        let mut terminal = Terminal::run(command);
+        terminal.resize(5, columns);
+        let mut drawn: Vec<String> = Vec::new();
+        terminal.wait_until("changes", |terminal| {
+            let rows = terminal.rows();
+            assert!(rows.len() <= 1, "in {columns} columns: {rows:#?}");
+            if let Some(row) = rows.first().filter(|row| drawn.last() != Some(*row)) {
+                drawn.push(row.clone());
+            }
+            drawn.len() >= 8
+        });
+        assert!(drawn.iter().all(|row| row.starts_with('[') == (columns == 100)), "{drawn:#?}");
+        assert_eq!(terminal.wait(), (0, Vec::new()), "in {columns} columns");
+    }
 }
 
 #[test]
@@ -227,11 +360,11 @@ fn a_server_that_refuses_is_an_error() {
     let address = server.address().to_string();
     for (mode, _) in MODES.iter().filter(|(mode, _)| mode.len() > 1) {
         let line = failure(&[mode, &[&address]]);
-        assert_eq!(line, format!("{address}: the server refuses: server is full"));
+        assert_eq!(line, format!("{address}: the server refused: server is full"));
     }
     for mode in ["pair", "mesh", "latency"] {
         let line = failure(&[&[mode, "--clients", "2", "--size", "200", &address]]);
-        assert!(line.starts_with(&format!("{address}: the server refuses: line ")), "{line}");
+        assert!(line.starts_with(&format!("{address}: the server refused: line ")), "{line}");
         assert!(line.ends_with(": longer than 100 bytes"), "{line}");
     }
 }
@@ -250,11 +383,11 @@ fn a_server_that_speaks_another_protocol_is_an_error() {
         });
         failure(&[&["pair", &address]]).split_once(": ").expect("an address").1.to_owned()
     };
-    assert_eq!(answer(b"error: name taken\n"), "the server refuses: name taken");
+    assert_eq!(answer(b"error: name taken\n"), "the server refused: name taken");
     let foreign = "not a message of this load: \"HTTP/1.1 400 Bad Request\"";
     assert_eq!(answer(b"HTTP/1.1 400 Bad Request\r\n"), foreign);
     assert_eq!(answer(b"noti"), "not a message of this load: \"noti\"");
-    assert_eq!(answer(b""), "the server has closed a connection");
+    assert_eq!(answer(b""), "the server closed a connection");
 }
 
 #[test]
@@ -279,13 +412,16 @@ fn a_wrong_command_line_has_status_two() {
         let (status, stdout, stderr) = run(stress(&[flags]));
         assert_eq!((status, stdout), (2, Vec::new()), "{flags:?}: {stderr:#?}");
         assert!(stderr[0].starts_with("error: "), "{flags:?}: {stderr:#?}");
+        let has_usage = stderr.iter().any(|line| line.starts_with("Usage: "));
+        let is_right = stderr.iter().any(|line| line.starts_with("Usage: a-chat stress "));
+        assert!(is_right || !has_usage, "{flags:?}: {stderr:#?}");
     }
 }
 
 #[test]
 fn too_many_clients_for_the_open_files_are_refused() {
     let mut command =
-        process::through(&["sh", "-c", "ulimit -n 100 && exec \"$0\" \"$@\""], process::EXECUTABLE);
+        process::through(&["sh", "-c", "ulimit -n 100 && exec \"$0\" \"$@\""], EXECUTABLE);
     command.args(["stress", "mesh", "--clients", "90"]);
     let (status, stdout, stderr) = run(command);
     assert_eq!((status, stdout), (1, Vec::new()), "{stderr:#?}");
@@ -303,6 +439,15 @@ fn child(load: &Process) -> Pid {
         child.is_some()
     });
     child.expect("waited for")
+}
+
+/// CPU time of a process.
+fn cpu_time(pid: Pid) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).expect("procfs");
+    let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    let ticks: u64 = ticks.map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
+    Duration::from_millis(ticks * 10)
 }
 
 /// Number of a process's threads whose names start with `name`.

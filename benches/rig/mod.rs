@@ -9,13 +9,13 @@ pub mod table;
 
 use std::time::Duration;
 
-use a_chat::load::{Error, Outcome};
+use a_chat::load::{Aborted, Outcome};
 
 /// The elapsed time of a load, which must have lost nothing.
-pub fn clean(outcome: Result<Outcome, Error>) -> Duration {
+pub fn clean(outcome: Result<Outcome, Aborted>) -> Duration {
     match outcome {
         Ok(outcome) if outcome.is_clean() => outcome.elapsed,
         Ok(outcome) => panic!("not all arrived, once and in order: {outcome:?}"),
-        Err(error) => panic!("{error}"),
+        Err(aborted) => panic!("{aborted}"),
     }
 }

@@ -290,11 +290,11 @@ mod tests {
         };
         assert_eq!(
             error("error: line 2: no such peer: bob\n"),
-            "the server refuses: line 2: no such peer: bob"
+            "the server refused: line 2: no such peer: bob"
         );
-        assert_eq!(error("error: x\n"), "the server refuses: x");
+        assert_eq!(error("error: x\n"), "the server refused: x");
         let notice = crate::wire::protocol::closing_notice(3);
-        assert_eq!(error(&notice), "the server shuts down");
+        assert_eq!(error(&notice), "the server shut down");
         let unexpected = "not a message of this load: \"from eve: and a longer text\"";
         assert_eq!(error("from eve: and a longer text\n"), unexpected);
     }

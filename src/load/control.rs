@@ -1,10 +1,12 @@
 //! The amount of a load, its progress as seen from other threads, and its outcome. Plain state.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
+use super::Error;
 use super::check::Counts;
 
 /// How much to send.
@@ -99,11 +101,6 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    pub(super) fn of(sent: u64, owed: u64, counts: Counts, elapsed: Duration) -> Self {
-        let Counts { received, reordered, repeated, .. } = counts;
-        Self { sent, owed, received, reordered, repeated, elapsed, latencies: None }
-    }
-
     /// Deliveries owed that did not arrive.
     pub fn lost(&self) -> u64 {
         self.owed.saturating_sub(self.received)
@@ -112,6 +109,72 @@ impl Outcome {
     /// True if everything arrived, once and in order.
     pub fn is_clean(&self) -> bool {
         (self.lost(), self.reordered, self.repeated) == (0, 0, 0)
+    }
+}
+
+/// A load that failed, and its outcome until then.
+#[derive(Debug)]
+pub struct Aborted {
+    /// Why it failed.
+    pub error: Error,
+    /// What it sent and received before.
+    pub outcome: Box<Outcome>,
+}
+
+/// Adds the latencies to the outcome of a run, even if it failed.
+///
+/// # Errors
+///
+/// The run's own.
+pub fn timed(ended: Result<Outcome, Aborted>, latencies: &Latencies) -> Result<Outcome, Aborted> {
+    let latencies = Some(latencies.clone());
+    match ended {
+        Ok(outcome) => Ok(Outcome { latencies, ..outcome }),
+        Err(Aborted { error, outcome }) => {
+            Err(Aborted { error, outcome: Box::new(Outcome { latencies, ..*outcome }) })
+        }
+    }
+}
+
+impl From<Error> for Aborted {
+    /// A load that failed before it began.
+    fn from(error: Error) -> Self {
+        Self { error, outcome: Box::default() }
+    }
+}
+
+impl fmt::Display for Aborted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+/// The sending side of a run in progress.
+#[derive(Debug)]
+pub(super) struct Tally {
+    pub(super) sent: u64,
+    pub(super) owed: u64,
+    started: Instant,
+    /// When the last message arrived.
+    pub(super) ended: Instant,
+}
+
+impl Tally {
+    pub(super) fn start() -> Self {
+        let now = Instant::now();
+        Self { sent: 0, owed: 0, started: now, ended: now }
+    }
+
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// The outcome of a run in which this much arrived.
+    pub(super) fn outcome(&self, arrived: Counts) -> Outcome {
+        let Self { sent, owed, started, ended } = *self;
+        let Counts { received, reordered, repeated, .. } = arrived;
+        let elapsed = ended - started;
+        Outcome { sent, owed, received, reordered, repeated, elapsed, latencies: None }
     }
 }
 

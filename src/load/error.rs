@@ -48,11 +48,11 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect(source) => write!(f, "cannot connect: {source}"),
-            Self::Refused(text) => write!(f, "the server refuses: {text}"),
-            Self::ShutDown => f.write_str("the server shuts down"),
-            Self::Closed => f.write_str("the server has closed a connection"),
+            Self::Refused(text) => write!(f, "the server refused: {text}"),
+            Self::ShutDown => f.write_str("the server shut down"),
+            Self::Closed => f.write_str("the server closed a connection"),
             Self::Unexpected(text) => write!(f, "not a message of this load: {text:?}"),
-            Self::LoginTimeout => write!(f, "no answer to a login within {ARRIVAL_TIMEOUT:?}"),
+            Self::LoginTimeout => write!(f, "no reply to a login within {ARRIVAL_TIMEOUT:?}"),
             Self::Stopped => f.write_str("stopped before anything was measured"),
             Self::Io { what, source } => write!(f, "cannot {what}: {source}"),
         }

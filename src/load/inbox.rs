@@ -7,10 +7,11 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
-use super::Error;
 use super::check::{Arrival, Counts, SequenceChecker, unexpected};
 use super::client::Client;
+use super::control::Tally;
 use super::protocol::{Frame, Protocol};
+use super::{Aborted, Error, Outcome};
 
 /// One connection on which messages arrive.
 #[derive(Debug)]
@@ -83,7 +84,7 @@ impl Inbox {
 
 /// Finds the cause of a failure: one client may only see its connection end while another was told
 /// why.
-pub(super) fn explain(inboxes: &mut [Inbox], error: Error) -> Error {
+fn explain(inboxes: &mut [Inbox], error: Error) -> Error {
     if !error.is_vague() {
         return error;
     }
@@ -101,4 +102,19 @@ pub(super) fn explain(inboxes: &mut [Inbox], error: Error) -> Error {
 /// The counts of all inboxes together.
 pub(super) fn counts(inboxes: &[Inbox]) -> Counts {
     inboxes.iter().map(|inbox| inbox.check.counts).fold(Counts::default(), Counts::merge)
+}
+
+/// The outcome of a run that has ended like this; `before` are the counts from before it.
+pub(super) fn finish(
+    ended: Result<(), Error>,
+    inboxes: &mut [Inbox],
+    before: Counts,
+    tally: &Tally,
+) -> Result<Outcome, Aborted> {
+    let ended = ended.map_err(|error| explain(inboxes, error));
+    let outcome = tally.outcome(counts(inboxes).delta(before));
+    match ended {
+        Ok(()) => Ok(outcome),
+        Err(error) => Err(Aborted { error, outcome: Box::new(outcome) }),
+    }
 }

@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::client::Client;
-use super::control::Budget;
-use super::inbox::{Inbox, counts, explain};
+use super::control::{Budget, Tally};
+use super::inbox::{Inbox, counts, finish};
 use super::protocol::{Lines, Protocol};
 use super::topology::Topology;
-use super::{ARRIVAL_TIMEOUT, Amount, Control, Error, Latencies, Outcome};
+use super::{ARRIVAL_TIMEOUT, Aborted, Amount, Control, Error, Latencies, Outcome};
 
 /// Two clients and the latencies measured between them.
 #[derive(Debug)]
@@ -57,24 +57,29 @@ impl PingPong {
     /// # Errors
     ///
     /// If the server ends a connection, refuses a message or sends anything unexpected.
-    pub fn run(&mut self, amount: Amount, control: &Control) -> Result<Outcome, Error> {
-        let before = counts(&self.inboxes);
+    pub fn run(&mut self, amount: Amount, control: &Control) -> Result<Outcome, Aborted> {
+        let (before, mut tally) = (counts(&self.inboxes), Tally::start());
+        let ended = self.exchange(amount, control, &mut tally);
+        finish(ended, &mut self.inboxes, before, &tally)
+    }
+
+    fn exchange(
+        &mut self,
+        amount: Amount,
+        control: &Control,
+        tally: &mut Tally,
+    ) -> Result<(), Error> {
         let mut budget = Budget::new(amount, control);
-        let mut sent = 0;
         let mut buffer = vec![0; self.inboxes[0].min_buffer()];
-        let begun = Instant::now();
-        let mut started = begun;
         while budget.take(1) > 0 {
-            sent += 1;
-            let ended = self.send_one(started, &mut buffer);
-            match ended.map_err(|error| explain(&mut self.inboxes, error))? {
-                Some(now) => started = now,
+            (tally.sent, tally.owed) = (tally.sent + 1, tally.owed + 1);
+            match self.send_one(tally.ended, &mut buffer)? {
+                Some(now) => tally.ended = now,
                 None => break,
             }
-            control.report_received(sent);
+            control.report_received(tally.sent);
         }
-        let arrived = counts(&self.inboxes).delta(before);
-        Ok(Outcome::of(sent, sent, arrived, started - begun))
+        Ok(())
     }
 
     /// Sends one message; returns when it arrived, or `None` if it did not.

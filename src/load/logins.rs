@@ -15,7 +15,7 @@ use super::open_loop::Schedule;
 use super::protocol::{Protocol, STAMP};
 use super::readable::Readable;
 use super::topology::Topology;
-use super::{ARRIVAL_TIMEOUT, Amount, Control, Error, Latencies, Outcome, TICK};
+use super::{ARRIVAL_TIMEOUT, Aborted, Amount, Control, Error, Latencies, Outcome, TICK};
 
 /// Length of a frame, in bytes.
 pub fn frame(protocol: Protocol, topology: &Topology, size: usize) -> usize {
@@ -34,11 +34,12 @@ struct Login {
     expected: Vec<u8>,
 }
 
-/// Clients that connected, and how many of them completed their login.
+/// Clients that connected, and how many logins began and completed.
 #[derive(Debug)]
 pub struct Logins {
     clients: Vec<Login>,
     readable: Readable,
+    begun: u64,
     done: u64,
     ended: Instant,
     latencies: Latencies,
@@ -53,7 +54,7 @@ impl Logins {
     pub fn new() -> Result<Self, Error> {
         let readable = Readable::of([])?;
         let (clients, ended, latencies) = (Vec::new(), Instant::now(), Latencies::default());
-        Ok(Self { clients, readable, done: 0, ended, latencies })
+        Ok(Self { clients, readable, begun: 0, done: 0, ended, latencies })
     }
 
     /// Logs in all clients of a topology as fast as possible.
@@ -66,16 +67,15 @@ impl Logins {
         protocol: Protocol,
         address: SocketAddr,
         topology: &Topology,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<Outcome, Aborted> {
         let control = Control::default();
         let mut budget = Budget::new(Amount::Messages(topology.clients as u64), &control);
         let started = Instant::now();
         let schedule = Schedule::new(None, started);
         let handshakes: Vec<_> =
             topology.names().iter().map(|name| handshake(protocol, name)).collect();
-        self.connect_all(address, handshakes, &mut budget, &schedule, &control)?;
-        let sent = self.clients.len() as u64;
-        Ok(self.outcome(sent, self.ended - started))
+        let ended = self.connect_all(address, handshakes, &mut budget, &schedule, &control);
+        self.finish(ended, started)
     }
 
     /// Connects one client per handshake, up to the budget, and waits for all of them.
@@ -86,11 +86,9 @@ impl Logins {
         budget: &mut Budget<'_>,
         schedule: &Schedule,
         control: &Control,
-    ) -> Result<u64, Error> {
-        let before = self.done;
-        let mut come = 0;
-        for (hello, expected) in handshakes {
-            let number = before + come;
+    ) -> Result<(), Error> {
+        for (request, expected) in handshakes {
+            let number = self.begun;
             while schedule.wait(number) > Duration::ZERO && !budget.is_spent() {
                 self.receive(schedule.wait(number).min(TICK), control)?;
             }
@@ -100,20 +98,20 @@ impl Logins {
             let started = schedule.intended(number).unwrap_or_else(Instant::now);
             let mut socket = connect(address)?;
             // If this fails, the server's reply may say why.
-            let _ = socket.write_all(&hello);
+            let _ = socket.write_all(&request);
             self.readable.add(self.clients.len(), &socket)?;
             self.clients.push(Login { socket, started, reply: Vec::new(), expected });
-            come += 1;
+            self.begun += 1;
             self.receive(Duration::ZERO, control)?;
         }
         let mut known = (self.done, Instant::now());
-        while self.done < before + come && known.1.elapsed() < ARRIVAL_TIMEOUT {
+        while self.done < self.begun && known.1.elapsed() < ARRIVAL_TIMEOUT {
             self.receive(TICK, control)?;
             if self.done > known.0 {
                 known = (self.done, Instant::now());
             }
         }
-        Ok(come)
+        Ok(())
     }
 
     /// Reads the replies that arrive within this time.
@@ -142,9 +140,40 @@ impl Logins {
         Ok(())
     }
 
-    fn outcome(&self, sent: u64, elapsed: Duration) -> Outcome {
+    fn run(
+        &mut self,
+        address: SocketAddr,
+        topology: &Topology,
+        budget: &mut Budget<'_>,
+        schedule: &Schedule,
+        control: &Control,
+    ) -> Result<(), Error> {
+        for round in 0_u64.. {
+            // A name may stay in use for a moment after its client disconnects.
+            let name = |client| format!("{}{}-{client}", topology.prefix, round % 10_000);
+            let handshakes =
+                (0..topology.clients).map(|it| handshake(Protocol::Chat, &name(it))).collect();
+            self.connect_all(address, handshakes, budget, schedule, control)?;
+            if budget.is_spent() || self.done < self.begun {
+                break;
+            }
+            self.clients.clear();
+            self.readable = Readable::of([])?;
+        }
+        Ok(())
+    }
+
+    /// The outcome of logins that have ended like this.
+    fn finish(&self, ended: Result<(), Error>, started: Instant) -> Result<Outcome, Aborted> {
+        let (sent, received) = (self.begun, self.done);
+        let elapsed = self.ended.saturating_duration_since(started);
         let latencies = Some(self.latencies.clone());
-        Outcome { sent, owed: sent, received: self.done, elapsed, latencies, ..Outcome::default() }
+        let outcome =
+            Outcome { sent, owed: sent, received, elapsed, latencies, ..Outcome::default() };
+        match ended {
+            Ok(()) => Ok(outcome),
+            Err(error) => Err(Aborted { error, outcome: Box::new(outcome) }),
+        }
     }
 }
 
@@ -172,23 +201,10 @@ pub fn run(
     amount: Amount,
     rate: Option<f64>,
     control: &Control,
-) -> Result<Outcome, Error> {
+) -> Result<Outcome, Aborted> {
     let mut budget = Budget::new(amount, control);
     let mut logins = Logins::new()?;
     let started = Instant::now();
-    let schedule = Schedule::new(rate, started);
-    let mut sent = 0;
-    for round in 0_u64.. {
-        // A name may stay in use for a moment after its client disconnects.
-        let name = |client| format!("{}{}-{client}", topology.prefix, round % 10_000);
-        let handshakes =
-            (0..topology.clients).map(|it| handshake(Protocol::Chat, &name(it))).collect();
-        sent += logins.connect_all(address, handshakes, &mut budget, &schedule, control)?;
-        if budget.is_spent() || logins.done < sent {
-            break;
-        }
-        logins.clients.clear();
-        logins.readable = Readable::of([])?;
-    }
-    Ok(logins.outcome(sent, logins.ended.saturating_duration_since(started)))
+    let ended = logins.run(address, topology, &mut budget, &Schedule::new(rate, started), control);
+    logins.finish(ended, started)
 }

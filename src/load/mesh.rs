@@ -9,13 +9,13 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::client::Client;
-use super::control::Budget;
-use super::inbox::{Inbox, counts, explain};
+use super::control::{Budget, Tally};
+use super::inbox::{Inbox, counts, finish};
 use super::protocol::{Lines, Protocol, write_stamp};
 use super::readable::Readable;
 use super::stream::{CHUNK, arrival_timeout};
 use super::topology::Topology;
-use super::{Amount, Control, Error, Outcome};
+use super::{Aborted, Amount, Control, Error, Outcome};
 
 /// Maximum unreceived messages per sender.
 pub const WINDOW: u32 = 256;
@@ -84,19 +84,23 @@ impl Mesh {
     /// # Errors
     ///
     /// If the server ends a connection, refuses a message or sends anything unexpected.
-    pub fn run(&mut self, amount: Amount, control: &Control) -> Result<Outcome, Error> {
-        self.exchange(amount, control).map_err(|error| explain(&mut self.inboxes, error))
+    pub fn run(&mut self, amount: Amount, control: &Control) -> Result<Outcome, Aborted> {
+        let (before, mut tally) = (counts(&self.inboxes), Tally::start());
+        let ended = self.exchange(amount, control, &mut tally);
+        finish(ended, &mut self.inboxes, before, &tally)
     }
 
-    fn exchange(&mut self, amount: Amount, control: &Control) -> Result<Outcome, Error> {
-        let before = counts(&self.inboxes);
+    fn exchange(
+        &mut self,
+        amount: Amount,
+        control: &Control,
+        tally: &mut Tally,
+    ) -> Result<(), Error> {
         let mut budget = Budget::new(amount, control);
         let mut buffer = vec![0; CHUNK];
         let mut output = Vec::new();
-        let (mut sent, mut settled, mut received) = (0, 0, 0);
-        let started = Instant::now();
-        let mut ended = started;
-        while received < sent || !budget.is_spent() {
+        let (mut settled, mut received) = (0, 0);
+        while received < tally.sent || !budget.is_spent() {
             for sender in 0..self.clients.len() {
                 // At least half a window, like a client that does not write each message on its
                 // own.
@@ -105,7 +109,7 @@ impl Mesh {
                     if credits >= self.window / 2 { budget.take(credits.into()) } else { 0 };
                 if count > 0 {
                     self.send(sender, u32::try_from(count).expect("a window"), &mut output)?;
-                    sent += count;
+                    (tally.sent, tally.owed) = (tally.sent + count, tally.owed + count);
                 }
             }
             let before = received;
@@ -117,14 +121,13 @@ impl Mesh {
                 })?;
             }
             if received > before {
-                ended = Instant::now();
+                tally.ended = Instant::now();
                 control.report_received(received);
-            } else if ended.elapsed() >= arrival_timeout(settled >= sent) {
+            } else if tally.ended.elapsed() >= arrival_timeout(settled >= tally.sent) {
                 break;
             }
         }
-        let arrived = counts(&self.inboxes).delta(before);
-        Ok(Outcome::of(sent, sent, arrived, ended - started))
+        Ok(())
     }
 
     /// Sends `count` messages with one write, for which the socket always has room: at most a

@@ -29,7 +29,7 @@ pub mod protocol;
 pub mod readable;
 pub mod topology;
 
-pub use control::{Amount, Control, Latencies, Outcome};
+pub use control::{Aborted, Amount, Control, Latencies, Outcome, timed};
 pub use error::Error;
 
 use std::time::Duration;

@@ -15,13 +15,13 @@ use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
 use super::client::Client;
-use super::control::Budget;
-use super::inbox::{Inbox, counts, explain};
+use super::control::{Budget, Tally};
+use super::inbox::{Inbox, counts, finish};
 use super::protocol::{Lines, Protocol, read_time, write_stamp, write_time};
 use super::readable::Readable;
 use super::stream::{CHUNK, arrival_timeout, inboxes};
 use super::topology::Topology;
-use super::{Amount, Control, Error, Latencies, Outcome, TICK};
+use super::{Aborted, Amount, Control, Error, Latencies, Outcome, TICK, timed};
 
 /// With this many unwritten bytes, no further messages are built; they stay due.
 const MAX_UNWRITTEN: usize = 1 << 20;
@@ -145,31 +145,43 @@ impl OpenLoop {
     /// # Errors
     ///
     /// If the server ends a connection, refuses a message or sends anything unexpected.
-    pub fn run(&mut self, amount: Amount, rate: f64, control: &Control) -> Result<Outcome, Error> {
+    pub fn run(
+        &mut self,
+        amount: Amount,
+        rate: f64,
+        control: &Control,
+    ) -> Result<Outcome, Aborted> {
         // Otherwise the kernel may wake it 50 us late, which would count towards every latency. If
         // it refuses, that is what happens.
         let _ = rustix::thread::set_current_timer_slack(NonZero::new(1));
-        self.exchange(amount, rate, control).map_err(|error| explain(&mut self.inboxes, error))
+        let (before, mut tally) = (counts(&self.inboxes), Tally::start());
+        let ended = self.exchange(amount, rate, control, &mut tally);
+        timed(finish(ended, &mut self.inboxes, before, &tally), &self.latencies)
     }
 
-    fn exchange(&mut self, amount: Amount, rate: f64, control: &Control) -> Result<Outcome, Error> {
-        let before = counts(&self.inboxes);
+    fn exchange(
+        &mut self,
+        amount: Amount,
+        rate: f64,
+        control: &Control,
+        tally: &mut Tally,
+    ) -> Result<(), Error> {
         let mut budget = Budget::new(amount, control);
         let mut buffer = vec![0; CHUNK];
-        let started = Instant::now();
+        let started = tally.started();
         let schedule = Schedule::new(Some(rate), started);
-        let (mut sent, mut settled, mut received) = (0, 0, 0);
-        let mut ended = started;
-        while received < sent * self.recipients || !budget.is_spent() {
+        let (mut settled, mut received) = (0, 0);
+        while received < tally.owed || !budget.is_spent() {
             while self.backlog() < MAX_UNWRITTEN
-                && schedule.wait(sent).is_zero()
+                && schedule.wait(tally.sent).is_zero()
                 && budget.take(1) > 0
             {
-                self.build(sent, schedule.due(sent).unwrap_or_default());
-                sent += 1;
+                self.build(tally.sent, schedule.due(tally.sent).unwrap_or_default());
+                tally.sent += 1;
+                tally.owed += self.recipients;
             }
             self.write()?;
-            let next = if budget.is_spent() { TICK } else { schedule.wait(sent).min(TICK) };
+            let next = if budget.is_spent() { TICK } else { schedule.wait(tally.sent).min(TICK) };
             let time = if self.backlog() > 0 { RETRY } else { next };
             let before = received;
             let latencies = &mut self.latencies;
@@ -181,16 +193,14 @@ impl OpenLoop {
                     received += 1;
                 })?;
             }
-            if received > before || settled >= sent * self.recipients && !budget.is_spent() {
-                ended = Instant::now();
+            if received > before || settled >= tally.owed && !budget.is_spent() {
+                tally.ended = Instant::now();
                 control.report_received(received);
-            } else if ended.elapsed() >= arrival_timeout(settled >= sent * self.recipients) {
+            } else if tally.ended.elapsed() >= arrival_timeout(settled >= tally.owed) {
                 break;
             }
         }
-        let arrived = counts(&self.inboxes).delta(before);
-        let outcome = Outcome::of(sent, sent * self.recipients, arrived, ended - started);
-        Ok(Outcome { latencies: Some(self.latencies.clone()), ..outcome })
+        Ok(())
     }
 
     /// Bytes not yet accepted by any socket.

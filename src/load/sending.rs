@@ -32,20 +32,13 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn sending_is_over(&self, sent: &Result<Sent, Error>) {
-        match sent {
-            Ok(sent) => self.owed.store(sent.deliveries, SeqCst),
-            Err(_) => self.failed.store(true, SeqCst),
+    pub(super) fn sending_is_over(&self, owed: Option<u64>) {
+        match owed {
+            Some(owed) => self.owed.store(owed, SeqCst),
+            None => self.failed.store(true, SeqCst),
         }
         self.sent.store(true, SeqCst);
     }
-}
-
-/// What was sent, and what is owed for it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sent {
-    pub(super) messages: u64,
-    pub(super) deliveries: u64,
 }
 
 /// One sender and the batch it sends repeatedly.
@@ -126,19 +119,15 @@ impl Outbox {
     }
 }
 
-/// Sends until the amount is spent or receiving has ended.
+/// Sends until the amount is spent or receiving has ended; returns the deliveries owed.
 pub(super) fn send_all(
     outboxes: &mut [Outbox],
     amount: Amount,
     control: &Control,
     progress: &Progress,
     limit: u64,
-) -> Result<Sent, Error> {
-    let before: u64 = outboxes.iter().map(Outbox::sent).sum();
-    let owed = |outboxes: &[Outbox]| -> u64 {
-        outboxes.iter().map(|outbox| outbox.sent() * outbox.recipients).sum()
-    };
-    let owed_before = owed(outboxes);
+) -> Result<u64, Error> {
+    let before = sent_deliveries(outboxes);
     let mut budget = Budget::new(amount, control);
     distribute(outboxes, amount);
     let mut begun = 0;
@@ -164,8 +153,17 @@ pub(super) fn send_all(
             wait_for_room(outboxes, progress, || begun >= limit + progress.settled.load(SeqCst));
         }
     }
-    let messages = outboxes.iter().map(Outbox::sent).sum::<u64>() - before;
-    Ok(Sent { messages, deliveries: owed(outboxes) - owed_before })
+    Ok(sent_deliveries(outboxes) - before)
+}
+
+/// Messages written completely by all senders.
+pub(super) fn sent(outboxes: &[Outbox]) -> u64 {
+    outboxes.iter().map(Outbox::sent).sum()
+}
+
+/// The deliveries owed for them.
+pub(super) fn sent_deliveries(outboxes: &[Outbox]) -> u64 {
+    outboxes.iter().map(|outbox| outbox.sent() * outbox.recipients).sum()
 }
 
 /// Divides the messages among the senders.

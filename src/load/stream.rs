@@ -9,12 +9,13 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use super::client::Client;
-use super::inbox::{Inbox, counts, explain};
+use super::control::Tally;
+use super::inbox::{Inbox, counts, finish};
 use super::protocol::Protocol;
 use super::readable::Readable;
-use super::sending::{Outbox, Progress, Sent, send_all};
+use super::sending::{Outbox, Progress, send_all, sent, sent_deliveries};
 use super::topology::{Route, Topology};
-use super::{ARRIVAL_TIMEOUT, Amount, Control, Error, Outcome, REORDER_TIMEOUT};
+use super::{ARRIVAL_TIMEOUT, Aborted, Amount, Control, Error, Outcome, REORDER_TIMEOUT};
 
 /// Approximate bytes that a batch delivers to each recipient.
 const BATCH: usize = 64 * 1024;
@@ -76,30 +77,35 @@ impl Stream {
     /// # Panics
     ///
     /// If no thread can be spawned.
-    pub fn run(&mut self, amount: Amount, control: &Control) -> Result<Outcome, Error> {
+    pub fn run(&mut self, amount: Amount, control: &Control) -> Result<Outcome, Aborted> {
         let Self { outboxes, inboxes, readable, limit } = self;
-        let before = counts(inboxes);
+        let before = (counts(inboxes), sent(outboxes), sent_deliveries(outboxes));
         let progress = Progress::default();
-        let started = Instant::now();
-        let mut ended = started;
-        let sent = thread::scope(|scope| {
+        let mut tally = Tally::start();
+        let ended = thread::scope(|scope| {
             let sending = || {
-                let sent = send_all(outboxes, amount, control, &progress, *limit);
-                progress.sending_is_over(&sent);
-                sent
+                let owed = send_all(outboxes, amount, control, &progress, *limit);
+                progress.sending_is_over(owed.as_ref().ok().copied());
+                owed.map(drop)
             };
             let sender = thread::Builder::new().name("sending".to_owned());
             let sender = sender.spawn_scoped(scope, sending).expect("a thread");
-            let received =
-                receive_all(inboxes, readable, control, &progress, sender.thread(), &mut ended);
+            let received = receive_all(
+                inboxes,
+                readable,
+                control,
+                &progress,
+                sender.thread(),
+                &mut tally.ended,
+            );
             progress.over.store(true, SeqCst);
             sender.thread().unpark();
             let sent = sender.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             received.and(sent)
         });
-        let Sent { messages, deliveries } = sent.map_err(|error| explain(inboxes, error))?;
-        let arrived = counts(inboxes).delta(before);
-        Ok(Outcome::of(messages, deliveries, arrived, ended - started))
+        tally.sent = sent(outboxes) - before.1;
+        tally.owed = sent_deliveries(outboxes) - before.2;
+        finish(ended, inboxes, before.0, &tally)
     }
 }
 

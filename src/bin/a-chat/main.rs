@@ -18,7 +18,6 @@ use std::process::ExitCode;
 use crate::cli::{Cli, Command, ServeArgs};
 use a_chat::{Server, ShutdownHandle};
 use clap::Parser;
-use clap::error::ErrorKind;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use crate::signals::ShutdownSignal;
@@ -47,8 +46,8 @@ fn main() -> ExitCode {
 fn parse() -> Command {
     let command = Cli::parse().command;
     if let Some(Command::Stress(args)) = &command {
-        if let Err(cause) = args.plan() {
-            cli::command().error(ErrorKind::ValueValidation, cause).exit();
+        if let Err(error) = args.plan() {
+            error.exit();
         }
     }
     let serve = || Cli::parse_from(["a-chat", "serve"]).command;

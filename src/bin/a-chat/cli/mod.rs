@@ -13,7 +13,7 @@ use clap_complete::Shell;
 
 pub(crate) use connect::ConnectArgs;
 pub(crate) use serve::ServeArgs;
-pub(crate) use stress::{Mode, Plan, StressArgs};
+pub(crate) use stress::{Mode, OWN_PREFIX, OWN_SERVER, Plan, StressArgs};
 
 /// The width of the help in columns. It does not depend on the terminal, since the documents show it.
 const HELP_WIDTH: usize = 80;

@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::{Args, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, Parser, ValueEnum};
 use rustix::process::{Resource, getrlimit};
 
-use a_chat::Capacity;
 use a_chat::load::Amount;
-use a_chat::load::protocol::{SENDERS, STAMP, TIMED};
+use a_chat::load::protocol::{Protocol, SENDERS, STAMP, TIMED};
 use a_chat::load::topology::Topology;
+use a_chat::{Capacity, Config};
 
 use super::values::address;
+use super::{Cli, Command};
 
 /// Maximum length of a text, in bytes: the default limit of a line.
 const MAX_TEXT_BYTES: usize = 64 * 1024;
@@ -95,8 +97,17 @@ impl StressArgs {
     ///
     /// # Errors
     ///
-    /// If the flags contradict each other or the mode.
-    pub(crate) fn plan(&self) -> Result<Plan, String> {
+    /// If the flags contradict each other, the mode, or the limits that the environment sets for a
+    /// server started for the load.
+    pub(crate) fn plan(&self) -> Result<Plan, clap::Error> {
+        let plan = self.check().map_err(usage_error)?;
+        if plan.address.is_none() {
+            plan.check_own_server(&own_server_config()?).map_err(usage_error)?;
+        }
+        Ok(plan)
+    }
+
+    fn check(&self) -> Result<Plan, String> {
         let Self { mode, rate, .. } = *self;
         let name = mode.name();
         let (default, min, max) = mode.clients();
@@ -151,7 +162,62 @@ impl Mode {
     }
 }
 
+/// The command line of the server started for the load. The environment sets its limits.
+pub(crate) const OWN_SERVER: [&str; 4] = ["a-chat", "serve", "--listen", "127.0.0.1:0"];
+
+/// Prefix of the clients' names on that server.
+pub(crate) const OWN_PREFIX: &str = "c";
+
+fn own_server_config() -> Result<Config, clap::Error> {
+    match Cli::try_parse_from(OWN_SERVER)?.command {
+        Some(Command::Serve(args)) => Ok(args.config()),
+        _ => unreachable!("the command line says serve"),
+    }
+}
+
+/// An error with the usage of `stress`.
+fn usage_error(cause: String) -> clap::Error {
+    let mut command = super::command();
+    command.build();
+    match command.find_subcommand_mut("stress") {
+        Some(stress) => stress.error(ErrorKind::ValueValidation, cause),
+        None => command.error(ErrorKind::ValueValidation, cause),
+    }
+}
+
 impl Plan {
+    /// Checks that a server with these limits accepts the load.
+    fn check_own_server(&self, config: &Config) -> Result<(), String> {
+        let Self { clients, size, .. } = self;
+        let topology = self.topology(OWN_PREFIX.to_owned());
+        let names = topology.names();
+        let name = |client: usize| names[client].as_str();
+        let longest = topology.routes.first().map_or_else(
+            || Protocol::Chat.line(name(0), &[name(0)], STAMP),
+            |it| {
+                let to: Vec<_> = it.to.iter().map(|&to| name(to)).collect();
+                Protocol::Chat.line(name(it.from), &to, *size)
+            },
+        );
+        let length = longest.stride - 1;
+        let max_line = config.max_line;
+        if length > max_line {
+            return Err(format!(
+                "the load's lines have {length} bytes, but the server started for it accepts \
+                 {max_line}; A_CHAT_MAX_LINE raises that"
+            ));
+        }
+        for (limit, variable) in [
+            (config.max_connections, "A_CHAT_MAX_CONNECTIONS"),
+            (config.max_per_address, "A_CHAT_MAX_PER_ADDRESS"),
+        ] {
+            if let Some(limit) = limit.filter(|limit| clients > limit) {
+                return Err(format!("{clients} clients exceed {variable}, which is {limit}"));
+            }
+        }
+        Ok(())
+    }
+
     /// Checks that this process, and the server it may have to start, can hold this many clients.
     ///
     /// # Errors

@@ -1,18 +1,19 @@
-//! `stress`: puts a server under load, and says how much went through and how long it took.
+//! `stress`: puts a server under load, and reports throughput and latency.
 //!
-//! The load runs on the main thread; another one shows how far it is, and signals come on one of
-//! their own: the first ends the load early, with the figures so far, the next one at once.
+//! The load runs on the main thread. One thread shows its progress and another receives signals: the
+//! first signal ends the load early, with the figures so far, the next one ends it at once.
 
 mod figures;
 mod own_server;
 mod progress;
+mod resolve;
 
 use std::error::Error;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use crate::cli::{Mode, Plan, StressArgs};
+use crate::cli::{Mode, OWN_PREFIX, Plan, StressArgs};
 use a_chat::load::client::Client;
 use a_chat::load::latency::PingPong;
 use a_chat::load::mesh::Mesh;
@@ -21,18 +22,19 @@ use a_chat::load::process::own_cpu;
 use a_chat::load::protocol::Protocol;
 use a_chat::load::stream::Stream;
 use a_chat::load::topology::Topology;
-use a_chat::load::{self, Control, Outcome, logins};
+use a_chat::load::{self, Aborted, Control, Outcome, logins, timed};
 
 use self::figures::Figures;
 use self::own_server::OwnServer;
 use self::progress::Progress;
+use self::resolve::resolve;
 use crate::output;
 use crate::signals::{self, ShutdownSignal};
 
-/// The exit status of a process that an interrupt has ended.
+/// The exit status of a process ended by an interrupt.
 const INTERRUPTED: i32 = 130;
 
-/// Puts the server under load: success if everything arrived, once and in order.
+/// Puts the server under load: success if every message arrived, once and in order.
 pub(crate) fn run(args: &StressArgs) -> Result<ExitCode, Box<dyn Error>> {
     let plan = args.plan()?;
     a_chat::raise_nofile_limit();
@@ -46,28 +48,23 @@ pub(crate) fn run(args: &StressArgs) -> Result<ExitCode, Box<dyn Error>> {
     let topology = plan.topology(prefix(server.is_some()));
     let measured = measure(&plan, address, &topology, server, &control);
     let figures = measured.map_err(|error| format!("{address}: {error}"))?;
-    let text = if args.json { figures.json() } else { figures.table() };
+    let text = if args.json { figures.json()? } else { figures.table() };
     output::to_stdout(text.as_bytes())?;
-    match figures.failure() {
+    match figures.complaint() {
         None => Ok(ExitCode::SUCCESS),
         Some(complaint) => Err(complaint.into()),
     }
 }
 
-/// The first address that a name stands for.
-fn resolve(address: &str) -> Result<SocketAddr, String> {
-    let addresses = address.to_socket_addrs();
-    let mut addresses = addresses.map_err(|error| format!("cannot find {address}: {error}"))?;
-    addresses.next().ok_or_else(|| format!("cannot find {address}"))
-}
-
-/// Names that nobody else has are short on a server of its own, and random elsewhere.
+/// The prefix of the clients' names: short on the load's own server, random on any other, where
+/// names must not clash.
 fn prefix(is_own: bool) -> String {
     let random: String = std::iter::repeat_with(fastrand::alphanumeric).take(6).collect();
-    if is_own { "c".to_owned() } else { format!("s{random}-") }
+    if is_own { OWN_PREFIX.to_owned() } else { format!("s{random}-") }
 }
 
-/// Connects the clients, has them work, and ends the server if it is its own.
+/// Connects the clients, runs the load, and shuts the server down if it is the load's own. A load
+/// that failed has figures if anything arrived.
 fn measure(
     plan: &Plan,
     address: SocketAddr,
@@ -80,41 +77,50 @@ fn measure(
     let before = (own_cpu()?, server.as_ref().map(OwnServer::cpu).transpose()?);
     let outcome = load.run(plan, address, topology, control);
     progress.end();
-    let outcome = outcome?;
+    let (outcome, failure) = match outcome {
+        Ok(outcome) => (outcome, None),
+        Err(Aborted { error, outcome }) if outcome.received == 0 => return Err(error.into()),
+        Err(Aborted { error, outcome }) => (*outcome, Some(error.to_string())),
+    };
     let load_cpu = own_cpu()?.saturating_sub(before.0);
+    let own_server = server.is_some();
     let usage = server.as_ref().zip(before.1).map(|(server, before)| server.usage(before));
-    let usage = usage.transpose()?;
-    // The clients leave before the server stops.
+    // A server that ended before the load has nothing left to ask.
+    let usage = if failure.is_some() { usage.and_then(Result::ok) } else { usage.transpose()? };
+    // The clients disconnect before the server shuts down.
     drop(load);
-    let verdict = server.map(OwnServer::end).transpose()?;
+    let exit = server.map(OwnServer::end).transpose()?;
     Ok(Figures {
         mode: plan.mode,
         address,
+        own_server,
         clients: plan.clients,
         size: plan.size,
         rate: plan.rate,
         frame: logins::frame(Protocol::Chat, topology, plan.size),
         interrupted: control.is_stopped(),
+        failure,
         outcome,
         load_cpu,
-        server: usage.zip(verdict),
+        usage,
+        exit,
     })
 }
 
-/// How many deliveries are owed for each message, or logins for each.
+/// Deliveries owed per message; 1 for logins.
 fn per_message(topology: &Topology) -> u64 {
     topology.routes.first().map_or(1, |route| route.to.len() as u64)
 }
 
-/// Clients that are connected and have something to do.
+/// Connected clients and the work they do.
 #[expect(clippy::large_enum_variant, reason = "there is only one")]
 enum Load {
     Stream(Stream),
     Mesh(Mesh),
-    /// And those that are quiet.
-    Latency(PingPong, #[expect(dead_code, reason = "they are connected")] Vec<Client>),
+    /// Two busy clients and the idle ones.
+    Latency(PingPong, #[expect(dead_code, reason = "they stay connected")] Vec<Client>),
     OpenLoop(OpenLoop, f64),
-    /// To connect is all they do.
+    /// Clients that connect while the load runs.
     Logins,
 }
 
@@ -153,13 +159,13 @@ impl Load {
         address: SocketAddr,
         topology: &Topology,
         control: &Control,
-    ) -> Result<Outcome, load::Error> {
+    ) -> Result<Outcome, Aborted> {
         match self {
             Self::Stream(stream) => stream.run(plan.amount, control),
             Self::Mesh(mesh) => mesh.run(plan.amount, control),
             Self::Latency(ping, _) => {
-                let outcome = ping.run(plan.amount, control)?;
-                Ok(Outcome { latencies: Some(ping.latencies.clone()), ..outcome })
+                let ended = ping.run(plan.amount, control);
+                timed(ended, &ping.latencies)
             }
             Self::OpenLoop(open_loop, rate) => open_loop.run(plan.amount, *rate, control),
             Self::Logins => logins::run(address, topology, plan.amount, plan.rate, control),
@@ -167,7 +173,7 @@ impl Load {
     }
 }
 
-/// The first signal ends the load early, one that comes later ends the process.
+/// The first signal ends the load early, a later one ends the process.
 fn stop_on_signals(control: &Arc<Control>) -> Result<(), String> {
     let control = Arc::clone(control);
     signals::on_request(move |request| match request {

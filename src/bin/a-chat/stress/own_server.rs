@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use crate::cli::OWN_SERVER;
 use a_chat::load::process::Process;
 
 /// A running server.
@@ -28,7 +29,8 @@ impl OwnServer {
     pub(super) fn start() -> Result<Self, String> {
         // This very file, whatever happened to the path it was started by.
         let mut command = Command::new("/proc/self/exe");
-        command.arg0("a-chat").args(["serve", "--listen", "127.0.0.1:0", "--log-level", "warn"]);
+        let (program, arguments) = OWN_SERVER.split_at(1);
+        command.arg0(program[0]).args(arguments).args(["--log-level", "warn"]);
         command.args(["--parent", &std::process::id().to_string()]);
         // Ctrl-C at a terminal is for the load alone, which needs its server until the end.
         command.process_group(0).stdin(Stdio::null());

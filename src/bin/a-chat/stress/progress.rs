@@ -1,6 +1,6 @@
-//! The thread that shows on a terminal how far a load is. It ends when the load does.
+//! The progress bar of a load on a terminal. Its thread exits when the load ends.
 
-use std::io::{self, IsTerminal, Write};
+use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -8,19 +8,23 @@ use std::time::{Duration, Instant};
 use crate::cli::{Mode, Plan};
 use a_chat::load::{Amount, Control};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use indicatif::{HumanFloatCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rustix::termios::tcgetwinsize;
 
-use super::figures::{float, scaled};
+use super::figures::float;
 
-/// How often it is drawn.
+/// How often the bar is drawn.
 const STEP: Duration = Duration::from_millis(100);
 
-/// How wide the bar is, in columns.
-const WIDTH: u16 = 32;
+/// Length of the whole bar.
+const WHOLE: u64 = 1000;
 
-/// Clears from the cursor to the end of the line.
-const CLEAR: &str = "\x1b[K";
+/// In a narrower window the line has no bar, and is cut off where the window ends.
+const MIN_COLUMNS: u16 = 70;
+const WIDE: &str = "[{bar:32}] {wide_msg}";
+const NARROW: &str = "{wide_msg}";
 
-/// A bar, if there is a terminal to draw it on.
+/// A progress bar, if standard error is a terminal.
 #[derive(Debug)]
 pub(super) struct Progress {
     /// Its disconnection ends the thread.
@@ -29,13 +33,15 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Shows how much has arrived of `owed` deliveries, or how much time is over.
+    /// Starts showing how many of the deliveries arrived, or how much of the time has passed.
     pub(super) fn start(plan: &Plan, per_message: u64, control: &Arc<Control>) -> io::Result<Self> {
         let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        if is_dumb || !io::stderr().is_terminal() {
+        let target = ProgressDrawTarget::stderr();
+        if is_dumb || target.is_hidden() {
             return Ok(Self { running: None, thread: None });
         }
-        let bar = Bar {
+        let state = State {
+            bar: ProgressBar::with_draw_target(Some(WHOLE), target),
             amount: plan.amount,
             per_message,
             unit: if plan.mode == Mode::Connect { "logins" } else { "deliveries" },
@@ -44,79 +50,61 @@ impl Progress {
         };
         let (running, over) = bounded(0);
         let thread = thread::Builder::new().name("progress".to_owned());
-        let thread = thread.spawn(move || bar.run(&over))?;
+        let thread = thread.spawn(move || state.run(&over))?;
         Ok(Self { running: Some(running), thread: Some(thread) })
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(super) fn end(mut self) {
         drop(self.running.take());
         if let Some(thread) = self.thread.take() {
-            // Without a bar the load is as good.
+            // The load does not depend on its bar.
             let _ = thread.join();
         }
     }
 }
 
 /// The thread's state.
-struct Bar {
+struct State {
+    bar: ProgressBar,
     amount: Amount,
-    /// Deliveries that are owed for each message.
+    /// Deliveries owed per message.
     per_message: u64,
     unit: &'static str,
     control: Arc<Control>,
     started: Instant,
 }
 
-impl Bar {
+impl State {
     fn run(self, over: &Receiver<()>) {
-        let mut before = (Instant::now(), 0);
+        let mut last = (Instant::now(), 0);
         while over.recv_timeout(STEP) == Err(RecvTimeoutError::Timeout) {
             let now = (Instant::now(), self.control.received());
-            let share = match self.amount {
-                Amount::Messages(all) => float(now.1) / float(all.saturating_mul(self.per_message)),
-                Amount::Time(all) => (now.0 - self.started).as_secs_f64() / all.as_secs_f64(),
-            };
-            draw(&format!("{} {} {}/s", bar(share), rate(before, now), self.unit));
-            before = now;
+            let rate = float(now.1 - last.1) / (now.0 - last.0).as_secs_f64();
+            self.draw(now, rate);
+            last = now;
         }
-        draw("");
+        self.bar.finish_and_clear();
+    }
+
+    fn draw(&self, (now, received): (Instant, u64), rate: f64) {
+        let share = match self.amount {
+            Amount::Messages(all) => float(received) / float(all.saturating_mul(self.per_message)),
+            Amount::Time(all) => (now - self.started).as_secs_f64() / all.as_secs_f64(),
+        };
+        let done = thousandths(share);
+        let columns = tcgetwinsize(io::stderr()).map_or(0, |size| size.ws_col);
+        let style = if columns < MIN_COLUMNS { NARROW } else { WIDE };
+        let style = ProgressStyle::with_template(style).unwrap_or_else(|_| unreachable!("valid"));
+        self.bar.set_style(style.progress_chars("=> "));
+        let (percent, rate) = (done / 10, HumanFloatCount(rate));
+        self.bar.set_message(format!("{percent} % {rate:.0} {}/s", self.unit));
+        self.bar.set_position(done);
     }
 }
 
-/// Writes this in place of what stands in the line. A terminal that takes nothing is no reason to
-/// end the load.
-fn draw(text: &str) {
-    let _ = write!(io::stderr(), "\r{CLEAR}{text}");
-}
-
-/// What part of the work is done, as a bar and in hundredths.
-fn bar(share: f64) -> String {
-    let share = share.clamp(0.0, 1.0);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "at most a hundred"
-    )]
-    let of = |all: u16| (f64::from(all) * share) as usize;
-    let (filled, width) = ("=".repeat(of(WIDTH)), usize::from(WIDTH));
-    format!("[{filled:<width$}] {:>3} %", of(100))
-}
-
-fn rate(before: (Instant, u64), now: (Instant, u64)) -> String {
-    let (time, count) = (now.0 - before.0, now.1 - before.1);
-    scaled(float(count) / time.as_secs_f64())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bar_is_as_wide_when_it_is_full() {
-        assert_eq!(bar(0.0), format!("[{}]   0 %", " ".repeat(32)));
-        assert_eq!(bar(0.5), format!("[{}{}]  50 %", "=".repeat(16), " ".repeat(16)));
-        // What is late is not more than all.
-        assert_eq!(bar(1.7), format!("[{}] 100 %", "=".repeat(32)));
-    }
+/// A share of the work, which may exceed all of it while late messages arrive.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most a thousand")]
+fn thousandths(share: f64) -> u64 {
+    (share.clamp(0.0, 1.0) * float(WHOLE)) as u64
 }
