@@ -1,9 +1,9 @@
 //! Backpressure without loss: a recipient that does not read slows down only its own senders, costs
 //! the server no more memory than their windows, and is evicted if it does not recover.
 //!
-//! Recipients with small kernel buffers stop reading while finite streams of numbered lines, larger
-//! than the kernels and windows can hold, are sent to them. Received lines are compared one by one,
-//! and missing lines with the report.
+//! Recipients with small kernel buffers do not read. Each is sent a finite stream of numbered lines,
+//! larger than the kernels and windows can hold. Received lines are compared one by one, and missing
+//! lines with the report.
 
 mod common;
 
@@ -32,7 +32,7 @@ fn lenient() -> Config {
     }
 }
 
-/// Evicts a client that does not read quickly, then gives it ample time to read the reason.
+/// Quickly evicts a client that does not read, then gives it ample time to read the reason.
 fn strict() -> Config {
     Config { stall_timeout: Duration::from_millis(300), linger: TEST_TIMEOUT * 10, ..lenient() }
 }
@@ -295,7 +295,7 @@ fn a_recipient_that_never_reads_is_evicted_and_every_lost_message_is_counted() {
 
     assert_eq!((report.accepted, report.owed), (COUNT as u64 + 1, first_refused as u64));
     assert_evicted(&report, "stuck");
-    // Whatever it finds when it finally reads was acknowledged, or is in the unacknowledged bytes.
+    // What it finally reads was acknowledged or is covered by the unacknowledged bytes.
     let received = read_to_end(&stuck.stream);
     let received = count_messages(&received, "alice", LENGTH).0 as u64;
     let loss = &report.losses_before_drain[0];
@@ -420,7 +420,7 @@ fn a_cycle_of_clients_that_never_read_does_not_deadlock() {
 #[test]
 fn a_recipient_that_reads_slowly_but_steadily_is_not_evicted() {
     const COUNT: usize = 60;
-    // It reads one line at a time, ten times as fast as this minimum.
+    // It reads one line at a time, ten times as fast as `stall_bytes` requires.
     let (stall_timeout, stall_bytes) = (Duration::from_secs(2), 2000);
     let config = Config { stall_timeout, stall_bytes, ..lenient() };
     let server = TestServer::with(Config { window: 2 * 1024 * 1024, ..config });

@@ -258,8 +258,9 @@ fn messages_pending_for_a_client_that_resets_are_reported_as_lost_by_name() {
     let [loss] = report.losses_before_drain.as_slice() else { panic!("{report}") };
     assert_eq!((loss.name.as_str(), loss.messages), ("victim", report.lost()));
     assert!(matches!(loss.reason, CloseReason::Broken(_)), "{loss}");
-    // Every message that the victim read was delivered or is in the unacknowledged bytes. Those
-    // that only the server's kernel held, far more than the victim's can hold, were not delivered.
+    // Every message that the victim read was delivered or is covered by the unacknowledged bytes.
+    // Those that only the server's kernel held, far more than the victim's can hold, were not
+    // delivered.
     let delivered = MESSAGES - loss.messages;
     assert!(received <= delivered + loss.unacknowledged_bytes / frame, "{loss}");
     assert!(delivered < received + 64 * 1024 / frame, "{loss}");

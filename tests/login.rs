@@ -308,7 +308,7 @@ fn a_name_is_free_at_once_even_if_its_owner_has_much_left_to_read() {
         }
         alice.expect_eof();
     }
-    // The disconnections of its former owners do not take the name from the last one.
+    // A former owner's disconnection does not take the name from the last one.
     bob.send("alice: still there?");
     last.expect_line("from bob: still there?");
     let report = server.stop_with([(last, 1), (bob, 3 * MESSAGES as u64 + 4)]);

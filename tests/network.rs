@@ -225,7 +225,7 @@ fn a_link_that_goes_down_for_a_while_in_mid_message_loses_no_message() {
         bob.expect_line(&format!("from alice: {}{}", "x".repeat(HALF), "y".repeat(HALF)));
         bob.expect_line("from alice: after it");
 
-        // And while she receives.
+        // And it goes down while she receives.
         bob.send_bytes(messages("alice", 100, 1000).as_bytes());
         alice.expect_line(message("from bob", 0, 1000).trim_end());
         scene.network.unplug(BAD);
@@ -334,7 +334,7 @@ fn the_report_is_exact_even_if_a_link_dies_in_mid_stream() {
         assert_eq!(number_before(&report, " deliveries owed"), others + accepted, "{report}");
         let delivered = accepted - lost;
         assert_eq!(number_before(&report, " delivered"), others + delivered, "{report}");
-        // What has reached his kernel; the server may not know about the last of it.
+        // These lines reached his kernel; the server may not know about the last of them.
         let mut received = 2000;
         let rest = bob.arrived();
         for line in rest.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"))

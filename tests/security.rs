@@ -138,7 +138,7 @@ fn a_trickling_recipient_cannot_block_a_sender_forever() {
         // About 10 KB/s: it never stops reading, but always reads less than it must.
         scope.spawn(move || trickle(&mut mallory, 500, Duration::from_millis(50), &is_over));
         send_until_blocked(&alice.stream, &b"mallory: 0123456789 0123456789\n".repeat(1000));
-        // Her window is full; the server resumes reading from her as soon as it is not.
+        // Her window is full; the server resumes reading from her as soon as it has room.
         alice.send("\nalice: I go on");
         let last = std::iter::from_fn(|| alice.line()).find(|line| !line.starts_with("error: "));
         assert_eq!(last.as_deref(), Some("from alice: I go on"));

@@ -72,7 +72,7 @@ impl Process {
         self.child.stderr.take().expect("a stream that is taken once")
     }
 
-    /// The address that the server reports to listen on.
+    /// The address on which the server says it listens.
     pub fn address(&mut self) -> SocketAddr {
         let line = self.stdout.expect("a-chat listens on ");
         let address = line.rsplit(' ').next().expect("a last word");
