@@ -498,15 +498,16 @@ fn the_help_does_not_depend_on_the_terminal() {
 }
 
 #[test]
-fn the_readme_shows_the_help_as_it_is() {
+fn the_operations_page_shows_the_help_as_it_is() {
     let expected = help(&["serve", "--help"]);
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-    let readme = fs::read_to_string(path).expect("README.md");
-    let blocks = readme.split("\n```text\n").skip(1);
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");
+    let page = fs::read_to_string(path).expect("docs/operations.md");
+    let blocks = page.split("\n```text\n").skip(1);
     let mut blocks = blocks.filter_map(|rest| Some(rest.split_once("\n```")?.0));
     let shown = blocks.find(|block| block.lines().next() == expected.first().map(String::as_str));
     let whole = expected.join("\n");
-    let shown = shown.unwrap_or_else(|| panic!("the README lacks this block of text:\n{whole}"));
+    let shown =
+        shown.unwrap_or_else(|| panic!("docs/operations.md lacks this block of text:\n{whole}"));
     let shown: Vec<_> = shown.lines().map(str::trim_end).collect();
     assert_eq!(shown, expected, "expected:\n{whole}");
 }
