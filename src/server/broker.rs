@@ -1,8 +1,9 @@
 //! The broker thread. It owns the only map of connected peers, and exits when every reader has
 //! dropped its sender and all they sent is routed.
 //!
-//! It touches no socket, never blocks on a peer, and never checks for shutdown: routing is a plain
-//! loop over its inbox, and disconnection ends the loop.
+//! It touches no socket and never blocks on a peer. Routing is a plain loop over its inbox, and only
+//! disconnection ends the loop. Shutdown changes what is routed, never whether the loop goes on:
+//! `/who` is no longer answered, and lines that come too late for the drain are not accepted.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -16,6 +17,7 @@ use crate::server::busy_poll::BusyPollReceiver;
 use crate::server::delivery::pending::{ChargedFrames, FrameSlice, NoSuchPeerErrors, Pending};
 use crate::server::delivery::window::Permit;
 use crate::server::report::CloseReason;
+use crate::server::shutdown::ShutdownHandle;
 use crate::server::stats::Counters;
 use crate::server::writer::{Close, Outgoing};
 use crate::socket::connection::ConnectionId;
@@ -33,7 +35,13 @@ pub(crate) enum Event {
     Join { id: ConnectionId, name: Name, queue: Sender<Outgoing> },
     /// A client's lines, and the charge on its window for them. Boxed because every event is as
     /// large as the largest variant, both on each sender's stack and in the inbox.
-    Batch { from: ConnectionId, batch: Box<Batch>, permit: Permit },
+    ///
+    /// `errors` is held until the lines are routed, and bounds the error replies that they can
+    /// cause beyond that charge.
+    Batch { from: ConnectionId, batch: Box<Batch>, permit: Permit, errors: Option<Permit> },
+    /// A client sends no more, but not all that it has sent could be read yet: from now on its name
+    /// is free.
+    ReleaseName { id: ConnectionId },
     /// A client disconnected or will send no more. This is its last event.
     Leave { id: ConnectionId },
 }
@@ -51,6 +59,7 @@ pub(crate) struct Broker {
     /// Deliveries that became owed in this round.
     owed: u64,
     counters: Arc<Counters>,
+    shutdown: ShutdownHandle,
 }
 
 #[derive(Debug)]
@@ -61,10 +70,14 @@ struct Peer {
     pending: Vec<Pending>,
     /// Complete lines accepted from the peer.
     accepted: u64,
+    /// Whether others can reach the peer under its name.
+    has_name: bool,
+    /// Lines came from it that the drain had no time left for.
+    was_cut_off: bool,
 }
 
 impl Broker {
-    pub(crate) fn new(counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(counters: Arc<Counters>, shutdown: ShutdownHandle) -> Self {
         Self {
             peers: Slab::new(),
             by_name: HashMap::default(),
@@ -73,6 +86,7 @@ impl Broker {
             dirty: Vec::new(),
             owed: 0,
             counters,
+            shutdown,
         }
     }
 
@@ -88,15 +102,18 @@ impl Broker {
         }
         for peer in self.peers.drain() {
             self.counters.connected.sub(1);
-            let text = protocol::closing_notice(peer.accepted).into_bytes();
-            peer.close(CloseReason::Shutdown, Some(text));
+            peer.close_for_shutdown();
         }
     }
 
     fn handle(&mut self, event: Event) {
         match event {
             Event::Join { id, name, queue } => self.join(id, name, queue),
-            Event::Batch { from, batch, permit } => self.route(from, &batch, &Arc::new(permit)),
+            Event::Batch { from, batch, permit, errors } => {
+                self.route(from, &batch, &Arc::new(permit));
+                drop(errors);
+            }
+            Event::ReleaseName { id } => self.release_name(id),
             Event::Leave { id } => self.leave(id),
         }
     }
@@ -104,7 +121,14 @@ impl Broker {
     fn join(&mut self, id: ConnectionId, name: Name, queue: Sender<Outgoing>) {
         #[cfg(test)]
         crate::fault::point("panic-broker", name.as_str().as_bytes());
-        let peer = Peer { name: name.clone(), queue, pending: Vec::new(), accepted: 0 };
+        let peer = Peer {
+            name: name.clone(),
+            queue,
+            pending: Vec::new(),
+            accepted: 0,
+            has_name: true,
+            was_cut_off: false,
+        };
         if self.by_name.contains_key(&name) {
             // The connection gets no entry, so nothing that it already sent is routed.
             peer.close(CloseReason::NameTaken, Some(Rejection::NameTaken.line().into()));
@@ -117,25 +141,47 @@ impl Broker {
         self.counters.connected.add(1);
     }
 
+    /// Makes a name available to others. Nothing more is sent to the peer, but its own lines are
+    /// still routed.
+    fn release_name(&mut self, id: ConnectionId) {
+        let Some(&key) = self.by_id.get(&id) else {
+            return;
+        };
+        let peer = &mut self.peers[key];
+        if std::mem::take(&mut peer.has_name) {
+            self.by_name.remove(&peer.name);
+            self.by_connect_order.remove(&id);
+        }
+    }
+
     /// Frees the name immediately, even while the peer's writer still delivers its queue.
     fn leave(&mut self, id: ConnectionId) {
+        self.release_name(id);
         let Some(key) = self.by_id.remove(&id) else {
             return;
         };
-        self.by_connect_order.remove(&id);
         let mut peer = self.peers.remove(key);
-        self.by_name.remove(&peer.name);
         self.dirty.retain(|&dirty| dirty != key);
         self.counters.connected.sub(1);
         self.counters.owed.add(std::mem::take(&mut self.owed));
         peer.flush();
-        peer.close(CloseReason::Left, None);
+        if peer.was_cut_off {
+            peer.close_for_shutdown();
+        } else {
+            peer.close(CloseReason::Left, None);
+        }
     }
 
     fn route(&mut self, from: ConnectionId, batch: &Batch, permit: &Arc<Permit>) {
         let Some(&sender) = self.by_id.get(&from) else {
             return;
         };
+        if self.shutdown.routing_expired() {
+            // Whatever follows from this client meets the same end, so the notice can state how
+            // many of its lines were accepted.
+            self.peers[sender].was_cut_off = true;
+            return;
+        }
         self.peers[sender].accepted += batch.lines;
         self.counters.accepted.add(batch.lines);
         self.counters.unterminated.add(batch.unterminated);
@@ -145,15 +191,18 @@ impl Broker {
             match step {
                 Step::Relay { recipients, frames, first_line, messages } => {
                     let slice = slice_of(&charged, frames, *messages);
-                    let missing = self.relay(&slice, batch.names(recipients));
+                    let missing = self.relay(sender, &slice, batch.names(recipients));
                     if !missing.is_empty() {
                         let lines = *first_line..first_line + u64::from(*messages);
                         let errors = NoSuchPeerErrors::new(lines, protocol::list(&missing), permit);
                         self.push(sender, Pending::NoSuchPeerErrors(Box::new(errors)));
                     }
                 }
+                // Delivering what is accepted comes first: a client that is about to get its closing
+                // notice needs no list.
+                Step::Who { .. } if self.shutdown.is_shutdown() => {}
                 Step::Who { recipients, line } => {
-                    let text = self.who(batch.names(recipients), *line);
+                    let text = self.who(sender, batch.names(recipients), *line);
                     self.push(
                         sender,
                         Pending::FrameSlice(FrameSlice::reply(text, Arc::clone(permit))),
@@ -169,13 +218,14 @@ impl Broker {
     /// Queues a slice for each of these peers; returns the names that are not connected.
     fn relay<'a>(
         &mut self,
+        sender: usize,
         slice: &FrameSlice,
         names: impl Iterator<Item = &'a [u8]>,
     ) -> Vec<&'a [u8]> {
         let mut missing = Vec::new();
         for name in names {
-            match self.by_name.get(name) {
-                Some(&key) => {
+            match self.find(name, sender) {
+                Some(key) => {
                     self.owed += u64::from(slice.messages);
                     self.push(key, Pending::FrameSlice(slice.clone()));
                 }
@@ -185,19 +235,30 @@ impl Broker {
         missing
     }
 
-    fn who<'a>(&self, names: impl Iterator<Item = &'a [u8]>, line: u64) -> Vec<u8> {
+    fn who<'a>(&self, sender: usize, names: impl Iterator<Item = &'a [u8]>, line: u64) -> Vec<u8> {
         let mut text = Vec::new();
         let (present, absent): (Vec<_>, Vec<_>) =
-            names.partition(|&name| self.by_name.contains_key(name));
+            names.partition(|&name| self.find(name, sender).is_some());
         if present.is_empty() && absent.is_empty() {
-            let first = self.by_connect_order.values().take(MAX_WHO_NAMES);
-            let names: Vec<_> =
-                first.map(|&key| self.peers[key].name.as_str().as_bytes()).collect();
-            protocol::push_who(&mut text, line, self.peers.len(), &names);
+            let itself = (!self.peers[sender].has_name).then_some(sender);
+            let all = self.by_connect_order.values().copied().chain(itself);
+            let count = self.by_connect_order.len() + usize::from(itself.is_some());
+            let names: Vec<_> = all
+                .take(MAX_WHO_NAMES)
+                .map(|key| self.peers[key].name.as_str().as_bytes())
+                .collect();
+            protocol::push_who(&mut text, line, count, &names);
         } else {
             protocol::push_who_of(&mut text, line, &present, &absent);
         }
         text
+    }
+
+    /// The peer that `sender` reaches under this name. Itself, if it has released its own name and
+    /// no other client has taken it.
+    fn find(&self, name: &[u8], sender: usize) -> Option<usize> {
+        let is_own = || self.peers[sender].name.as_str().as_bytes() == name;
+        self.by_name.get(name).copied().or_else(|| is_own().then_some(sender))
     }
 
     /// Queues something for a peer. Replies hold the permit of the batch that caused them too, so a
@@ -238,6 +299,12 @@ impl Peer {
         debug_assert_eq!(sent.and_then(Result::err).map(drop), None);
     }
 
+    /// Queues the closing notice, and drops the queue.
+    fn close_for_shutdown(self) {
+        let text = protocol::closing_notice(self.accepted).into_bytes();
+        self.close(CloseReason::Shutdown, Some(text));
+    }
+
     /// Queues the last entry for this peer and drops its queue.
     fn close(self, reason: CloseReason, text: Option<Vec<u8>>) {
         let close = Close { reason, accepted: self.accepted, text };
@@ -248,6 +315,8 @@ impl Peer {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use crossbeam_channel::unbounded;
 
     use super::*;
@@ -265,7 +334,8 @@ mod tests {
         fn new() -> Self {
             let counters = Arc::new(Counters::default());
             let window = Arc::new(Window::new(1 << 20, Arc::clone(&counters)));
-            Self { broker: Broker::new(counters), window }
+            let shutdown = ShutdownHandle::new(Duration::from_secs(3600)).expect("descriptors");
+            Self { broker: Broker::new(counters, shutdown), window }
         }
 
         fn join(&mut self, id: u64, name: &str) -> Receiver<Outgoing> {
@@ -288,7 +358,8 @@ mod tests {
             let never = || -> Result<_, ()> { panic!("there is room") };
             let permit = self.window.acquire(builder.charge(), never).expect("there is room");
             let batch = Box::new(builder.finish());
-            self.broker.handle(Event::Batch { from: ConnectionId(id), batch, permit });
+            let from = ConnectionId(id);
+            self.broker.handle(Event::Batch { from, batch, permit, errors: None });
             self.broker.flush_round();
         }
     }
@@ -376,6 +447,61 @@ mod tests {
         bench.lines(1, "alice", &["bob: newer"]);
         assert_eq!(queued(&old), "from alice: old\n[left, 0 accepted] ");
         assert_eq!(queued(&new), "from alice: new\nfrom alice: newer\n");
+    }
+
+    #[test]
+    fn a_released_name_is_free_while_its_former_owner_still_sends() {
+        let mut bench = Bench::new();
+        let (old, bob) = (bench.join(1, "alice"), bench.join(2, "bob"));
+        bench.broker.handle(Event::ReleaseName { id: ConnectionId(1) });
+        bench.lines(1, "alice", &["alice: to itself", "/who alice", "/who"]);
+        let notices = "notice: line 2: here: alice\nnotice: line 3: 2 here: bob, alice\n";
+        assert_eq!(queued(&old), format!("from alice: to itself\n{notices}"));
+        bench.lines(2, "bob", &["alice: x"]);
+        assert_eq!(queued(&bob), "error: line 1: no such peer: alice\n");
+        let new = bench.join(3, "alice");
+        bench.lines(1, "alice", &["bob: from the old one", "alice: to the new one", "/who"]);
+        assert_eq!(queued(&bob), "from alice: from the old one\n");
+        assert_eq!(queued(&new), "from alice: to the new one\n");
+        assert_eq!(queued(&old), "notice: line 3: 3 here: bob, alice, alice\n");
+        bench.broker.handle(Event::ReleaseName { id: ConnectionId(1) });
+        bench.broker.handle(Event::Leave { id: ConnectionId(1) });
+        assert_eq!(queued(&old), "[left, 6 accepted] ");
+        bench.lines(2, "bob", &["alice: still there"]);
+        assert_eq!(queued(&new), "from bob: still there\n");
+    }
+
+    #[test]
+    fn who_command_is_not_answered_once_shutdown_has_begun() {
+        let mut bench = Bench::new();
+        let (alice, bob) = (bench.join(1, "alice"), bench.join(2, "bob"));
+        bench.broker.shutdown.shutdown();
+        bench.lines(1, "alice", &["/who", "bob: x", "/who bob", "nonsense"]);
+        assert_eq!(queued(&bob), "from alice: x\n");
+        let error = "error: line 4: no ':' in it, expected \"name, name: text\"\n";
+        assert_eq!(queued(&alice), error);
+        assert_eq!(bench.broker.counters.accepted.get(), 4);
+    }
+
+    #[test]
+    fn lines_that_come_too_late_for_the_drain_are_not_accepted_and_the_notices_say_so() {
+        let mut bench = Bench::new();
+        let (alice, bob) = (bench.join(1, "alice"), bench.join(2, "bob"));
+        bench.lines(1, "alice", &["bob: in time"]);
+        bench.lines(2, "bob", &["alice: in time"]);
+        bench.broker.shutdown.force();
+        bench.lines(1, "alice", &["bob: too late", "bob: as well"]);
+        bench.lines(2, "bob", &["alice: too late"]);
+        bench.broker.handle(Event::Leave { id: ConnectionId(2) });
+        let (events, inbox) = unbounded();
+        drop(events);
+        let counters = Arc::clone(&bench.broker.counters);
+        bench.broker.run(&inbox);
+        let notice = format!("[server shut down, 1 accepted] {}", protocol::closing_notice(1));
+        assert_eq!(queued(&bob), format!("from alice: in time\n{notice}"));
+        assert_eq!(queued(&alice), format!("from bob: in time\n{notice}"));
+        assert_eq!((counters.accepted.get(), counters.owed.get()), (2, 2));
+        assert_eq!(bench.window.used(), 0);
     }
 
     #[test]

@@ -35,32 +35,43 @@ pub struct Config {
 
     /// Maximum bytes queued from one client to its recipients, including overhead. Default 256 KiB.
     /// The server stops reading from a client that reaches it until some of those bytes are
-    /// written, so TCP slows down exactly the client that sends to a slow recipient. Memory is
-    /// bounded by connections × window. A single line larger than the window is accepted once
-    /// nothing else is queued.
+    /// written, so TCP slows down exactly the client that sends to a slow recipient. A single line
+    /// larger than the window is accepted once nothing else is queued.
+    ///
+    /// Together with the other limits this bounds memory. A connection takes no more than three
+    /// windows (what is queued from it, and the replies that its lines caused before they could be
+    /// charged), a batch of up to 128 KiB and a line that are being built, a read buffer of 128 KiB
+    /// and a line, 512 KiB for what is in flight to it, and its two threads.
     pub window: usize,
 
     /// How long a client may take to send its login line. Default 10 s. Time during which the
     /// server itself is suspended does not count.
     pub login_timeout: Duration,
 
-    /// How long a recipient's kernel may take to acknowledge [`stall_bytes`](Self::stall_bytes), or
-    /// everything pending if that is less. A recipient that misses this is evicted, and its
-    /// unacknowledged messages are counted as lost. Default 10 s. Time during which the server
-    /// itself is suspended, for example by SIGSTOP, does not count.
+    /// In which time a recipient must take [`stall_bytes`](Self::stall_bytes) on average, as long as
+    /// anything is pending for it. A recipient that takes less is evicted, and its unacknowledged
+    /// messages are counted as lost. Default 10 s. Time during which the server itself is suspended,
+    /// for example by SIGSTOP, does not count.
     pub stall_timeout: Duration,
 
-    /// The minimum number of bytes that a recipient must acknowledge in each `stall_timeout`, or
-    /// everything pending if that is less. Default 32 KiB: a third of what a link of 10 KiB/s
-    /// carries in that time, and half of what a kernel may accept at once on loopback.
+    /// How many bytes a recipient must take in each `stall_timeout` on average, as long as that much
+    /// is pending for it. Default 32 KiB, or 3.2 KiB/s.
+    ///
+    /// A program that reads at this pace is never evicted. Its kernel acknowledges in lumps: once a
+    /// receive buffer was full, it accepts nothing until a sixteenth of it is free. So a recipient
+    /// has credit for one such lump, which depends on the largest receive window that its kernel has
+    /// offered: a sixteenth of it and 256 KiB, but no more than one and a half windows. That is
+    /// 140 KiB for a socket as it is created on loopback, 640 KiB for a window of 6 MiB, and never
+    /// more than 2.25 MiB.
     ///
     /// Without this minimum, a trickling recipient could hold the windows of all its senders
-    /// forever. With it, a line waits for a recipient for at most `stall_timeout × (1 + pending /
-    /// stall_bytes)`, where `pending` is the number of bytes pending for the recipient up to and
-    /// including that line: at most one window from each of its senders, about one more for replies
-    /// to its own lines, and what the kernel holds for it. By default that is two minutes for a
-    /// sender whose window is full of lines to a recipient without other senders, and 80 s more for
-    /// each further window.
+    /// forever. With it, a recipient that takes nothing is evicted after `stall_timeout × (1 +
+    /// credit / stall_bytes)`, and a line waits for a recipient for at most `stall_timeout × (1 +
+    /// (pending + credit) / stall_bytes)`, where `pending` is the number of bytes pending for the
+    /// recipient up to and including that line: at most one window from each of its senders, two
+    /// more for replies to its own lines, and what its socket holds. By default that is 54 s for an
+    /// ordinary recipient that reads nothing, three minutes for a sender whose window is full of
+    /// lines to it, and 80 s more for each further window.
     pub stall_bytes: usize,
 
     /// How long a drain may take before it is forced to end. Default 5 s, because `docker stop`

@@ -46,10 +46,14 @@ pub(crate) fn check_drain_deadline(shared: &Shared) -> Result<(), CloseReason> {
 /// Closing a socket with unread input sends a reset, and a reset destroys data that the client has
 /// not received yet. So this discards input until the client's kernel has acknowledged everything
 /// and the client has closed too, or has failed to do so within the linger time.
-pub(crate) fn linger(connection: &Connection, shared: &Shared) -> Result<(), CloseReason> {
+pub(crate) fn linger(
+    connection: &Connection,
+    shared: &Shared,
+    stall: &mut StallDetector,
+) -> Result<(), CloseReason> {
     let mut ack_poll = AckPoll::default();
-    let mut stall = StallDetector::new(shared.config.stall_timeout);
     let total = connection.unacknowledged();
+    stall.restart(0, Instant::now());
     let mut all_acknowledged = None;
     loop {
         let client_closed = !matches!(

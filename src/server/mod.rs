@@ -129,7 +129,7 @@ impl Server {
         // to the broker, and each spawns the writer that the broker sends to.
         let (sender, inbox) = unbounded();
         let acceptor = Acceptor::new(listener, sender, capacity.connections, Arc::clone(&shared));
-        let broker = Broker::new(Arc::clone(&shared.counters));
+        let broker = Broker::new(Arc::clone(&shared.counters), shared.shutdown.clone());
         let broker = spawn_stage("broker", &shared.shutdown, move || broker.run(&inbox))?;
         let acceptor = match spawn_stage("acceptor", &shared.shutdown, || acceptor.run()) {
             Ok(acceptor) => acceptor,

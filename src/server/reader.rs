@@ -18,11 +18,11 @@ use rustix::event::PollFlags;
 
 use crate::server::broker::Event;
 use crate::server::context::{Shared, spawn};
-use crate::server::delivery::window::Window;
+use crate::server::delivery::window::{Permit, Window};
 use crate::server::linger::linger;
 use crate::server::report::{CloseReason, ConnectionRecord};
 use crate::server::shutdown::{Phase, WaitOutcome};
-use crate::server::timeout::WaitBudget;
+use crate::server::timeout::{StallDetector, WaitBudget};
 use crate::server::writer::{Outgoing, Writer, WriterExit};
 use crate::socket::connection::{Connection, ReadResult};
 use crate::wire::batch::BatchBuilder;
@@ -141,7 +141,9 @@ impl Reader {
         let _ = self.connection.write(&[IoSlice::new(text.as_bytes())]);
         self.connection.shutdown_write();
         // No message is pending, so nothing can be lost, and the result does not matter.
-        let _ = linger(&self.connection, &self.shared);
+        let config = &self.shared.config;
+        let mut stall = StallDetector::new(config.stall_timeout, config.stall_bytes);
+        let _ = linger(&self.connection, &self.shared, &mut stall);
         self.connection.close();
         self.record(None, &WriterExit::without_deliveries(reason))
     }
@@ -203,8 +205,10 @@ impl Reader {
             builder: BatchBuilder::new(name, config.max_line),
             flush_threshold: MAX_BATCH_CHARGE.min(config.window / 2),
             window: Arc::new(window),
+            errors: Arc::new(Window::new(config.window, Arc::default())),
             broker,
             shared: Arc::clone(&self.shared),
+            name_released: false,
         };
         loop {
             while let Some(line) = self.lines.next_line() {
@@ -213,8 +217,10 @@ impl Reader {
                 if let Err(reason) = batches.push(line) {
                     return reason;
                 }
-                let consumed = batches.push_run(self.lines.valid_lines());
-                self.lines.consume(consumed);
+                match batches.push_run(self.lines.valid_lines()) {
+                    Ok(consumed) => self.lines.consume(consumed),
+                    Err(reason) => return reason,
+                }
             }
             if let Err(reason) = batches.send() {
                 return reason;
@@ -327,8 +333,13 @@ struct BatchSender<'a> {
     /// A batch is sent once its charge reaches this, without waiting for more lines.
     flush_threshold: usize,
     window: Arc<Window>,
+    /// As large as `window`, for the error replies that unrouted batches can cause beyond their
+    /// charge.
+    errors: Arc<Window>,
     broker: &'a Sender<Event>,
     shared: Arc<Shared>,
+    /// Set once the broker was told that the name is free.
+    name_released: bool,
 }
 
 impl BatchSender<'_> {
@@ -342,30 +353,61 @@ impl BatchSender<'_> {
         if self.builder.charge() >= self.flush_threshold { self.send() } else { Ok(()) }
     }
 
-    /// Adds as many of these lines as continue the run of the last one.
-    fn push_run(&mut self, lines: &[u8]) -> usize {
-        self.builder.push_run(lines, self.flush_threshold, self.window.limit())
+    /// Adds as many of these lines as continue the run of the last one, and sends the batch if they
+    /// are as many as it may have.
+    fn push_run(&mut self, lines: &[u8]) -> Result<usize, CloseReason> {
+        let limit = self.window.limit();
+        let taken = self.builder.push_run(lines, self.flush_threshold, limit);
+        if self.builder.run_errors() > limit / 4 && taken < lines.len() {
+            self.send()?;
+        }
+        Ok(taken)
     }
 
-    /// Sends the lines added so far, once the window has room for them.
+    /// Sends the lines added so far, once the windows have room for them.
     ///
-    /// Lines for which the window has no room by the cutoff deadline are not accepted: nothing was
+    /// Lines for which they have no room by the cutoff deadline are not accepted: nothing was
     /// promised about them, and the closing notice does not count them.
     fn send(&mut self) -> Result<(), CloseReason> {
         if self.builder.is_empty() {
             return Ok(());
         }
+        let errors = match self.builder.run_errors() {
+            0 => None,
+            bytes => Some(self.acquire(&Arc::clone(&self.errors), bytes)?),
+        };
+        let permit = self.acquire(&Arc::clone(&self.window), self.builder.charge())?;
+        let batch = Box::new(self.builder.finish());
+        let event = Event::Batch { from: self.connection.id(), batch, permit, errors };
+        self.broker.send(event).map_err(|_| CloseReason::ServerFailed)
+    }
+
+    /// Waits until a window has room. Meanwhile it notices that the client has gone, and that
+    /// shutdown leaves no time.
+    fn acquire(&mut self, window: &Arc<Window>, bytes: usize) -> Result<Permit, CloseReason> {
         let shutdown = &self.shared.shutdown;
-        let permit = self.window.acquire(self.builder.charge(), || match shutdown.phase() {
-            Phase::Running if self.connection.is_disconnected() => Err(CloseReason::RESET),
-            Phase::Running => Ok(Instant::now().checked_add(LIVENESS_INTERVAL)),
+        let mut next_check: Option<Instant> = None;
+        window.acquire(bytes, || match shutdown.phase() {
+            Phase::Running => {
+                let now = Instant::now();
+                if next_check.is_some_and(|check| check <= now) {
+                    next_check = None;
+                    if self.connection.is_disconnected() {
+                        return Err(CloseReason::RESET);
+                    }
+                    if !self.name_released && self.connection.peer_has_closed() {
+                        // It sends no more, and what it has sent is read only when there is room.
+                        // Its name must not be taken until then.
+                        self.name_released = true;
+                        let _ = self.broker.send(Event::ReleaseName { id: self.connection.id() });
+                    }
+                }
+                Ok(Some(*next_check.get_or_insert(now + LIVENESS_INTERVAL)))
+            }
             Phase::Draining | Phase::Forced if shutdown.cutoff_expired() => {
                 Err(CloseReason::Shutdown)
             }
             Phase::Draining | Phase::Forced => Ok(shutdown.cutoff_deadline()),
-        })?;
-        let batch = Box::new(self.builder.finish());
-        let event = Event::Batch { from: self.connection.id(), batch, permit };
-        self.broker.send(event).map_err(|_| CloseReason::ServerFailed)
+        })
     }
 }

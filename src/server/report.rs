@@ -190,11 +190,7 @@ impl fmt::Display for Report {
             self.lost_in_drain,
             self.drain.as_secs_f64(),
             if self.forced { " (forced)" } else { "" },
-        )?;
-        for loss in &self.losses_in_drain {
-            write!(f, "; {loss}")?;
-        }
-        Ok(())
+        )
     }
 }
 

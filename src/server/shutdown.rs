@@ -121,6 +121,23 @@ impl ShutdownHandle {
         self.drain_started()?.checked_add(self.inner.drain_timeout / 2)
     }
 
+    /// Until when the broker routes lines.
+    ///
+    /// Three quarters of the drain: readers have given up by then, and the last quarter belongs to
+    /// the writers, for what was routed and for the closing notices.
+    fn routing_deadline(&self) -> Option<Instant> {
+        self.drain_started()?.checked_add(self.inner.drain_timeout / 4 * 3)
+    }
+
+    /// Whether the broker must not route any more lines.
+    pub(crate) fn routing_expired(&self) -> bool {
+        match self.phase() {
+            Phase::Running => false,
+            Phase::Draining => is_past(self.routing_deadline()),
+            Phase::Forced => true,
+        }
+    }
+
     /// Whether readers must stop forwarding input received before the cutoff.
     pub(crate) fn cutoff_expired(&self) -> bool {
         self.phase() == Phase::Forced || is_past(self.cutoff_deadline())

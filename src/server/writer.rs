@@ -37,6 +37,10 @@ const YIELDS_BEFORE_PARK: u32 = 4;
 /// How long written messages may remain unsettled while there is nothing to write.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How often a writer looks at the window that its client's kernel offers, while it writes. The
+/// window is largest just after the client has read everything, so one look is not enough.
+const WINDOW_INTERVAL: Duration = Duration::from_millis(25);
+
 /// What the broker queues for a client.
 #[derive(Debug)]
 pub(crate) enum Outgoing {
@@ -99,6 +103,8 @@ pub(crate) struct Writer {
     backlog: Backlog,
     in_flight: InFlight,
     stall: StallDetector,
+    /// When to look again how large a window the client's kernel offers.
+    next_window_look: Instant,
     /// Messages taken from the inbox: delivered, queued or lost.
     owed: u64,
     /// Messages written to the last byte, as counted in the live counters.
@@ -117,7 +123,7 @@ impl Writer {
         inbox: Receiver<Outgoing>,
         shared: Arc<Shared>,
     ) -> Self {
-        let stall = StallDetector::new(shared.config.stall_timeout);
+        let stall = StallDetector::new(shared.config.stall_timeout, shared.config.stall_bytes);
         Self {
             connection,
             inbox,
@@ -126,6 +132,7 @@ impl Writer {
             backlog: Backlog::default(),
             in_flight: InFlight::default(),
             stall,
+            next_window_look: Instant::now(),
             owed: 0,
             written: 0,
             written_bytes: 0,
@@ -190,7 +197,9 @@ impl Writer {
                 }
             }
         }
-        Ok(self.receive(None).ok())
+        let outgoing = self.receive(None).ok();
+        self.stall.restart(self.written_bytes, Instant::now());
+        Ok(outgoing)
     }
 
     /// Waits for the broker, until the deadline if there is one.
@@ -249,8 +258,16 @@ impl Writer {
     /// A byte now and then does not count as progress: a client that acknowledges less than its
     /// quota holds up every client that sends to it.
     fn write_backlog(&mut self) -> Result<(), CloseReason> {
+        let mut ack_poll = AckPoll::default();
         while !self.backlog.is_empty() {
-            if self.write_once()? > 0 {
+            if self.in_flight.is_full() {
+                self.settle();
+            }
+            if self.in_flight.is_full() {
+                // The kernel has no event for an acknowledgement.
+                wait(&self.connection, &self.shared, None, ack_poll.next())?;
+            } else if self.write_once()? > 0 {
+                ack_poll = AckPoll::default();
                 check_drain_deadline(&self.shared)?;
                 // Whatever arrived meanwhile can go out with the rest.
                 self.enqueue_ready();
@@ -266,23 +283,29 @@ impl Writer {
     /// Checks whether the client acknowledges enough of what is pending for it.
     fn check_stall(&mut self) -> Result<(), CloseReason> {
         let now = Instant::now();
+        if now >= self.next_window_look {
+            self.next_window_look = now + WINDOW_INTERVAL;
+            self.stall.note_window(self.connection.offered_window().map_or(u64::MAX, u64::from));
+        }
         if !self.stall.check_due(now) {
             return Ok(());
         }
-        let acknowledged = self.written_bytes.saturating_sub(self.connection.unacknowledged());
-        let quota = self.next_quota(acknowledged);
-        self.stall.check(acknowledged, quota, now)
+        let acknowledged = self.acknowledged_bytes();
+        self.stall.check(acknowledged, self.pending_end(acknowledged), now)
     }
 
-    /// Where a client that acknowledged this much must be by the end of the next stall timeout: the
-    /// quota further, or at the end of everything pending if that is nearer.
-    fn next_quota(&self, acknowledged: u64) -> u64 {
-        let target = acknowledged.saturating_add(self.shared.config.stall_bytes as u64);
-        // The end of its stream, as far as it matters: usually the bytes in the kernel already
-        // exceed the quota.
+    /// Up to where the client's kernel has acknowledged its stream.
+    fn acknowledged_bytes(&self) -> u64 {
+        self.written_bytes.saturating_sub(self.connection.unacknowledged())
+    }
+
+    /// Where the client's stream will end when everything pending is written, as far as that
+    /// matters to a client that has acknowledged this much.
+    fn pending_end(&self, acknowledged: u64) -> u64 {
+        let horizon = acknowledged.saturating_add(self.stall.horizon());
         let queued_from = self.written_bytes - u64::from(self.backlog.head_written());
-        let end = queued_from + self.backlog.len_capped(target.saturating_sub(queued_from));
-        end.max(self.written_bytes).min(target)
+        let end = queued_from + self.backlog.len_capped(horizon.saturating_sub(queued_from));
+        end.max(self.written_bytes).min(horizon)
     }
 
     /// Writes as much of the backlog as the socket accepts, with one call. Returns the number of
@@ -291,26 +314,24 @@ impl Writer {
         let written = self.backlog.write(&self.connection);
         let written = written.map_err(|error| CloseReason::broken(&error))?;
         self.written_bytes += written as u64;
+        if self.in_flight.wants_settling(written) {
+            self.settle();
+        }
         let messages = self.backlog.advance(written, &mut self.in_flight);
         self.written += messages;
         self.shared.counters.delivered.add(messages);
-        if self.in_flight.wants_settling() {
-            self.settle();
-        }
         Ok(written)
     }
 
     /// Forgets messages that the peer's kernel has acknowledged.
     fn settle(&mut self) {
-        let unacknowledged = self.connection.unacknowledged();
-        self.in_flight
-            .settle(unacknowledged.saturating_sub(u64::from(self.backlog.head_written())));
+        self.in_flight.settle(self.acknowledged_bytes());
     }
 
     /// Sends FIN and stays until nothing is in flight.
     fn close_gracefully(&mut self) -> Result<(), CloseReason> {
         self.connection.shutdown_write();
-        linger(&self.connection, &self.shared)
+        linger(&self.connection, &self.shared, &mut self.stall)
     }
 
     /// Sends a stalled client the reason for its eviction, in case it reads again within the linger
@@ -344,7 +365,8 @@ impl Writer {
     fn settle_final(&mut self) -> (u64, u64) {
         self.backlog.abandon(&mut self.in_flight);
         let unacknowledged = self.connection.unacknowledged();
-        let delivered = self.in_flight.finish(unacknowledged);
+        let acknowledged = self.written_bytes.saturating_sub(unacknowledged);
+        let delivered = self.in_flight.finish(acknowledged);
         self.shared.counters.delivered.sub(self.written);
         self.shared.counters.delivered.add(delivered);
         self.shared.counters.lost.add(self.owed - delivered);

@@ -11,6 +11,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
 
 use crate::socket::sys;
@@ -131,6 +132,18 @@ impl Connection {
         // Fails only if the socket is disconnected, and then its error settles what was in flight.
         let unacknowledged = sys::unacknowledged(&self.socket).unwrap_or(0);
         unacknowledged.saturating_sub(u64::from(self.fin_sent.load(Relaxed)))
+    }
+
+    /// The receive window that the peer's kernel offered last, in bytes; `None` if this kernel does
+    /// not tell.
+    pub(crate) fn offered_window(&self) -> Option<u32> {
+        sys::offered_window(&self.socket).ok()
+    }
+
+    /// True if the peer has closed its side, even if the end is behind input that was not read yet.
+    pub(crate) fn peer_has_closed(&self) -> bool {
+        let mut fds = [PollFd::new(&self.socket, PollFlags::RDHUP)];
+        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     /// True if the connection no longer exists: it was reset, timed out, or closed by both sides

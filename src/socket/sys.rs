@@ -1,18 +1,22 @@
 //! The system calls for which `rustix` has no safe wrapper.
 #![expect(
     unsafe_code,
-    reason = "ioctl, prctl and sigaction are untyped; those used here get their types below"
+    reason = "ioctl, getsockopt, prctl and sigaction are untyped; those used get their types below"
 )]
 
 use std::ffi::{c_int, c_ulong};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::ioctl::{Getter, Opcode, ioctl};
 
 /// `SIOCOUTQ` of `linux/sockios.h` (the same number as `TIOCOUTQ`), see tcp(7).
 const SIOCOUTQ: Opcode = 0x5411;
+
+/// Where `tcpi_snd_wnd` stands in `struct tcp_info` of `linux/tcp.h`, in bytes. It exists since
+/// Linux 5.4, and neither `libc` nor `rustix` knows it.
+const TCP_INFO_SND_WND: usize = 228;
 
 /// `PR_FUTEX_HASH` of `linux/prctl.h`, since Linux 6.16, and its operation that sets the table
 /// size.
@@ -35,6 +39,36 @@ pub(crate) fn unacknowledged(socket: impl AsFd) -> io::Result<u64> {
     // `Getter<_, c_int>` provides; it reads nothing and has no other effect.
     let queued = unsafe { ioctl(socket, Getter::<SIOCOUTQ, c_int>::new()) }?;
     Ok(u64::try_from(queued).unwrap_or(0))
+}
+
+/// How many bytes beyond the last acknowledged one the peer's kernel accepts at the moment: the
+/// receive window that it offered last.
+///
+/// # Errors
+///
+/// Fails if the socket is not a TCP socket, or if the kernel is older than Linux 5.4.
+pub(crate) fn offered_window(socket: impl AsFd) -> io::Result<u32> {
+    const LENGTH: usize = TCP_INFO_SND_WND + size_of::<u32>();
+    let mut info = [0_u8; LENGTH];
+    let mut length = libc::socklen_t::try_from(LENGTH).unwrap_or(0);
+    // SAFETY: getsockopt(2) writes at most `length` bytes to `info`, which has that many, and sets
+    // `length` to the number written; TCP_INFO reads nothing else and has no other effect.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    match info[TCP_INFO_SND_WND..].first_chunk() {
+        Some(window) if length as usize >= LENGTH => Ok(u32::from_ne_bytes(*window)),
+        _ => Err(io::ErrorKind::Unsupported.into()),
+    }
 }
 
 /// Gives this process a futex hash table with `slots` buckets, a power of two.

@@ -95,6 +95,8 @@ pub(crate) struct BatchBuilder {
     lines: u64,
     unterminated: u64,
     charge: usize,
+    /// An upper bound on the error replies to those lines that are charged for their frames only.
+    run_errors: usize,
     /// The last message's recipient list as typed, including its `:`, while further lines can join
     /// its run; otherwise empty.
     run: Vec<u8>,
@@ -125,6 +127,7 @@ impl BatchBuilder {
             lines: 0,
             unterminated: 0,
             charge: BATCH_CHARGE,
+            run_errors: 0,
             run: Vec::new(),
             expected: Size::default(),
         }
@@ -133,6 +136,14 @@ impl BatchBuilder {
     /// The charge for the lines pushed so far, in bytes.
     pub(crate) fn charge(&self) -> usize {
         self.charge
+    }
+
+    /// An upper bound on the error replies that the batch can cause beyond its charge, in bytes.
+    ///
+    /// A line that continues a run is charged for its frame only. Should nobody have the name, the
+    /// replies are charged when the broker has routed it; until then they must be bounded, too.
+    pub(crate) fn run_errors(&self) -> usize {
+        self.run_errors
     }
 
     /// True if the charge stays within `limit` after one more line.
@@ -158,7 +169,7 @@ impl BatchBuilder {
 
     /// Returns the accumulated batch and starts the next one.
     pub(crate) fn finish(&mut self) -> Batch {
-        self.charge = BATCH_CHARGE;
+        (self.charge, self.run_errors) = (BATCH_CHARGE, 0);
         // Not just cleared: a list can be as long as a line, and an idle client should keep no
         // memory for it.
         self.run = Vec::new();
@@ -221,8 +232,9 @@ impl BatchBuilder {
 
     /// Adds lines from the front of `lines`, which must be complete and UTF-8, as long as they
     /// continue the open run: the recipient list must match byte for byte. Stops at a line that
-    /// needs full parsing, once the charge reaches `flush_threshold`, and before it would reach
-    /// `limit`. Returns the number of bytes consumed.
+    /// needs full parsing, once the charge reaches `flush_threshold`, before it would reach
+    /// `limit`, and before the error replies to such lines could exceed half of that. Returns the
+    /// number of bytes consumed.
     ///
     /// A busy server spends most of its own CPU time in this loop.
     pub(crate) fn push_run(&mut self, lines: &[u8], flush_threshold: usize, limit: usize) -> usize {
@@ -244,11 +256,15 @@ impl BatchBuilder {
             frames.reserve((lines.len() / (first + 1) * frame).min(flush_threshold));
         }
         let max_len = self.max_line.min(limit / 4).saturating_sub(run.len());
+        let line_errors = run.len() + MAX_ERROR_BYTES;
+        let max_count = (limit / 2).saturating_sub(self.run_errors) / line_errors;
+        let max_count = u32::try_from(max_count).unwrap_or(u32::MAX);
         let mut rest = lines;
         while is_prefix(rest, run) {
             let line = &rest[run.len()..];
             let Some(length) = memchr::memchr(b'\n', line) else { break };
-            if length > max_len
+            if count == max_count
+                || length > max_len
                 || charge >= flush_threshold
                 || charge + prefix.len() + length >= limit
             {
@@ -261,6 +277,7 @@ impl BatchBuilder {
         open_run.end = offset(frames.len());
         *messages += count;
         (self.frames, self.charge) = (frames, charge);
+        self.run_errors += count as usize * line_errors;
         self.line += u64::from(count);
         self.lines += u64::from(count);
         lines.len() - rest.len()
@@ -283,8 +300,10 @@ impl BatchBuilder {
 
     fn push_who(&mut self, list: &[u8]) -> Result<(), LineRefusal> {
         let recipients = self.push_recipients(list)?;
-        let reply =
-            if recipients.is_empty() { WHO_CHARGE } else { list.len() + 2 * recipients.len() };
+        // A listed name costs as much as a recipient: it takes as much memory until it is looked
+        // up, and as much of the broker's time.
+        let names = list.len() + (2 + ENTRY_CHARGE) * recipients.len();
+        let reply = if recipients.is_empty() { WHO_CHARGE } else { names };
         self.charge += ENTRY_CHARGE + MAX_ERROR_BYTES + reply;
         self.steps.push(Step::Who { recipients, line: self.line });
         Ok(())

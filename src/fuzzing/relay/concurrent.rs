@@ -161,6 +161,7 @@ fn check(mut histories: Vec<History>) -> u64 {
     for sender in 0..histories.len() {
         let requests = std::mem::take(&mut histories[sender].requests);
         let mut queued: HashMap<String, Vec<String>> = HashMap::new();
+        let mut is_draining = false;
         for (number, request) in (1..).zip(requests) {
             let reply = histories[sender].received.replies.remove(&number);
             match request {
@@ -168,7 +169,12 @@ fn check(mut histories: Vec<History>) -> u64 {
                 model::Request::Refused(why) => {
                     assert_eq!(reply, Some(format!("error: line {number}: {why}")));
                 }
-                model::Request::Who(names) => check_who(number, &names, reply.as_deref()),
+                // Not answered any more once shutdown has begun.
+                model::Request::Who(_) if reply.is_none() => is_draining = true,
+                model::Request::Who(names) => {
+                    assert!(!is_draining, "line {number} was answered, an earlier one was not");
+                    check_who(number, &names, reply.as_deref());
+                }
                 model::Request::Message { to, text } => {
                     let absent = absent(number, reply.as_deref());
                     let here: Vec<_> = to.iter().filter(|name| !absent.contains(name)).collect();

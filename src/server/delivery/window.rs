@@ -58,7 +58,7 @@ impl Window {
     pub(crate) fn acquire<E>(
         self: &Arc<Self>,
         bytes: usize,
-        give_up: impl Fn() -> Result<Option<Instant>, E>,
+        mut give_up: impl FnMut() -> Result<Option<Instant>, E>,
     ) -> Result<Permit, E> {
         while !self.has_room(bytes) {
             // Announce the request, then check again: a release either sees the request or is seen
