@@ -101,18 +101,66 @@ fn plain_lines_go_to_the_recipients_in_the_prompt() {
     let (mut alice, mut bob) = alice_and_bob(&server);
     let mut carol = server.login("carol");
     alice.press("hello\r");
-    alice.expect(&["error: to whom? Write bob: hello, or /to bob before", ">"]);
+    alice.expect(&["error: to whom? Type bob: before it, or /to bob first", ">"]);
     alice.press("/to bob, carol\r");
     alice.expect(&["bob, carol>"]);
     alice.press("hello\r");
     alice.expect(&["to bob, carol: hello", "bob, carol>"]);
-    alice.press("carol: you alone\r//shrug\r");
+    alice.press("/msg carol: you alone\r//shrug\r");
     alice.expect(&["to carol: you alone", "to bob, carol: /shrug", "bob, carol>"]);
     bob.expect_lines(&["from alice: hello", "from alice: /shrug"]);
     carol.expect_lines(&["from alice: hello", "from alice: you alone", "from alice: /shrug"]);
     alice.press("/to\r");
     alice.expect(&["to bob, carol: /shrug", ">"]);
     leave(alice, 0);
+}
+
+/// While recipients are set, only a command addresses anyone else.
+#[test]
+fn a_plain_line_never_goes_to_a_name_at_its_beginning() {
+    let script = Script::listen();
+    let (mut alice, mut peer) = alice_of(&script, &["--name", "alice"]);
+    alice.press("/to bob\r");
+    alice.expect(&["bob>"]);
+    for line in ["PS: my number is 555", "carol: hi", "carol, dave:", "at 12:30", "  two  blanks "]
+    {
+        alice.press(&format!("{line}\r"));
+        peer.expect_line(&format!("bob: {line}"));
+    }
+    alice.press("//to carol: x\r/msg carol: one\r/to carol: two\r/msg carol:  three \r");
+    for line in ["bob: /to carol: x", "carol: one", "carol: two", "carol:  three "] {
+        peer.expect_line(line);
+    }
+    alice.expect(&["to carol:  three", "bob>"]);
+}
+
+/// Whatever it looks like: it contains no commands and names no recipients.
+#[test]
+fn pasted_text_goes_to_the_recipients_unchanged() {
+    let script = Script::listen();
+    let (mut alice, mut peer) = alice_of(&script, &["--name", "alice"]);
+    alice.press("/to bob\r");
+    alice.expect(&["bob>"]);
+    let text = "carol: x\n\n    indented\n\tby a tab \n/quit\n//comment\n/to carol\n";
+    alice.press(&format!("\x1b[200~{text}\x1b[201~\r"));
+    for line in text.lines() {
+        peer.expect_line(&format!("bob: {line}"));
+    }
+    // The same after it was recalled, and after it was erased and yanked.
+    for keys in [UP, "\x1b[200~/quit\x1b[201~\x15\x19"] {
+        alice.press(&format!("{keys}\x01see \r"));
+        let first = if keys == UP { "carol: x" } else { "/quit" };
+        peer.expect_line(&format!("bob: see {first}"));
+        if keys == UP {
+            text.lines().skip(1).for_each(|line| peer.expect_line(&format!("bob: {line}")));
+        }
+    }
+    // Typed names may come before it.
+    alice.press("/to\rdave: \x1b[200~carol: x\n y\x1b[201~\r");
+    peer.expect_line("dave: carol: x");
+    peer.expect_line("dave:  y");
+    alice.press("\x1b[200~carol: x\x1b[201~\r");
+    alice.expect(&["error: to whom? Type bob: before it, or /to bob first", ">"]);
 }
 
 #[test]
@@ -152,7 +200,7 @@ fn tab_completes_names_seen_before() {
     });
     alice.press("\t\t");
     alice.expect(&["carlo  carol", "> bob: ask car"]);
-    alice.press("o\t");
+    alice.press("\x17CARO\t");
     alice.expect(&["> bob: ask carol"]);
     alice.press("\r");
     bob.expect_line("from alice: ask carol");
@@ -224,18 +272,166 @@ fn up_and_down_recall_earlier_lines() {
     alice.press(&DOWN.repeat(2));
     alice.expect(&["> draft"]);
     alice.press(&UP.repeat(3));
-    alice.press(" more\r");
+    alice.press(" more");
+    // An edited line stays edited while others are looked at.
+    alice.press(&format!("{DOWN}!{UP}"));
+    alice.expect(&["> bob: one more"]);
+    alice.press(DOWN);
+    alice.expect(&["> bob: two!"]);
+    alice.press(UP);
+    alice.press("\r");
     bob.expect_lines(&["from alice: one", "from alice: two", "from alice: one more"]);
     leave(alice, 0);
+}
+
+#[test]
+fn ctrl_r_searches_earlier_lines() {
+    let server = TestServer::start();
+    let (mut alice, mut bob) = alice_and_bob(&server);
+    alice.press("/to bob\rone apple\rtwo pears\rthree apples\rdraft");
+    alice.expect(&["bob> draft"]);
+    alice.press("\x12");
+    alice.expect(&["(search: ) bob> draft"]);
+    alice.press("apple");
+    alice.expect(&["(search: apple) bob> three apples"]);
+    alice.press("\x12");
+    alice.expect(&["(search: apple) bob> one apple"]);
+    alice.press("\x12");
+    alice.expect(&["(not found: apple) bob> one apple"]);
+    alice.press("\x7f\x7f\x7f\x7f\x7fpear");
+    alice.expect(&["(search: pear) bob> two pears"]);
+    // Ctrl-G forgets it, another key takes the line, and Enter sends it.
+    alice.press("\x07");
+    alice.expect(&["bob> draft"]);
+    alice.press("\x12pear\x05!");
+    alice.expect(&["bob> two pears!"]);
+    alice.press("\x12one\r");
+    for text in ["one apple", "two pears", "three apples", "one apple"] {
+        bob.expect_line(&format!("from alice: {text}"));
+    }
+    // Ctrl-C ends the search, too, and nothing else.
+    alice.press("\x12one\x03");
+    alice.expect(&["to bob: one apple", "bob>"]);
+    leave(alice, 0);
+}
+
+#[test]
+fn erased_text_comes_back_and_changes_are_undone() {
+    let server = TestServer::start();
+    let (mut alice, mut bob) = alice_and_bob(&server);
+    let (ctrl_u, ctrl_w, ctrl_y, undo) = ("\x15", "\x17", "\x19", "\x1f");
+    alice.press(&format!("bob: one two{ctrl_u}{ctrl_u}{ctrl_y}"));
+    alice.expect(&["> bob: one two"]);
+    alice.press(&format!("{ctrl_w}{ctrl_w}{ctrl_y}"));
+    alice.expect(&["> bob: one two"]);
+    alice.press(&format!(" three{ctrl_u}{undo}{undo}"));
+    alice.expect(&["> bob: one two"]);
+    alice.press("\r");
+    bob.expect_line("from alice: one two");
+    leave(alice, 0);
+}
+
+/// None of it is a key, wherever it is cut, and whatever follows is.
+#[test]
+fn mouse_reports_and_replies_of_the_terminal_are_not_typed() {
+    let server = TestServer::start();
+    let (mut alice, mut bob) = alice_and_bob(&server);
+    alice.press("bob: half");
+    for report in [
+        "\x1b[M !!",
+        "\x1b[M#\u{a1}\u{a1}",
+        "\x1b[<0;3;4M",
+        "\x1b]11;rgb:1e1e/1e1e/1e1e\x1b\\",
+        "\x1b]10;rgb:ffff/ffff/ffff\x07",
+        "\x1bP>|XTerm(388)\x1b\\",
+        "\x1bP1+r544e=787465726d\x1b\\",
+        "\x1b_Gi=1;OK\x1b\\",
+        "\x1b[?64;1;2c",
+        "\x1b[12;34R",
+        "\x1b[I",
+    ] {
+        alice.press(report);
+    }
+    alice.press(" a line\r");
+    alice.expect(&["to bob: half a line", ">"]);
+    bob.expect_line("from alice: half a line");
+    leave(alice, 0);
+}
+
+#[test]
+fn an_emoji_of_several_characters_is_one_unit() {
+    let server = TestServer::start();
+    let (mut alice, mut bob) = alice_and_bob(&server);
+    let family = "\u{1f469}\u{200d}\u{1f469}\u{200d}\u{1f467}";
+    let all = [family, "\u{1f44d}\u{1f3fd}", "\u{1f1e9}\u{1f1ea}", "\u{2764}\u{fe0f}"];
+    alice.press(&format!("bob: {}", all.concat()));
+    // Three to the left is before the thumb; erase the family; then the flag behind the thumb.
+    alice.press(&format!("{}\x7f\x1b[C\x1b[3~x\r", LEFT.repeat(3)));
+    let rest = format!("\u{1f44d}\u{1f3fd}x\u{2764}\u{fe0f}");
+    bob.expect_line(&format!("from alice: {rest}"));
+    // They are shown as they are; an invisible character that joins nothing is not.
+    bob.send(&format!("alice: {rest}{family} al\u{200d}ice\u{200b}"));
+    alice.expect(&[&format!("from bob: {rest}{family} al<U+200D>ice<U+200B>"), ">"]);
+    leave(alice, 0);
+}
+
+/// The row with the line never wraps, so it can always be replaced.
+#[test]
+fn narrow_windows_are_not_flooded() {
+    let server = TestServer::start();
+    let (mut alice, mut bob) = alice_and_bob(&server);
+    alice.press("/to bob, carol\r");
+    alice.expect(&["bob, carol>"]);
+    for columns in 4..=20 {
+        alice.resize(24, columns);
+        alice.press("\x0c\x15");
+        alice.wait_until("an empty window", |alice| alice.rows().len() == 1);
+        for char in "some text \u{4e2d}\u{6587} \u{1f600} that is longer than the window".chars() {
+            alice.press(&char.to_string());
+        }
+        bob.send(&format!("alice: {columns}"));
+        // Only the message is above it, however many rows that takes.
+        let message = format!("from bob: {columns}");
+        let rows = message.len().div_ceil(columns.into());
+        alice.wait_until("the message and one row", |alice| {
+            let shown = alice.rows();
+            shown.len() == rows + 1
+                && shown[..rows].concat().replace(' ', "") == message.replace(' ', "")
+        });
+    }
+    alice.press("\x15");
+    alice.resize(24, 80);
+    alice.expect(&["bob, carol>"]);
+    leave(alice, 0);
+}
+
+#[test]
+fn a_narrow_window_asks_for_the_name_in_one_row() {
+    let server = TestServer::start();
+    for columns in 4..=20 {
+        let mut alice = Terminal::start(server.address, &[]);
+        alice.expect(&["your name:"]);
+        alice.resize(24, columns);
+        for char in "a name that is too long".chars() {
+            alice.press(&char.to_string());
+        }
+        alice.wait_until("one row", |alice| {
+            let rows = alice.rows();
+            rows.len() == 1 && rows[0].ends_with('g')
+        });
+        alice.press("\x15alice\r");
+        alice.wait_until("the login", |alice| alice.rows().concat().contains("connected"));
+        leave(alice, 0);
+    }
 }
 
 #[test]
 fn pasted_text_waits_for_enter() {
     let server = TestServer::start();
     let (mut alice, mut bob) = alice_and_bob(&server);
-    alice.press("\x1b[200~bob: one\r\nbob: two\n\x1b[201~");
-    alice.expect(&["> bob: one^Jbob: two^J"]);
-    alice.press("bob: three\r");
+    alice.press("bob: \x1b[200~one\r\ntwo\n\x1b[201~");
+    alice.expect(&["> bob: one^Jtwo^J"]);
+    alice.press("three\r");
     alice.expect(&["to bob: one", "to bob: two", "to bob: three", ">"]);
     bob.expect_lines(&["from alice: one", "from alice: two", "from alice: three"]);
     leave(alice, 0);

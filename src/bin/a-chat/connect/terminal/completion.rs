@@ -10,7 +10,7 @@ use a_chat::client::Event;
 const MAX_NAMES: usize = 4096;
 
 /// The commands; a blank follows those that take names.
-const COMMANDS: [&str; 4] = ["/help", "/quit", "/to ", "/who "];
+const COMMANDS: [&str; 5] = ["/help", "/msg ", "/quit", "/to ", "/who "];
 
 /// Names that appeared in messages, answers or commands.
 #[derive(Debug, Default)]
@@ -43,22 +43,31 @@ impl Names {
         }
     }
 
-    /// Completes the word at the cursor, between these two parts of a line.
-    pub(crate) fn complete(&self, before: &str, after: &str) -> Option<Completion> {
+    /// Completes the word at the cursor, between these two parts of a line. The line may begin with
+    /// names if it is `addressed`, because no recipients are set. Upper and lower case do not matter.
+    pub(crate) fn complete(
+        &self,
+        before: &str,
+        after: &str,
+        addressed: bool,
+    ) -> Option<Completion> {
         if before.starts_with('/') && !before.contains(char::is_whitespace) {
-            let commands = COMMANDS.into_iter().filter(|command| command.starts_with(before));
+            let commands = COMMANDS.into_iter().filter(|command| starts_with(command, before));
             return completion(0, before, commands.map(str::to_owned).collect(), "");
         }
         let start = before
             .rfind(|char| !is_legal(char))
             .map_or(0, |at| at + before[at..].chars().next().map_or(0, char::len_utf8));
         let (context, word) = before.split_at(start);
-        let addressing = is_list(context);
+        let addressing = match context.strip_prefix("/msg ") {
+            Some(list) => is_list(list),
+            None => addressed && is_list(context),
+        };
         let listing = addressing || ["/to ", "/who "].iter().any(|word| context.starts_with(word));
         if word.is_empty() && !listing {
             return None;
         }
-        let names = self.0.iter().map(Name::as_str).filter(|name| name.starts_with(word));
+        let names = self.0.iter().map(Name::as_str).filter(|name| starts_with(name, word));
         let end = if addressing && !after.starts_with([':', ',']) { ": " } else { "" };
         completion(start, word, names.map(str::to_owned).collect(), end)
     }
@@ -66,20 +75,31 @@ impl Names {
 
 /// Completes a word from these candidates; `end` follows an only candidate.
 fn completion(start: usize, word: &str, mut choices: Vec<String>, end: &str) -> Option<Completion> {
+    choices.sort_by_key(|choice| choice.to_ascii_lowercase());
     let [first, others @ ..] = &choices[..] else { return None };
     let mut text = first.clone();
-    if others.is_empty() {
-        text.push_str(end);
-    }
     for other in others {
         // All of them are ASCII.
-        let same = text.bytes().zip(other.bytes()).take_while(|(one, two)| one == two).count();
+        let pairs = text.bytes().zip(other.bytes());
+        let same = pairs.take_while(|(one, two)| one.eq_ignore_ascii_case(two)).count();
         text.truncate(same);
     }
-    if text.len() > word.len() || choices.len() == 1 {
+    if others.is_empty() {
+        text.push_str(end);
         choices.clear();
+    } else {
+        // What was typed keeps its case while candidates may differ in that.
+        text.replace_range(..word.len(), word);
+        if text.len() > word.len() {
+            choices.clear();
+        }
     }
     Some(Completion { start, text, choices })
+}
+
+/// True if `text` starts with `word`, whatever the case.
+fn starts_with(text: &str, word: &str) -> bool {
+    text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
 }
 
 /// True if a name may follow this in the list at the beginning of a line.
@@ -126,7 +146,7 @@ mod tests {
 
     /// The line after Tab, with the choices.
     fn tab(seen: &Names, before: &str) -> Option<(String, Vec<String>)> {
-        let Completion { start, text, choices } = seen.complete(before, "")?;
+        let Completion { start, text, choices } = seen.complete(before, "", true)?;
         Some((before[..start].to_owned() + &text, choices))
     }
 
@@ -143,6 +163,9 @@ mod tests {
             ("ask (b", "ask (bob"),
             ("h\u{e9} b", "h\u{e9} bob"),
             ("/h", "/help"),
+            ("/msg b", "/msg bob: "),
+            ("/msg bob, caro", "/msg bob, carol: "),
+            ("/msg bob: ask caro", "/msg bob: ask carol"),
             ("/t", "/to "),
         ] {
             assert_eq!(tab(&seen, before), Some((after.to_owned(), Vec::new())), "{before}");
@@ -150,6 +173,34 @@ mod tests {
         for before in ["x", "hello ", "bob: ", "/x", "bob: ask car\u{e9}"] {
             assert_eq!(tab(&seen, before), None, "{before}");
         }
+    }
+
+    #[test]
+    fn upper_and_lower_case_do_not_matter() {
+        let seen = seen(&["Bob", "carol", "Carlo"]);
+        for (before, after) in [
+            ("bo", "Bob: "),
+            ("BO", "Bob: "),
+            ("CARO", "carol: "),
+            ("c", "car"),
+            ("C", "Car"),
+            ("/H", "/help"),
+        ] {
+            assert_eq!(tab(&seen, before), Some((after.to_owned(), Vec::new())), "{before}");
+        }
+        let two = ["Carlo", "carol"].map(str::to_owned).to_vec();
+        assert_eq!(tab(&seen, "CAR"), Some(("CAR".to_owned(), two)));
+    }
+
+    /// While recipients are set, the whole line is for them, whatever it begins with.
+    #[test]
+    fn a_name_in_a_plain_line_gets_no_colon() {
+        let seen = seen(&["bob", "carol"]);
+        let text = |before| seen.complete(before, "", false).map(|completion| completion.text);
+        assert_eq!(text("b"), Some("bob".to_owned()));
+        assert_eq!(text(""), None);
+        assert_eq!(text("/msg b"), Some("bob: ".to_owned()));
+        assert_eq!(text("/to b"), Some("bob".to_owned()));
     }
 
     #[test]
@@ -169,7 +220,7 @@ mod tests {
     #[test]
     fn a_name_before_a_colon_gets_no_second_colon() {
         let seen = seen(&["bob"]);
-        let completion = seen.complete("b", ": hi").expect("bob");
+        let completion = seen.complete("b", ": hi", true).expect("bob");
         assert_eq!(completion.text, "bob");
     }
 

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, never};
 
@@ -13,6 +13,9 @@ use super::keys::{Decoder, Key};
 use super::screen::Screen;
 use super::tty::{self, Modes};
 use super::tty_event::TtyEvent;
+
+/// An escape sequence that is not complete after this time is none: a terminal sends it as a whole.
+const SEQUENCE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// When the user left or the conversation ended.
 pub(crate) type Leaving = Arc<OnceLock<Instant>>;
@@ -28,6 +31,7 @@ pub(crate) struct Console {
     modes: Modes,
     leaving: Leaving,
     decoder: Decoder,
+    last_input: Instant,
     /// Keys that were pressed and not yet processed.
     keys: VecDeque<Key>,
     /// The terminal is in the modes for typing.
@@ -46,13 +50,20 @@ impl Console {
         let mut screen = Screen::default();
         screen.open();
         let (decoder, keys) = (Decoder::default(), VecDeque::new());
-        Ok(Self { screen, events, stop, modes, leaving, decoder, keys, open: true })
+        let last_input = Instant::now();
+        Ok(Self { screen, events, stop, modes, leaving, decoder, last_input, keys, open: true })
     }
 
     /// Decodes input into keys, or sets the modes again after a suspension.
     pub(crate) fn handle(&mut self, event: TtyEvent) -> io::Result<()> {
         match event {
-            TtyEvent::Bytes(bytes) => self.keys.extend(self.decoder.decode(&bytes)),
+            TtyEvent::Bytes(bytes) => {
+                if self.last_input.elapsed() >= SEQUENCE_TIMEOUT {
+                    self.decoder.abandon_sequence();
+                }
+                self.keys.extend(self.decoder.decode(&bytes));
+                self.last_input = Instant::now();
+            }
             TtyEvent::Changed => self.resume()?,
         }
         Ok(())

@@ -1,10 +1,21 @@
 //! Decodes a terminal's input into keys. Plain state owned by the console.
+//!
+//! `vte` parses the escape sequences. It is made for the other direction, a program's output, so a
+//! few things are settled here: what keyboards send that no program writes, mouse reports, whose
+//! bytes follow a complete sequence, and pasted text.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use vte::{Params, Parser, Perform};
 
 /// What a key means. The bindings are those that shells made familiar.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Key {
-    /// A character to insert. Pasted text may contain line ends.
+    /// A character to insert.
     Char(char),
+    /// Pasted text, as a whole. It may contain line ends and tabs, and no other control character.
+    Paste(String),
     Enter,
     Tab,
     Backspace,
@@ -27,6 +38,12 @@ pub(crate) enum Key {
     EraseToEnd,
     /// Ctrl-Y: inserts the text erased last.
     Yank,
+    /// Ctrl-_.
+    Undo,
+    /// Ctrl-R: searches the history backwards.
+    Search,
+    /// Ctrl-G: ends a search.
+    Cancel,
     /// Ctrl-L.
     Redraw,
     /// Ctrl-C.
@@ -37,158 +54,269 @@ pub(crate) enum Key {
     Suspend,
 }
 
-/// The longest escape sequence that is decoded, in characters.
-const MAX_SEQUENCE: usize = 16;
+const ESCAPE: u8 = 0x1b;
+const CTRL_C: u8 = 0x03;
+
+/// What a terminal sends after pasted text.
+const PASTE_END: &[u8] = b"\x1b[201~";
+
+/// In UTF-8, the first bytes of characters of two bytes, and what can follow them.
+const LEADING: RangeInclusive<u8> = 0xc2..=0xdf;
+const CONTINUING: RangeInclusive<u8> = 0x80..=0xbf;
 
 /// Decodes keys, however the input is cut into pieces.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Decoder {
-    /// The first bytes of an incomplete character.
-    bytes: Vec<u8>,
-    state: State,
-    /// The terminal marked the current input as pasted.
-    pasting: bool,
-    /// The last character was a pasted `\r`; a following `\n` belongs to it.
-    returned: bool,
+    parser: Parser,
+    keys: Keys,
+    /// The last byte was ESC.
+    escaped: bool,
+    /// The last byte, if it was part of a mouse report.
+    report_byte: Option<u8>,
 }
 
-#[derive(Debug, Default)]
-enum State {
+/// Collects keys from the parser.
+#[derive(Default)]
+struct Keys {
+    decoded: Vec<Key>,
+    next: Next,
+    /// How many characters of a mouse report are still to come.
+    report: usize,
+    /// Pasted text so far, while there is any.
+    paste: Option<Vec<u8>>,
+}
+
+/// What the next character is.
+#[derive(Clone, Copy, Default)]
+enum Next {
     #[default]
-    Ground,
-    /// After ESC.
-    Escape,
-    /// After `ESC [` or `ESC O`, with the characters since.
-    Sequence(String),
+    Char,
+    /// Part of a sequence that began with `ESC O`.
+    SingleShift,
+    /// The end of a function key of the Linux console, as in `ESC [ [ A`.
+    FunctionKey,
 }
 
 impl Decoder {
     pub(crate) fn decode(&mut self, bytes: &[u8]) -> Vec<Key> {
-        self.bytes.extend_from_slice(bytes);
-        let bytes = std::mem::take(&mut self.bytes);
-        let mut rest = &bytes[..];
-        let mut keys = Vec::new();
-        loop {
-            let error = match std::str::from_utf8(rest) {
-                Ok(text) => {
-                    keys.extend(text.chars().filter_map(|char| self.key(char)));
-                    return keys;
-                }
-                Err(error) => error,
-            };
-            let (valid, after) = rest.split_at(error.valid_up_to());
-            let text = String::from_utf8_lossy(valid);
-            keys.extend(text.chars().filter_map(|char| self.key(char)));
-            let Some(length) = error.error_len() else {
-                self.bytes = after.to_vec();
-                return keys;
-            };
-            keys.extend(self.key(char::REPLACEMENT_CHARACTER));
-            rest = &after[length..];
+        for &byte in bytes {
+            self.feed(byte);
         }
+        std::mem::take(&mut self.keys.decoded)
     }
 
-    fn key(&mut self, char: char) -> Option<Key> {
-        let returned = std::mem::take(&mut self.returned);
-        match std::mem::take(&mut self.state) {
-            State::Escape => match char {
-                '[' | 'O' => {
-                    self.state = State::Sequence(String::new());
-                    None
-                }
-                _ if self.pasting => self.pasted(char, returned),
-                'b' => Some(Key::WordLeft),
-                'f' => Some(Key::WordRight),
-                'd' => Some(Key::EraseNextWord),
-                '\x7f' => Some(Key::EraseWord),
-                // The Escape key on its own means nothing.
-                _ => self.plain(char),
-            },
-            State::Sequence(sequence) if !char.is_control() => self.sequence(sequence, char),
-            _ if self.pasting => self.pasted(char, returned),
-            _ => self.plain(char),
-        }
+    /// Abandons an incomplete sequence or character, but not pasted text.
+    pub(crate) fn abandon_sequence(&mut self) {
+        self.parser = Parser::new();
+        self.escaped = false;
+        self.keys.next = Next::Char;
+        self.keys.report = 0;
     }
 
-    fn plain(&mut self, char: char) -> Option<Key> {
-        Some(match char {
-            '\r' | '\n' => Key::Enter,
-            '\t' => Key::Tab,
-            '\x08' | '\x7f' => Key::Backspace,
-            '\x01' => Key::Home,
-            '\x02' => Key::Left,
-            '\x03' => Key::Interrupt,
-            '\x04' => Key::EndOfFile,
-            '\x05' => Key::End,
-            '\x06' => Key::Right,
-            '\x0b' => Key::EraseToEnd,
-            '\x0c' => Key::Redraw,
-            '\x0e' => Key::Down,
-            '\x10' => Key::Up,
-            '\x15' => Key::EraseToStart,
-            '\x17' => Key::EraseWord,
-            '\x19' => Key::Yank,
-            '\x1a' => Key::Suspend,
-            '\x1b' => {
-                self.state = State::Escape;
-                return None;
-            }
-            _ if char.is_control() => return None,
-            _ => Key::Char(char),
-        })
+    fn feed(&mut self, byte: u8) {
+        if self.keys.paste.is_some() {
+            return self.keys.paste(byte);
+        }
+        if self.is_reported(byte) {
+            self.report_byte = Some(byte);
+            return;
+        }
+        self.report_byte = None;
+        // The Escape key on its own means nothing. For the parser it begins a sequence, which a key
+        // that cannot be part of one does not end.
+        let lone_escape = self.escaped && !matches!(byte, ESCAPE | b' '..=b'~');
+        if lone_escape || ends_string(byte) {
+            self.abandon_sequence();
+        }
+        if lone_escape && matches!(byte, 0x08 | 0x7f) {
+            return self.keys.decoded.push(Key::EraseWord);
+        }
+        self.escaped = byte == ESCAPE;
+        self.parser.advance(&mut self.keys, &[byte]);
     }
 
-    /// Pasted text triggers nothing: none of its lines is sent before the user has seen it, and other
-    /// control characters are dropped. Only Ctrl-C keeps its meaning, in case the end of the paste
-    /// never arrives.
-    fn pasted(&mut self, char: char, returned: bool) -> Option<Key> {
-        match char {
-            '\n' if returned => None,
-            '\r' => {
-                self.returned = true;
-                Some(Key::Char('\n'))
-            }
-            '\n' | '\t' => Some(Key::Char(char)),
-            '\x03' | '\x1b' => self.plain(char),
-            _ if char.is_control() => None,
-            _ => Some(Key::Char(char)),
+    /// True if the byte is part of a mouse report. Its characters are single bytes or, in a mode that
+    /// old programs ask for, UTF-8.
+    fn is_reported(&mut self, byte: u8) -> bool {
+        let lead = self.report_byte.is_some_and(|last| LEADING.contains(&last));
+        if lead && CONTINUING.contains(&byte) {
+            return true;
         }
-    }
-
-    fn sequence(&mut self, mut sequence: String, char: char) -> Option<Key> {
-        sequence.push(char);
-        // The Linux console's function keys begin with a second bracket.
-        if !matches!(char, '\x40'..='\x7e') || sequence == "[" {
-            if sequence.len() < MAX_SEQUENCE {
-                self.state = State::Sequence(sequence);
-            }
-            return None;
-        }
-        match sequence.as_str() {
-            "200~" => self.pasting = true,
-            "201~" => self.pasting = false,
-            _ if self.pasting => {}
-            _ => return named(&sequence),
-        }
-        None
+        // Keys such as Ctrl-C are none of it.
+        let is_reported = self.keys.report > 0 && byte >= b' ';
+        self.keys.report = if is_reported { self.keys.report - 1 } else { 0 };
+        is_reported
     }
 }
 
-/// The key that sends this sequence after `ESC [` or `ESC O`.
-fn named(sequence: &str) -> Option<Key> {
-    Some(match sequence {
-        "A" => Key::Up,
-        "B" => Key::Down,
-        "C" => Key::Right,
-        "D" => Key::Left,
-        "H" | "1~" | "7~" => Key::Home,
-        "F" | "4~" | "8~" => Key::End,
-        "3~" => Key::Delete,
-        "M" => Key::Enter,
-        "1;5C" | "1;3C" | "5C" => Key::WordRight,
-        "1;5D" | "1;3D" | "5D" => Key::WordLeft,
+impl fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Decoder").finish_non_exhaustive()
+    }
+}
+
+/// True for control characters that a control string cannot contain, see ECMA-48, 5.6: they are keys,
+/// and end it. The parser itself handles BEL, CAN, SUB and ESC.
+fn ends_string(byte: u8) -> bool {
+    matches!(byte, 0x00..=0x06 | 0x0e..=0x17 | 0x19 | 0x1c..=0x1f)
+}
+
+impl Perform for Keys {
+    fn print(&mut self, char: char) {
+        match (std::mem::take(&mut self.next), char) {
+            (Next::FunctionKey, _) => {}
+            (Next::SingleShift, '0'..='9' | ';') => self.next = Next::SingleShift,
+            (Next::SingleShift, 'M') => self.decoded.push(Key::Enter),
+            (Next::SingleShift, _) => self.decoded.extend(cursor_key(char)),
+            (Next::Char, '\u{80}'..='\u{9f}') => {}
+            (Next::Char, '\x7f') => self.decoded.push(Key::Backspace),
+            (Next::Char, _) => self.decoded.push(Key::Char(char)),
+        }
+    }
+
+    fn execute(&mut self, byte: u8) {
+        self.next = Next::Char;
+        self.decoded.extend(control_key(byte));
+    }
+
+    fn esc_dispatch(&mut self, intermediates: &[u8], _: bool, byte: u8) {
+        self.next = Next::Char;
+        match byte {
+            _ if !intermediates.is_empty() => {}
+            b'O' => self.next = Next::SingleShift,
+            b'b' => self.decoded.push(Key::WordLeft),
+            b'f' => self.decoded.push(Key::WordRight),
+            b'd' => self.decoded.push(Key::EraseNextWord),
+            // The end of a control string.
+            b'\\' => {}
+            // The Escape key, and then another one.
+            _ => self.decoded.push(Key::Char(char::from(byte))),
+        }
+    }
+
+    fn csi_dispatch(&mut self, params: &Params, intermediates: &[u8], ignored: bool, last: char) {
+        self.next = Next::Char;
+        if ignored || !intermediates.is_empty() {
+            return;
+        }
+        let mut params = params.iter().map(|param| param[0]);
+        let (first, modifier) = (params.next().unwrap_or(0), params.next().unwrap_or(0));
+        let by_word = matches!((first, modifier), (0 | 1, 3 | 5) | (5, 0));
+        let key = match (last, first, modifier) {
+            ('~', 200, 0) => {
+                self.paste = Some(Vec::new());
+                None
+            }
+            // A mouse report, and two of a kind that tracks a selection.
+            ('M', 0, 0) => self.expect_report(3),
+            ('t', 0, 0) => self.expect_report(2),
+            ('T', 0, 0) => self.expect_report(6),
+            ('[', 0, 0) => {
+                self.next = Next::FunctionKey;
+                None
+            }
+            ('~', 1 | 7, 0) => Some(Key::Home),
+            ('~', 4 | 8, 0) => Some(Key::End),
+            ('~', 3, 0) => Some(Key::Delete),
+            ('C', ..) if by_word => Some(Key::WordRight),
+            ('D', ..) if by_word => Some(Key::WordLeft),
+            (_, 0 | 1, 0 | 1) => cursor_key(last),
+            _ => None,
+        };
+        self.decoded.extend(key);
+    }
+}
+
+impl Keys {
+    fn expect_report(&mut self, characters: usize) -> Option<Key> {
+        self.report = characters;
+        None
+    }
+
+    /// Collects pasted text: none of it is sent before the user has seen it. Only Ctrl-C keeps its
+    /// meaning, in case the end of the paste never arrives.
+    fn paste(&mut self, byte: u8) {
+        let Some(bytes) = &mut self.paste else { return };
+        bytes.push(byte);
+        let length = match byte {
+            CTRL_C => bytes.len() - 1,
+            _ if bytes.ends_with(PASTE_END) => bytes.len() - PASTE_END.len(),
+            _ => return,
+        };
+        let text = plain_text(&bytes[..length]);
+        self.paste = None;
+        self.decoded.push(Key::Paste(text));
+        self.decoded.extend((byte == CTRL_C).then_some(Key::Interrupt));
+    }
+}
+
+/// The key that sends this last character after `ESC [` or `ESC O`.
+fn cursor_key(last: char) -> Option<Key> {
+    Some(match last {
+        'A' => Key::Up,
+        'B' => Key::Down,
+        'C' => Key::Right,
+        'D' => Key::Left,
+        'H' => Key::Home,
+        'F' => Key::End,
         _ => return None,
     })
+}
+
+/// The key that sends this control character.
+fn control_key(byte: u8) -> Option<Key> {
+    Some(match byte {
+        b'\r' | b'\n' => Key::Enter,
+        b'\t' => Key::Tab,
+        0x01 => Key::Home,
+        0x02 => Key::Left,
+        CTRL_C => Key::Interrupt,
+        0x04 => Key::EndOfFile,
+        0x05 => Key::End,
+        0x06 => Key::Right,
+        0x07 => Key::Cancel,
+        0x08 => Key::Backspace,
+        0x0b => Key::EraseToEnd,
+        0x0c => Key::Redraw,
+        0x0e => Key::Down,
+        0x10 => Key::Up,
+        0x12 => Key::Search,
+        0x15 => Key::EraseToStart,
+        0x17 => Key::EraseWord,
+        0x19 => Key::Yank,
+        0x1a => Key::Suspend,
+        0x1f => Key::Undo,
+        _ => return None,
+    })
+}
+
+/// Pasted bytes as text: without colours and the like, and without control characters other than
+/// line ends and tabs.
+fn plain_text(bytes: &[u8]) -> String {
+    #[derive(Default)]
+    struct Plain(String);
+
+    impl Perform for Plain {
+        fn print(&mut self, char: char) {
+            self.0.extend(Some(char).filter(|&char| char != '\x7f'));
+        }
+
+        fn execute(&mut self, byte: u8) {
+            self.0.extend(Some(char::from(byte)).filter(|char| "\n\t".contains(*char)));
+        }
+    }
+
+    let text = String::from_utf8_lossy(bytes).replace("\r\n", "\n").replace('\r', "\n");
+    let mut plain = Plain::default();
+    for (index, part) in text.split('\x1b').enumerate() {
+        let mut parser = Parser::new();
+        // Only `ESC [` begins something that is certain to end soon.
+        if index > 0 && part.starts_with('[') {
+            parser.advance(&mut plain, b"\x1b");
+        }
+        parser.advance(&mut plain, part.as_bytes());
+    }
+    plain.0
 }
 
 #[cfg(test)]
@@ -207,6 +335,10 @@ mod tests {
         text.chars().map(Key::Char).collect()
     }
 
+    fn pasted(text: &str) -> Key {
+        Key::Paste(text.to_owned())
+    }
+
     #[test]
     fn characters_and_control_keys_are_decoded() {
         assert_eq!(decode("h\u{e9} \u{1f600}".as_bytes()), typed("h\u{e9} \u{1f600}"));
@@ -216,7 +348,8 @@ mod tests {
             [Key::Enter, Key::Enter, Key::Tab, Key::Backspace, Key::Backspace]
         );
         assert_eq!(decode(b"\x03\x04\x1a"), [Key::Interrupt, Key::EndOfFile, Key::Suspend]);
-        assert_eq!(decode(b"\0\x1c\x1d"), []);
+        assert_eq!(decode(b"\x12\x1f\x07"), [Key::Search, Key::Undo, Key::Cancel]);
+        assert_eq!(decode(b"\0\x1c\x1d\xc2\x9b"), []);
     }
 
     #[test]
@@ -228,9 +361,11 @@ mod tests {
             ("\x1b[8~", Key::End),
             ("\x1b[3~", Key::Delete),
             ("\x1b[1;5C", Key::WordRight),
+            ("\x1b[5D", Key::WordLeft),
             ("\x1bb", Key::WordLeft),
             ("\x1b\x7f", Key::EraseWord),
             ("\x1b\x1b[D", Key::Left),
+            ("\x1bOM", Key::Enter),
         ] {
             assert_eq!(decode(bytes.as_bytes()), [key], "{bytes:?}");
         }
@@ -238,21 +373,81 @@ mod tests {
 
     #[test]
     fn unknown_sequences_end_and_do_nothing() {
-        for bytes in ["\x1b[5~", "\x1b[[A", "\x1b[<0;1;1M", "\x1b[?1;2c", "\x1bx\x7f\x1b"] {
-            let keys = decode(format!("{bytes}x").as_bytes());
-            assert_eq!(keys.last(), Some(&Key::Char('x')), "{bytes:?}");
+        for bytes in ["\x1b[5~", "\x1b[[A", "\x1b[?1;2c", "\x1b[24;80R", "\x1b[I", "\x1b[13;2u"] {
+            assert_eq!(decode(format!("{bytes}x").as_bytes()), typed("x"), "{bytes:?}");
         }
         // A control key ends a sequence, and no sequence goes on forever.
         assert_eq!(decode(b"\x1b[1\x03"), [Key::Interrupt]);
-        assert_eq!(decode(format!("\x1b[{}x", "1".repeat(MAX_SEQUENCE)).as_bytes()), typed("x"));
+        assert_eq!(decode(format!("\x1b[{}mx", "1;".repeat(1000)).as_bytes()), typed("x"));
     }
 
     #[test]
-    fn pasted_text_triggers_nothing() {
-        let paste = "\x1b[200~a\r\nb\rc\n\x01\x04\t\x1b[31md\x1b[Ae\x1b[201~\x01";
-        let mut expected = typed("a\nb\nc\n\tde");
-        expected.push(Key::Home);
-        assert_eq!(decode(paste.as_bytes()), expected);
-        assert_eq!(decode(b"\x1b[200~a\x03"), [Key::Char('a'), Key::Interrupt]);
+    fn the_escape_key_on_its_own_means_nothing() {
+        for after in ["\r", "\x03", "\x15", "\u{e9}", "\t"] {
+            let expected = decode(format!("{after}b").as_bytes());
+            assert_eq!(decode(format!("\x1b{after}b").as_bytes()), expected, "{after:?}");
+        }
+        assert_eq!(decode(b"\x1bx"), typed("x"));
+        // Whatever it began is over when no more comes.
+        for begun in ["\x1b", "\x1b[", "\x1b]", "\x1bP", "\x1bO", "\x1b[M", "\x1b[["] {
+            let mut decoder = Decoder::default();
+            assert_eq!(decoder.decode(begun.as_bytes()), []);
+            decoder.abandon_sequence();
+            assert_eq!(decoder.decode(b"bc"), typed("bc"), "{begun:?}");
+        }
+    }
+
+    #[test]
+    fn mouse_reports_do_nothing() {
+        for report in [
+            &b"\x1b[M !!"[..],
+            b"\x1b[M#\xe8\xff",
+            b"\x1b[MCab",
+            // UTF-8, SGR, and urxvt's.
+            "\x1b[M \u{100}\u{a1}".as_bytes(),
+            "\x1b[M !\u{100}".as_bytes(),
+            b"\x1b[<0;10;20M\x1b[<0;10;20m",
+            b"\x1b[32;10;20M",
+            // Of a selection.
+            b"\x1b[t!!",
+            b"\x1b[T!!!!!!",
+        ] {
+            assert_eq!(decode(&[report, b"x\xc3\xa9"].concat()), typed("x\u{e9}"), "{report:?}");
+        }
+        assert_eq!(decode(b"\x1b[M \x03x"), [vec![Key::Interrupt], typed("x")].concat());
+    }
+
+    #[test]
+    fn replies_of_the_terminal_do_nothing() {
+        for reply in [
+            "\x1b]11;rgb:0000/0000/0000\x07",
+            "\x1b]11;rgb:0000/0000/0000\x1b\\",
+            "\x1b]l\u{e9} title\x1b\\",
+            "\x1bP1$r0m\x1b\\",
+            "\x1bP>|name 1.2\x1b\\",
+            "\x1bP1+r\r\n436f\x1b\\",
+            "\x1b_Gi=1;OK\x1b\\",
+            "\x1b^private\x1b\\",
+            "\x1bXstring\x1b\\",
+            "\x1b[?62;4c",
+        ] {
+            assert_eq!(decode(format!("a{reply}x").as_bytes()), typed("ax"), "{reply:?}");
+        }
+        // Should the end of one never arrive, keys still work.
+        for begun in ["\x1b]11;rgb:", "\x1bP1$r", "\x1b_G"] {
+            let keys = decode(format!("{begun}\x03x").as_bytes());
+            assert_eq!(keys, [vec![Key::Interrupt], typed("x")].concat(), "{begun:?}");
+        }
+    }
+
+    #[test]
+    fn pasted_text_is_one_key() {
+        let paste = "\x1b[200~a\r\nb\rc\n\x01\x04\t\x1b[31md\x1b[Ae\x1b]f\x1bPg\x7f\x1b[201~\x01";
+        assert_eq!(decode(paste.as_bytes()), [pasted("a\nb\nc\n\tde]fPg"), Key::Home]);
+        let empty = "\x1b[200~\x1b[201~";
+        assert_eq!(decode(empty.as_bytes()), [pasted("")]);
+        let text = "  \u{e9}\n\n\t\u{1f600}\n";
+        assert_eq!(decode(format!("\x1b[200~{text}\x1b[201~").as_bytes()), [pasted(text)]);
+        assert_eq!(decode(b"\x1b[200~a\x03x"), [pasted("a"), Key::Interrupt, Key::Char('x')]);
     }
 }

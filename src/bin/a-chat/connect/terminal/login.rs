@@ -7,31 +7,29 @@ use a_chat::Name;
 use super::console::Console;
 use super::keys::Key;
 use super::line::Line;
-use super::style::{Prompt, Style};
-
-const QUESTION: &str = "your name: ";
+use super::screen::Screen;
+use super::style::Style;
 
 /// Asks for the user's name; `None` if the user leaves instead.
 pub(crate) fn ask_name(console: &mut Console, style: &Style) -> io::Result<Option<Name>> {
-    let prompt = Prompt { text: QUESTION.to_owned(), width: QUESTION.len() };
     let mut line = Line::default();
     loop {
         while let Some(key) = console.key() {
             match key {
                 Key::Interrupt => return Ok(None),
-                Key::EndOfFile if line.text().is_empty() => return Ok(None),
+                Key::EndOfFile if line.is_empty() => return Ok(None),
                 Key::Enter => {
-                    if let Some(name) = Name::new(line.take().trim().as_bytes()) {
+                    if let Some(name) = Name::new(line.take().as_str().trim().as_bytes()) {
                         return Ok(Some(name));
                     }
                     console.screen.clear_row();
                     console.screen.put(&style.error("a name is 1 to 32 of A-Z a-z 0-9 _ . -"));
                 }
-                _ => drop(line.edit(key)),
+                _ => drop(line.edit(&key)),
             }
         }
         console.screen.clear_row();
-        console.screen.put_row(&prompt, line.split_at_cursor());
+        console.screen.put_row(&Style::question(Screen::columns()), line.split_at_cursor());
         console.screen.flush()?;
         let Ok(event) = console.events.recv() else { return Ok(None) };
         console.handle(event)?;

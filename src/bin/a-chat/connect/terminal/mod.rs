@@ -12,9 +12,9 @@
 //! of screen updates; that ends the thread `terminal`, which restores the terminal and stops the
 //! thread `keys`.
 //!
-//! Lines are edited here and not by a line editor from a library, because those do what a chat
-//! client must not: hold back incoming messages while they wait for a key, lose messages when a
-//! line ends, install signal handlers, or wait for a key when everything is over.
+//! The event loop is our own. rustyline can hold messages back until the next key, and its prompt
+//! cannot change meanwhile (its issues 629 and 881); reedline polls. Libraries do what is left:
+//! `vte` parses escape sequences, `unicode-segmentation` and `unicode-width` measure text.
 
 // In the order in which a key meets them, then what is shown.
 mod tty_event;
@@ -24,6 +24,7 @@ mod console;
 mod login;
 mod ui;
 mod line;
+mod text;
 mod history;
 mod completion;
 mod command;

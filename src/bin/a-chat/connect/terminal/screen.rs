@@ -1,11 +1,12 @@
 //! The screen: finished lines, and below them the row with the line being typed. Owned by whichever
 //! thread owns the console.
 
-use std::fmt::Write as _;
 use std::io;
+use std::iter;
 
 use rustix::termios::tcgetwinsize;
-use unicode_width::UnicodeWidthChar;
+use unicode_segmentation::UnicodeSegmentation;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::super::escape::escape_controls;
 use super::style::Prompt;
@@ -13,6 +14,12 @@ use crate::output;
 
 /// Switches bracketed paste on and off: the terminal then marks pasted text, see `keys.rs`.
 const BRACKETED_PASTE: (&str, &str) = ("\x1b[?2004h", "\x1b[?2004l");
+
+/// Switches the wrapping of rows that are too long on and off.
+const WRAP: (&str, &str) = ("\x1b[?7h", "\x1b[?7l");
+
+/// Saves and restores the place of the cursor.
+const CURSOR: (&str, &str) = ("\x1b7", "\x1b8");
 
 /// Moves to the beginning of the row, and clears it and everything below.
 const CLEAR_ROW: &str = "\r\x1b[J";
@@ -62,13 +69,19 @@ impl Screen {
     }
 
     /// Draws the lowest row: the prompt, and as much of the line as fits.
+    ///
+    /// How wide some characters are, only the terminal knows. So it is the terminal that remembers
+    /// where the cursor belongs, and it must not wrap the row, whatever it finds too wide.
     pub(crate) fn put_row(&mut self, prompt: &Prompt, (before, after): (&str, &str)) {
-        // The last column stays free, so no terminal wraps this row.
-        let room = Self::columns().saturating_sub(prompt.width + 1).max(1);
-        let (part, cursor) = part_around(before, after, room);
-        let column = prompt.width + cursor;
-        // Writing to a string cannot fail.
-        let _ = write!(self.out, "{}{part}\r\x1b[{column}C", prompt.text);
+        // The last column stays free, because the cursor needs a place after the line.
+        let columns = Self::columns().saturating_sub(1);
+        let (prompt, width) = match columns.checked_sub(prompt.width) {
+            Some(1..) => (prompt.text.as_str(), prompt.width),
+            _ => ("", 0),
+        };
+        let (before, after) = part_around(before, after, columns.saturating_sub(width).max(1));
+        let row = [WRAP.1, prompt, &before, CURSOR.0, &after, CURSOR.1, WRAP.0];
+        self.out.extend(row);
     }
 
     /// Writes everything at once.
@@ -79,68 +92,89 @@ impl Screen {
     }
 }
 
-/// The part of a text that fits `room` columns, and the column in it where `after` begins.
+/// The part of a text that fits `room` columns, divided at the cursor, where `after` begins.
 ///
 /// A longer text scrolls by half of the room at a time, so it rarely moves.
-fn part_around(before: &str, after: &str, room: usize) -> (String, usize) {
+fn part_around(before: &str, after: &str, room: usize) -> (String, String) {
     let (before, after) = (escape_controls(before), escape_controls(after));
-    let cursor: usize = before.chars().map(width).sum();
+    let cursor = before.graphemes(true).map(width).sum::<usize>();
     let step = room.div_ceil(2);
     let start = cursor.saturating_sub(room).div_ceil(step) * step;
-    let (mut part, mut column) = (String::new(), 0);
-    for char in before.chars().chain(after.chars()) {
-        let next = column + width(char);
-        if next > start + room {
-            break;
+    let mut column = 0;
+    let mut take = |text: &str| {
+        let mut part = String::new();
+        for cluster in text.graphemes(true) {
+            let next = column + width(cluster);
+            if next > start + room {
+                break;
+            }
+            if column >= start {
+                part.push_str(cluster);
+            } else if next > start {
+                // The rest of a wide character.
+                part.extend(iter::repeat_n(' ', next - start));
+            }
+            column = next;
         }
-        if column >= start {
-            part.push(char);
-        } else if next > start {
-            // The second half of a wide character.
-            part.push(' ');
-        }
-        column = next;
-    }
-    (part, cursor - start)
+        part
+    };
+    let before = take(&before);
+    (before, take(&after))
 }
 
-fn width(char: char) -> usize {
-    char.width().unwrap_or(0)
+/// The width of a cluster in columns, at most: a terminal that does not know the cluster shows its
+/// characters one by one.
+fn width(cluster: &str) -> usize {
+    let apart = cluster.chars().filter_map(UnicodeWidthChar::width).sum();
+    cluster.width().max(apart)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn parts(before: &str, after: &str, room: usize) -> (String, String) {
+        part_around(before, after, room)
+    }
+
+    fn pair(before: &str, after: &str) -> (String, String) {
+        (before.to_owned(), after.to_owned())
+    }
+
     #[test]
     fn a_short_line_is_shown_whole() {
-        assert_eq!(part_around("he", "llo", 10), ("hello".to_owned(), 2));
-        assert_eq!(part_around("", "", 1), (String::new(), 0));
-        assert_eq!(part_around("a\n\u{1b}", "\t", 10), ("a^J^[^I".to_owned(), 5));
-        assert_eq!(part_around("e\u{301}\u{1f600}", "x", 4), ("e\u{301}\u{1f600}x".to_owned(), 3));
+        assert_eq!(parts("he", "llo", 10), pair("he", "llo"));
+        assert_eq!(parts("", "", 1), pair("", ""));
+        assert_eq!(parts("a\n\u{1b}", "\t", 10), pair("a^J^[", "^I"));
+        assert_eq!(parts("e\u{301}\u{1f600}", "x", 4), pair("e\u{301}\u{1f600}", "x"));
     }
 
     #[test]
     fn a_long_line_is_shown_around_the_cursor() {
-        assert_eq!(part_around("", "0123456789", 4), ("0123".to_owned(), 0));
-        assert_eq!(part_around("0123", "456789", 4), ("0123".to_owned(), 4));
-        assert_eq!(part_around("01234", "56789", 4), ("2345".to_owned(), 3));
-        assert_eq!(part_around("0123456789", "", 4), ("6789".to_owned(), 4));
+        assert_eq!(parts("", "0123456789", 4), pair("", "0123"));
+        assert_eq!(parts("0123", "456789", 4), pair("0123", ""));
+        assert_eq!(parts("01234", "56789", 4), pair("234", "5"));
+        assert_eq!(parts("0123456789", "", 4), pair("6789", ""));
         // A wide character is not split.
-        assert_eq!(part_around("0\u{1f600}12", "34", 4), (" 123".to_owned(), 3));
-        assert_eq!(part_around("0", "12\u{1f600}", 4), ("012".to_owned(), 1));
+        assert_eq!(parts("0\u{1f600}12", "34", 4), pair(" 12", "3"));
+        assert_eq!(parts("0", "12\u{1f600}", 4), pair("0", "12"));
+        let family = "\u{1f469}\u{200d}\u{1f467}";
+        assert_eq!(parts(family, "x", 5), pair(family, "x"));
+        assert_eq!(parts(family, "x", 4), pair(family, ""));
+        assert_eq!(parts("", family, 3), pair("", ""));
     }
 
     #[test]
-    fn the_cursor_stays_within_the_room() {
+    fn the_line_stays_within_the_room() {
         let text =
-            "some \u{4e2d}\u{6587} and e\u{301} and \u{1f600}\u{1f600}\u{1f600} of it\n".repeat(3);
+            "some \u{4e2d}\u{6587} and e\u{301} and \u{1f600}\u{1f469}\u{200d}\u{1f467} of it\n"
+                .repeat(3);
         for room in 1..40 {
             for (at, _) in text.char_indices() {
                 let (before, after) = text.split_at(at);
-                let (part, cursor) = part_around(before, after, room);
-                let width: usize = part.chars().map(width).sum();
-                assert!(cursor <= room && width <= room, "{room} {at}: {part:?} {cursor}");
+                let (before, after) = part_around(before, after, room);
+                let shown = before.graphemes(true).chain(after.graphemes(true)).map(width);
+                assert!(shown.sum::<usize>() <= room, "{room} {at}: {before:?} {after:?}");
             }
         }
     }

@@ -8,6 +8,8 @@ use std::env;
 use a_chat::Name;
 use a_chat::client::{Event, Refusal};
 
+use unicode_width::UnicodeWidthStr;
+
 use super::super::escape::escape_controls;
 use super::command::list;
 
@@ -22,6 +24,9 @@ const FAINT: &str = "2";
 /// How many characters of a refused line are shown: enough to recognise it.
 const MAX_QUOTED_CHARS: usize = 200;
 
+/// How many columns are left for a name behind the question for it.
+const NAME_ROOM: usize = 8;
+
 /// Renders events, statuses and prompts.
 #[derive(Debug)]
 pub(crate) struct Style {
@@ -34,6 +39,12 @@ pub(crate) struct Prompt {
     pub(crate) text: String,
     /// Its width in columns, without escape sequences.
     pub(crate) width: usize,
+}
+
+impl Prompt {
+    fn plain(text: &str) -> Self {
+        Self { text: text.to_owned(), width: text.len() }
+    }
 }
 
 impl Style {
@@ -95,14 +106,40 @@ impl Style {
         self.escape(FAINT, &words.join("  ")) + "\n"
     }
 
+    /// The question for the user's name, as long as there is room for a name behind it.
+    pub(crate) fn question(columns: usize) -> Prompt {
+        let room = columns.saturating_sub(NAME_ROOM);
+        let text = ["your name: ", "name: ", "> "].into_iter().find(|text| text.len() <= room);
+        Prompt::plain(text.unwrap_or_default())
+    }
+
+    /// The prompt of a search through the history; it takes at most half of the columns, so that the
+    /// line found has the rest.
+    pub(crate) fn search(&self, to: &[Name], pattern: &str, found: bool, columns: usize) -> Prompt {
+        let what = if found { "search" } else { "not found" };
+        let text = format!("({what}: {}) ", escape_controls(pattern));
+        let recipients = self.prompt(to, columns / 2);
+        let width = text.width() + recipients.width;
+        if width <= columns / 2 {
+            return Prompt { text: self.escape(FAINT, &text) + &recipients.text, width };
+        }
+        recipients
+    }
+
     /// The prompt while plain lines go to `to`; it takes at most half of the columns.
     pub(crate) fn prompt(&self, to: &[Name], columns: usize) -> Prompt {
         let room = columns / 2;
+        if room < "> ".len() {
+            return Prompt::plain("");
+        }
         // How many names fit beside the count of the others, which has at most three digits.
         let fits = |&count: &usize| list(&to[..count]).len() + ", +999> ".len() <= room;
         let count = (0..=to.len()).rev().find(fits).unwrap_or(0);
         let others = (count < to.len()).then(|| format!("+{}", to.len() - count));
         let join = |names: Vec<String>| names.into_iter().chain(others.clone()).collect::<Vec<_>>();
+        if count == 0 && others.as_ref().is_some_and(|others| others.len() + "> ".len() > room) {
+            return Prompt::plain("> ");
+        }
         let plain = join(to[..count].iter().map(Name::to_string).collect()).join(", ") + "> ";
         let painted = join(to[..count].iter().map(|name| self.name(name)).collect()).join(", ");
         Prompt { text: painted + "> ", width: plain.len() }
@@ -198,11 +235,16 @@ mod tests {
         assert_eq!(prompt(&["bob", "carol"], 80), "bob, carol> ");
         assert_eq!(prompt(&["bob", "carol", "dave"], 32), "bob, +2> ");
         assert_eq!(prompt(&["bob", "carol"], 10), "+2> ");
+        assert_eq!(prompt(&["bob", "carol"], 7), "> ");
+        assert_eq!(prompt(&["bob", "carol"], 3), "");
         for columns in 0..100 {
             let painted = COLOURED.prompt(&names(&["bob", "carol", "dave"]), columns);
             let plain = PLAIN.prompt(&names(&["bob", "carol", "dave"]), columns);
             assert_eq!((painted.width, plain.width), (plain.text.len(), plain.text.len()));
-            assert!(plain.width <= 4.max(columns / 2), "{columns}: {plain:?}");
+            assert!(plain.width <= columns / 2, "{columns}: {plain:?}");
+            assert!(Style::question(columns).width <= columns);
+            let search = PLAIN.search(&names(&["bob"]), "\u{4e2d}", true, columns);
+            assert!(search.width <= columns / 2, "{columns}: {search:?}");
         }
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use a_chat::Name;
 use a_chat::client::Block;
 use crossbeam_channel::{Receiver, Sender, after, never, select};
+use unicode_segmentation::UnicodeSegmentation;
 
 use super::command::{HELP, UserCommand, interpret, list};
 use super::completion::Names;
@@ -37,6 +38,8 @@ pub(crate) struct Ui {
     style: Style,
     line: Line,
     history: History,
+    /// A search through the history, while there is one.
+    search: Option<Search>,
     names: Names,
     /// The recipients of plain lines.
     to: Vec<Name>,
@@ -44,6 +47,39 @@ pub(crate) struct Ui {
     lines: Option<Sender<Vec<u8>>>,
     /// Fires when leaving takes long enough to be explained.
     late: Receiver<Instant>,
+}
+
+/// A search back through the history.
+#[derive(Debug, Default)]
+struct Search {
+    pattern: String,
+    /// How many lines back the line is that was found last; 0 is none.
+    back: usize,
+    /// No other line contains the pattern.
+    is_missing: bool,
+}
+
+impl Search {
+    /// Searches from the line on that is this many lines back.
+    fn find(&mut self, history: &History, back: usize) {
+        if let Some((back, _)) = history.find(&self.pattern, back) {
+            self.back = back;
+            self.is_missing = false;
+        } else {
+            self.is_missing = true;
+        }
+    }
+
+    fn shorten(&mut self) {
+        let last = self.pattern.grapheme_indices(true).next_back();
+        self.pattern.truncate(last.map_or(0, |(at, _)| at));
+    }
+
+    /// The line that was found last, divided where it contains the pattern.
+    fn line<'a>(&self, history: &'a History) -> Option<(&'a str, &'a str)> {
+        let line = history.get(self.back)?.as_str();
+        Some(line.split_at(line.find(&self.pattern).unwrap_or(0)))
+    }
 }
 
 impl Ui {
@@ -54,6 +90,7 @@ impl Ui {
             style,
             line: Line::default(),
             history: History::default(),
+            search: None,
             names: Names::default(),
             to: Vec::new(),
             lines: Some(lines),
@@ -104,8 +141,16 @@ impl Ui {
     fn draw(&mut self) -> io::Result<()> {
         let screen = &mut self.console.screen;
         if self.lines.is_some() {
-            let prompt = self.style.prompt(&self.to, Screen::columns());
-            screen.put_row(&prompt, self.line.split_at_cursor());
+            let columns = Screen::columns();
+            let found = self.search.as_ref().and_then(|search| search.line(&self.history));
+            let (prompt, parts) = match &self.search {
+                Some(Search { pattern, is_missing, .. }) => (
+                    self.style.search(&self.to, pattern, !is_missing, columns),
+                    found.unwrap_or_else(|| self.line.split_at_cursor()),
+                ),
+                None => (self.style.prompt(&self.to, columns), self.line.split_at_cursor()),
+            };
+            screen.put_row(&prompt, parts);
         }
         screen.flush()
     }
@@ -129,48 +174,89 @@ impl Ui {
 
     fn press_all(&mut self) -> io::Result<()> {
         while let Some(key) = self.console.key() {
-            match key {
-                Key::Enter => self.enter(),
-                Key::Tab => self.complete(),
-                Key::Up => {
-                    if let Some(line) = self.history.previous(self.line.text()) {
-                        self.line.set(line);
-                    }
-                }
-                Key::Down => {
-                    if let Some(line) = self.history.next() {
-                        self.line.set(line);
-                    }
-                }
-                Key::Redraw => self.screen().clear_all(),
-                Key::Interrupt => self.leave(),
-                Key::EndOfFile if self.line.text().is_empty() => self.leave(),
-                Key::Suspend => self.console.suspend()?,
-                _ => drop(self.line.edit(key)),
+            if let Some(key) = self.search_key(key) {
+                self.press(&key)?;
             }
         }
         Ok(())
     }
 
-    /// Pasted text may have several lines.
-    fn enter(&mut self) {
-        let text = self.line.take();
-        for line in text.split('\n').filter(|line| !line.trim().is_empty()) {
-            self.history.push(line);
-            if self.lines.is_some() {
-                self.execute(line);
-            } else {
-                self.say_not_sent(line);
+    fn press(&mut self, key: &Key) -> io::Result<()> {
+        match key {
+            Key::Enter => self.enter(),
+            Key::Tab => self.complete(),
+            Key::Up => {
+                if let Some(line) = self.history.previous(self.line.text()) {
+                    self.line.set(line);
+                }
             }
+            Key::Down => {
+                if let Some(line) = self.history.next(self.line.text()) {
+                    self.line.set(line);
+                }
+            }
+            Key::Search => self.search = Some(Search::default()),
+            Key::Redraw => self.screen().clear_all(),
+            Key::Interrupt => self.leave(),
+            Key::EndOfFile if self.line.is_empty() => self.leave(),
+            Key::Suspend => self.console.suspend()?,
+            _ => drop(self.line.edit(key)),
         }
+        Ok(())
     }
 
-    fn execute(&mut self, line: &str) {
-        match interpret(line, &self.to) {
+    /// Passes a key to the search, if there is one. Returns the key if it is not part of it: such a
+    /// key ends the search, with the line that was found.
+    fn search_key(&mut self, key: Key) -> Option<Key> {
+        let Some(search) = &mut self.search else { return Some(key) };
+        match key {
+            Key::Search => search.find(&self.history, search.back + 1),
+            Key::Char(char) => {
+                search.pattern.push(char);
+                search.find(&self.history, search.back.max(1));
+            }
+            Key::Paste(text) => {
+                search.pattern.push_str(&text);
+                search.find(&self.history, search.back.max(1));
+            }
+            Key::Backspace => {
+                search.shorten();
+                search.find(&self.history, 1);
+            }
+            Key::Cancel | Key::Interrupt => self.search = None,
+            Key::Redraw | Key::Suspend => return Some(key),
+            _ => {
+                let back = search.back;
+                self.search = None;
+                if back > 0 {
+                    let line = self.history.show(back, self.line.text());
+                    self.line.set(line);
+                }
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    fn enter(&mut self) {
+        let line = self.line.take();
+        match interpret(&line, &self.to) {
+            UserCommand::Nothing => return,
+            _ if self.lines.is_none() => self.say_not_sent(line.as_str()),
+            command => self.execute(command),
+        }
+        self.history.push(line);
+    }
+
+    fn execute(&mut self, command: UserCommand) {
+        match command {
             UserCommand::Nothing => {}
-            UserCommand::Message { to, text } => {
-                self.console.screen.put(&self.style.own(&to, &text));
-                self.send(&format!("{}: {text}", list(&to)));
+            UserCommand::Messages { to, lines } => {
+                let names = list(&to);
+                for line in lines {
+                    self.console.screen.put(&self.style.own(&to, &line));
+                    self.send(&format!("{names}: {line}"));
+                }
                 self.names.add(&to);
             }
             UserCommand::Ask(line) => self.send(&line),
@@ -193,7 +279,7 @@ impl Ui {
 
     fn complete(&mut self) {
         let (before, after) = self.line.split_at_cursor();
-        if let Some(completion) = self.names.complete(before, after) {
+        if let Some(completion) = self.names.complete(before, after, self.to.is_empty()) {
             self.line.replace_from(completion.start, &completion.text);
             if !completion.choices.is_empty() {
                 self.console.screen.put(&self.style.choices(&completion.choices));
@@ -206,7 +292,7 @@ impl Ui {
         if self.lines.take().is_some() {
             let line = self.line.take();
             if !line.is_empty() {
-                self.say_not_sent(&line);
+                self.say_not_sent(line.as_str());
             }
             self.console.close();
             self.late = after(EXPLAIN_AFTER);
