@@ -367,7 +367,7 @@ fn an_emoji_of_several_characters_is_one_unit() {
     alice.press(&format!("bob: {}", all.concat()));
     // Three to the left is before the thumb; erase the family; then the flag behind the thumb.
     alice.press(&format!("{}\x7f\x1b[C\x1b[3~x\r", LEFT.repeat(3)));
-    let rest = format!("\u{1f44d}\u{1f3fd}x\u{2764}\u{fe0f}");
+    let rest = "\u{1f44d}\u{1f3fd}x\u{2764}\u{fe0f}";
     bob.expect_line(&format!("from alice: {rest}"));
     // They are shown as they are; an invisible character that joins nothing is not.
     bob.send(&format!("alice: {rest}{family} al\u{200d}ice\u{200b}"));

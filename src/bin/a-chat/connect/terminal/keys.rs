@@ -164,11 +164,10 @@ fn ends_string(byte: u8) -> bool {
 impl Perform for Keys {
     fn print(&mut self, char: char) {
         match (std::mem::take(&mut self.next), char) {
-            (Next::FunctionKey, _) => {}
+            (Next::FunctionKey, _) | (Next::Char, '\u{80}'..='\u{9f}') => {}
             (Next::SingleShift, '0'..='9' | ';') => self.next = Next::SingleShift,
             (Next::SingleShift, 'M') => self.decoded.push(Key::Enter),
             (Next::SingleShift, _) => self.decoded.extend(cursor_key(char)),
-            (Next::Char, '\u{80}'..='\u{9f}') => {}
             (Next::Char, '\x7f') => self.decoded.push(Key::Backspace),
             (Next::Char, _) => self.decoded.push(Key::Char(char)),
         }
