@@ -97,14 +97,19 @@ impl TestServer {
     }
 
     pub fn join_within(&mut self, timeout: Duration) -> Report {
+        let deadline = Instant::now() + timeout;
+        self.join_while(|_| Instant::now() < deadline)
+    }
+
+    /// Waits for the report as long as `may_wait` allows.
+    pub fn join_while(&mut self, mut may_wait: impl FnMut(&Self) -> bool) -> Report {
         const TIME_WAIT: &str = "06";
         let thread = self.thread.take().expect("joined once");
-        let deadline = Instant::now() + timeout;
         while !thread.is_finished() {
             let is_open =
                 |entry: &TableEntry| entry.local == self.address && entry.state != TIME_WAIT;
             assert!(
-                Instant::now() < deadline,
+                may_wait(self),
                 "the server does not end: {:?}, {:#?}",
                 self.stats(),
                 table().into_iter().filter(is_open).collect::<Vec<_>>()

@@ -15,7 +15,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::send_state::SendState;
 use super::session_plan::{Behaviour, End, Reading, SessionPlan, Writing};
 use super::transcript::{Ending, Transcript};
-use super::{Run, World};
+use super::{Profile, Run, World};
 use crate::common::TEST_TIMEOUT;
 
 /// Pause of a slow client between two writes, or two reads.
@@ -28,12 +28,18 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const CHUNK: usize = 16 * 1024;
 const TRICKLE: usize = 7;
 
+/// Maximum segment of a client with small buffers, in bytes, unless the server may evict it. On the
+/// loopback the server's kernel would otherwise make segments of half the largest window it saw,
+/// 2,048 bytes. Once the window stays below that, only the persist timer sends: 10 KB/s, for which
+/// all senders to this client wait.
+const SMALL_SEGMENT: u32 = 536;
+
 /// Runs a session; `None` if the server accepts no more connections.
 pub fn run_session(world: &World, run: &Run, session: SessionPlan) -> Option<Transcript> {
     // Not synchronisation: this sets the rate of new sessions.
     thread::sleep(session.pause);
     let began = Instant::now();
-    let connected = connect(run, &session);
+    let connected = connect(world, run, &session);
     let is_in_storm = usize::from(session.who.seat) >= world.seats;
     run.connected_in_storm.fetch_add(usize::from(is_in_storm), SeqCst);
     match connected {
@@ -53,13 +59,20 @@ pub fn run_session(world: &World, run: &Run, session: SessionPlan) -> Option<Tra
 }
 
 /// Connects from an address that no other connection of this process has used.
-fn connect(run: &Run, session: &SessionPlan) -> io::Result<(TcpStream, SocketAddrV4)> {
+fn connect(
+    world: &World,
+    run: &Run,
+    session: &SessionPlan,
+) -> io::Result<(TcpStream, SocketAddrV4)> {
     static LAST: AtomicU32 = AtomicU32::new(0x7F01_0000);
     let address = Ipv4Addr::from_bits(LAST.fetch_add(1, SeqCst) + 1);
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     if session.small_buffers {
         socket.set_recv_buffer_size(4096)?;
         socket.set_send_buffer_size(4096)?;
+        if world.profile != Profile::Stubborn {
+            socket.set_tcp_mss(SMALL_SEGMENT)?;
+        }
     }
     socket.set_tcp_nodelay(true)?;
     socket.bind(&SocketAddrV4::new(address, 0).into())?;
