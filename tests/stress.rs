@@ -129,6 +129,64 @@ fn each_mode_agrees_with_the_report_of_a_given_server() {
 }
 
 #[test]
+fn a_mesh_that_writes_at_once_loses_no_message() {
+    let server = TestServer::start();
+    let address = server.address.to_string();
+    let flags = ["mesh", "--at-once", "--clients", "20", "--messages", "10007", &address];
+    let figures = figures(&[&flags]);
+    check(&figures, 1);
+    assert_eq!((count(&figures, "sent"), &figures["at_once"]), (10_007, &true.into()));
+    let report = server.stop();
+    assert_eq!((report.delivered, report.lost()), (10_007, 0), "{report}");
+    // A window of messages at once, and then whatever is freed.
+    check(&self::figures(&[&["mesh", "--at-once", "--duration", "200ms"]]), 1);
+}
+
+#[test]
+fn latency_beside_a_load_counts_both_exactly() {
+    let server = TestServer::start();
+    let address = server.address.to_string();
+    let flags = ["latency", "--beside", "2000", "--duration", "500ms", &address];
+    let figures = figures(&[&flags]);
+    check(&figures, 1);
+    let beside = &figures["beside"];
+    assert_eq!((number(beside, "rate_asked_per_second"), count(&figures, "clients")), (2000.0, 18));
+    let [sent, received] = ["sent", "received"].map(|key| count(beside, key));
+    assert_eq!(sent, received, "{figures}");
+    // No more than are due, and of these all that the machine has time for.
+    assert!(
+        (100..=1100).contains(&sent) || number(&figures, "duration_seconds") > 0.55,
+        "{figures}"
+    );
+    for key in ["lost", "reordered", "repeated"] {
+        assert_eq!(count(beside, key), 0, "{figures}");
+    }
+    assert_eq!(count(&beside["latency_us"], "count"), received, "{figures}");
+    let report = server.stop();
+    let all = received + count(&figures, "received");
+    assert_eq!((report.delivered, report.lost()), (all, 0), "{report}");
+}
+
+#[test]
+fn messages_lost_beside_a_latency_are_an_error() {
+    // The sender that is measured has number 16 of 18.
+    let fault: Fault = |_, frame, held| {
+        let is_measured = frame.windows(4).any(|bytes| bytes == b"-16:");
+        if is_measured {
+            return vec![frame];
+        }
+        held.push(Vec::new());
+        if held.len() == 7 { Vec::new() } else { vec![frame] }
+    };
+    let address = relay(fault).to_string();
+    let flags = ["latency", "--beside", "500", "--duration", "300ms", "--json", &address];
+    let (status, stdout, stderr) = run(stress(&[&flags]));
+    let figures = parse(&stdout);
+    assert_eq!((status, count(&figures, "lost"), count(&figures["beside"], "lost")), (1, 0, 1));
+    assert_eq!(stderr, ["a-chat: 1 lost, 0 out of order, 0 repeated"]);
+}
+
+#[test]
 fn a_rate_is_kept_and_every_latency_recorded() {
     for (mode, per_message) in MODES {
         let figures = figures(&[mode, &["--rate", "400", "--messages", "100"]]);
@@ -264,7 +322,7 @@ fn the_json_has_these_keys_in_this_order() {
                     interrupted duration_seconds sent owed received lost reordered repeated \
                     received_per_second bytes_per_second latency_us count min mean p50 p90 p99 \
                     p99_9 max load_cpu_seconds server cpu_seconds cpu_us_per_delivery \
-                    peak_memory_bytes threads drained_clean failure";
+                    peak_memory_bytes threads drained_clean failure at_once beside";
     assert_eq!((status, keys.join(" ")), (0, expected.to_owned()), "{stdout:?}");
 }
 
@@ -406,6 +464,14 @@ fn a_wrong_command_line_has_status_two() {
         &["pair", "--rate", "0"],
         &["pair", "--rate", "NaN"],
         &["pair", "127.0.0.1"],
+        &["pair", "--at-once"],
+        &["mesh", "--at-once", "--rate", "5"],
+        &["mesh", "--beside", "5"],
+        &["latency", "--beside", "5", "--rate", "5"],
+        &["latency", "--beside", "0"],
+        &["latency", "--beside", "5", "--clients", "2"],
+        &["latency", "--beside", "5", "--clients", "7"],
+        &["latency", "--beside", "5", "--size", "13"],
         &["nonsense"],
         &[],
     ] {

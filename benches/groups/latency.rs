@@ -5,17 +5,18 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use a_chat::load::beside::Beside;
 use a_chat::load::latency::PingPong;
-use a_chat::load::mesh::Mesh;
+use a_chat::load::mesh::{Mesh, Writes};
 use a_chat::load::process::Process;
 use a_chat::load::topology::Topology;
-use a_chat::load::{Amount, Control};
+use a_chat::load::{Amount, Control, Latencies};
 use criterion::Criterion;
 
-use super::{MESH, MESH_MESSAGES, SHORT, SIDES, start, start_group};
+use super::{BESIDE_PAIRS, BESIDE_RATE, MESH, MESH_MESSAGES, SHORT, SIDES, start, start_group};
 use crate::rig::clean;
 use crate::rig::servers::end;
-use crate::rig::table::{Kind, Sample, Table};
+use crate::rig::table::{Kind, Sample, Side, Table};
 
 /// One message in flight, alone or beside a mesh.
 pub fn latency(criterion: &mut Criterion, table: &mut Table) {
@@ -30,8 +31,16 @@ pub fn latency(criterion: &mut Criterion, table: &mut Table) {
                     let address = server.address;
                     let mesh = (others > 0).then(|| {
                         let control = Control::default();
-                        Mesh::connect(protocol, address, &topology, others, SHORT, &control)
-                            .expect("logins")
+                        Mesh::connect(
+                            protocol,
+                            address,
+                            &topology,
+                            others,
+                            SHORT,
+                            Writes::HalfWindow,
+                            &control,
+                        )
+                        .expect("logins")
                     });
                     let ping = PingPong::connect(protocol, address, &topology, SHORT);
                     (ping.expect("logins"), mesh.map(Background::of), server)
@@ -51,14 +60,50 @@ pub fn latency(criterion: &mut Criterion, table: &mut Table) {
             });
             group.finish();
             let Some((ping, background, server)) = rig else { continue };
-            for (name, quantile) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
-                let row = format!("latency/{row} {name}");
-                let time = ping.latencies.quantile(quantile);
-                table.add(&row, Kind::Time, side, Sample::time(time));
-            }
+            add_quantiles(table, row, side, &ping.latencies);
             drop((ping, background));
             end(server);
         }
+    }
+}
+
+/// One message in flight beside pairs that send single messages at a fixed rate.
+pub fn beside_singles(criterion: &mut Criterion, table: &mut Table) {
+    let row = "beside_singles";
+    let topology = Topology::pairs(BESIDE_PAIRS).with_pair();
+    for (side, protocol, name) in SIDES {
+        let mut rig: Option<(Beside, Process)> = None;
+        let mut group = start_group(criterion, "latency", 1);
+        group.bench_function(format!("{row}/{name}"), |bencher| {
+            let (beside, server) = rig.get_or_insert_with(|| {
+                let server = start(protocol, &topology, SHORT);
+                let control = Control::default();
+                let (address, rate) = (server.address, BESIDE_RATE);
+                let beside = Beside::connect(protocol, address, &topology, SHORT, rate, &control);
+                (beside.expect("logins"), server)
+            });
+            bencher.iter_custom(|messages| {
+                let amount = Amount::Messages(messages);
+                let mut sample =
+                    Sample::of(server, messages, || clean(beside.run(amount, &Control::default())));
+                // The pairs' share cannot be told from this message's.
+                (sample.server_cpu, sample.load_cpu) = (Duration::ZERO, Duration::ZERO);
+                table.add(&format!("latency/{row} mean"), Kind::Time, side, sample);
+                sample.elapsed
+            });
+        });
+        group.finish();
+        let Some((beside, server)) = rig else { continue };
+        add_quantiles(table, row, side, beside.latencies());
+        drop(beside);
+        end(server);
+    }
+}
+
+fn add_quantiles(table: &mut Table, row: &str, side: Side, latencies: &Latencies) {
+    for (name, quantile) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
+        let row = format!("latency/{row} {name}");
+        table.add(&row, Kind::Time, side, Sample::time(latencies.quantile(quantile)));
     }
 }
 

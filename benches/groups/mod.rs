@@ -28,6 +28,12 @@ pub const MESH: usize = 100;
 /// Messages of a mesh per iteration.
 pub const MESH_MESSAGES: u64 = 10_000;
 
+/// Pairs that send single messages beside the one that is measured.
+pub const BESIDE_PAIRS: usize = 8;
+
+/// Messages a second of all these pairs.
+pub const BESIDE_RATE: f64 = 50_000.0;
+
 /// Length of a short message's text, in bytes.
 pub const SHORT: usize = 32;
 

@@ -1,6 +1,6 @@
 //! Messages a second, by topology.
 
-use a_chat::load::mesh::Mesh;
+use a_chat::load::mesh::{Mesh, Writes};
 use a_chat::load::protocol::Protocol;
 use a_chat::load::stream::{self, Stream};
 use a_chat::load::topology::Topology;
@@ -57,16 +57,26 @@ fn saturate(
     });
 }
 
-/// Every client to every other.
+/// Every client to every other, with senders that write half a window at a time.
 pub fn mesh(criterion: &mut Criterion, table: &mut Table) {
+    measure_mesh(criterion, table, "mesh", Writes::HalfWindow);
+}
+
+/// The same with senders that write whatever they may at once.
+pub fn mesh_at_once(criterion: &mut Criterion, table: &mut Table) {
+    measure_mesh(criterion, table, "mesh_at_once", Writes::AtOnce);
+}
+
+fn measure_mesh(criterion: &mut Criterion, table: &mut Table, name: &str, writes: Writes) {
     let topology = Topology::ring(MESH, MESH);
-    let group = start_group(criterion, "mesh", MESH_MESSAGES);
+    let group = start_group(criterion, name, MESH_MESSAGES);
     let row = format!("{MESH}x{SHORT}");
     let kind = Kind::Rate { bytes: logins::frame(Protocol::Chat, &topology, SHORT) };
     let control = Control::default();
-    compare(group, table, ("mesh", &row), kind, MESH_MESSAGES, |protocol| {
+    compare(group, table, (name, &row), kind, MESH_MESSAGES, |protocol| {
         let server = start(protocol, &topology, SHORT);
-        let mesh = Mesh::connect(protocol, server.address, &topology, MESH, SHORT, &control);
+        let mesh =
+            Mesh::connect(protocol, server.address, &topology, MESH, SHORT, writes, &control);
         let mut mesh = mesh.expect("logins");
         let control = &control;
         (server, move |rounds| clean(mesh.run(Amount::Messages(rounds * MESH_MESSAGES), control)))

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use a_chat::load::beside::Beside;
 use a_chat::load::latency::PingPong;
-use a_chat::load::mesh::Mesh;
+use a_chat::load::mesh::{Mesh, Writes};
 use a_chat::load::process::Process;
 use a_chat::load::protocol::Protocol;
 use a_chat::load::stream::{self, Stream};
 use a_chat::load::topology::Topology;
-use a_chat::load::{Amount, Control};
+use a_chat::load::{Amount, Control, Latencies, Outcome};
 
 use super::{end, mebibytes, start, to_float};
 use crate::rig::clean;
@@ -18,6 +19,10 @@ use crate::rig::table::Sample;
 const TARGET: Duration = Duration::from_millis(1500);
 
 const MESH: usize = 100;
+
+/// Pairs that send single messages beside the one that is measured, and how many a second in total.
+const BESIDE_PAIRS: usize = 8;
+const BESIDE_RATE: f64 = 50_000.0;
 
 pub const HEAD: &str = "| work | server | messages/s | p50 us | p99 us | p99.9 us | CPU time, us each | load, CPUs | peak MiB \
      | threads |\n| --- | --- | --: | --: | --: | --: | --: | --: | --: | --: |";
@@ -34,8 +39,10 @@ pub struct Work {
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Stream,
-    Mesh,
+    Mesh(Writes),
     Latency,
+    /// Beside pairs that send this many messages a second in total.
+    Beside(f64),
 }
 
 /// The figures of one server; 0 where a figure makes no sense for the work.
@@ -67,9 +74,20 @@ pub fn works() -> Vec<Work> {
     let topology = Topology::fan_out(100);
     works.push(Work { name: "fan_out/1to100x64".into(), kind: Kind::Stream, topology, size: 64 });
     let topology = Topology::ring(MESH, MESH);
-    works.push(Work { name: "mesh/100x32".into(), kind: Kind::Mesh, topology, size: 32 });
+    works.push(Work {
+        name: "mesh/100x32".into(),
+        kind: Kind::Mesh(Writes::HalfWindow),
+        topology,
+        size: 32,
+    });
+    let topology = Topology::ring(MESH, MESH);
+    let kind = Kind::Mesh(Writes::AtOnce);
+    works.push(Work { name: "mesh_at_once/100x32".into(), kind, topology, size: 32 });
     let topology = Topology::pairs(1);
     works.push(Work { name: "latency/idle".into(), kind: Kind::Latency, topology, size: 32 });
+    let topology = Topology::pairs(BESIDE_PAIRS).with_pair();
+    let (name, kind) = ("latency/beside_singles".into(), Kind::Beside(BESIDE_RATE));
+    works.push(Work { name, kind, topology, size: 32 });
     works
 }
 
@@ -89,8 +107,8 @@ impl Work {
                 let work = |rounds| clean(stream.run(amount(rounds), control));
                 Figures::of(&process, deliveries, work)
             }
-            Kind::Mesh => {
-                let mesh = Mesh::connect(server, address, topology, MESH, *size, control);
+            Kind::Mesh(writes) => {
+                let mesh = Mesh::connect(server, address, topology, MESH, *size, writes, control);
                 let mut mesh = mesh.expect("logins");
                 let work = |rounds| clean(mesh.run(Amount::Messages(1000 * rounds), control));
                 Figures::of(&process, 1000, work)
@@ -99,9 +117,22 @@ impl Work {
                 let ping = PingPong::connect(server, address, topology, *size);
                 let mut ping = ping.expect("logins");
                 let work = |messages| clean(ping.run(Amount::Messages(messages), control));
-                let figures = Figures::of(&process, 1, work);
-                let time = |quantile| ping.latencies.quantile(quantile).as_secs_f64() * 1e6;
-                Figures { p50: time(0.5), p99: time(0.99), p999: time(0.999), ..figures }
+                Figures::of(&process, 1, work).with(&ping.latencies)
+            }
+            Kind::Beside(rate) => {
+                let beside = Beside::connect(server, address, topology, *size, rate, control);
+                let mut beside = beside.expect("logins");
+                // Rate and CPU time are those of all messages, most of which are the pairs'.
+                let mut share = 1.0;
+                let work = |messages| {
+                    let outcome = beside.run(Amount::Messages(messages), control);
+                    if let Ok(Outcome { received, beside: Some(beside), .. }) = &outcome {
+                        share = to_float(*received) / to_float(received + beside.received);
+                    }
+                    clean(outcome)
+                };
+                let figures = Figures::of(&process, 1, work).with(beside.latencies());
+                Figures { rate: figures.rate / share, cpu: figures.cpu * share, ..figures }
             }
         };
         end(server, process);
@@ -133,6 +164,11 @@ impl Figures {
             peak: mebibytes(process.status("VmHWM").expect("procfs")),
             threads: to_float(process.status("Threads").expect("procfs")),
         }
+    }
+
+    fn with(self, latencies: &Latencies) -> Self {
+        let micros = |quantile| latencies.quantile(quantile).as_secs_f64() * 1e6;
+        Self { p50: micros(0.5), p99: micros(0.99), p999: micros(0.999), ..self }
     }
 
     /// A row of the table.

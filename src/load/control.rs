@@ -98,6 +98,8 @@ pub struct Outcome {
     pub elapsed: Duration,
     /// The latency of each delivery, if measured.
     pub latencies: Option<Latencies>,
+    /// The outcome of the load beside this one, if there was one.
+    pub beside: Option<Box<Outcome>>,
 }
 
 impl Outcome {
@@ -106,9 +108,10 @@ impl Outcome {
         self.owed.saturating_sub(self.received)
     }
 
-    /// True if everything arrived, once and in order.
+    /// True if everything arrived, once and in order, in the load beside this one too.
     pub fn is_clean(&self) -> bool {
-        (self.lost(), self.reordered, self.repeated) == (0, 0, 0)
+        let beside = self.beside.as_ref().is_none_or(|beside| beside.is_clean());
+        beside && (self.lost(), self.reordered, self.repeated) == (0, 0, 0)
     }
 }
 
@@ -174,7 +177,7 @@ impl Tally {
         let Self { sent, owed, started, ended } = *self;
         let Counts { received, reordered, repeated, .. } = arrived;
         let elapsed = ended - started;
-        Outcome { sent, owed, received, reordered, repeated, elapsed, latencies: None }
+        Outcome { sent, owed, received, reordered, repeated, elapsed, ..Outcome::default() }
     }
 }
 

@@ -1,5 +1,5 @@
-//! The mesh: every client sends to every other, a few messages at a time. Each sender may have
-//! [`WINDOW`] unreceived messages.
+//! The mesh: every client sends to every other. Each sender may have [`WINDOW`] unreceived messages;
+//! [`Writes`] says when it writes.
 //!
 //! Runs on the caller's thread alone: it sends for each client that may send, then receives what
 //! has arrived.
@@ -24,6 +24,15 @@ pub const WINDOW: u32 = 256;
 /// always has room for them, so the only thread never blocks in a write.
 const WINDOW_BYTES: usize = 64 * 1024;
 
+/// When a sender writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writes {
+    /// When half of its window is free: many messages with one write.
+    HalfWindow,
+    /// As soon as anything of its window is free, which in a mesh is a few messages at a time.
+    AtOnce,
+}
+
 /// Connected clients.
 #[derive(Debug)]
 pub struct Mesh {
@@ -31,6 +40,7 @@ pub struct Mesh {
     inboxes: Vec<Inbox>,
     readable: Readable,
     window: u32,
+    writes: Writes,
     /// How many messages each sender may still send.
     credits: Vec<u32>,
     /// The number of each sender's next message to each recipient.
@@ -54,6 +64,7 @@ impl Mesh {
         topology: &Topology,
         count: usize,
         size: usize,
+        writes: Writes,
         control: &Control,
     ) -> Result<Self, Error> {
         let names: Vec<_> = (0..count).map(|client| topology.name(client)).collect();
@@ -69,6 +80,7 @@ impl Mesh {
         Ok(Self {
             readable: Readable::of(inboxes.iter().map(Inbox::socket))?,
             window,
+            writes,
             credits: vec![window; count],
             next: vec![vec![0; count]; count],
             lines: names.iter().map(|name| protocol.line(name, &[name], size)).collect(),
@@ -98,27 +110,28 @@ impl Mesh {
     ) -> Result<(), Error> {
         let mut budget = Budget::new(amount, control);
         let mut buffer = vec![0; CHUNK];
-        let mut output = Vec::new();
+        let (mut output, mut readable, mut freed) = (Vec::new(), Vec::new(), Vec::new());
         let (mut settled, mut received) = (0, 0);
         while received < tally.sent || !budget.is_spent() {
             for sender in 0..self.clients.len() {
-                // At least half a window, like a client that does not write each message on its
-                // own.
-                let credits = self.credits[sender];
-                let count =
-                    if credits >= self.window / 2 { budget.take(credits.into()) } else { 0 };
-                if count > 0 {
-                    self.send(sender, u32::try_from(count).expect("a window"), &mut output)?;
-                    (tally.sent, tally.owed) = (tally.sent + count, tally.owed + count);
-                }
+                self.send_for(sender, &mut budget, tally, &mut output)?;
             }
             let before = received;
-            for place in self.readable.wait()? {
+            let is_at_once = self.writes == Writes::AtOnce;
+            readable.extend(self.readable.wait()?);
+            for place in readable.drain(..) {
                 self.inboxes[place].read(&mut buffer, |arrival| {
                     self.credits[arrival.sender] += arrival.advance;
                     settled += u64::from(arrival.advance);
                     received += 1;
+                    if is_at_once {
+                        freed.push(arrival.sender);
+                    }
                 })?;
+                // They write before the next socket is read.
+                for sender in freed.drain(..) {
+                    self.send_for(sender, &mut budget, tally, &mut output)?;
+                }
             }
             if received > before {
                 tally.ended = Instant::now();
@@ -126,6 +139,27 @@ impl Mesh {
             } else if tally.ended.elapsed() >= arrival_timeout(settled >= tally.sent) {
                 break;
             }
+        }
+        Ok(())
+    }
+
+    /// Sends what a client may send now, if that is enough to be written.
+    fn send_for(
+        &mut self,
+        sender: usize,
+        budget: &mut Budget<'_>,
+        tally: &mut Tally,
+        output: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let credits = self.credits[sender];
+        let min = match self.writes {
+            Writes::HalfWindow => self.window / 2,
+            Writes::AtOnce => 1,
+        };
+        let count = if credits >= min { budget.take(credits.into()) } else { 0 };
+        if count > 0 {
+            self.send(sender, u32::try_from(count).expect("a window"), output)?;
+            (tally.sent, tally.owed) = (tally.sent + count, tally.owed + count);
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ mod control;
 mod error;
 
 // The kinds of load first, then their building blocks.
+pub mod beside;
 pub mod latency;
 pub mod logins;
 pub mod mesh;

@@ -93,13 +93,13 @@ impl OpenLoop {
     ///
     /// As [`Client::connect_all`].
     pub fn connect(
+        protocol: Protocol,
         address: SocketAddr,
         topology: &Topology,
         mesh: bool,
         size: usize,
         control: &Control,
     ) -> Result<Self, Error> {
-        let protocol = Protocol::Chat;
         let clients = Client::connect_all(protocol, address, topology, control)?;
         let names = topology.names();
         let lines: Vec<_> = if mesh {

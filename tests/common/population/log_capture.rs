@@ -109,6 +109,7 @@ fn close_reason(text: &str) -> Option<CloseReason> {
         CloseReason::NameTaken,
         CloseReason::LoginTimeout,
         CloseReason::Evicted,
+        CloseReason::ServerFull,
         CloseReason::Shutdown,
         CloseReason::Deadline,
         CloseReason::Forced,

@@ -108,7 +108,8 @@ impl Connection {
             CloseReason::LeftBeforeLogin => parts && seen.line_ends_sent == 0,
             CloseReason::Broken(_) => parts && seen.ending == Ending::Abandoned,
             CloseReason::BadName => matches!(seen.session.greeting, Greeting::Bad(_)),
-            CloseReason::NameTaken => gives_name,
+            // The server is full if the machine has no thread for the writer.
+            CloseReason::NameTaken | CloseReason::ServerFull => gives_name,
             CloseReason::Shutdown => true,
             CloseReason::LoginTimeout | CloseReason::Evicted | CloseReason::Deadline => {
                 is_impatient
@@ -156,6 +157,7 @@ impl Connection {
             )
             | (FinalLine::BadName, CloseReason::BadName)
             | (FinalLine::LoginTimeout, CloseReason::LoginTimeout)
+            | (FinalLine::Full, CloseReason::ServerFull)
             | (FinalLine::Evicted, CloseReason::Evicted) => true,
             _ => false,
         }

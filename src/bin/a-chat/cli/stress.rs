@@ -21,6 +21,10 @@ const MAX_TEXT_BYTES: usize = 64 * 1024;
 /// Maximum number of recipients of one line.
 const MAX_RECIPIENTS: usize = 1024;
 
+/// The default, minimum and maximum number of clients of `--beside`: pairs, and two that are
+/// measured.
+const BESIDE_CLIENTS: (usize, usize, usize) = (18, 4, 2 * SENDERS);
+
 /// Descriptors reserved for everything except the clients.
 const SPARE_FILES: u64 = 32;
 
@@ -60,6 +64,15 @@ pub(crate) struct StressArgs {
     #[arg(long, value_name = "RATE", value_parser = rate)]
     rate: Option<f64>,
 
+    /// In mesh mode, write every message as soon as it may be sent, not half a window at a time
+    #[arg(long, conflicts_with = "rate")]
+    at_once: bool,
+
+    /// In latency mode, measure beside pairs of clients that send this many messages a second in
+    /// total [default clients: 18, of which 16 are pairs]
+    #[arg(long, value_name = "RATE", value_parser = rate, conflicts_with = "rate")]
+    beside: Option<f64>,
+
     /// Write one JSON object to standard output instead of a table
     #[arg(long)]
     pub(crate) json: bool,
@@ -90,6 +103,10 @@ pub(crate) struct Plan {
     pub(crate) size: usize,
     pub(crate) amount: Amount,
     pub(crate) rate: Option<f64>,
+    /// Whether a mesh writes each message as soon as it may.
+    pub(crate) at_once: bool,
+    /// The rate of the load beside which latencies are measured.
+    pub(crate) beside: Option<f64>,
 }
 
 impl StressArgs {
@@ -108,17 +125,27 @@ impl StressArgs {
     }
 
     fn check(&self) -> Result<Plan, String> {
-        let Self { mode, rate, .. } = *self;
+        let Self { mode, rate, at_once, beside, .. } = *self;
         let name = mode.name();
-        let (default, min, max) = mode.clients();
+        if at_once && mode != Mode::Mesh {
+            return Err(format!("--at-once is for mesh, not for {name}"));
+        }
+        if beside.is_some() && mode != Mode::Latency {
+            return Err(format!("--beside is for latency, not for {name}"));
+        }
+        let (default, min, max) = match beside {
+            Some(_) => BESIDE_CLIENTS,
+            None => mode.clients(),
+        };
         let clients = self.clients.unwrap_or(default);
         if !(min..=max).contains(&clients) {
             return Err(format!("{name} takes {min} to {max} clients"));
         }
-        if mode == Mode::Pair && clients % 2 > 0 {
-            return Err("pair takes an even number of clients".to_owned());
+        if (mode == Mode::Pair || beside.is_some()) && clients % 2 > 0 {
+            return Err(format!("{name} takes an even number of clients"));
         }
-        let min = if rate.is_some() { TIMED } else { STAMP };
+        let is_timed = rate.or(beside).is_some();
+        let min = if is_timed { TIMED } else { STAMP };
         let size = match self.size {
             None => 32,
             Some(_) if mode == Mode::Connect => {
@@ -129,7 +156,7 @@ impl StressArgs {
         if !(min..=MAX_TEXT_BYTES).contains(&size) {
             return Err(format!(
                 "a text has {min} to {MAX_TEXT_BYTES} bytes{}",
-                if rate.is_some() { ", including the time stamp that a rate needs" } else { "" }
+                if is_timed { ", including the time stamp that a rate needs" } else { "" }
             ));
         }
         let amount = match self.messages {
@@ -140,7 +167,8 @@ impl StressArgs {
         if amount == Amount::Time(Duration::ZERO) {
             return Err("a duration of zero leaves nothing to measure".to_owned());
         }
-        Ok(Plan { mode, address: self.address.clone(), clients, size, amount, rate })
+        let address = self.address.clone();
+        Ok(Plan { mode, address, clients, size, amount, rate, at_once, beside })
     }
 }
 
@@ -242,6 +270,9 @@ impl Plan {
             Mode::Pair => Topology::pairs(self.clients / 2),
             Mode::FanOut => Topology::fan_out(self.clients - 1),
             Mode::Mesh => Topology::ring(self.clients, self.clients),
+            Mode::Latency if self.beside.is_some() => {
+                Topology::pairs(self.clients / 2 - 1).with_pair()
+            }
             Mode::Latency => Topology::quiet(self.clients - 2).with_pair(),
             Mode::Connect => Topology::quiet(self.clients),
         };

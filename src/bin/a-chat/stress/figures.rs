@@ -24,6 +24,10 @@ pub(super) struct Figures {
     pub(super) size: usize,
     /// The requested rate.
     pub(super) rate: Option<f64>,
+    /// Whether a mesh wrote each message as soon as it could.
+    pub(super) at_once: bool,
+    /// The requested rate of the load beside this one.
+    pub(super) beside: Option<f64>,
     /// Length of a message as it arrives, in bytes.
     pub(super) frame: usize,
     pub(super) interrupted: bool,
@@ -40,8 +44,10 @@ pub(super) struct Figures {
 impl Figures {
     /// Why the load did not succeed, if it did not.
     pub(super) fn complaint(&self) -> Option<String> {
-        let Outcome { reordered, repeated, .. } = self.outcome;
-        let lost = self.outcome.lost();
+        let all = std::iter::once(&self.outcome).chain(self.outcome.beside.as_deref());
+        let [lost, reordered, repeated] = all.fold([0; 3], |[lost, reordered, repeated], it| {
+            [lost + it.lost(), reordered + it.reordered, repeated + it.repeated]
+        });
         let exit = self.exit.filter(|status| !status.success());
         let exit = exit.map(|status| format!("the server ended with {status}"));
         match (&self.failure, exit) {
@@ -58,14 +64,8 @@ impl Figures {
         self.usage.as_ref().zip(self.exit)
     }
 
-    /// Events a second while the load ran; 0 if it took no time.
-    fn per_second(&self, count: f64) -> f64 {
-        let seconds = self.outcome.elapsed.as_secs_f64();
-        if seconds > 0.0 { count / seconds } else { 0.0 }
-    }
-
     fn received_per_second(&self) -> f64 {
-        self.per_second(float(self.outcome.received))
+        per_second(&self.outcome)
     }
 
     /// `None` for logins, whose messages have a size of their own.
@@ -74,14 +74,15 @@ impl Figures {
         (!is_login).then(|| self.received_per_second() * float(self.frame as u64))
     }
 
-    /// The server's CPU time per delivery, in microseconds.
+    /// The server's CPU time per delivery, those of the load beside included, in microseconds.
     fn cpu_each(&self, usage: &Usage) -> f64 {
-        let received = self.outcome.received;
+        let beside = self.outcome.beside.as_ref().map_or(0, |beside| beside.received);
+        let received = self.outcome.received + beside;
         if received > 0 { usage.cpu.as_secs_f64() * 1e6 / float(received) } else { 0.0 }
     }
 
     fn cpus(&self, cpu: Duration) -> f64 {
-        self.per_second(cpu.as_secs_f64())
+        ratio(cpu.as_secs_f64(), self.outcome.elapsed)
     }
 
     /// The table for people.
@@ -109,6 +110,19 @@ impl Figures {
         if let Some(latencies) = outcome.latencies.as_ref().filter(|it| it.count() > 0) {
             table.latencies(latencies);
         }
+        if let Some(beside) = &outcome.beside {
+            let rate = HumanFloatCount(per_second(beside));
+            let received = HumanCount(beside.received);
+            table.row("beside", format_args!("{received} deliveries, {rate:.0} a second"));
+            if !beside.is_clean() {
+                let Outcome { reordered, repeated, .. } = **beside;
+                let lost = beside.lost();
+                table.row(
+                    "",
+                    format_args!("{lost} lost, {reordered} out of order, {repeated} repeated"),
+                );
+            }
+        }
         table.row("load", format_args!("{:.2} CPUs", self.cpus(self.load_cpu)));
         if let Some((usage, status)) = self.server() {
             let (cpus, each) = (self.cpus(usage.cpu), self.cpu_each(usage));
@@ -133,6 +147,11 @@ impl Figures {
             Some(rate) => write!(title, ", {rate} a second requested"),
             None => Ok(()),
         };
+        let _ = match self.beside {
+            Some(rate) => write!(title, ", beside {rate} a second"),
+            None => Ok(()),
+        };
+        let _ = if self.at_once { write!(title, ", written at once") } else { Ok(()) };
         let at = if self.own_server { "a server of its own" } else { "the server" };
         let is_early = self.interrupted || self.failure.is_some();
         let ended = if is_early { ", ended early" } else { "" };
@@ -171,6 +190,17 @@ impl Figures {
                 drained_clean: status.success(),
             }),
             failure: self.failure.as_deref(),
+            at_once: self.at_once,
+            beside: self.beside.zip(outcome.beside.as_deref()).map(|(rate, it)| BesideJson {
+                rate_asked_per_second: rate,
+                sent: it.sent,
+                received: it.received,
+                lost: it.lost(),
+                reordered: it.reordered,
+                repeated: it.repeated,
+                received_per_second: per_second(it),
+                latency_us: it.latencies.as_ref().map(LatencyJson::of),
+            }),
         };
         Ok(serde_json::to_string(&json)? + "\n")
     }
@@ -199,6 +229,21 @@ struct Json<'a> {
     load_cpu_seconds: f64,
     server: Option<ServerJson>,
     failure: Option<&'a str>,
+    at_once: bool,
+    beside: Option<BesideJson>,
+}
+
+/// The load beside the one that is measured.
+#[derive(Serialize)]
+struct BesideJson {
+    rate_asked_per_second: f64,
+    sent: u64,
+    received: u64,
+    lost: u64,
+    reordered: u64,
+    repeated: u64,
+    received_per_second: f64,
+    latency_us: Option<LatencyJson>,
 }
 
 /// In microseconds.
@@ -265,6 +310,16 @@ impl Table {
             self.row(name, format_args!("{latency:.1?}"));
         }
     }
+}
+
+fn per_second(outcome: &Outcome) -> f64 {
+    ratio(float(outcome.received), outcome.elapsed)
+}
+
+/// An amount per second; 0 if no time has passed.
+fn ratio(amount: f64, elapsed: Duration) -> f64 {
+    let seconds = elapsed.as_secs_f64();
+    if seconds > 0.0 { amount / seconds } else { 0.0 }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]

@@ -14,9 +14,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::cli::{Mode, OWN_PREFIX, Plan, StressArgs};
+use a_chat::load::beside::Beside;
 use a_chat::load::client::Client;
 use a_chat::load::latency::PingPong;
-use a_chat::load::mesh::Mesh;
+use a_chat::load::mesh::{Mesh, Writes};
 use a_chat::load::open_loop::OpenLoop;
 use a_chat::load::process::own_cpu;
 use a_chat::load::protocol::Protocol;
@@ -97,6 +98,8 @@ fn measure(
         clients: plan.clients,
         size: plan.size,
         rate: plan.rate,
+        at_once: plan.at_once,
+        beside: plan.beside,
         frame: logins::frame(Protocol::Chat, topology, plan.size),
         interrupted: control.is_stopped(),
         failure,
@@ -113,12 +116,13 @@ fn per_message(topology: &Topology) -> u64 {
 }
 
 /// Connected clients and the work they do.
-#[expect(clippy::large_enum_variant, reason = "there is only one")]
 enum Load {
     Stream(Stream),
     Mesh(Mesh),
     /// Two busy clients and the idle ones.
     Latency(PingPong, #[expect(dead_code, reason = "they stay connected")] Vec<Client>),
+    /// Two busy clients and pairs.
+    Beside(Beside),
     OpenLoop(OpenLoop, f64),
     /// Clients that connect while the load runs.
     Logins,
@@ -136,16 +140,24 @@ impl Load {
             (Mode::Connect, _) => Self::Logins,
             (mode, Some(rate)) => {
                 let is_mesh = mode == Mode::Mesh;
-                Self::OpenLoop(OpenLoop::connect(address, topology, is_mesh, size, control)?, rate)
+                Self::OpenLoop(
+                    OpenLoop::connect(chat, address, topology, is_mesh, size, control)?,
+                    rate,
+                )
             }
             (Mode::Pair | Mode::FanOut, None) => {
                 Self::Stream(Stream::connect(chat, address, topology, size, control)?)
             }
             (Mode::Mesh, None) => {
+                let writes = if plan.at_once { Writes::AtOnce } else { Writes::HalfWindow };
                 let clients = topology.clients;
-                Self::Mesh(Mesh::connect(chat, address, topology, clients, size, control)?)
+                Self::Mesh(Mesh::connect(chat, address, topology, clients, size, writes, control)?)
             }
             (Mode::Latency, None) => {
+                if let Some(rate) = plan.beside {
+                    let beside = Beside::connect(chat, address, topology, size, rate, control)?;
+                    return Ok(Self::Beside(beside));
+                }
                 let quiet = Topology { clients: topology.clients - 2, ..topology.clone() };
                 let quiet = Client::connect_all(chat, address, &quiet, control)?;
                 Self::Latency(PingPong::connect(chat, address, topology, size)?, quiet)
@@ -166,6 +178,10 @@ impl Load {
             Self::Latency(ping, _) => {
                 let ended = ping.run(plan.amount, control);
                 timed(ended, &ping.latencies)
+            }
+            Self::Beside(beside) => {
+                let ended = beside.run(plan.amount, control);
+                timed(ended, beside.latencies())
             }
             Self::OpenLoop(open_loop, rate) => open_loop.run(plan.amount, *rate, control),
             Self::Logins => logins::run(address, topology, plan.amount, plan.rate, control),
