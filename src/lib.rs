@@ -97,6 +97,7 @@ pub use server::Server;
 pub use server::config::Config;
 pub use server::limits::{Capacity, enlarge_futex_hash, raise_nofile_limit};
 pub use server::report::{CloseReason, Loss, Report};
+pub use server::running::Running;
 pub use server::shutdown::ShutdownHandle;
 pub use server::stats::{Stats, StatsHandle};
-pub use wire::protocol::Name;
+pub use wire::name::{InvalidName, Name};

@@ -71,7 +71,7 @@ fn run_server_cycle(seed: u64) {
 fn run_client_cycle() {
     let server = TestServer::start();
     let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| {
-        let name = Name::new(name.as_bytes()).expect("a good name");
+        let name = Name::new(name).expect("a good name");
         let (mut outbox, inbox) = client::connect(server.address, &name).expect("a login");
         outbox.send("alice, bob, carol: hi").expect("an open connection");
         (outbox, inbox)
@@ -79,7 +79,7 @@ fn run_client_cycle() {
     drop(alice);
     assert_eq!(bob.0.finish(None).accepted, 1);
     let (outbox, inbox) = carol;
-    let mut events = inbox.events();
+    let mut events = inbox.into_events();
     let is_her_own =
         |event| matches!(event, Event::Message { from, .. } if from.as_str() == "carol");
     assert!(events.any(is_her_own), "her line is accepted before the shutdown");

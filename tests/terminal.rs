@@ -512,7 +512,7 @@ fn an_eviction_or_a_lost_connection_is_shown() {
             "error: evicted, nothing was read for too long",
             "error: evicted, nothing was read for too long",
         ),
-        ("", "a-chat: the connection ended without a word"),
+        ("", "a-chat: the connection ended without notice"),
     ] {
         let script = Script::listen();
         let (mut alice, mut peer) = alice_of(&script, &["--name", "alice"]);
@@ -656,7 +656,7 @@ fn a_failed_login_is_explained() {
     let server = TestServer::start();
     let _alice = server.login("alice");
     let (status, rows) = Terminal::start(server.address, &["--name", "alice"]).wait();
-    assert_eq!((status, rows), (1, vec!["a-chat: cannot log in: name taken".to_owned()]));
+    assert_eq!((status, rows), (1, vec!["a-chat: cannot log in as alice: name taken".to_owned()]));
 }
 
 /// Another program that shares the terminal may have set `O_NONBLOCK`.
@@ -712,7 +712,7 @@ fn a_user_who_leaves_without_a_server_sees_what_was_not_accepted() {
     let (mut alice, mut peer) = alice_of(&script, &flags);
     peer.close_after(1);
     drop((peer, script));
-    alice.expect_row("a-chat: cannot connect: ");
+    alice.expect_row("a-chat: cannot connect to 127.0.0.1:");
     alice.press("bob: one\r");
     alice.expect(&["to bob: one", ">"]);
     alice.press(CTRL_D);

@@ -1,40 +1,187 @@
-//! What the server says, as the user gets it: blocks of lines, and the event that each of them
-//! is. No thread runs here; the client's reader thread fills an inbox, whoever has it empties it.
+//! The receiving half: blocks of lines, and the events in them. The client's reader thread fills an
+//! inbox; the thread that owns the inbox empties it.
 
-use std::collections::{VecDeque, vec_deque};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvError, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-use crate::wire::protocol::{self, ERROR, ERROR_LINE, FROM, NOTICE, NOTICE_LINE, Name};
+use super::event::{Event, Refusal, ServerLine};
+use super::shared::Shared;
+use crate::wire::protocol::FROM;
 
-/// What the server says, in order, up to the end of the connection.
+/// The receiving half of a connection: everything that the server sends, in order.
 ///
-/// Take what arrives: an inbox that is full holds up the connection, and a server evicts clients
-/// that take nothing. A dropped one does not; what arrives is then thrown away.
+/// Keep taking what arrives. A full inbox stops the connection from being read, and a server evicts
+/// clients that do not read. A dropped inbox stops nothing: what arrives is discarded.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use a_chat::client::{self, Event};
+/// # use a_chat::{Config, Name, Server};
+/// # let server = Server::bind("127.0.0.1:0", Config::default())?.spawn()?;
+/// # let (address, name) = (server.local_addr(), Name::new("alice")?);
+///
+/// let (mut outbox, mut inbox) = client::connect(address, &name)?;
+/// outbox.send("alice: one")?;
+/// outbox.send("alice: two")?;
+/// let first = inbox.recv()?;
+/// assert!(matches!(first, Event::Message { text, .. } if text == "one"));
+/// let second = inbox.recv_timeout(Duration::from_secs(5))?;
+/// assert!(matches!(second, Event::Message { text, .. } if text == "two"));
+///
+/// // From here on another thread may have it.
+/// let receiver = std::thread::spawn(|| inbox.into_iter().count());
+/// let _ = outbox.finish(None);
+/// assert_eq!(receiver.join().expect("it counts"), 0);
+/// # server.stop()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Inbox {
-    /// What came before the login was known to have worked.
-    pub(crate) early: VecDeque<Block>,
-    pub(crate) blocks: Receiver<Block>,
+    blocks: Receiver<Block>,
+    /// What is left of the block that was taken last.
+    events: BlockEvents,
+    shared: Arc<Shared>,
 }
 
 impl Inbox {
-    /// Waits for more; `None` when the connection has ended and everything was taken.
-    pub fn next_block(&mut self) -> Option<Block> {
-        self.early.pop_front().or_else(|| self.blocks.recv().ok())
+    pub(crate) fn new(blocks: Receiver<Block>, shared: Arc<Shared>) -> Self {
+        Self { blocks, events: Block::default().into_events(), shared }
     }
 
-    /// Each line as an event, up to the end of the connection.
-    pub fn events(mut self) -> impl Iterator<Item = Event> {
-        std::iter::from_fn(move || self.next_block()).flat_map(Block::into_events)
+    /// Waits for the next event.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError`] when the connection has ended and everything was taken.
+    pub fn recv(&mut self) -> Result<Event, RecvError> {
+        loop {
+            if let Some(event) = self.events.next() {
+                return Ok(event);
+            }
+            let block = self.blocks.recv().map_err(|_| RecvError)?;
+            self.open(block);
+        }
+    }
+
+    /// The next event if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`TryRecvError::Empty`] if there is none yet, [`TryRecvError::Disconnected`] when the
+    /// connection has ended and everything was taken.
+    pub fn try_recv(&mut self) -> Result<Event, TryRecvError> {
+        loop {
+            if let Some(event) = self.events.next() {
+                return Ok(event);
+            }
+            let block = self.blocks.try_recv().map_err(|error| match error {
+                crossbeam_channel::TryRecvError::Empty => TryRecvError::Empty,
+                crossbeam_channel::TryRecvError::Disconnected => TryRecvError::Disconnected,
+            })?;
+            self.open(block);
+        }
+    }
+
+    /// Waits at most this long for the next event.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvTimeoutError::Timeout`] if none came in time, [`RecvTimeoutError::Disconnected`] when
+    /// the connection has ended and everything was taken.
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Event, RecvTimeoutError> {
+        let Some(deadline) = Instant::now().checked_add(timeout) else {
+            return self.recv().map_err(|_| RecvTimeoutError::Disconnected);
+        };
+        loop {
+            if let Some(event) = self.events.next() {
+                return Ok(event);
+            }
+            let block = self.blocks.recv_deadline(deadline).map_err(|error| match error {
+                crossbeam_channel::RecvTimeoutError::Timeout => RecvTimeoutError::Timeout,
+                crossbeam_channel::RecvTimeoutError::Disconnected => RecvTimeoutError::Disconnected,
+            })?;
+            self.open(block);
+        }
+    }
+
+    /// Waits for more lines; `None` when the connection has ended and everything was taken.
+    pub fn next_block(&mut self) -> Option<Block> {
+        let rest = std::mem::take(&mut self.events).into_rest();
+        if !rest.bytes.is_empty() {
+            return Some(rest);
+        }
+        let block = self.blocks.recv().ok()?;
+        self.shared.took(block.bytes.len());
+        Some(block)
+    }
+
+    /// All events up to the end of the connection.
+    #[must_use]
+    pub fn into_events(self) -> InboxEvents {
+        InboxEvents(self)
+    }
+
+    fn open(&mut self, block: Block) {
+        self.shared.took(block.bytes.len());
+        self.events = block.into_events();
     }
 }
 
-/// Lines from the server that came at once.
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.shared.close_inbox();
+    }
+}
+
+impl IntoIterator for Inbox {
+    type Item = Event;
+    type IntoIter = InboxEvents;
+
+    fn into_iter(self) -> InboxEvents {
+        self.into_events()
+    }
+}
+
+/// The events of an [`Inbox`], up to the end of the connection. Each step waits for the next one.
 ///
-/// They are as the server wrote them, but for two things: the answers to what the client has asked
-/// by itself are taken out, and line numbers are those of the user's lines.
+/// ```
+/// use a_chat::client::{self, Event, InboxEvents};
+/// # use a_chat::{Config, Name, Server};
+/// # let server = Server::bind("127.0.0.1:0", Config::default())?.spawn()?;
+/// # let (address, name) = (server.local_addr(), Name::new("alice")?);
+///
+/// struct Log(InboxEvents);
+///
+/// let (mut outbox, inbox) = client::connect(address, &name)?;
+/// let mut log = Log(inbox.into_events());
+/// outbox.send("alice: a note")?;
+/// assert!(matches!(log.0.next(), Some(Event::Message { .. })));
+/// # server.shutdown_handle().shutdown();
+/// # drop((outbox, log));
+/// # server.join()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
+pub struct InboxEvents(Inbox);
+
+impl Iterator for InboxEvents {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        self.0.recv().ok()
+    }
+}
+
+/// Lines from the server that arrived together.
+///
+/// They are as the server wrote them, with two exceptions: replies to the client's own questions
+/// are left out, and line numbers are those of the user's lines.
+#[derive(Clone, Debug, Default)]
 pub struct Block {
     pub(crate) bytes: Vec<u8>,
     pub(crate) refusals: Vec<Refusal>,
@@ -47,34 +194,46 @@ impl Block {
         &self.bytes
     }
 
-    /// The user's lines that the server has refused, wholly or in part, for each of which
-    /// [`bytes`](Self::bytes) holds an error.
+    /// The user's lines that the server refused, as a whole or for some recipients.
+    /// [`bytes`](Self::bytes) holds an error for each of them.
     #[must_use]
     pub fn refusals(&self) -> &[Refusal] {
         &self.refusals
     }
 
-    /// True if somebody's message is in it.
-    pub(crate) fn has_message(&self) -> bool {
-        self.bytes.split(|&byte| byte == b'\n').any(|line| line.starts_with(FROM.as_bytes()))
-    }
-
     /// Each line as an event.
     #[must_use]
-    pub fn into_events(self) -> Events {
-        Events { bytes: self.bytes, start: 0, refusals: VecDeque::from(self.refusals).into_iter() }
+    pub fn into_events(self) -> BlockEvents {
+        BlockEvents { bytes: self.bytes, start: 0, refusals: self.refusals.into() }
+    }
+}
+
+impl IntoIterator for Block {
+    type Item = Event;
+    type IntoIter = BlockEvents;
+
+    fn into_iter(self) -> BlockEvents {
+        self.into_events()
     }
 }
 
 /// The events of a [`Block`].
-#[derive(Debug)]
-pub struct Events {
+#[derive(Clone, Debug, Default)]
+pub struct BlockEvents {
     bytes: Vec<u8>,
     start: usize,
-    refusals: vec_deque::IntoIter<Refusal>,
+    refusals: VecDeque<Refusal>,
 }
 
-impl Iterator for Events {
+impl BlockEvents {
+    /// The lines that were not taken.
+    fn into_rest(mut self) -> Block {
+        self.bytes.drain(..self.start);
+        Block { bytes: self.bytes, refusals: self.refusals.into() }
+    }
+}
+
+impl Iterator for BlockEvents {
     type Item = Event;
 
     fn next(&mut self) -> Option<Event> {
@@ -82,165 +241,11 @@ impl Iterator for Events {
         let end = memchr::memchr(b'\n', rest)?;
         self.start += end + 1;
         let line = String::from_utf8_lossy(&rest[..end]);
-        Some(match ServerLine::parse(&line) {
-            ServerLine::Message { from, text } => Event::Message { from, text: text.to_owned() },
-            ServerLine::Refusal { line, reason } => self.refusals.next().map_or_else(
-                || Event::Other(format!("{ERROR_LINE}{line}: {reason}")),
-                Event::Refused,
-            ),
-            ServerLine::Answer { line, text } => Event::Answer { line, text: text.to_owned() },
-            ServerLine::ShuttingDown { accepted } => Event::ShuttingDown { accepted },
-            ServerLine::Error(text) => Event::Error(text.to_owned()),
-            ServerLine::Notice(text) => Event::Notice(text.to_owned()),
-            ServerLine::Other => Event::Other(line.into_owned()),
-        })
+        Some(ServerLine::parse(&line).into_event(&line, || self.refusals.pop_front()))
     }
 }
 
-/// A line from the server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event {
-    /// Someone has sent a message.
-    Message {
-        /// Who has sent it.
-        from: Name,
-        /// What it says: any text but a line end, control characters included.
-        text: String,
-    },
-    /// One of the user's lines was refused, wholly or for some of its recipients.
-    Refused(Refusal),
-    /// The answer to one of the user's lines, `/who` that is.
-    Answer {
-        /// The number of the line.
-        line: u64,
-        /// What the server says to it.
-        text: String,
-    },
-    /// Why the server closes the connection.
-    Error(String),
-    /// The server stops.
-    ShuttingDown {
-        /// The number of the user's last line that it has accepted, and with it all before.
-        accepted: u64,
-    },
-    /// Something else that is no error.
-    Notice(String),
-    /// A line of no known form.
-    Other(String),
-}
-
-/// A line that the server has refused, wholly or for some of its recipients.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The number of the line.
-    pub line: u64,
-    /// What the server says.
-    pub reason: String,
-    /// The line itself.
-    pub text: String,
-}
-
-/// What a line from the server says, borrowed from it.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum ServerLine<'a> {
-    Message { from: Name, text: &'a str },
-    Refusal { line: u64, reason: &'a str },
-    Answer { line: u64, text: &'a str },
-    ShuttingDown { accepted: u64 },
-    Error(&'a str),
-    Notice(&'a str),
-    Other,
-}
-
-impl<'a> ServerLine<'a> {
-    /// Reads one line, its line end taken off.
-    pub(crate) fn parse(line: &'a str) -> Self {
-        Self::parse_known(line).unwrap_or(Self::Other)
-    }
-
-    fn parse_known(line: &'a str) -> Option<Self> {
-        if let Some(message) = line.strip_prefix(FROM) {
-            let (from, text) = message.split_once(": ")?;
-            return Some(Self::Message { from: Name::new(from.as_bytes())?, text });
-        }
-        if let Some((line, reason)) = numbered(line, ERROR_LINE) {
-            return Some(Self::Refusal { line, reason });
-        }
-        if let Some((line, text)) = numbered(line, NOTICE_LINE) {
-            return Some(Self::Answer { line, text });
-        }
-        if let Some(accepted) = protocol::accepted_in_closing_notice(line) {
-            return Some(Self::ShuttingDown { accepted });
-        }
-        let error = line.strip_prefix(ERROR).map(Self::Error);
-        error.or_else(|| line.strip_prefix(NOTICE).map(Self::Notice))
-    }
-}
-
-/// The number after `prefix` and what follows it.
-fn numbered<'a>(line: &'a str, prefix: &str) -> Option<(u64, &'a str)> {
-    let (number, text) = line.strip_prefix(prefix)?.split_once(": ")?;
-    Some((number.parse().ok()?, text))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wire::protocol::{LineRefusal, Rejection};
-
-    /// What the server's side writes is what this side reads.
-    #[test]
-    fn reads_what_the_server_writes() {
-        let written = |write: &dyn Fn(&mut Vec<u8>)| {
-            let mut line = Vec::new();
-            write(&mut line);
-            assert_eq!(line.pop(), Some(b'\n'));
-            String::from_utf8(line).expect("text")
-        };
-        let alice = Name::new(b"alice").expect("a good name");
-        let message = written(&|out| {
-            out.extend_from_slice(&protocol::message_prefix(&alice));
-            out.extend_from_slice(b"see: this\n");
-        });
-        assert_eq!(
-            ServerLine::parse(&message),
-            ServerLine::Message { from: alice.clone(), text: "see: this" }
-        );
-        let empty = written(&|out| {
-            out.extend_from_slice(&protocol::message_prefix(&alice));
-            out.push(b'\n');
-        });
-        assert_eq!(ServerLine::parse(&empty), ServerLine::Message { from: alice, text: "" });
-        let refusal =
-            written(&|out| protocol::push_refusal(out, 7, LineRefusal::TooLong { limit: 9 }));
-        let reason = "longer than 9 bytes";
-        assert_eq!(ServerLine::parse(&refusal), ServerLine::Refusal { line: 7, reason });
-        let no_peer = written(&|out| protocol::push_no_such_peer(out, 8, b"bob, c: d"));
-        let reason = "no such peer: bob, c: d";
-        assert_eq!(ServerLine::parse(&no_peer), ServerLine::Refusal { line: 8, reason });
-        let who = written(&|out| protocol::push_who_of(out, 9, &[b"bob"], &[b"carol"]));
-        let text = "here: bob; not here: carol";
-        assert_eq!(ServerLine::parse(&who), ServerLine::Answer { line: 9, text });
-        let who = written(&|out| protocol::push_who(out, 10, 2, &[b"bob"]));
-        assert_eq!(
-            ServerLine::parse(&who),
-            ServerLine::Answer { line: 10, text: "2 here: bob, ..." }
-        );
-        let closing = written(&|out| out.extend_from_slice(protocol::closing_notice(3).as_bytes()));
-        assert_eq!(ServerLine::parse(&closing), ServerLine::ShuttingDown { accepted: 3 });
-        let taken = written(&|out| out.extend_from_slice(Rejection::NameTaken.line().as_bytes()));
-        assert_eq!(ServerLine::parse(&taken), ServerLine::Error("name taken"));
-    }
-
-    #[test]
-    fn what_no_server_writes_is_something_else() {
-        for line in ["", "from alice", "from al ice: x", "from : x", "hello: x", "errors: x"] {
-            assert_eq!(ServerLine::parse(line), ServerLine::Other, "{line}");
-        }
-        assert_eq!(ServerLine::parse("error: line x: y"), ServerLine::Error("line x: y"));
-        assert_eq!(ServerLine::parse("notice: line 1"), ServerLine::Notice("line 1"));
-        let other = "server is shutting down, x of your lines were accepted";
-        assert_eq!(ServerLine::parse(&format!("notice: {other}")), ServerLine::Notice(other));
-    }
+/// Whether a line is a message from a client.
+pub(crate) fn is_message(line: &[u8]) -> bool {
+    line.starts_with(FROM.as_bytes())
 }

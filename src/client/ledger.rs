@@ -155,7 +155,7 @@ impl Ledger {
             in_doubt.push(doubtful);
             rest.extend_from_slice(unsent);
         }
-        let mut unsent = Lines::after(self.number + in_doubt.count());
+        let mut unsent = Lines::after(self.number + in_doubt.len());
         unsent.push(&rest);
         ConnectionOutcome { reason, accepted: self.number, in_doubt, unaccepted: unsent }
     }

@@ -1,75 +1,85 @@
-//! The user's end of what is sent: lines go in, numbers come out, and at the end the account of
-//! all of them. It owns the two threads of its connection and joins them.
+//! The sending half: lines go in, numbers come out, and at the end the account of all of them. It
+//! owns the two threads of its connection and joins them.
 
-use std::net::{Shutdown, TcpStream};
 use std::ops::Range;
-use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use std::{error, fmt};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
+use super::error::{AbsentError, SendError};
 use super::ledger::{Probe, Sent};
-use super::outcome::{ConnectionOutcome, DisconnectReason};
-use super::reader::ReaderEnd;
-use crate::wire::protocol::{self, NOT_HERE, Name, WHO};
+use super::outcome::ConnectionOutcome;
+use super::shared::{Owner, Shared};
+use super::threads::{AbortHandle, Threads};
+use super::update::Update;
+use crate::wire::name::Name;
+use crate::wire::protocol::{self, WHO};
+use crate::wire::reasons::MAX_RECIPIENTS;
 
-/// How much may be on its way without being known to be accepted, in bytes, overhead included: so
-/// much memory the lines take up that may have to be sent again.
-pub(crate) const MAX_UNCONFIRMED_BYTES: usize = 1024 * 1024;
-
-/// What a piece takes up of the room beside its bytes: its entry, its counts, its allocation.
+/// What a piece costs beside its bytes: its entry, its counts, its allocation.
 const PIECE_CHARGE: usize = 96;
 
-/// What the threads tell the outbox.
-#[derive(Debug)]
-pub(crate) enum News {
-    /// The server has accepted the user's lines up to this number, and so much room is free again.
-    Accepted { accepted: u64, freed: usize },
-    /// The answer to a question of the client's own.
-    Answer(String),
-    /// Nothing more can be written, or nothing more will be read.
-    Broken,
-}
-
-/// Sends lines, and knows which of them the server has accepted.
+/// The sending half of a connection. It knows which lines the server accepted.
 ///
-/// A line that was handed over is never forgotten: [`finish`](Self::finish) tells of each whether
-/// the server has accepted it. If the outbox is dropped instead, the connection is given up.
+/// A line that was taken is never forgotten: [`finish`](Self::finish) reports of each whether the
+/// server accepted it. Dropping the outbox instead aborts the connection.
 #[derive(Debug)]
 pub struct Outbox {
-    /// Let go to half-close. Above the threads, which end when it is gone.
+    /// Dropped to half-close. Above the threads, which exit when it is gone.
     queue: Option<Sender<Sent>>,
-    pub(crate) news: Receiver<News>,
+    updates: Receiver<Update>,
     threads: Threads,
-    /// The number of the last line that was handed over.
+    shared: Arc<Shared>,
+    room: Room,
+    /// The number of the last line that was taken.
     number: u64,
-    accepted: u64,
-    /// The charge of what is on its way.
-    unconfirmed_bytes: usize,
-    /// Nothing more can be written, or nothing more will be read.
+    /// The charge of the lines that are not known to be accepted.
+    unconfirmed: usize,
+    /// How many replies to come nobody waits for any more.
+    stale_replies: usize,
+    /// The connection has ended, seen from here.
     broken: bool,
     /// This side was the first to end the connection.
     left: bool,
 }
 
+/// How many bytes of lines may be on their way and not known to be accepted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    /// Sending waits for room beyond this.
+    pub(crate) usual: usize,
+    /// Beyond this it fails, where waiting is in vain.
+    pub(crate) max: usize,
+}
+
+/// How long to wait for room.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wait {
+    Never,
+    Until(Instant),
+    Indefinitely,
+}
+
 impl Outbox {
-    /// An outbox for lines that are numbered from `after + 1` on.
+    /// An outbox for lines that are numbered from `number + 1` on.
     pub(crate) fn new(
         queue: Sender<Sent>,
-        news: Receiver<News>,
+        updates: Receiver<Update>,
         threads: Threads,
-        after: u64,
+        shared: Arc<Shared>,
+        room: Room,
+        number: u64,
     ) -> Self {
         Self {
             queue: Some(queue),
-            news,
+            updates,
             threads,
-            number: after,
-            accepted: after,
-            unconfirmed_bytes: 0,
+            shared,
+            room,
+            number,
+            unconfirmed: 0,
+            stale_replies: 0,
             broken: false,
             left: false,
         }
@@ -77,19 +87,71 @@ impl Outbox {
 
     /// Sends one line, given without its line end, and returns its number.
     ///
-    /// It waits while 1 MiB of lines is on its way, and for nothing else.
+    /// It waits while too much is on its way: by default 1 MiB of lines that are not known to be
+    /// accepted. The replies that free room come after everything that the server sent before, so
+    /// another thread should empty the [`Inbox`](super::Inbox) meanwhile. If the calling thread is
+    /// the one that empties it and it is full, then `send` does not wait but takes up to 64 MiB.
+    ///
+    /// ```
+    /// use a_chat::client::{self, SendError};
+    /// # use a_chat::{Config, Name, Server};
+    /// # let server = Server::bind("127.0.0.1:0", Config::default())?.spawn()?;
+    /// # let (address, name) = (server.local_addr(), Name::new("alice")?);
+    ///
+    /// let (mut outbox, inbox) = client::connect(address, &name)?;
+    /// assert_eq!(outbox.send("alice: one"), Ok(1));
+    /// assert_eq!(outbox.send("alice: two"), Ok(2));
+    /// assert_eq!(outbox.send("two\nlines"), Err(SendError::NotALine));
+    /// # drop(inbox);
+    /// # let _ = outbox.finish(None);
+    /// # server.stop()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// [`SendError::NotALine`] if it holds a line end; [`SendError::Closed`] if the connection has
-    /// ended, in which case the line is numbered and accounted for all the same.
+    /// An error means that the line was not taken: it has no number and is in no account.
+    /// [`SendError::NotALine`] if it holds a line end, [`SendError::Closed`] if the connection has
+    /// ended, [`SendError::HalfClosed`] after [`half_close`](Self::half_close), and
+    /// [`SendError::Full`] if there is no room and waiting would be in vain.
     pub fn send(&mut self, line: impl AsRef<[u8]>) -> Result<u64, SendError> {
-        let line = line.as_ref();
-        if line.contains(&b'\n') {
-            return Err(SendError::NotALine);
-        }
-        self.push(&[line, b"\n"].concat(), 1, None)?;
-        Ok(self.number)
+        self.send_waiting(line.as_ref(), Wait::Indefinitely, Owner::AnyThread)
+    }
+
+    /// As [`send`](Self::send), but never waits.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send), with [`SendError::Full`] whenever there is no room.
+    pub fn try_send(&mut self, line: impl AsRef<[u8]>) -> Result<u64, SendError> {
+        self.send_waiting(line.as_ref(), Wait::Never, Owner::AnyThread)
+    }
+
+    /// As [`send`](Self::send), but waits at most this long.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send), with [`SendError::Full`] if there is no room in time.
+    pub fn send_timeout(
+        &mut self,
+        line: impl AsRef<[u8]>,
+        timeout: Duration,
+    ) -> Result<u64, SendError> {
+        self.send_waiting(line.as_ref(), Wait::at_most(timeout), Owner::AnyThread)
+    }
+
+    /// Sends a message to these recipients and returns the number of its line.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send), with [`SendError::NoRecipient`] if the list is empty, and
+    /// [`SendError::NotALine`] if the text holds a line feed or ends with a carriage return.
+    pub fn send_to<'a>(
+        &mut self,
+        recipients: impl IntoIterator<Item = &'a Name>,
+        text: impl AsRef<str>,
+    ) -> Result<u64, SendError> {
+        self.send(message(recipients, text.as_ref())?)
     }
 
     /// Sends complete lines, given with their line ends, and returns their numbers.
@@ -98,208 +160,271 @@ impl Outbox {
     ///
     /// As for [`send`](Self::send), with [`SendError::NotALine`] if there is no line or the last
     /// one has no end.
-    pub fn send_lines(&mut self, lines: &[u8]) -> Result<Range<u64>, SendError> {
-        if !lines.ends_with(b"\n") {
-            return Err(SendError::NotALine);
-        }
-        let count = memchr::memchr_iter(b'\n', lines).count() as u64;
-        let first = self.number + 1;
-        self.push(lines, count, None)?;
-        Ok(first..first + count)
+    pub fn send_lines(&mut self, lines: impl AsRef<[u8]>) -> Result<Range<u64>, SendError> {
+        self.send_lines_of(lines.as_ref(), Owner::AnyThread)
     }
 
-    /// Asks which of these are not connected, and waits for the answer. It has no number.
+    /// Asks which of these are not connected, and waits for the reply. It has no number.
     ///
-    /// The answer comes after what is in the inbox then: let another thread take that, or be sure
-    /// that it is little.
+    /// The reply comes after everything that the server sent before it, so another thread has to
+    /// empty the [`Inbox`](super::Inbox) meanwhile. If the calling thread is the one that empties
+    /// it, it takes up to 64 MiB more while this waits.
     ///
     /// # Errors
     ///
-    /// [`SendError::Closed`] if the connection has ended.
-    pub fn absent(&mut self, names: &[Name]) -> Result<Vec<Name>, SendError> {
-        if names.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.ask(names)?;
-        while !self.broken {
-            match self.news.recv().map_err(|_| SendError::Closed)? {
-                News::Answer(text) => return Ok(absent_in(&text)),
-                news => self.note(&news),
-            }
-        }
-        Err(SendError::Closed)
-    }
-
-    /// Sends the question which of these are connected, to be answered by [`News::Answer`].
-    pub(crate) fn ask(&mut self, names: &[Name]) -> Result<(), SendError> {
-        self.push(&who_query(names), 1, Some(Probe::Question))
+    /// [`AbsentError::Refused`] if the server refused the question, [`AbsentError::Send`] if it
+    /// could not be sent or the connection ended before the reply.
+    pub fn absent(&mut self, names: &[Name]) -> Result<Vec<Name>, AbsentError> {
+        self.absent_of(names, Owner::AnyThread)
     }
 
     /// The number of the user's last line that is known to be accepted by now.
     ///
-    /// It is known late: at an answer of the server's, within a second or so of silence, or at the
-    /// end.
-    pub fn accepted(&mut self) -> u64 {
-        self.take_news();
-        self.accepted
+    /// It is known late: at a reply, after about a second without sending, or at the end.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.shared.accepted()
     }
 
-    /// Says that no more lines will come. What is due is still received, then the server closes.
+    /// Announces that no more lines will come. Everything queued for this client still arrives,
+    /// then the server closes.
     pub fn half_close(&mut self) {
-        self.take_news();
-        self.left |= !self.broken;
+        self.note_all();
+        self.left |= !self.broken && self.queue.is_some();
         self.queue = None;
     }
 
     /// Half-closes, waits for the server to close, and accounts for all lines.
     ///
-    /// With a time to wait it gives the connection up when that is over. Without one it waits for
-    /// as long as it takes; somebody has to empty the inbox meanwhile, or drop it.
-    #[must_use]
-    pub fn finish(mut self, within: Option<Duration>) -> ConnectionOutcome {
+    /// With a time limit it aborts the connection when that is over. Without one it waits for as
+    /// long as it takes, and another thread has to empty the inbox meanwhile, or drop it. If the
+    /// calling thread is the one that empties the inbox, then that takes everything that arrives,
+    /// to be received afterwards.
+    ///
+    /// ```
+    /// use a_chat::client::{self, DisconnectReason};
+    /// # use a_chat::{Config, Name, Server};
+    /// # let server = Server::bind("127.0.0.1:0", Config::default())?.spawn()?;
+    /// # let (address, name) = (server.local_addr(), Name::new("alice")?);
+    ///
+    /// let (mut outbox, inbox) = client::connect(address, &name)?;
+    /// outbox.send("alice: a note")?;
+    /// let outcome = outbox.finish(None);
+    /// assert!(matches!(outcome.reason, DisconnectReason::Left));
+    /// assert_eq!((outcome.accepted, outcome.unaccepted.len()), (1, 0));
+    /// assert_eq!(inbox.into_iter().count(), 1);
+    /// # server.stop()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Resumes the panic of a thread of this connection. There is no known way to cause one.
+    #[must_use = "it says what became of the lines"]
+    pub fn finish(self, within: Option<Duration>) -> ConnectionOutcome {
+        self.finish_of(within, Owner::AnyThread)
+    }
+
+    pub(crate) fn send_waiting(
+        &mut self,
+        line: &[u8],
+        wait: Wait,
+        owner: Owner,
+    ) -> Result<u64, SendError> {
+        if line.contains(&b'\n') {
+            return Err(SendError::NotALine);
+        }
+        self.push(&[line, b"\n"].concat(), 1, wait, owner)?;
+        Ok(self.number)
+    }
+
+    pub(crate) fn send_lines_of(
+        &mut self,
+        lines: &[u8],
+        owner: Owner,
+    ) -> Result<Range<u64>, SendError> {
+        if !lines.ends_with(b"\n") {
+            return Err(SendError::NotALine);
+        }
+        let count = memchr::memchr_iter(b'\n', lines).count() as u64;
+        let first = self.number + 1;
+        self.push(lines, count, Wait::Indefinitely, owner)?;
+        Ok(first..first + count)
+    }
+
+    pub(crate) fn absent_of(
+        &mut self,
+        names: &[Name],
+        owner: Owner,
+    ) -> Result<Vec<Name>, AbsentError> {
+        let mut absent = Vec::new();
+        for names in names.chunks(MAX_RECIPIENTS) {
+            self.ask(names)?;
+            absent.append(&mut self.await_reply(owner)?);
+        }
+        Ok(absent)
+    }
+
+    /// Sends the question which of these are connected, to be replied to by [`Update::Answer`].
+    pub(crate) fn ask(&mut self, names: &[Name]) -> Result<(), SendError> {
+        self.note_all();
+        let bytes = who_query(names).into();
+        // A question takes no room, since its sender waits for the reply.
+        self.enqueue(Sent { bytes, lines: 1, own: Some(Probe::Question), charge: 0 })
+    }
+
+    pub(crate) fn finish_of(mut self, within: Option<Duration>, owner: Owner) -> ConnectionOutcome {
         self.half_close();
-        let Self { news, threads, left, .. } = self;
-        let deadline = within.and_then(|within| Instant::now().checked_add(within));
-        // Both threads have told everything when nobody is left to tell.
+        let wait = within.map_or(Wait::Indefinitely, Wait::at_most);
         let in_time = loop {
-            match deadline {
-                Some(deadline) => match news.recv_deadline(deadline) {
-                    Ok(_) => {}
-                    Err(error) => break error.is_disconnected(),
-                },
-                None if news.recv().is_err() => break true,
-                None => {}
+            if self.shared.would_wait_for_itself(owner) {
+                self.shared.set_limit(usize::MAX);
+            }
+            match self.next_update(wait) {
+                Ok(_) => {}
+                // Both threads have reported everything when their senders are gone.
+                Err(Ended::Threads) => break true,
+                Err(Ended::Time) => break false,
             }
         };
+        let Self { threads, left, .. } = self;
         threads.end(in_time, left)
     }
 
-    /// Hands lines over: as soon as there is room, or else if the connection has ended.
-    fn push(&mut self, lines: &[u8], count: u64, own: Option<Probe>) -> Result<(), SendError> {
-        let charge = lines.len() + PIECE_CHARGE;
-        self.wait_for_room(charge);
-        if own.is_none() {
-            self.number += count;
-        }
-        self.unconfirmed_bytes += charge;
-        let queue = self.queue.as_ref().ok_or(SendError::Closed)?;
-        // The writer takes everything to the last, also when the connection takes no more.
-        let _ = queue.send(Sent { bytes: lines.into(), lines: count, own, charge });
-        if self.broken { Err(SendError::Closed) } else { Ok(()) }
+    pub(crate) fn abort_handle(&self) -> AbortHandle {
+        self.threads.abort_handle()
     }
 
-    /// Waits until so much more may be on its way. More than all the room passes when nothing else
-    /// is on its way.
-    fn wait_for_room(&mut self, charge: usize) {
-        self.take_news();
-        while !self.broken
-            && self.unconfirmed_bytes > 0
-            && self.unconfirmed_bytes + charge > MAX_UNCONFIRMED_BYTES
-        {
-            let news = self.news.recv().unwrap_or(News::Broken);
-            self.note(&news);
-        }
-    }
-
-    /// Takes what the threads have told.
-    fn take_news(&mut self) {
-        while let Ok(news) = self.news.try_recv() {
-            self.note(&news);
-        }
-    }
-
-    pub(crate) fn note(&mut self, news: &News) {
-        match *news {
-            News::Accepted { accepted, freed } => {
-                self.accepted = accepted;
-                self.unconfirmed_bytes = self.unconfirmed_bytes.saturating_sub(freed);
-            }
-            News::Broken => self.broken = true,
-            News::Answer(_) => {}
-        }
-    }
-}
-
-/// What keeps the two threads of a connection going.
-#[derive(Debug)]
-pub(crate) struct Threads {
-    /// Let go when nobody waits for what arrives any more.
-    keep_receiving: Option<Sender<News>>,
-    socket: Arc<TcpStream>,
-    /// The writer and the reader, until they are joined.
-    handles: Option<(JoinHandle<u64>, JoinHandle<ReaderEnd>)>,
-}
-
-impl Threads {
-    pub(crate) fn new(
-        keep_receiving: Sender<News>,
-        socket: Arc<TcpStream>,
-        writer: JoinHandle<u64>,
-        reader: JoinHandle<ReaderEnd>,
-    ) -> Self {
-        Self { keep_receiving: Some(keep_receiving), socket, handles: Some((writer, reader)) }
-    }
-
-    /// Joins the threads, whose queue is gone, and sums up. If the server has not closed in time
-    /// the connection is given up; if it has after this side `left`, all is well.
-    fn end(mut self, in_time: bool, left: bool) -> ConnectionOutcome {
-        if !in_time {
-            self.abort();
-        }
-        let (written, ReaderEnd { mut ledger, sent, reason }) = self.join();
-        sent.try_iter().for_each(|sent| ledger.push(sent));
-        let reason = match reason {
-            Some(said @ (DisconnectReason::ShutDown | DisconnectReason::Refused(_))) => said,
-            _ if !in_time => DisconnectReason::Closed,
-            Some(lost) => lost,
-            None if left && ledger.all_accepted() => DisconnectReason::Left,
-            None => DisconnectReason::Lost(None),
+    /// Waits for the next update.
+    pub(crate) fn next_update(&mut self, wait: Wait) -> Result<Update, Ended> {
+        let update = match wait {
+            Wait::Never => self.updates.try_recv().map_err(|error| match error {
+                TryRecvError::Empty => Ended::Time,
+                TryRecvError::Disconnected => Ended::Threads,
+            }),
+            Wait::Until(deadline) => self
+                .updates
+                .recv_deadline(deadline)
+                .map_err(|error| if error.is_timeout() { Ended::Time } else { Ended::Threads }),
+            Wait::Indefinitely => self.updates.recv().map_err(|_| Ended::Threads),
         };
-        ledger.settle(reason, written)
+        self.shared.outbox_woke();
+        update
     }
 
-    fn abort(&mut self) {
-        self.keep_receiving = None;
-        // Fails only if the connection is gone already.
-        let _ = self.socket.shutdown(Shutdown::Both);
+    /// Takes lines, as soon as there is room for them.
+    fn push(
+        &mut self,
+        lines: &[u8],
+        count: u64,
+        wait: Wait,
+        owner: Owner,
+    ) -> Result<(), SendError> {
+        let charge = lines.len() + PIECE_CHARGE;
+        self.wait_for_room(charge, wait, owner)?;
+        self.enqueue(Sent { bytes: lines.into(), lines: count, own: None, charge })?;
+        self.number += count;
+        self.unconfirmed += charge;
+        Ok(())
     }
 
-    fn join(&mut self) -> (u64, ReaderEnd) {
-        let (writer, reader) = self.handles.take().expect("they are joined once");
-        let written = writer.join().unwrap_or_else(|panic| resume_unwind(panic));
-        (written, reader.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    fn enqueue(&mut self, sent: Sent) -> Result<(), SendError> {
+        let queue = self.queue.as_ref().ok_or(SendError::HalfClosed)?;
+        if self.broken {
+            return Err(SendError::Closed);
+        }
+        // The writer takes everything to the last line, even if the connection is broken by then.
+        queue.send(sent).map_err(|_| SendError::Closed)
     }
-}
 
-impl Drop for Threads {
-    fn drop(&mut self) {
-        self.abort();
-        if let Some((writer, reader)) = self.handles.take() {
-            // Nobody is left to hear of a panic.
-            let _ = (writer.join(), reader.join());
+    /// Waits until this much more may be on its way. More than all the room passes when nothing
+    /// else is on its way.
+    fn wait_for_room(&mut self, charge: usize, wait: Wait, owner: Owner) -> Result<(), SendError> {
+        self.note_all();
+        loop {
+            let needed = self.unconfirmed + charge;
+            let fits = self.unconfirmed == 0 || needed <= self.room.usual;
+            // What else keeps a line from being taken is found when it is enqueued.
+            if fits || self.broken || self.queue.is_none() {
+                return Ok(());
+            }
+            if matches!(wait, Wait::Never) {
+                return Err(SendError::Full);
+            }
+            if self.shared.would_wait_for_itself(owner) {
+                return if needed <= self.room.max { Ok(()) } else { Err(SendError::Full) };
+            }
+            match self.next_update(wait) {
+                Ok(update) => self.note(&update),
+                Err(Ended::Threads) => self.broken = true,
+                Err(Ended::Time) => return Err(SendError::Full),
+            }
+        }
+    }
+
+    /// Waits for the reply to the question that was asked last, and returns the absent.
+    fn await_reply(&mut self, owner: Owner) -> Result<Vec<Name>, AbsentError> {
+        let mut limit = None;
+        let reply = loop {
+            if self.broken {
+                break Err(SendError::Closed.into());
+            }
+            if self.shared.would_wait_for_itself(owner) {
+                if limit.is_some() {
+                    self.stale_replies += 1;
+                    break Err(SendError::Full.into());
+                }
+                limit = Some(self.shared.set_limit(self.room.max));
+                continue;
+            }
+            match self.next_update(Wait::Indefinitely) {
+                Ok(Update::Answer(_)) if self.stale_replies > 0 => self.stale_replies -= 1,
+                Ok(Update::Answer(Ok(reply))) => {
+                    let names = reply.not_here.iter().filter_map(|name| Name::new(name).ok());
+                    break Ok(names.collect());
+                }
+                Ok(Update::Answer(Err(reason))) => break Err(AbsentError::Refused(reason)),
+                Ok(update) => self.note(&update),
+                Err(_) => self.broken = true,
+            }
+        };
+        if let Some(limit) = limit {
+            self.shared.set_limit(limit);
+        }
+        reply
+    }
+
+    /// Notes everything that the threads have reported.
+    fn note_all(&mut self) {
+        while let Ok(update) = self.updates.try_recv() {
+            self.note(&update);
+        }
+    }
+
+    pub(crate) fn note(&mut self, update: &Update) {
+        match *update {
+            Update::Freed(bytes) => self.unconfirmed = self.unconfirmed.saturating_sub(bytes),
+            Update::Broken | Update::Foreign(_) => self.broken = true,
+            Update::Answer(_) => self.stale_replies = self.stale_replies.saturating_sub(1),
+            Update::InboxFull => {}
         }
     }
 }
 
-/// What can keep a line from being sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SendError {
-    /// The connection has ended. [`Outbox::finish`] tells how, and of each line what became of it.
-    Closed,
-    /// It is not a line: it holds a line end, or it lacks one.
-    NotALine,
-}
-
-impl fmt::Display for SendError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Closed => "the connection has outcome",
-            Self::NotALine => "not one line",
-        })
+impl Wait {
+    pub(crate) fn at_most(timeout: Duration) -> Self {
+        Instant::now().checked_add(timeout).map_or(Self::Indefinitely, Self::Until)
     }
 }
 
-impl error::Error for SendError {}
+/// Why no update came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Both threads have reported everything.
+    Threads,
+    /// The time is over.
+    Time,
+}
 
 /// The line that asks which of these are connected.
 pub(crate) fn who_query(names: &[Name]) -> Vec<u8> {
@@ -307,24 +432,38 @@ pub(crate) fn who_query(names: &[Name]) -> Vec<u8> {
     [WHO.as_bytes(), b" ", &protocol::list(&names), b"\n"].concat()
 }
 
-/// The names that an answer lists as not connected.
-fn absent_in(answer: &str) -> Vec<Name> {
-    let list = answer.split_once(NOT_HERE).map_or("", |(_, list)| list);
-    protocol::names(list.as_bytes()).filter_map(Name::new).collect()
+/// The line that sends a text to these.
+pub(crate) fn message<'a>(
+    recipients: impl IntoIterator<Item = &'a Name>,
+    text: &str,
+) -> Result<Vec<u8>, SendError> {
+    let names: Vec<_> = recipients.into_iter().map(|name| name.as_str().as_bytes()).collect();
+    if names.is_empty() {
+        return Err(SendError::NoRecipient);
+    }
+    // The server takes a carriage return before a line end for a part of that.
+    if text.contains('\n') || text.ends_with('\r') {
+        return Err(SendError::NotALine);
+    }
+    Ok([&protocol::list(&names), b": ".as_slice(), text.as_bytes()].concat())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn names(list: &[&str]) -> Vec<Name> {
+        list.iter().map(|name| Name::new(name).expect("a valid name")).collect()
+    }
+
     #[test]
-    fn answers_tell_who_is_absent() {
-        let names = |list: &[&str]| -> Vec<Name> {
-            list.iter().filter_map(|name| Name::new(name.as_bytes())).collect()
-        };
+    fn questions_and_messages_are_lines_of_the_protocol() {
         assert_eq!(who_query(&names(&["bob", "carol"])), b"/who bob, carol\n");
-        assert_eq!(absent_in("here: bob"), names(&[]));
-        assert_eq!(absent_in("not here: bob"), names(&["bob"]));
-        assert_eq!(absent_in("here: a; not here: bob, carol"), names(&["bob", "carol"]));
+        let line = message(&names(&["bob", "carol"]), " hi").expect("a line");
+        assert_eq!(line, b"bob, carol:  hi");
+        assert_eq!(message(&[], "hi"), Err(SendError::NoRecipient));
+        for text in ["a\nb", "a\n", "a\r"] {
+            assert_eq!(message(&names(&["bob"]), text), Err(SendError::NotALine));
+        }
     }
 }

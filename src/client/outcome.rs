@@ -1,39 +1,57 @@
-//! How a connection ended, and what became of the lines that were sent on it. No thread runs here.
+//! How a connection ended, and what became of the lines that were sent on it. Plain data.
 
-use std::{fmt, io};
+use std::ops::Range;
+use std::time::Duration;
+use std::{error, fmt, io};
 
-/// The account of a connection that has ended: every line that was handed over is in it.
+use crate::wire::reasons::Rejection;
+
+/// The account of a connection that has ended. It covers every line that was sent.
 ///
-/// Numbers are those that [`Outbox::send`](super::Outbox::send) gave out.
-#[derive(Debug)]
+/// Numbers are those that [`Outbox::send`](super::Outbox::send) returned.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConnectionOutcome {
     /// Why it ended.
     pub reason: DisconnectReason,
-    /// The number of the last line that the server has accepted for certain, and with it all
-    /// before.
+    /// The number of the last line that the server certainly accepted. It accepted all lines
+    /// before, too.
     pub accepted: u64,
-    /// Lines that were sent and of which nobody can tell whether the server accepted them: it
-    /// ended without a word. Empty if it was shut down, since then it says where the cut was.
+    /// Lines that the server may have accepted: it ended without saying so. Empty if the server
+    /// shut down, since it then reports how many lines it accepted.
     pub in_doubt: Lines,
-    /// Lines that the server has certainly not accepted: send them on the next connection.
+    /// Lines that the server certainly did not accept: send them on the next connection.
     pub unaccepted: Lines,
 }
 
+impl ConnectionOutcome {
+    /// The number of the last line whose account is closed: it was accepted, or is in doubt.
+    ///
+    /// [`resume`](super::resume) after this number to send [`unaccepted`](Self::unaccepted) under
+    /// the numbers that its lines have.
+    #[must_use]
+    pub fn settled(&self) -> u64 {
+        self.in_doubt.last_number()
+    }
+}
+
 /// Why a connection ended.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum DisconnectReason {
     /// This side half-closed, the server accepted all lines and closed in turn.
     Left,
-    /// The server was shut down, and has said how many lines it accepted.
+    /// The server shut down and reported how many lines it accepted.
     ShutDown,
-    /// The server has closed the connection with this error.
-    Refused(String),
-    /// The connection is gone, with this error of the system's if there was one.
-    Lost(Option<io::Error>),
-    /// This side has given it up, see [`Outbox::finish`](super::Outbox::finish).
-    Closed,
+    /// The server closed the connection, for this reason.
+    Rejected(Rejection),
+    /// The connection was lost, with this kind of system error if there was one.
+    Lost(Option<io::ErrorKind>),
+    /// The connection was reset after this side had read nothing for this long, because its inbox
+    /// was full. The server almost certainly evicted it, and could not say so.
+    Stalled(Duration),
+    /// This side gave up, see [`Outbox::finish`](super::Outbox::finish).
+    GivenUp,
 }
 
 impl fmt::Display for DisconnectReason {
@@ -41,13 +59,24 @@ impl fmt::Display for DisconnectReason {
         match self {
             Self::Left => f.write_str("left"),
             Self::ShutDown => f.write_str("the server was shut down"),
-            Self::Refused(error) => write!(f, "the server has closed the connection: {error}"),
-            Self::Lost(None) => f.write_str("the connection ended without a word"),
-            Self::Lost(Some(error)) => write!(f, "the connection was lost: {error}"),
-            Self::Closed => f.write_str("the connection was given up"),
+            Self::Rejected(rejection) => {
+                write!(f, "the server closed the connection: {rejection}")
+            }
+            Self::Lost(None) => f.write_str("the connection ended without notice"),
+            Self::Lost(Some(kind)) => write!(f, "the connection was lost: {kind}"),
+            Self::Stalled(time) => {
+                let seconds = time.as_secs_f64();
+                write!(
+                    f,
+                    "probably evicted: the connection was reset after {seconds:.0} s in which nothing was read"
+                )
+            }
+            Self::GivenUp => f.write_str("the connection was given up"),
         }
     }
 }
+
+impl error::Error for DisconnectReason {}
 
 /// Consecutive lines and their numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +88,16 @@ pub struct Lines {
 }
 
 impl Lines {
+    /// These complete lines, which follow the one of number `before`. Bytes after the last line end
+    /// are left out.
+    #[must_use]
+    pub fn new(before: u64, lines: &[u8]) -> Self {
+        let end = memchr::memrchr(b'\n', lines).map_or(0, |end| end + 1);
+        let mut all = Self::after(before);
+        all.push(&lines[..end]);
+        all
+    }
+
     /// No lines yet; the first one will follow that of number `before`.
     pub(crate) fn after(before: u64) -> Self {
         Self { before, count: 0, bytes: Vec::new() }
@@ -72,38 +111,78 @@ impl Lines {
 
     /// How many lines there are.
     #[must_use]
-    pub fn count(&self) -> u64 {
+    pub fn len(&self) -> u64 {
         self.count
     }
 
-    /// True if there is none.
+    /// True if there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// The number of the first line, or of the one that would come next if there is none.
+    /// The number of the first line, or the one it would have if there are none.
     #[must_use]
-    pub fn first(&self) -> u64 {
+    pub fn first_number(&self) -> u64 {
         self.before + 1
     }
 
-    /// The number of the last line, or of the one before if there is none.
+    /// The number of the last line, or of the line before the first if there are none.
     #[must_use]
-    pub fn last(&self) -> u64 {
+    pub fn last_number(&self) -> u64 {
         self.before + self.count
     }
 
+    /// The numbers of all lines.
+    #[must_use]
+    pub fn numbers(&self) -> Range<u64> {
+        self.first_number()..self.last_number() + 1
+    }
+
     /// Each line's number and text, without its line end.
-    pub fn iter(&self) -> impl Iterator<Item = (u64, &[u8])> {
-        let texts = self.bytes.strip_suffix(b"\n").filter(|_| self.count > 0);
-        let texts = texts.into_iter().flat_map(|lines| lines.split(|&byte| byte == b'\n'));
-        (self.first()..).zip(texts.map(|line| line.strip_suffix(b"\r").unwrap_or(line)))
+    #[must_use]
+    pub fn iter(&self) -> LinesIter<'_> {
+        LinesIter { number: self.first_number(), rest: &self.bytes }
+    }
+
+    /// The lines as they were sent, line ends included.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// The lines as they were sent, line ends included.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
+    }
+}
+
+impl<'a> IntoIterator for &'a Lines {
+    type Item = (u64, &'a [u8]);
+    type IntoIter = LinesIter<'a>;
+
+    fn into_iter(self) -> LinesIter<'a> {
+        self.iter()
+    }
+}
+
+/// Each of some [`Lines`]: its number and its text, without its line end.
+#[derive(Clone, Debug)]
+pub struct LinesIter<'a> {
+    number: u64,
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for LinesIter<'a> {
+    type Item = (u64, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let end = memchr::memchr(b'\n', self.rest)?;
+        let line = &self.rest[..end];
+        self.rest = &self.rest[end + 1..];
+        let number = self.number;
+        self.number += 1;
+        Some((number, line.strip_suffix(b"\r").unwrap_or(line)))
     }
 }

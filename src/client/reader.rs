@@ -1,31 +1,49 @@
-//! The client's reader thread: it owns the receiving side of the socket and the ledger of what
-//! the server has accepted, and ends with the server's stream.
+//! The client's reader thread. It owns the receiving side of the socket and the ledger of lines that
+//! are not known to be accepted, and exits at the end of the server's stream.
 //!
-//! It takes what the server says about the client's own lines for itself, puts the user's
-//! numbers in place of the server's, and passes everything on to the inbox. While the inbox is
-//! full it does not read, so that TCP holds up the server.
+//! It keeps the replies to the client's own questions, replaces the server's line numbers by the
+//! user's, and passes everything on to the inbox. While the inbox is full it does not read, so TCP
+//! holds up the server.
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, select};
+use crossbeam_channel::{Receiver, Sender};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::blocks::LineBlocks;
-use super::inbox::{Block, Refusal, ServerLine};
+use super::event::{Refusal, ServerLine, WhoReply};
+use super::inbox::{Block, is_message};
 use super::ledger::{Answered, Ledger, Probe, Sent};
-use super::outbox::News;
 use super::outcome::DisconnectReason;
-use crate::wire::protocol::{self, ERROR_LINE, FROM, NOTICE_LINE};
+use super::shared::{Entry, Shared};
+use super::update::Update;
+use crate::wire::protocol::{self, ERROR_LINE, NOTICE_LINE};
+use crate::wire::reasons::{RefusalReason, Rejection};
+
+/// How often the socket is checked for its end while the inbox is full. A sender that waits for
+/// room learns of the end this late.
+const END_CHECK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// A reset after this much time without reading is taken for an eviction. A server's own limit is
+/// rarely shorter.
+const MIN_STALL: Duration = Duration::from_secs(1);
 
 /// The thread's state.
 #[derive(Debug)]
 pub(crate) struct Reader {
     socket: Arc<TcpStream>,
-    /// What the writer is about to send, told before it does.
+    /// The lines that the writer is about to write, sent before it does.
     sent: Receiver<Sent>,
     ledger: Ledger,
-    news: Sender<News>,
+    updates: Sender<Update>,
+    shared: Arc<Shared>,
+    /// The server has sent a line that only a server of this kind sends.
+    recognised: bool,
+    /// How long nothing was read before the connection ended, if it ended meanwhile.
+    stalled: Option<Duration>,
     /// Why the server ends the connection, once it has said so.
     reason: Option<DisconnectReason>,
 }
@@ -34,57 +52,81 @@ pub(crate) struct Reader {
 #[derive(Debug)]
 pub(crate) struct ReaderEnd {
     pub(crate) ledger: Ledger,
-    /// What was sent after the last answer.
+    /// The lines that were sent after the last reply.
     pub(crate) sent: Receiver<Sent>,
-    /// What the server or the system has said; `None` for an end without a word.
+    /// What the server or the system reported; `None` for an end without either.
     pub(crate) reason: Option<DisconnectReason>,
 }
 
 impl Reader {
-    /// A reader for lines that the user counts from `after + 1` on.
     pub(crate) fn new(
         socket: Arc<TcpStream>,
         sent: Receiver<Sent>,
-        news: Sender<News>,
-        after: u64,
+        updates: Sender<Update>,
+        shared: Arc<Shared>,
     ) -> Self {
-        Self { socket, sent, ledger: Ledger::new(after), news, reason: None }
+        let ledger = Ledger::new(shared.accepted());
+        let (recognised, stalled, reason) = (false, None, None);
+        Self { socket, sent, ledger, updates, shared, recognised, stalled, reason }
     }
 
-    /// The thread: reads to the end, and passes on what it reads as long as somebody wants it:
-    /// `abandoned` is disconnected when nobody does.
-    pub(crate) fn run(mut self, inbox: Sender<Block>, abandoned: &Receiver<News>) -> ReaderEnd {
+    /// The thread: reads to the end, and passes everything on until the inbox is closed.
+    pub(crate) fn run(mut self, inbox: Sender<Block>) -> ReaderEnd {
         let mut blocks = LineBlocks::new(SharedSocket(Arc::clone(&self.socket)));
         let mut inbox = Some(inbox);
         loop {
             match blocks.next_block() {
                 Ok(Some(lines)) => {
+                    if !self.recognises(lines) {
+                        break;
+                    }
                     let block = self.settle(lines);
                     if !block.bytes.is_empty() {
-                        inbox = inbox.filter(|inbox| pass_on(inbox, block, abandoned));
+                        inbox = inbox.filter(|inbox| self.pass_on(inbox, block));
                     }
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    // What the server has said about the end says more than how the socket ended.
-                    self.reason.get_or_insert(DisconnectReason::Lost(Some(error)));
+                    // What the server said about the end is worth more than the socket's error.
+                    let lost = self.loss(&error);
+                    self.reason.get_or_insert(lost);
                     break;
                 }
             }
         }
-        // A writer that is stuck in the socket is set free, and so is who waits for news.
+        if !blocks.unfinished().is_empty() {
+            self.recognises(blocks.unfinished());
+        }
+        // This frees a writer that is stuck in the socket, and an outbox that waits.
         let _ = self.socket.shutdown(Shutdown::Both);
-        let _ = self.news.send(News::Broken);
+        let _ = self.updates.send(Update::Broken);
         ReaderEnd { ledger: self.ledger, sent: self.sent, reason: self.reason }
     }
 
-    /// Makes a block for the user of what the server has said.
+    /// False if the first line is none that a server of this kind sends.
+    fn recognises(&mut self, lines: &[u8]) -> bool {
+        if !self.recognised {
+            let end = memchr::memchr(b'\n', lines).unwrap_or(lines.len());
+            let line = String::from_utf8_lossy(&lines[..end]);
+            if ServerLine::parse(&line) == ServerLine::Other {
+                let line = line.trim_end_matches('\r').to_owned();
+                let _ = self.updates.send(Update::Foreign(line));
+                return false;
+            }
+            self.recognised = true;
+        }
+        true
+    }
+
+    /// Makes a block for the user from complete lines of the server's.
     fn settle(&mut self, lines: &[u8]) -> Block {
-        let mut block = Block { bytes: Vec::new(), refusals: Vec::new() };
-        let (mut passed, mut start) = (0, 0);
+        let mut block = Block::default();
+        let (mut passed, mut start, mut messages) = (0, 0, false);
         for end in memchr::memchr_iter(b'\n', lines) {
             let line = &lines[start..end];
-            if !line.starts_with(FROM.as_bytes()) {
+            if is_message(line) {
+                messages = true;
+            } else {
                 block.bytes.extend_from_slice(&lines[passed..start]);
                 self.settle_line(line, &mut block);
                 passed = end + 1;
@@ -92,11 +134,14 @@ impl Reader {
             start = end + 1;
         }
         block.bytes.extend_from_slice(&lines[passed..]);
+        if messages {
+            self.shared.set_delivered();
+        }
         self.report_accepted();
         block
     }
 
-    /// Takes one line that is not a message into account, and adds what the user gets to see.
+    /// Evaluates one line that is no message, and adds what the user is to see of it.
     fn settle_line(&mut self, line: &[u8], block: &mut Block) {
         let text = String::from_utf8_lossy(line);
         let out = &mut block.bytes;
@@ -105,18 +150,25 @@ impl Reader {
                 Answered::Yours { number, text } => {
                     out.extend_from_slice(format!("{ERROR_LINE}{number}: {reason}\n").as_bytes());
                     let text = String::from_utf8_lossy(&text).into_owned();
-                    block.refusals.push(Refusal { line: number, reason: reason.to_owned(), text });
+                    let reason = RefusalReason::parse(reason);
+                    block.refusals.push(Refusal { line: number, reason, text });
                     return;
                 }
-                Answered::Probe(own) => return self.answer_own(own, reason),
+                Answered::Probe(probe) => {
+                    return self.reply_to_own(probe, || Err(RefusalReason::parse(reason)));
+                }
                 Answered::Unknown => {}
             },
-            ServerLine::Answer { line, text } => match self.answered(line) {
+            ServerLine::Reply { line, text } => match self.answered(line) {
                 Answered::Yours { number, .. } => {
                     out.extend_from_slice(format!("{NOTICE_LINE}{number}: {text}\n").as_bytes());
                     return;
                 }
-                Answered::Probe(own) => return self.answer_own(own, text),
+                Answered::Probe(probe) => {
+                    let reply = WhoReply::parse(line, text);
+                    let odd = || RefusalReason::Other(text.to_owned());
+                    return self.reply_to_own(probe, || reply.ok_or_else(odd));
+                }
                 Answered::Unknown => {}
             },
             ServerLine::ShuttingDown { accepted } => {
@@ -125,12 +177,12 @@ impl Reader {
                 let notice = protocol::closing_notice(self.ledger.accepted());
                 out.extend_from_slice(notice.as_bytes());
                 self.reason = Some(DisconnectReason::ShutDown);
-                // The server waits for this end for a while, and what is still sent is in vain.
+                // The server waits a while for this end, and would discard whatever is still sent.
                 let _ = self.socket.shutdown(Shutdown::Write);
                 return;
             }
             ServerLine::Error(error) => {
-                self.reason = Some(DisconnectReason::Refused(error.to_owned()));
+                self.reason = Some(DisconnectReason::Rejected(Rejection::parse(error)));
             }
             ServerLine::Message { .. } | ServerLine::Notice(_) | ServerLine::Other => {}
         }
@@ -138,41 +190,80 @@ impl Reader {
         out.push(b'\n');
     }
 
-    /// Takes note that the server has answered one of its numbered lines.
+    /// Notes that the server replied to one of its numbered lines.
     fn answered(&mut self, line: u64) -> Answered {
         self.take_sent();
         self.ledger.answered(line)
     }
 
-    fn answer_own(&mut self, own: Probe, text: &str) {
-        if own == Probe::Question {
+    fn reply_to_own(
+        &mut self,
+        probe: Probe,
+        reply: impl FnOnce() -> Result<WhoReply, RefusalReason>,
+    ) {
+        if probe == Probe::Question {
             self.report_accepted();
-            let _ = self.news.send(News::Answer(text.to_owned()));
+            let _ = self.updates.send(Update::Answer(reply()));
         }
     }
 
-    /// Lets the outbox know what else was accepted. That nobody listens means that nobody sends.
+    /// Reports to the outbox what else was accepted. It fails only if there is no outbox.
     fn report_accepted(&mut self) {
+        self.shared.set_accepted(self.ledger.accepted());
         let freed = self.ledger.take_freed();
         if freed > 0 {
-            let _ = self.news.send(News::Accepted { accepted: self.ledger.accepted(), freed });
+            let _ = self.updates.send(Update::Freed(freed));
         }
     }
 
-    /// Takes over what the writer has noted: the server can have answered nothing else.
+    /// Takes over what the writer has noted: the server can have replied to nothing else.
     fn take_sent(&mut self) {
         for sent in self.sent.try_iter() {
             self.ledger.push(sent);
         }
     }
+
+    /// Waits for room in the inbox; false if it is closed.
+    fn pass_on(&mut self, inbox: &Sender<Block>, block: Block) -> bool {
+        let bytes = block.bytes.len();
+        let (mut entry, since) = (self.shared.enter(bytes), Instant::now());
+        loop {
+            match entry {
+                Entry::Open => return inbox.send(block).is_ok(),
+                Entry::Closed => return false,
+                Entry::Full { wake_outbox } => {
+                    if wake_outbox {
+                        let _ = self.updates.send(Update::InboxFull);
+                    }
+                }
+            }
+            entry = self.shared.enter_timeout(bytes, END_CHECK_INTERVAL);
+            if self.stalled.is_none() && has_ended(&self.socket) {
+                self.stalled = Some(since.elapsed());
+                let _ = self.updates.send(Update::Broken);
+            }
+        }
+    }
+
+    /// What an error of the socket means.
+    fn loss(&self, error: &io::Error) -> DisconnectReason {
+        let reset = [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
+        match self.stalled.filter(|time| *time >= MIN_STALL) {
+            Some(time) if reset.contains(&error.kind()) => DisconnectReason::Stalled(time),
+            _ => DisconnectReason::Lost(Some(error.kind())),
+        }
+    }
 }
 
-/// Waits for room in the inbox; false if nobody wants anything any more.
-fn pass_on(inbox: &Sender<Block>, block: Block, abandoned: &Receiver<News>) -> bool {
-    select! {
-        send(inbox, block) -> sent => sent.is_ok(),
-        recv(abandoned) -> _ => false,
-    }
+/// Whether the server has closed the connection or it was lost, however much is still unread.
+fn has_ended(socket: &TcpStream) -> bool {
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    let events = PollFlags::RDHUP;
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    let events = PollFlags::empty();
+    let mut socket = [PollFd::new(socket, events)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut socket, Some(&at_once)).is_ok_and(|ready| ready > 0)
 }
 
 /// Reads from a socket that the writer writes to.

@@ -1,9 +1,9 @@
-//! The client's writer thread: it owns the sending side of the socket, and half-closes it when the
+//! The client's writer thread. It owns the sending side of the socket, and half-closes it when the
 //! outbox is disconnected and everything is written.
 //!
-//! It writes all that is at hand with one call. Each piece goes to the reader first, who has to
-//! know what the server answers to. Now and then, and at the end, it asks a question of its own,
-//! so that the server's answer shows what was accepted.
+//! It writes everything queued with one call. Each piece goes to the reader first, which has to know
+//! what the server replies to. Now and then, and at the end, it asks a question of its own, so that
+//! the server's reply shows what was accepted.
 
 use std::io::{self, IoSlice, Write};
 use std::net::{Shutdown, TcpStream};
@@ -13,17 +13,13 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::ledger::{Probe, Sent};
-use super::outbox::{MAX_UNCONFIRMED_BYTES, News};
+use super::update::Update;
 
-/// After so much, in bytes of charge, the server is asked for an answer. Room for eight times as
-/// much means that the sender hardly ever waits for one.
-const CHECKPOINT: usize = MAX_UNCONFIRMED_BYTES / 8;
-
-/// After so long without a new line the server is asked for an answer, too.
-const QUIET: Duration = Duration::from_secs(1);
+/// The server is asked for a reply after this long without a new line.
+const QUIET_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How many pieces one call writes at most.
-const PARTS: usize = 64;
+const MAX_IOVECS: usize = 64;
 
 /// The thread's state.
 #[derive(Debug)]
@@ -32,14 +28,16 @@ pub(crate) struct Writer {
     queue: Receiver<Sent>,
     /// Gets each piece before it is written.
     ledger: Sender<Sent>,
-    news: Sender<News>,
-    /// The question to ask: one line, its line end included.
+    updates: Sender<Update>,
+    /// The question to ask: one line with its line end.
     who_query: Arc<[u8]>,
-    /// The charge of what no question was asked after.
+    /// The server is asked for a reply after lines of this charge, in bytes.
+    checkpoint: usize,
+    /// The charge of the lines that were written since the last question.
     unasked: usize,
-    /// How many bytes of lines the system has taken.
+    /// How many bytes were written to the socket.
     written: u64,
-    /// The connection takes no more.
+    /// The connection accepts no more bytes.
     broken: bool,
 }
 
@@ -48,21 +46,23 @@ impl Writer {
         socket: Arc<TcpStream>,
         queue: Receiver<Sent>,
         ledger: Sender<Sent>,
-        news: Sender<News>,
+        updates: Sender<Update>,
         who_query: Arc<[u8]>,
+        checkpoint: usize,
     ) -> Self {
-        Self { socket, queue, ledger, news, who_query, unasked: 0, written: 0, broken: false }
+        let (unasked, written, broken) = (0, 0, false);
+        Self { socket, queue, ledger, updates, who_query, checkpoint, unasked, written, broken }
     }
 
-    /// The thread: writes until the queue is disconnected. Returns how many bytes the system took.
+    /// The thread: writes until the queue is disconnected. Returns how many bytes were written.
     pub(crate) fn run(mut self) -> u64 {
         while let Some(first) = self.next() {
             let mut parts = vec![self.take(first)];
-            while parts.len() < PARTS - 1 {
+            while parts.len() < MAX_IOVECS - 1 {
                 let Ok(next) = self.queue.try_recv() else { break };
                 parts.push(self.take(next));
             }
-            if self.unasked >= CHECKPOINT {
+            if self.unasked >= self.checkpoint {
                 parts.push(self.ask());
             }
             self.write(&parts);
@@ -71,15 +71,15 @@ impl Writer {
             let who_query = self.ask();
             self.write(&[who_query]);
         }
-        // Fails only if the connection is gone, which the reader will find too.
+        // It fails only if the connection is gone, as the reader will find.
         let _ = self.socket.shutdown(Shutdown::Write);
         self.written
     }
 
-    /// Waits for something to write; `None` when nothing will come any more.
+    /// Waits for something to write; `None` when the queue is disconnected and empty.
     fn next(&mut self) -> Option<Sent> {
         while self.unasked > 0 {
-            match self.queue.recv_timeout(QUIET) {
+            match self.queue.recv_timeout(QUIET_INTERVAL) {
                 Ok(sent) => return Some(sent),
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) => {
@@ -91,11 +91,11 @@ impl Writer {
         self.queue.recv().ok()
     }
 
-    /// Lets the reader know what comes next.
+    /// Passes the next piece to the reader before it is written.
     fn take(&mut self, sent: Sent) -> Arc<[u8]> {
         self.unasked = if sent.own.is_some() { 0 } else { self.unasked + sent.charge };
         let bytes = Arc::clone(&sent.bytes);
-        // The reader's end of this is kept until both threads have ended.
+        // The reader keeps its end of this channel until both threads have exited.
         let _ = self.ledger.send(sent);
         bytes
     }
@@ -105,7 +105,7 @@ impl Writer {
         self.take(Sent { bytes, lines: 1, own: Some(Probe::Checkpoint), charge: 0 })
     }
 
-    /// Writes all of it, as long as the connection takes anything.
+    /// Writes all of it, unless the connection breaks.
     fn write(&mut self, parts: &[Arc<[u8]>]) {
         if self.broken {
             return;
@@ -120,9 +120,9 @@ impl Writer {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(_) | Err(_) => {
-                    // What the reader still finds tells why.
+                    // The reader will find out why.
                     self.broken = true;
-                    let _ = self.news.send(News::Broken);
+                    let _ = self.updates.send(Update::Broken);
                     return;
                 }
             }

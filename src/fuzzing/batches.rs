@@ -4,7 +4,7 @@ use super::framing::read;
 use super::{Step, model, steps};
 use crate::wire::batch::{Batch, BatchBuilder, Step as BatchStep};
 use crate::wire::framing::LineBuffer;
-use crate::wire::protocol::Name;
+use crate::wire::name::Name;
 
 /// Sends the batch before more data arrives.
 const FLUSH: u8 = 0xFF;

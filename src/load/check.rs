@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::Error;
 use super::protocol::{Frame, NUMBERS, Protocol, decode_bits, encode_bits, read_stamp};
-use crate::wire::protocol::{ERROR, NOTICE, accepted_in_closing_notice};
+use crate::wire::protocol::{NOTICE, accepted_in_closing_notice};
+use crate::wire::reasons::ERROR;
 
 /// Maximum gaps remembered per recipient. Beyond that, a late message cannot be told from a
 /// repeated one.

@@ -24,7 +24,7 @@ use crate::server::reader::Reader;
 use crate::server::report::{ConnectionRecord, Totals};
 use crate::server::shutdown::{Phase, WaitOutcome};
 use crate::socket::connection::{Connection, ConnectionId};
-use crate::wire::protocol::Rejection;
+use crate::wire::reasons::Rejection;
 
 /// The first and the longest pause after accept(2) failed for lack of resources; it doubles in
 /// between.
@@ -189,11 +189,11 @@ impl Acceptor {
         self.reap(source);
         if self.readers.len() >= self.max_connections {
             let cause = "connection limit reached";
-            return self.refuse(connection, Rejection::ServerFull, &cause);
+            return self.refuse(connection, &Rejection::ServerFull, &cause);
         }
         if self.per_source.is_full(source) {
             let cause = "per-address limit reached";
-            return self.refuse(connection, Rejection::PerAddressLimit, &cause);
+            return self.refuse(connection, &Rejection::PerAddressLimit, &cause);
         }
         let (client, shared) = (Arc::clone(&connection), Arc::clone(&self.shared));
         let broker = self.broker.clone();
@@ -208,7 +208,7 @@ impl Acceptor {
             }
             Err(error) => {
                 let cause = format_args!("cannot spawn a thread: {error}");
-                self.refuse(connection, Rejection::ServerFull, &cause);
+                self.refuse(connection, &Rejection::ServerFull, &cause);
             }
         }
     }
@@ -245,7 +245,7 @@ impl Acceptor {
     fn refuse(
         &mut self,
         client: Arc<Connection>,
-        rejection: Rejection,
+        rejection: &Rejection,
         cause: &dyn std::fmt::Display,
     ) {
         self.totals.refused += 1;

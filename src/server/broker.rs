@@ -22,7 +22,9 @@ use crate::server::stats::Counters;
 use crate::server::writer::{Close, Outgoing};
 use crate::socket::connection::ConnectionId;
 use crate::wire::batch::{Batch, Step};
-use crate::wire::protocol::{self, MAX_WHO_NAMES, Name, Rejection};
+use crate::wire::name::{Name, NameKey};
+use crate::wire::protocol::{self, MAX_WHO_NAMES};
+use crate::wire::reasons::Rejection;
 
 /// How many events are routed before writers are woken. Large enough that under load each writer is
 /// woken once for many batches, small enough that no writer waits long.
@@ -50,7 +52,7 @@ pub(crate) enum Event {
 #[derive(Debug)]
 pub(crate) struct Broker {
     peers: Slab<Peer>,
-    by_name: HashMap<Name, usize, RandomState>,
+    by_name: HashMap<NameKey, usize, RandomState>,
     by_id: HashMap<ConnectionId, usize, RandomState>,
     /// In the order in which they connected.
     by_connect_order: BTreeMap<ConnectionId, usize>,
@@ -129,13 +131,13 @@ impl Broker {
             has_name: true,
             was_cut_off: false,
         };
-        if self.by_name.contains_key(&name) {
+        if self.by_name.contains_key(name.as_str().as_bytes()) {
             // The connection gets no entry, so nothing that it already sent is routed.
             peer.close(CloseReason::NameTaken, Some(Rejection::NameTaken.line().into()));
             return;
         }
         let key = self.peers.insert(peer);
-        self.by_name.insert(name, key);
+        self.by_name.insert(NameKey(name), key);
         self.by_id.insert(id, key);
         self.by_connect_order.insert(id, key);
         self.counters.connected.add(1);
@@ -149,7 +151,7 @@ impl Broker {
         };
         let peer = &mut self.peers[key];
         if std::mem::take(&mut peer.has_name) {
-            self.by_name.remove(&peer.name);
+            self.by_name.remove(peer.name.as_str().as_bytes());
             self.by_connect_order.remove(&id);
         }
     }

@@ -15,6 +15,7 @@ pub(crate) mod busy_poll;
 pub(crate) mod context;
 pub(crate) mod delivery;
 pub(crate) mod report;
+pub(crate) mod running;
 pub(crate) mod shutdown;
 pub(crate) mod config;
 pub(crate) mod limits;

@@ -27,7 +27,9 @@ use crate::server::writer::{Outgoing, Writer, WriterExit};
 use crate::socket::connection::{Connection, ReadResult};
 use crate::wire::batch::BatchBuilder;
 use crate::wire::framing::{Line, LineBuffer};
-use crate::wire::protocol::{self, MAX_NAME, Name, Rejection};
+use crate::wire::name::{MAX_NAME, Name};
+use crate::wire::protocol;
+use crate::wire::reasons::Rejection;
 
 /// The maximum charge for a batch, in bytes, if the window is at least twice as large. All lines of
 /// one large read fit in one batch, and there is room for the next while it is written.
@@ -105,7 +107,10 @@ impl Reader {
         let mut budget = WaitBudget::new(self.shared.config.login_timeout, Instant::now());
         loop {
             if let Some(line) = self.lines.next_line() {
-                return line.text().and_then(Name::new).ok_or(CloseReason::BadName);
+                return line
+                    .text()
+                    .and_then(|name| Name::new(name).ok())
+                    .ok_or(CloseReason::BadName);
             }
             // A line end may be two bytes.
             if self.lines.partial_len() > MAX_NAME + 1 {
@@ -126,13 +131,13 @@ impl Reader {
     #[inline(never)]
     fn reject(&self, reason: CloseReason) -> ConnectionRecord {
         let text = match reason {
-            CloseReason::BadName => Rejection::BadName.line().to_owned(),
-            CloseReason::LoginTimeout => Rejection::LoginTimeout.line().to_owned(),
-            CloseReason::ServerFull => Rejection::ServerFull.line().to_owned(),
+            CloseReason::BadName => Rejection::BadName.line(),
+            CloseReason::LoginTimeout => Rejection::LoginTimeout.line(),
+            CloseReason::ServerFull => Rejection::ServerFull.line(),
             CloseReason::Shutdown => protocol::closing_notice(0),
             CloseReason::LeftBeforeLogin if self.lines.partial_len() > 0 => {
                 self.shared.counters.unterminated.add(1);
-                Rejection::UnterminatedLine.line().to_owned()
+                Rejection::UnterminatedLine.line()
             }
             _ => String::new(),
         };

@@ -9,7 +9,7 @@ use log::Level;
 
 use crate::server::stats::Stats;
 use crate::socket::connection::ConnectionId;
-use crate::wire::protocol::Name;
+use crate::wire::name::Name;
 
 /// How many losses are listed by name before the drain; those during the drain are all listed. A
 /// server that runs for years must not keep a list that only grows.
@@ -296,7 +296,7 @@ mod tests {
         ConnectionRecord {
             id: ConnectionId(1),
             peer: ([127, 0, 0, 1], 1).into(),
-            name: Name::new(b"bob"),
+            name: Name::new("bob").ok(),
             reason: CloseReason::Evicted,
             accepted: 0,
             delivered: 3,
@@ -308,13 +308,13 @@ mod tests {
 
     #[test]
     fn a_client_named_nobody_is_not_logged_like_an_unnamed_one() {
-        let nobody = ConnectionRecord { name: Name::new(b"nobody"), ..record(0, false) };
+        let nobody = ConnectionRecord { name: Name::new("nobody").ok(), ..record(0, false) };
         let unnamed = ConnectionRecord { name: None, ..record(0, false) };
         let rest = "disconnected (connection 1, 127.0.0.1:1): \
                     evicted, nothing was read for too long; 0 lines in, 3 messages out";
         assert_eq!(nobody.to_string(), format!("nobody {rest}"));
         assert_eq!(unnamed.to_string(), format!("unnamed client {rest}"));
-        assert_eq!(Name::new(b"unnamed client"), None);
+        Name::new("unnamed client").expect_err("it holds a blank");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::server::report::CloseReason;
 use crate::server::shutdown::is_past;
 use crate::server::timeout::StallDetector;
 use crate::socket::connection::Connection;
-use crate::wire::protocol::Rejection;
+use crate::wire::reasons::Rejection;
 
 /// After waiting this long, the writer considers its client idle.
 const IDLE_WAIT: Duration = Duration::from_millis(100);

@@ -2,10 +2,10 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::keepalive::keepalive;
 use crate::error::Error;
 
 /// Maximum number of clients that wait to be accepted. With the standard library's 128, nine thousand
@@ -15,11 +15,6 @@ const LISTEN_BACKLOG: i32 = 4096;
 /// Maximum bytes that the kernel holds unsent for one client. Whatever a slow client has no room for
 /// then waits in the server, where it is counted in messages, and not in the kernel.
 const UNSENT_BYTES: u32 = 128 * 1024;
-
-/// A vanished client is detected after this much silence and `KEEPALIVE_PROBES` unanswered probes.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_PROBES: u32 = 6;
 
 /// Listens on the first address that allows it.
 pub(crate) fn listen(addresses: impl ToSocketAddrs) -> Result<TcpListener, Error> {
@@ -46,12 +41,4 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(LISTEN_BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
-}
-
-/// How a vanished peer is detected.
-pub(crate) fn keepalive() -> TcpKeepalive {
-    TcpKeepalive::new()
-        .with_time(KEEPALIVE_IDLE)
-        .with_interval(KEEPALIVE_INTERVAL)
-        .with_retries(KEEPALIVE_PROBES)
 }

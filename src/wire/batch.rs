@@ -14,9 +14,9 @@ use foldhash::fast::RandomState;
 use memchr::arch::all::is_prefix;
 
 use crate::wire::framing::Line;
-use crate::wire::protocol::{
-    self, LineRefusal, MAX_NAME, MAX_RECIPIENTS, MAX_WHO_NAMES, Name, Rejection, Request,
-};
+use crate::wire::name::{MAX_NAME, Name};
+use crate::wire::protocol::{self, MAX_WHO_NAMES, Request};
+use crate::wire::reasons::{LineRefusal, MAX_RECIPIENTS, Rejection};
 
 /// Finished frames, shared by all recipients.
 pub(crate) type Frames = Arc<Vec<u8>>;

@@ -2,4 +2,6 @@
 
 pub(crate) mod batch;
 pub(crate) mod framing;
+pub(crate) mod name;
 pub(crate) mod protocol;
+pub(crate) mod reasons;

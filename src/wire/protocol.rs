@@ -3,16 +3,8 @@
 //! Every text that the server sends to a client, and every reason for refusing a line, is defined
 //! here and nowhere else.
 
-use std::borrow::Borrow;
-use std::fmt;
-use std::sync::Arc;
-
-/// The maximum length of a name, in bytes.
-pub(crate) const MAX_NAME: usize = 32;
-
-/// The maximum number of distinct names in a list. Each costs the broker a look-up, a queue entry
-/// and a writer's wake-up while every other client waits: a millisecond or two for a full list.
-pub(crate) const MAX_RECIPIENTS: usize = 1024;
+use super::name::Name;
+use super::reasons::{LineRefusal, NO_SUCH_PEER};
 
 /// The maximum number of names in a reply to `/who`.
 pub(crate) const MAX_WHO_NAMES: usize = 100;
@@ -20,7 +12,6 @@ pub(crate) const MAX_WHO_NAMES: usize = 100;
 /// The prefixes of the server's lines: a message, an error, a notice. The last two continue with a
 /// line number if they reply to a line.
 pub(crate) const FROM: &str = "from ";
-pub(crate) const ERROR: &str = "error: ";
 pub(crate) const NOTICE: &str = "notice: ";
 pub(crate) const ERROR_LINE: &str = "error: line ";
 pub(crate) const NOTICE_LINE: &str = "notice: line ";
@@ -28,61 +19,14 @@ pub(crate) const NOTICE_LINE: &str = "notice: line ";
 /// The command that lists connected clients.
 pub(crate) const WHO: &str = "/who";
 
-/// Precedes the names that are not connected, in the reply to [`WHO`].
+/// Precede the names that are connected and those that are not, in the reply to [`WHO`].
+pub(crate) const HERE: &str = "here: ";
 pub(crate) const NOT_HERE: &str = "not here: ";
 
 /// The text before and after the number of accepted lines in a closing notice.
 const CLOSING: (&str, &str) = ("notice: server is shutting down, ", " of your lines were accepted");
 
-/// A client's name: 1 to 32 of `A-Z a-z 0-9 _ . -`, case-sensitive.
-///
-/// ```
-/// use a_chat::Name;
-///
-/// let name = Name::new(b"alice").expect("a valid name");
-/// assert_eq!(name.as_str(), "alice");
-/// assert_eq!(Name::new(b"not a name"), None);
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Name(Arc<str>);
-
-impl Name {
-    /// Validates `bytes` as a name; `None` if they are not a valid one.
-    #[must_use]
-    pub fn new(bytes: &[u8]) -> Option<Self> {
-        let legal = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
-        let fits = (1..=MAX_NAME).contains(&bytes.len()) && bytes.iter().all(legal);
-        let text = std::str::from_utf8(bytes).ok().filter(|_| fits)?;
-        Some(Self(text.into()))
-    }
-
-    /// The name as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-// A name is looked up by the bytes that a sender typed, so it must hash as those bytes do.
-impl std::hash::Hash for Name {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.0.as_bytes().hash(state);
-    }
-}
-
-impl Borrow<[u8]> for Name {
-    fn borrow(&self) -> &[u8] {
-        self.0.as_bytes()
-    }
-}
-
-/// The meaning of a client's complete line. All parts borrow from the line.
+/// What a client's complete line asks for. All parts borrow from the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request<'a> {
     /// An empty line: ignored, but counted.
@@ -101,65 +45,7 @@ pub(crate) enum Request<'a> {
     },
 }
 
-/// The reason for refusing one line. It affects none of the client's other lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LineRefusal {
-    /// The line has no `:` and is not a command.
-    NoColon,
-    /// No name precedes the `:`.
-    NoRecipients,
-    /// The list holds more than [`MAX_RECIPIENTS`] distinct names.
-    TooManyNames,
-    /// The line is not UTF-8.
-    NotUtf8,
-    /// The line is longer than `limit` bytes, not counting the line end.
-    TooLong {
-        /// The configured limit, in bytes.
-        limit: usize,
-    },
-}
-
-impl fmt::Display for LineRefusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoColon => f.write_str("no ':' in it, expected \"name, name: text\""),
-            Self::NoRecipients => f.write_str("no recipient before the ':'"),
-            Self::TooManyNames => write!(f, "more than {MAX_RECIPIENTS} names in its list"),
-            Self::NotUtf8 => f.write_str("not UTF-8"),
-            Self::TooLong { limit } => write!(f, "longer than {limit} bytes"),
-        }
-    }
-}
-
-/// The reason for closing a connection with an error. Its text is the last line that the client
-/// receives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rejection {
-    BadName,
-    NameTaken,
-    LoginTimeout,
-    ServerFull,
-    PerAddressLimit,
-    Evicted,
-    UnterminatedLine,
-}
-
-impl Rejection {
-    /// The whole line, including its line end.
-    pub(crate) const fn line(self) -> &'static str {
-        match self {
-            Self::BadName => "error: bad name, expected 1 to 32 of A-Z a-z 0-9 _ . -\n",
-            Self::NameTaken => "error: name taken\n",
-            Self::LoginTimeout => "error: login not in time\n",
-            Self::ServerFull => "error: server is full\n",
-            Self::PerAddressLimit => "error: too many connections from your address\n",
-            Self::Evicted => "error: evicted, nothing was read for too long\n",
-            Self::UnterminatedLine => "error: the last line had no line end and was not accepted\n",
-        }
-    }
-}
-
-/// Parses one complete line, without its `\n` or `\r\n`.
+/// Reads one complete line, its `\n` (and a `\r` before it) already taken off.
 ///
 /// The line must be UTF-8: [`crate::wire::framing`] validates many lines at once.
 pub(crate) fn parse_request(line: &[u8]) -> Result<Request<'_>, LineRefusal> {
@@ -218,7 +104,7 @@ pub(crate) fn push_refusal(out: &mut Vec<u8>, line: u64, refusal: LineRefusal) {
 /// Appends the error reply to a line some of whose recipients, given as a [`list`], are not
 /// connected.
 pub(crate) fn push_no_such_peer(out: &mut Vec<u8>, line: u64, missing: &[u8]) {
-    out.extend_from_slice(format!("{ERROR_LINE}{line}: no such peer: ").as_bytes());
+    out.extend_from_slice(format!("{ERROR_LINE}{line}: {NO_SUCH_PEER}").as_bytes());
     out.extend_from_slice(missing);
     out.push(b'\n');
 }
@@ -234,7 +120,7 @@ pub(crate) fn list(names: &[&[u8]]) -> Vec<u8> {
 pub(crate) fn push_who_of(out: &mut Vec<u8>, line: u64, present: &[&[u8]], absent: &[&[u8]]) {
     out.extend_from_slice(format!("{NOTICE_LINE}{line}: ").as_bytes());
     if !present.is_empty() {
-        out.extend_from_slice(b"here: ");
+        out.extend_from_slice(HERE.as_bytes());
         push_list(out, present);
     }
     if !absent.is_empty() {
@@ -248,7 +134,7 @@ pub(crate) fn push_who_of(out: &mut Vec<u8>, line: u64, present: &[&[u8]], absen
 
 /// Appends the reply to `/who`: the number of connected clients, and some of their names.
 pub(crate) fn push_who(out: &mut Vec<u8>, line: u64, connected: usize, names: &[&[u8]]) {
-    out.extend_from_slice(format!("{NOTICE_LINE}{line}: {connected} here: ").as_bytes());
+    out.extend_from_slice(format!("{NOTICE_LINE}{line}: {connected} {HERE}").as_bytes());
     push_list(out, names);
     if names.len() < connected {
         out.extend_from_slice(b", ...");
@@ -284,16 +170,6 @@ mod tests {
 
     fn message<'a>(recipients: &'a str, text: &'a str) -> Request<'a> {
         Request::Message { recipients: recipients.as_bytes(), text: text.as_bytes() }
-    }
-
-    #[test]
-    fn valid_names_are_accepted_and_others_are_not() {
-        for good in ["a", "Z", "0", "_", ".", "-", "alice.b-c_D9", &"x".repeat(32)] {
-            assert!(Name::new(good.as_bytes()).is_some(), "{good}");
-        }
-        for bad in ["", " ", "a b", "a:b", "a,b", "/who", "é", "a\0", &"x".repeat(33)] {
-            assert!(Name::new(bad.as_bytes()).is_none(), "{bad}");
-        }
     }
 
     #[test]

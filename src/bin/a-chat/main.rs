@@ -36,9 +36,17 @@ fn main() -> ExitCode {
         Ok(status) => status,
         Err(error) => {
             // If standard error fails, the exit status has to do.
-            let _ = output::to_stderr(format!("a-chat: {error}\n").as_bytes());
+            let _ = output::to_stderr(format!("a-chat: {}\n", chain(&*error)).as_bytes());
             ExitCode::FAILURE
         }
+    }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use super::{Client, LEAVE, SPEAKERS, STOP, TestServer};
 use crate::Config;
 use crate::fuzzing::{Step, model, steps};
-use crate::wire::protocol::Rejection;
+use crate::wire::reasons::Rejection;
 
 /// A client that was logged in as `c0` to `c3` before the first step.
 struct Speaker {

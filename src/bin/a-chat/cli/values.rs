@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use a_chat::Name;
+use a_chat::{InvalidName, Name};
 
 /// Checks the form alone: only listening on the address shows whether it exists.
 pub(super) fn address(text: &str) -> Result<String, &'static str> {
@@ -14,8 +14,8 @@ pub(super) fn address(text: &str) -> Result<String, &'static str> {
     }
 }
 
-pub(super) fn name(text: &str) -> Result<Name, &'static str> {
-    Name::new(text.as_bytes()).ok_or("expected 1 to 32 of A-Z a-z 0-9 _ . -")
+pub(super) fn name(text: &str) -> Result<Name, InvalidName> {
+    text.parse()
 }
 
 /// A plain number of seconds, or a duration with units as the other flags accept it.

@@ -7,8 +7,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use a_chat::client::LineBlocks;
-use crossbeam_channel::Sender;
+use a_chat::client::{LineBlocks, LineSender};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 /// Standard input, up to its end or to where it was stopped.
@@ -126,6 +125,8 @@ impl Read for StandardInput {
 pub(crate) struct InputSummary {
     /// How many lines were passed on.
     pub(crate) lines: u64,
+    /// Lines that the session did not take any more.
+    pub(crate) unsent: Vec<u8>,
     /// The beginning of a line, if the input was stopped in the middle of it.
     pub(crate) unfinished: Vec<u8>,
     /// The error that ended the reading.
@@ -137,13 +138,14 @@ pub(crate) struct InputSummary {
 pub(crate) fn read(
     first: Vec<u8>,
     mut blocks: LineBlocks<StandardInput>,
-    lines: &Sender<Vec<u8>>,
+    lines: &LineSender,
 ) -> InputSummary {
     let mut summary = InputSummary::default();
     let mut next = Some(first);
     while let Some(block) = next {
         let count = memchr::memchr_iter(b'\n', &block).count() as u64;
-        if count > 0 && lines.send(block).is_err() {
+        if count > 0 && lines.send_lines(&*block).is_err() {
+            summary.unsent = block;
             return summary;
         }
         summary.lines += count;

@@ -5,10 +5,6 @@ mod terminal;
 mod pipe;
 mod input;
 mod reconnect;
-mod supply;
-mod presence;
-mod backoff;
-mod status;
 mod escape;
 
 use std::error::Error;

@@ -6,29 +6,32 @@ use std::error::Error;
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
+use std::time::Duration;
 
 use crate::cli::ConnectArgs;
 use a_chat::Name;
-use a_chat::client::{Block, LineBlocks, Refusal};
-use crossbeam_channel::{TryRecvError, bounded};
+use a_chat::client::{self, Block, LineBlocks, Lines, SessionHandle, SessionOutput, SessionStatus};
 
 use super::escape::escape_controls;
 use super::input::{self, InputSummary, StandardInput, Stop};
-use super::reconnect::{self, Output, Plan};
-use super::status::Status;
+use super::reconnect;
 use crate::output;
 use crate::signals::{self, ShutdownSignal};
 
-/// How many blocks of input may wait to be sent.
-const QUEUE_CAPACITY: usize = 2;
+/// How many bytes of input may wait to be sent.
+const INPUT_CAPACITY_BYTES: usize = 128 * 1024;
+
+/// How long an aborted session may take to report the lines that were not accepted.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Sends all of standard input. True if the server accepted every line.
 pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
     let unreadable = |error| format!("cannot read standard input: {error}");
     let input = StandardInput::new().map_err(unreadable)?;
     let stop = input.stop();
-    stop_on_signals(stop.clone())?;
     let mut blocks = LineBlocks::new(input);
     let (name, first) = if let Some(name) = &args.name {
         (name.clone(), Vec::new())
@@ -40,23 +43,29 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
         let (name, rest) = name_and_rest(block)?;
         (name, rest.to_vec())
     };
-    let (lines, waiting) = bounded(QUEUE_CAPACITY);
+    let session = reconnect::session(args, &name);
+    stop_on_signals(stop.clone(), session.handle())?;
+    let (lines, waiting) = client::lines(INPUT_CAPACITY_BYTES);
     let reader = thread::Builder::new().name("input".to_owned());
     let reader = reader.spawn(move || input::read(first, blocks, &lines))?;
-    let output = Pipe { escaped: io::stdout().is_terminal() };
-    let accepted = reconnect::run(&Plan::of(args, name), &waiting, output);
-    // If it has not ended, it is stopped here, and its summary does not matter.
-    let input_ended = matches!(waiting.try_recv(), Err(TryRecvError::Disconnected));
+    let (escaped, reported) = (io::stdout().is_terminal(), Arc::default());
+    let output = Pipe { escaped, reported: Arc::clone(&reported) };
+    let session = session.run(waiting, output);
+    // If it has not ended, it is stopped here, and its errors do not matter.
+    let input_ended = session.as_ref().is_ok_and(|session| session.input_ended);
     stop.stop();
-    drop(waiting);
     let summary = reader.join().unwrap_or_else(|panic| resume_unwind(panic));
+    if !summary.unsent.is_empty() && !reported.load(Relaxed) {
+        let lines = Lines::new(summary.lines, summary.unsent.as_slice());
+        warn(&SessionStatus::NotAccepted { lines: &lines });
+    }
     let complete = input_ended && report_incomplete(&summary);
-    Ok(accepted? && complete)
+    Ok(session?.is_clean && complete)
 }
 
 /// Reports input that was not read to its end, or only up to the middle of a line; true if neither.
 fn report_incomplete(summary: &InputSummary) -> bool {
-    let InputSummary { lines, unfinished, error } = summary;
+    let InputSummary { lines, unfinished, error, .. } = summary;
     if let Some(error) = error {
         warn(&format_args!("standard input was read up to line {lines} only: {error}"));
     }
@@ -71,17 +80,25 @@ fn report_incomplete(summary: &InputSummary) -> bool {
 fn name_and_rest(block: &[u8]) -> Result<(Name, &[u8]), &'static str> {
     let end = memchr::memchr(b'\n', block).ok_or("no --name, and no first line to take for it")?;
     let line = block[..end].strip_suffix(b"\r").unwrap_or(&block[..end]);
-    let name = Name::new(line).ok_or("no --name, and the first line is none")?;
+    let name = Name::new(line).map_err(|_| "no --name, and the first line is none")?;
     Ok((name, &block[end + 1..]))
 }
 
-/// The first signal ends the input, a later one the process, whatever it waits for.
-fn stop_on_signals(stop: Stop) -> Result<(), String> {
+/// The first signal ends the input, a later one the session, then the process, whatever it waits
+/// for.
+fn stop_on_signals(stop: Stop, session: SessionHandle) -> Result<(), String> {
     signals::on_request(move |request| match request {
-        ShutdownSignal::First => stop.stop(),
+        ShutdownSignal::First => {
+            stop.stop();
+            session.cancel_connecting();
+        }
         ShutdownSignal::Duplicate => {}
         #[expect(clippy::exit, reason = "only this ends a blocked write")]
-        ShutdownSignal::Force => std::process::exit(1),
+        ShutdownSignal::Force => {
+            session.abort();
+            thread::sleep(ABORT_TIMEOUT);
+            std::process::exit(1)
+        }
     })
 }
 
@@ -90,9 +107,11 @@ fn stop_on_signals(stop: Stop) -> Result<(), String> {
 struct Pipe {
     /// Standard output is a terminal after all; it must not obey text from others.
     escaped: bool,
+    /// The lines that were not accepted have been reported.
+    reported: Arc<AtomicBool>,
 }
 
-impl Output for Pipe {
+impl SessionOutput for Pipe {
     fn received(&mut self, block: Block) -> io::Result<()> {
         if self.escaped {
             let text = String::from_utf8_lossy(block.bytes());
@@ -101,17 +120,22 @@ impl Output for Pipe {
         } else {
             output::to_stdout(block.bytes())?;
         }
-        for Refusal { line, reason, text } in block.refusals() {
+        for refusal in block.refusals() {
+            let (line, reason, text) = (refusal.line, &refusal.reason, &refusal.text);
             warn(&format_args!("line {line} was refused, {reason}: {text}"));
         }
         Ok(())
     }
 
-    fn status(&mut self, status: &Status<'_>) {
+    fn status(&mut self, status: &SessionStatus<'_>) {
         match status {
-            Status::Connected { again: false } => {}
+            SessionStatus::Connected { again: false } => {}
             // The reader has seen enough, as in `| head -1`: other filters end without a word, too.
-            Status::OutputFailed { error } if error.kind() == io::ErrorKind::BrokenPipe => {}
+            SessionStatus::OutputFailed { error } if error.kind() == io::ErrorKind::BrokenPipe => {}
+            SessionStatus::NotAccepted { .. } => {
+                self.reported.store(true, Relaxed);
+                warn(status);
+            }
             status => warn(status),
         }
     }

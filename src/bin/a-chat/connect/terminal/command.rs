@@ -119,7 +119,7 @@ fn lines(text: &str) -> Vec<String> {
 fn names(list: &str) -> Option<Vec<Name>> {
     let mut names = Vec::new();
     for item in list.split(',').map(str::trim).filter(|item| !item.is_empty()) {
-        let name = Name::new(item.as_bytes())?;
+        let name = Name::new(item).ok()?;
         if !names.contains(&name) {
             names.push(name);
         }
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     fn names(list: &[&str]) -> Vec<Name> {
-        list.iter().filter_map(|name| Name::new(name.as_bytes())).collect()
+        list.iter().filter_map(|name| Name::new(name).ok()).collect()
     }
 
     fn typed(line: &str, to: &[&str]) -> UserCommand {

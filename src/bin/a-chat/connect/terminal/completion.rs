@@ -38,7 +38,7 @@ impl Names {
     pub(crate) fn add_from(&mut self, event: &Event) {
         match event {
             Event::Message { from, .. } => self.add(slice::from_ref(from)),
-            Event::Answer { text, .. } => self.add(&connected_names(text)),
+            Event::Who(reply) => self.add(&reply.here),
             _ => {}
         }
     }
@@ -113,29 +113,17 @@ fn is_list(text: &str) -> bool {
 }
 
 fn is_legal(char: char) -> bool {
-    Name::new(char.encode_utf8(&mut [0; 4]).as_bytes()).is_some()
-}
-
-/// The names that an answer says are connected: `here: bob; not here: carol`, `2 here: alice, bob`.
-fn connected_names(answer: &str) -> Vec<Name> {
-    const HERE: &str = "here: ";
-    let list = answer.split(';').find_map(|part| {
-        let (before, list) = part.split_once(HERE)?;
-        let counted = before.trim().parse::<usize>().is_ok();
-        (before.is_empty() || counted).then_some(list)
-    });
-    // A list that is cut short ends with three dots.
-    let list = list.unwrap_or_default();
-    let list = list.strip_suffix(", ...").unwrap_or(list);
-    list.split(", ").filter_map(|name| Name::new(name.as_bytes())).collect()
+    Name::new(char.encode_utf8(&mut [0; 4])).is_ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use a_chat::client::WhoReply;
+
     use super::*;
 
     fn names(list: &[&str]) -> Vec<Name> {
-        list.iter().filter_map(|name| Name::new(name.as_bytes())).collect()
+        list.iter().filter_map(|name| Name::new(name).ok()).collect()
     }
 
     fn seen(list: &[&str]) -> Names {
@@ -230,7 +218,7 @@ mod tests {
         let mut seen = Names::default();
         seen.add_from(&Event::Message { from: alice, text: "hi".to_owned() });
         for text in ["here: bob; not here: dave", "2 here: carol, eve, ...", "not here: dave"] {
-            seen.add_from(&Event::Answer { line: 1, text: text.to_owned() });
+            seen.add_from(&Event::Who(WhoReply::parse(1, text).expect("a reply")));
         }
         assert!(seen.0.into_iter().eq(names(&["alice", "bob", "carol", "eve"])));
     }

@@ -19,7 +19,7 @@ pub(crate) fn ask_name(console: &mut Console, style: &Style) -> io::Result<Optio
                 Key::Interrupt => return Ok(None),
                 Key::EndOfFile if line.is_empty() => return Ok(None),
                 Key::Enter => {
-                    if let Some(name) = Name::new(line.take().as_str().trim().as_bytes()) {
+                    if let Ok(name) = Name::new(line.take().as_str().trim()) {
                         return Ok(Some(name));
                     }
                     console.screen.clear_row();

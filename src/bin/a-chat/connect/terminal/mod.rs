@@ -35,26 +35,31 @@ use std::env;
 use std::error::Error;
 use std::io::{self, IsTerminal};
 use std::panic::resume_unwind;
-use std::sync::Arc;
-use std::thread::Builder;
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, Builder};
 use std::time::Duration;
 
 use a_chat::Name;
-use a_chat::client::{Block, DisconnectReason};
-use crossbeam_channel::{RecvTimeoutError, Sender, bounded, unbounded};
+use a_chat::client::{self, Block, DisconnectReason, SessionHandle, SessionOutput, SessionStatus};
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use self::console::{Console, Leaving};
 use self::style::Style;
 use self::tty::{Modes, Restore};
 use self::ui::{ScreenUpdate, Ui};
 use super::input::Stop;
-use super::reconnect::{self, Output, Plan};
-use super::status::Status;
+use super::reconnect;
 use crate::cli::ConnectArgs;
 use crate::signals::{self, DEBOUNCE, ShutdownSignal};
 
 /// How many screen updates, and how many pieces of input, may wait in their channels.
 const QUEUE_CAPACITY: usize = 4;
+
+/// How many entered bytes may wait to be sent.
+const INPUT_CAPACITY_BYTES: usize = 1024 * 1024;
+
+/// How long an aborted session may take to report the lines that were not accepted.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the terminal may take to show what is left once `--wait` is over.
 const FINAL_OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -72,7 +77,8 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
     let modes = Modes::of_terminal().map_err(unusable)?;
     let _restore = Restore(modes.clone());
     let (stop, leaving) = (Stop::new()?, Leaving::default());
-    stop_on_signals(stop.clone(), Arc::clone(&leaving), modes.clone())?;
+    let started = Arc::new(OnceLock::new());
+    stop_on_signals(stop.clone(), Arc::clone(&leaving), modes.clone(), Arc::clone(&started))?;
     let (keys, events) = bounded(QUEUE_CAPACITY);
     let mut console =
         Console::open(modes.clone(), events, stop.clone(), leaving).map_err(unusable)?;
@@ -86,18 +92,18 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
         }
     };
     let (updates, shown) = bounded(QUEUE_CAPACITY);
-    // Unbounded: it holds only what a person typed or pasted.
-    let (lines, typed) = unbounded();
-    let ui = Ui::new(console, style, lines);
+    let session = reconnect::session(args, &name);
+    let _ = started.set(session.handle());
+    let (lines, typed) = client::lines(INPUT_CAPACITY_BYTES);
+    let ui = Ui::new(console, style, lines, session.handle());
     let thread = Builder::new().name("terminal".to_owned());
     let (alive, end) = bounded::<()>(0);
     let ui = thread.spawn(move || {
         let _alive = alive;
         ui.run(&shown)
     })?;
-    let plan = Plan::of(args, name.clone());
-    let timeout = plan.stay.map(|_| FINAL_OUTPUT_TIMEOUT);
-    let accepted = reconnect::run(&plan, &typed, Terminal { updates, name, timeout });
+    let timeout = args.wait.map(|_| FINAL_OUTPUT_TIMEOUT);
+    let summary = session.run(typed, Terminal { updates, name, timeout });
     if timeout.is_some_and(|time| end.recv_timeout(time) == Err(RecvTimeoutError::Timeout)) {
         // A blocked write cannot be interrupted, and the terminal shows no message either: the
         // thread is abandoned to the end of the process.
@@ -105,19 +111,31 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
     }
     ui.join().unwrap_or_else(|panic| resume_unwind(panic)).map_err(unusable)?;
     reader.join().unwrap_or_else(|panic| resume_unwind(panic));
-    Ok(accepted?)
+    Ok(summary?.is_clean)
 }
 
-/// The first signal ends the input, as leaving does; a later one ends the process.
-fn stop_on_signals(stop: Stop, leaving: Leaving, modes: Modes) -> Result<(), String> {
+/// The first signal ends the input, as leaving does; a later one ends the session, then the process.
+fn stop_on_signals(
+    stop: Stop,
+    leaving: Leaving,
+    modes: Modes,
+    session: Arc<OnceLock<SessionHandle>>,
+) -> Result<(), String> {
     signals::on_request(move |request| {
         let late = leaving.get().is_some_and(|since| since.elapsed() >= DEBOUNCE);
         if late || request == ShutdownSignal::Force {
+            if let Some(session) = session.get() {
+                session.abort();
+                thread::sleep(ABORT_TIMEOUT);
+            }
             modes.leave();
             #[expect(clippy::exit, reason = "only this ends a blocked write")]
             std::process::exit(1);
         }
         stop.stop();
+        if let Some(session) = session.get() {
+            session.cancel_connecting();
+        }
     })
 }
 
@@ -130,20 +148,20 @@ struct Terminal {
     timeout: Option<Duration>,
 }
 
-impl Output for Terminal {
+impl SessionOutput for Terminal {
     fn received(&mut self, block: Block) -> io::Result<()> {
         let update = ScreenUpdate::FromServer(block);
         self.updates.send(update).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
-    fn status(&mut self, status: &Status<'_>) {
+    fn status(&mut self, status: &SessionStatus<'_>) {
         let text = match status {
-            Status::Connected { again: false } => {
+            SessionStatus::Connected { again: false } => {
                 format!("connected as {}, /help says what can be typed", self.name)
             }
             // The server's own message, already on the screen, says so.
-            Status::ConnectionOutcome {
-                reason: DisconnectReason::ShutDown | DisconnectReason::Refused(_),
+            SessionStatus::Ended {
+                reason: DisconnectReason::ShutDown | DisconnectReason::Rejected(_),
                 ..
             } => return,
             status => status.to_string(),

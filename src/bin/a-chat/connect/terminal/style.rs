@@ -63,13 +63,15 @@ impl Style {
                     escape_controls(text)
                 )
             }
-            Event::Refused(Refusal { line, reason, text }) => {
+            Event::Refused(refusal) => {
+                let Refusal { line, reason, text, .. } = refusal;
                 let beginning: String = text.chars().take(MAX_QUOTED_CHARS).collect();
                 let more = if beginning.len() < text.len() { "..." } else { "" };
                 self.error(&format!("{reason}; that was your line {line}: {beginning}{more}"))
             }
-            Event::Answer { text, .. } | Event::Notice(text) => self.notice(text),
-            Event::Error(text) => self.error(text),
+            Event::Who(reply) => self.notice(&reply.to_string()),
+            Event::Notice(text) => self.notice(text),
+            Event::Error(rejection) => self.error(&rejection.to_string()),
             Event::ShuttingDown { accepted } => self.notice(&format!(
                 "the server is shutting down, {accepted} of your lines were accepted"
             )),
@@ -162,13 +164,15 @@ impl Style {
 
 #[cfg(test)]
 mod tests {
+    use a_chat::client::{RefusalReason, Rejection, WhoReply};
+
     use super::*;
 
     const PLAIN: Style = Style { colours: false };
     const COLOURED: Style = Style { colours: true };
 
     fn names(list: &[&str]) -> Vec<Name> {
-        list.iter().filter_map(|name| Name::new(name.as_bytes())).collect()
+        list.iter().filter_map(|name| Name::new(name).ok()).collect()
     }
 
     fn message(from: &str, text: &str) -> Event {
@@ -179,17 +183,14 @@ mod tests {
     fn each_kind_of_line_is_recognisable() {
         assert_eq!(PLAIN.event(&message("error", "x")), "from error: x\n");
         assert_eq!(PLAIN.own(&names(&["bob", "carol"]), "hi"), "to bob, carol: hi\n");
-        let refusal = Refusal {
-            line: 3,
-            reason: "no such peer: bob".to_owned(),
-            text: "bob: \x1b".to_owned(),
-        };
+        let reason = RefusalReason::NoSuchPeer(vec!["bob".to_owned()]);
+        let refusal = Refusal::new(3, reason, "bob: \x1b");
         let expected = "error: no such peer: bob; that was your line 3: bob: ^[\n";
         assert_eq!(PLAIN.event(&Event::Refused(refusal)), expected);
-        let (reason, text) = ("longer than 9 bytes".to_owned(), "\u{e9}".repeat(100_000));
-        let line = PLAIN.event(&Event::Refused(Refusal { line: 4, reason, text }));
+        let (reason, text) = (RefusalReason::TooLong { limit: 9 }, "\u{e9}".repeat(100_000));
+        let line = PLAIN.event(&Event::Refused(Refusal::new(4, reason, text)));
         assert!(line.ends_with("\u{e9}...\n") && line.chars().count() < 300, "{line}");
-        let answer = Event::Answer { line: 3, text: "here: bob".to_owned() };
+        let answer = Event::Who(WhoReply::parse(3, "here: bob").expect("a reply"));
         assert_eq!(PLAIN.event(&answer), "notice: here: bob\n");
         assert_eq!(PLAIN.status("one\ntwo\t"), "a-chat: one\ntwo^I\n");
     }
@@ -197,12 +198,14 @@ mod tests {
     #[test]
     fn text_from_others_holds_no_control_character() {
         let nasty = "\x1b]0;x\x07\r\n\u{9b}2J\u{202e}".to_owned();
-        let refusal = Refusal { line: 1, reason: nasty.clone(), text: nasty.clone() };
+        let reason = RefusalReason::NoSuchPeer(vec![nasty.clone()]);
+        let refusal = Refusal::new(1, reason, nasty.clone());
+        let absent = WhoReply::parse(1, &format!("not here: {nasty}")).expect("a reply");
         for event in [
             message("bob", &nasty),
             Event::Refused(refusal),
-            Event::Answer { line: 1, text: nasty.clone() },
-            Event::Error(nasty.clone()),
+            Event::Who(absent),
+            Event::Error(Rejection::Other(nasty.clone())),
             Event::Notice(nasty.clone()),
             Event::Other(nasty.clone()),
         ] {

@@ -8,8 +8,8 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use a_chat::Name;
-use a_chat::client::Block;
-use crossbeam_channel::{Receiver, Sender, after, never, select};
+use a_chat::client::{Block, LineSender, SessionHandle};
+use crossbeam_channel::{Receiver, after, never, select};
 use unicode_segmentation::UnicodeSegmentation;
 
 use super::command::{HELP, UserCommand, interpret, list};
@@ -44,7 +44,9 @@ pub(crate) struct Ui {
     /// The recipients of plain lines.
     to: Vec<Name>,
     /// Where entered lines go; dropped when the user leaves.
-    lines: Option<Sender<Vec<u8>>>,
+    lines: Option<LineSender>,
+    /// Told when the user leaves, since there may be no connection yet.
+    session: SessionHandle,
     /// Fires when leaving takes long enough to be explained.
     late: Receiver<Instant>,
 }
@@ -84,7 +86,12 @@ impl Search {
 
 impl Ui {
     /// An interface that sends what is entered to `lines`.
-    pub(crate) fn new(console: Console, style: Style, lines: Sender<Vec<u8>>) -> Self {
+    pub(crate) fn new(
+        console: Console,
+        style: Style,
+        lines: LineSender,
+        session: SessionHandle,
+    ) -> Self {
         Self {
             console,
             style,
@@ -94,6 +101,7 @@ impl Ui {
             names: Names::default(),
             to: Vec::new(),
             lines: Some(lines),
+            session,
             late: never(),
         }
     }
@@ -272,8 +280,8 @@ impl Ui {
 
     fn send(&self, line: &str) {
         if let Some(lines) = &self.lines {
-            // If the conversation is over, it reports what was not accepted.
-            let _ = lines.send(format!("{line}\n").into_bytes());
+            // If the session is over, it reports what was not accepted.
+            let _ = lines.send(line);
         }
     }
 
@@ -290,6 +298,7 @@ impl Ui {
     /// Ends the input and restores the terminal; updates from now on are written as plain lines.
     fn leave(&mut self) {
         if self.lines.take().is_some() {
+            self.session.cancel_connecting();
             let line = self.line.take();
             if !line.is_empty() {
                 self.say_not_sent(line.as_str());

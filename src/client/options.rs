@@ -1,0 +1,206 @@
+//! Connecting and logging in, with every limit of a connection and its default.
+
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::slice;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+
+use super::duplex::Client;
+use super::error::ConnectError;
+use super::inbox::Inbox;
+use super::outbox::{Ended, Outbox, Room, Wait, who_query};
+use super::outcome::DisconnectReason;
+use super::shared::Shared;
+use super::threads::{Ends, Threads};
+use super::update::Update;
+use crate::socket::keepalive::keepalive;
+use crate::wire::name::Name;
+
+/// How many checkpoints fit into the room for lines on their way: with this many a sender hardly
+/// ever waits for the reply to one.
+const CHECKPOINTS: usize = 8;
+
+/// How to connect: limits of time and memory, each with a default that suits most clients.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use a_chat::client::Options;
+/// # use a_chat::{Config, Name, Server};
+/// # let server = Server::bind("127.0.0.1:0", Config::default())?.spawn()?;
+/// # let (address, name) = (server.local_addr(), Name::new("alice")?);
+///
+/// // One of many clients in one process: little memory for each.
+/// let mut client = Options::new(&name)
+///     .login_timeout(Duration::from_secs(3))
+///     .inbox_bytes(64 * 1024)
+///     .unconfirmed_bytes(128 * 1024)
+///     .connect(address)?;
+/// client.send("alice: a note")?;
+/// # server.shutdown_handle().shutdown();
+/// # drop(client);
+/// # server.join()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Options {
+    name: Name,
+    after: u64,
+    connect_timeout: Duration,
+    login_timeout: Duration,
+    inbox_bytes: usize,
+    unconfirmed_bytes: usize,
+    overflow_bytes: usize,
+}
+
+impl Options {
+    /// The defaults, for a client of this name.
+    pub fn new(name: &Name) -> Self {
+        Self {
+            name: name.clone(),
+            after: 0,
+            connect_timeout: Duration::from_secs(5),
+            // A little longer than a server's default for its clients.
+            login_timeout: Duration::from_secs(15),
+            inbox_bytes: 1024 * 1024,
+            unconfirmed_bytes: 1024 * 1024,
+            overflow_bytes: 64 * 1024 * 1024,
+        }
+    }
+
+    /// Numbers lines from `after + 1` on, to go on with what an earlier connection began: see
+    /// [`ConnectionOutcome::settled`](super::ConnectionOutcome::settled). Default 0.
+    pub fn after(mut self, after: u64) -> Self {
+        self.after = after;
+        self
+    }
+
+    /// The number that lines are counted on from.
+    pub(crate) fn number(&self) -> u64 {
+        self.after
+    }
+
+    /// How long each address may take to answer the first packet. Default 5 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long the server may take to reply to the login. Default 15 s.
+    pub fn login_timeout(mut self, timeout: Duration) -> Self {
+        self.login_timeout = timeout;
+        self
+    }
+
+    /// How many received bytes may wait in the inbox, give or take 64 KiB or one line. While more
+    /// wait the connection is not read. Default 1 MiB.
+    pub fn inbox_bytes(mut self, bytes: usize) -> Self {
+        self.inbox_bytes = bytes.max(1);
+        self
+    }
+
+    /// How many bytes of lines may be sent and not known to be accepted; each call of `send` adds
+    /// 96. Sending waits while there are more. They are kept, since they may have to be sent again.
+    /// Default 1 MiB.
+    pub fn unconfirmed_bytes(mut self, bytes: usize) -> Self {
+        self.unconfirmed_bytes = bytes.max(1);
+        self
+    }
+
+    /// How many bytes either of the two above may grow to where waiting would be in vain, because
+    /// the thread that waits is the one that empties the inbox. Beyond it,
+    /// [`SendError::Full`](super::SendError::Full) is returned. Default 64 MiB.
+    pub fn overflow_bytes(mut self, bytes: usize) -> Self {
+        self.overflow_bytes = bytes;
+        self
+    }
+
+    /// Connects to the first of the addresses that answers, and logs in.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`] says what failed, and where.
+    pub fn connect(&self, address: impl ToSocketAddrs) -> Result<Client, ConnectError> {
+        let (socket, address) = self.open(address)?;
+        // Should the server have closed already, reading finds out why.
+        let _ = (&socket).write_all(format!("{}\n", self.name).as_bytes());
+        let who_query = who_query(slice::from_ref(&self.name));
+        let shared = Arc::new(Shared::new(self.inbox_bytes, self.after));
+        let checkpoint = self.unconfirmed_bytes / CHECKPOINTS;
+        let (threads, Ends { queue, updates, blocks }) =
+            Threads::start(socket, &shared, who_query, checkpoint).map_err(ConnectError::Start)?;
+        let max = self.overflow_bytes.max(self.unconfirmed_bytes);
+        let room = Room { usual: self.unconfirmed_bytes, max };
+        let inbox = Inbox::new(blocks, Arc::clone(&shared));
+        let outbox = Outbox::new(queue, updates, threads, Arc::clone(&shared), room, self.after);
+        self.log_in(outbox, inbox, &shared, address)
+    }
+
+    fn open(&self, address: impl ToSocketAddrs) -> Result<(TcpStream, SocketAddr), ConnectError> {
+        let failure = |address, source| ConnectError::Connect { host: None, address, source };
+        let addresses = address.to_socket_addrs().map_err(|source| failure(None, source))?;
+        let mut last = None;
+        for address in addresses {
+            match TcpStream::connect_timeout(&address, self.connect_timeout) {
+                Ok(socket) => {
+                    // The connection works without these, only less well.
+                    let _ = socket.set_nodelay(true);
+                    let _ = SockRef::from(&socket).set_tcp_keepalive(&keepalive());
+                    return Ok((socket, address));
+                }
+                Err(error) => last = Some(failure(Some(address), error)),
+            }
+        }
+        Err(last.unwrap_or_else(|| failure(None, io::ErrorKind::AddrNotAvailable.into())))
+    }
+
+    /// Waits for the reply to the first question, which shows that the login worked.
+    fn log_in(
+        &self,
+        mut outbox: Outbox,
+        inbox: Inbox,
+        shared: &Shared,
+        address: SocketAddr,
+    ) -> Result<Client, ConnectError> {
+        // Other clients may be quick to send: that must not delay the reply.
+        shared.set_limit(usize::MAX);
+        let started = Instant::now();
+        // If the connection has ended, that is the next update.
+        let _ = outbox.ask(slice::from_ref(&self.name));
+        loop {
+            match outbox
+                .next_update(Wait::at_most(self.login_timeout.saturating_sub(started.elapsed())))
+            {
+                Ok(Update::Answer(_)) => {
+                    shared.set_limit(self.inbox_bytes);
+                    return Ok(Client::of(outbox, inbox));
+                }
+                Ok(Update::Foreign(line)) => return Err(ConnectError::NotAChat { address, line }),
+                Ok(update) => {
+                    outbox.note(&update);
+                    if matches!(update, Update::Broken) {
+                        // Both threads exit now, after whatever there is left to read.
+                        outbox.half_close();
+                    }
+                }
+                Err(Ended::Threads | Ended::Time) => break,
+            }
+        }
+        if shared.has_delivered() {
+            // The login worked, only the server was shut down before it read the question. For the
+            // server these messages are delivered, so they must not be lost here.
+            shared.set_limit(self.inbox_bytes);
+            return Ok(Client::of(outbox, inbox));
+        }
+        drop(inbox);
+        let name = self.name.clone();
+        match outbox.finish(Some(Duration::ZERO)).reason {
+            DisconnectReason::GivenUp => Err(ConnectError::LoginTimeout { name, address }),
+            reason => Err(ConnectError::Login { name, reason }),
+        }
+    }
+}

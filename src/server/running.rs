@@ -1,0 +1,103 @@
+//! A server on a thread of its own, for programs that embed one.
+
+use std::net::SocketAddr;
+use std::thread::JoinHandle;
+
+use super::Server;
+use super::context::spawn;
+use super::report::Report;
+use super::shutdown::ShutdownHandle;
+use super::stats::StatsHandle;
+use crate::error::Error;
+
+/// A server that runs on a thread of its own, see [`Server::spawn`].
+///
+/// Dropping it shuts the server down and waits for the end of the drain.
+#[derive(Debug)]
+#[must_use = "dropping it shuts the server down"]
+pub struct Running {
+    address: SocketAddr,
+    shutdown: ShutdownHandle,
+    stats: StatsHandle,
+    /// The server's thread, until it is joined.
+    thread: Option<JoinHandle<Result<Report, Error>>>,
+}
+
+impl Server {
+    /// Runs this server on a thread of its own, named `a-chat`.
+    ///
+    /// ```
+    /// use a_chat::{Config, Server};
+    ///
+    /// let server = Server::bind("127.0.0.1:0", Config::default())?.spawn()?;
+    /// println!("clients connect to {}", server.local_addr());
+    /// let report = server.stop()?;
+    /// assert!(report.is_clean());
+    /// # Ok::<(), a_chat::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Start`] if the system refuses the thread.
+    pub fn spawn(self) -> Result<Running, Error> {
+        let (address, shutdown, stats) =
+            (self.local_addr(), self.shutdown_handle(), self.stats_handle());
+        let thread = spawn("a-chat", || self.run())
+            .map_err(|source| Error::Start { what: "start a thread", source })?;
+        Ok(Running { address, shutdown, stats, thread: Some(thread) })
+    }
+}
+
+impl Running {
+    /// The address that clients connect to.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A handle that shuts the server down.
+    #[must_use]
+    pub fn shutdown_handle(&self) -> ShutdownHandle {
+        self.shutdown.clone()
+    }
+
+    /// A handle that reads the server's live counters.
+    #[must_use]
+    pub fn stats_handle(&self) -> StatsHandle {
+        self.stats.clone()
+    }
+
+    /// Waits until the server has shut down.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Server::run`].
+    pub fn join(mut self) -> Result<Report, Error> {
+        self.end()
+    }
+
+    /// Shuts the server down and waits for the end of the drain.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Server::run`].
+    pub fn stop(self) -> Result<Report, Error> {
+        self.shutdown.shutdown();
+        self.join()
+    }
+
+    fn end(&mut self) -> Result<Report, Error> {
+        let thread = self.thread.take().expect("it is joined once");
+        thread.join().unwrap_or(Err(Error::Panicked { thread: "a-chat" }))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.thread.is_some() {
+            self.shutdown.shutdown();
+            // Whoever wants the report calls `stop`.
+            let _ = self.end();
+        }
+    }
+}
