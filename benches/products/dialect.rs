@@ -70,7 +70,7 @@ impl Dialect {
             ),
             Self::Redis => (format!("SUBSCRIBE {RECIPIENT}\r\n"), ":1\r\n"),
         };
-        Handshake { request, hears }
+        Handshake { request, reply_end }
     }
 
     pub fn sender(self) -> Handshake {
@@ -79,7 +79,7 @@ impl Dialect {
             Self::Nats => ("CONNECT {\"verbose\":true}\r\nPING\r\n", "+OK\r\nPONG\r\n"),
             Self::Redis => ("PING\r\n", "+PONG\r\n"),
         };
-        Handshake { request: request.to_owned(), hears }
+        Handshake { request: request.to_owned(), reply_end }
     }
 
     /// The login of products where senders and recipients log in alike.
@@ -90,7 +90,7 @@ impl Dialect {
             }
             _ => (format!("{name}\n/who nobody\n"), "not here: nobody\n"),
         };
-        Handshake { request, hears }
+        Handshake { request, reply_end }
     }
 
     /// A batch of messages to the recipient.

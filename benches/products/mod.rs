@@ -94,7 +94,7 @@ fn server_command(server: Protocol, address: SocketAddr, cpus: Option<&str>) -> 
         Protocol::Chat | Protocol::Raw => chat(&address.to_string(), cpus),
     };
     server_command.stdin(Stdio::null());
-    product
+    server_command
 }
 
 /// The products that are stopped in the middle of a stream.

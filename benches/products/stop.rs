@@ -257,7 +257,7 @@ impl Round {
 /// A row of the table.
 pub fn text(pace: Pace, dialect: Dialect, rounds: &[Round]) -> String {
     let counts = |count: fn(&Round) -> u64| range(rounds.iter().map(count));
-    let ends = |end: fn(&Round) -> End| counts(rounds.iter().map(|round| end(round).text()));
+    let ends = |end: fn(&Round) -> End| tally(rounds.iter().map(|round| end(round).text()));
     let exit = rounds.iter().map(|round| round.exit.as_secs_f64() * 1e3);
     format!(
         "| {} | {} | {} | {} | {} | {} | {} | {:.1} | {} |",
@@ -269,7 +269,7 @@ pub fn text(pace: Pace, dialect: Dialect, rounds: &[Round]) -> String {
         ends(|round| round.sender),
         ends(|round| round.recipient),
         median_of(exit.collect()),
-        counts(rounds.iter().map(|round| status(round.status))),
+        tally(rounds.iter().map(|round| status(round.status))),
     )
 }
 
@@ -289,7 +289,7 @@ fn range(counts: impl Iterator<Item = u64> + Clone) -> String {
 }
 
 /// Each distinct value with its count, or the value alone if all are equal.
-fn counts<T: Display + PartialEq>(all: impl Iterator<Item = T>) -> String {
+fn tally<T: Display + PartialEq>(all: impl Iterator<Item = T>) -> String {
     let mut kinds: Vec<(T, usize)> = Vec::new();
     for one in all {
         match kinds.iter_mut().find(|(kind, _)| *kind == one) {
