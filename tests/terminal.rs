@@ -651,6 +651,52 @@ fn a_user_without_a_name_is_asked_for_it() {
     }
 }
 
+/// Whether or not the session would reconnect, and keys that came too early are not lost.
+#[test]
+fn a_taken_name_is_asked_for_again() {
+    let server = TestServer::start();
+    let mut bob = server.login("bob");
+    for flags in [&[][..], &["--reconnect"]] {
+        let mut alice = Terminal::start(server.address, flags);
+        alice.expect(&["your name:"]);
+        alice.press("bob\r");
+        alice.expect(&["error: cannot log in as bob: name taken", "your name:"]);
+        alice.press("bob\r");
+        let error = "error: cannot log in as bob: name taken";
+        alice.expect(&[error, error, "your name:"]);
+        alice.press("alice\rbob: hi\r");
+        alice.expect(&[error, error, CONNECTED, "to bob: hi", ">"]);
+        bob.expect_line("from alice: hi");
+        leave(alice, 0);
+        // The next name may have been typed already.
+        let mut alice = Terminal::start(server.address, flags);
+        alice.expect(&["your name:"]);
+        alice.press("bob\ralice\rbob: hi\r");
+        alice.expect(&[error, CONNECTED, "to bob: hi", ">"]);
+        bob.expect_line("from alice: hi");
+        leave(alice, 0);
+        let mut alice = Terminal::start(server.address, flags);
+        alice.expect(&["your name:"]);
+        alice.press("bob\r");
+        alice.expect(&[error, "your name:"]);
+        alice.press(CTRL_C);
+        let rows = [error, "a-chat: no name was given"].map(str::to_owned).to_vec();
+        assert_eq!(alice.wait(), (1, rows));
+    }
+}
+
+/// A server that does not reply to the login holds up nobody who leaves.
+#[test]
+fn a_user_can_leave_during_the_login() {
+    let script = Script::listen();
+    let mut alice = Terminal::start(script.address, &[]);
+    alice.expect(&["your name:"]);
+    alice.press("alice\r");
+    let _peer = script.accept();
+    alice.press(CTRL_C);
+    assert_eq!(alice.wait().0, 1);
+}
+
 #[test]
 fn a_failed_login_is_explained() {
     let server = TestServer::start();
@@ -718,8 +764,8 @@ fn a_user_who_leaves_without_a_server_sees_what_was_not_accepted() {
     alice.press(CTRL_D);
     let (status, rows) = alice.wait();
     assert_eq!(status, 1, "{rows:#?}");
-    let reported = "a-chat: from line 1 on nothing was accepted".to_owned();
-    assert_eq!(rows.last(), Some(&reported), "{rows:#?}");
+    let reported = ["a-chat: from line 1 on nothing was accepted", "  line 1: bob: one"];
+    assert_eq!(rows[rows.len() - 2..], reported, "{rows:#?}");
 }
 
 /// A closed terminal ends the client with a status that says that not everything was shown.

@@ -23,6 +23,9 @@ const COLUMNS: u16 = 80;
 /// The status that is shown when leaving takes more than a second.
 pub const WAITING: &str = "a-chat: waiting for what is still on its way; Ctrl-C ends that";
 
+/// How the status begins that is shown when connecting takes half a second.
+const CONNECTING: &str = "a-chat: connecting to ";
+
 /// How many rows are kept after they scrolled off the top of the screen.
 const SCROLLBACK: usize = 100_000;
 
@@ -96,12 +99,14 @@ impl Terminal {
         self.screen.screen_mut().set_size(rows, columns);
     }
 
-    /// The visible rows, without trailing blanks and empty rows below.
+    /// The visible rows, without trailing blanks, empty rows below, and the status that connecting
+    /// takes a while, which depends on the load.
     pub fn rows(&self) -> Vec<String> {
         let screen = self.screen.screen();
         let (_, columns) = screen.size();
         let mut rows: Vec<_> =
             screen.rows(0, columns.get()).map(|row| row.trim_end().to_owned()).collect();
+        rows.retain(|row| !row.starts_with(CONNECTING));
         while rows.last().is_some_and(String::is_empty) {
             rows.pop();
         }

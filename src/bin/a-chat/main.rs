@@ -3,6 +3,7 @@
 
 mod cli;
 mod connect;
+mod error_chain;
 mod generate;
 mod logger;
 mod output;
@@ -36,17 +37,11 @@ fn main() -> ExitCode {
         Ok(status) => status,
         Err(error) => {
             // If standard error fails, the exit status has to do.
-            let _ = output::to_stderr(format!("a-chat: {}\n", chain(&*error)).as_bytes());
+            let _ = output::to_stderr(
+                format!("a-chat: {}\n", error_chain::in_one_line(&*error)).as_bytes(),
+            );
             ExitCode::FAILURE
         }
-    }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
     }
 }
 

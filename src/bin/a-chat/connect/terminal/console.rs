@@ -74,6 +74,12 @@ impl Console {
         self.keys.pop_front()
     }
 
+    /// True if a pending key leaves, even where keys have to wait.
+    pub(crate) fn wants_to_leave(&self) -> bool {
+        let is_eof = self.keys.front() == Some(&Key::EndOfFile);
+        is_eof || self.keys.contains(&Key::Interrupt)
+    }
+
     /// Suspends this process, as Ctrl-Z does elsewhere, until a SIGCONT.
     pub(crate) fn suspend(&mut self) -> io::Result<()> {
         self.screen.close();

@@ -11,8 +11,8 @@ use super::screen::Screen;
 use super::style::Style;
 
 /// Asks for the user's name; `None` if the user leaves instead.
-pub(crate) fn ask_name(console: &mut Console, style: &Style) -> io::Result<Option<Name>> {
-    let mut line = Line::default();
+pub(crate) fn ask_name(console: &mut Console) -> io::Result<Option<Name>> {
+    let (style, mut line) = (Style::from_environment(), Line::default());
     loop {
         while let Some(key) = console.key() {
             match key {

@@ -35,28 +35,32 @@ use std::env;
 use std::error::Error;
 use std::io::{self, IsTerminal};
 use std::panic::resume_unwind;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Builder};
 use std::time::Duration;
 
 use a_chat::Name;
-use a_chat::client::{self, Block, DisconnectReason, SessionHandle, SessionOutput, SessionStatus};
+use a_chat::client::{
+    self, Block, ConnectError, DisconnectReason, Rejection, SessionHandle, SessionOutput,
+    SessionStatus,
+};
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use self::console::{Console, Leaving};
-use self::style::Style;
 use self::tty::{Modes, Restore};
 use self::ui::{ScreenUpdate, Ui};
 use super::input::Stop;
 use super::reconnect;
 use crate::cli::ConnectArgs;
+use crate::error_chain;
 use crate::signals::{self, DEBOUNCE, ShutdownSignal};
 
 /// How many screen updates, and how many pieces of input, may wait in their channels.
 const QUEUE_CAPACITY: usize = 4;
 
-/// How many entered bytes may wait to be sent.
-const INPUT_CAPACITY_BYTES: usize = 1024 * 1024;
+/// How many entered bytes may wait to be sent: no limit, since that is what a person typed or pasted,
+/// and the thread `terminal` must not wait.
+const INPUT_CAPACITY_BYTES: usize = usize::MAX;
 
 /// How long an aborted session may take to report the lines that were not accepted.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -72,30 +76,57 @@ pub(crate) fn is_interactive() -> bool {
 
 /// Runs until the user leaves or the conversation ends. True if the server accepted every line.
 pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
-    let unusable = |error| format!("cannot use the terminal: {error}");
     let changes = tty::watch_changes().map_err(unusable)?;
     let modes = Modes::of_terminal().map_err(unusable)?;
     let _restore = Restore(modes.clone());
     let (stop, leaving) = (Stop::new()?, Leaving::default());
-    let started = Arc::new(OnceLock::new());
+    let started = Arc::default();
     stop_on_signals(stop.clone(), Arc::clone(&leaving), modes.clone(), Arc::clone(&started))?;
     let (keys, events) = bounded(QUEUE_CAPACITY);
     let mut console =
         Console::open(modes.clone(), events, stop.clone(), leaving).map_err(unusable)?;
     let reader = Builder::new().name("keys".to_owned());
     let reader = reader.spawn(move || tty::read(&changes, &stop, &keys))?;
-    let style = Style::from_environment();
-    let name = match &args.name {
-        Some(name) => name.clone(),
-        None => {
-            login::ask_name(&mut console, &style).map_err(unusable)?.ok_or("no name was given")?
+    let clean = loop {
+        let name = match &args.name {
+            Some(name) => name.clone(),
+            None => login::ask_name(&mut console).map_err(unusable)?.ok_or("no name was given")?,
+        };
+        match run_session(args, name, console, &started)? {
+            Outcome::Ended { clean } => break clean,
+            Outcome::NameTaken(returned) => console = *returned,
+            // A blocked write cannot be interrupted, and the terminal shows no message either: its
+            // thread is abandoned to the end of the process.
+            Outcome::Stuck => return Ok(false),
         }
     };
+    reader.join().unwrap_or_else(|panic| resume_unwind(panic));
+    Ok(clean)
+}
+
+/// How a session at the terminal ended.
+enum Outcome {
+    /// `clean` if the server accepted every line.
+    Ended { clean: bool },
+    /// The name that the user was asked for is taken.
+    NameTaken(Box<Console>),
+    /// The terminal accepts no more output.
+    Stuck,
+}
+
+/// Runs a session, with the thread `terminal` for the user's side of it.
+fn run_session(
+    args: &ConnectArgs,
+    name: Name,
+    console: Console,
+    started: &Mutex<Option<SessionHandle>>,
+) -> Result<Outcome, Box<dyn Error>> {
+    let is_asked = args.name.is_none();
     let (updates, shown) = bounded(QUEUE_CAPACITY);
     let session = reconnect::session(args, &name);
-    let _ = started.set(session.handle());
+    *started.lock().unwrap_or_else(PoisonError::into_inner) = Some(session.handle());
     let (lines, typed) = client::lines(INPUT_CAPACITY_BYTES);
-    let ui = Ui::new(console, style, lines, session.handle());
+    let ui = Ui::new(console, lines, session.handle(), is_asked);
     let thread = Builder::new().name("terminal".to_owned());
     let (alive, end) = bounded::<()>(0);
     let ui = thread.spawn(move || {
@@ -103,15 +134,32 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
         ui.run(&shown)
     })?;
     let timeout = args.wait.map(|_| FINAL_OUTPUT_TIMEOUT);
-    let summary = session.run(typed, Terminal { updates, name, timeout });
-    if timeout.is_some_and(|time| end.recv_timeout(time) == Err(RecvTimeoutError::Timeout)) {
-        // A blocked write cannot be interrupted, and the terminal shows no message either: the
-        // thread is abandoned to the end of the process.
-        return Ok(false);
+    let asking = is_asked.then(|| session.handle());
+    let output = Terminal { updates: updates.clone(), name, timeout, asking };
+    let summary = session.run(typed, output);
+    if let Some(error) = summary.as_ref().err().filter(|error| is_asked && is_name_taken(error)) {
+        // If this fails, the user has left.
+        let _ = updates.send(ScreenUpdate::NameTaken(error_chain::in_one_line(error)));
     }
-    ui.join().unwrap_or_else(|panic| resume_unwind(panic)).map_err(unusable)?;
-    reader.join().unwrap_or_else(|panic| resume_unwind(panic));
-    Ok(summary?.is_clean)
+    drop(updates);
+    if timeout.is_some_and(|time| end.recv_timeout(time) == Err(RecvTimeoutError::Timeout)) {
+        return Ok(Outcome::Stuck);
+    }
+    let console = ui.join().unwrap_or_else(|panic| resume_unwind(panic)).map_err(unusable)?;
+    match console {
+        Some(console) => Ok(Outcome::NameTaken(Box::new(console))),
+        None => Ok(Outcome::Ended { clean: summary?.is_clean }),
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is made for `map_err`")]
+fn unusable(error: io::Error) -> String {
+    format!("cannot use the terminal: {error}")
+}
+
+fn is_name_taken(error: &ConnectError) -> bool {
+    let ConnectError::Login { reason, .. } = error else { return false };
+    matches!(reason, DisconnectReason::Rejected(Rejection::NameTaken))
 }
 
 /// The first signal ends the input, as leaving does; a later one ends the session, then the process.
@@ -119,12 +167,13 @@ fn stop_on_signals(
     stop: Stop,
     leaving: Leaving,
     modes: Modes,
-    session: Arc<OnceLock<SessionHandle>>,
+    session: Arc<Mutex<Option<SessionHandle>>>,
 ) -> Result<(), String> {
     signals::on_request(move |request| {
+        let session = session.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let late = leaving.get().is_some_and(|since| since.elapsed() >= DEBOUNCE);
         if late || request == ShutdownSignal::Force {
-            if let Some(session) = session.get() {
+            if let Some(session) = session {
                 session.abort();
                 thread::sleep(ABORT_TIMEOUT);
             }
@@ -133,7 +182,7 @@ fn stop_on_signals(
             std::process::exit(1);
         }
         stop.stop();
-        if let Some(session) = session.get() {
+        if let Some(session) = session {
             session.cancel_connecting();
         }
     })
@@ -146,6 +195,8 @@ struct Terminal {
     name: Name,
     /// How long to wait for a terminal that accepts no output; `None` waits indefinitely.
     timeout: Option<Duration>,
+    /// Until the first login, if the user was asked for the name: a taken one is asked for again.
+    asking: Option<SessionHandle>,
 }
 
 impl SessionOutput for Terminal {
@@ -155,18 +206,27 @@ impl SessionOutput for Terminal {
     }
 
     fn status(&mut self, status: &SessionStatus<'_>) {
-        let text = match status {
+        let update = match status {
             SessionStatus::Connected { again: false } => {
-                format!("connected as {}, /help says what can be typed", self.name)
+                self.asking = None;
+                let name = &self.name;
+                ScreenUpdate::Connected(format!(
+                    "connected as {name}, /help says what can be typed"
+                ))
+            }
+            SessionStatus::Retrying { error } if self.asking.is_some() && is_name_taken(error) => {
+                if let Some(session) = &self.asking {
+                    session.cancel_connecting();
+                }
+                return;
             }
             // The server's own message, already on the screen, says so.
             SessionStatus::Ended {
                 reason: DisconnectReason::ShutDown | DisconnectReason::Rejected(_),
                 ..
             } => return,
-            status => status.to_string(),
+            status => ScreenUpdate::Status(status.to_string()),
         };
-        let update = ScreenUpdate::Status(text);
         // This fails only if the terminal is gone or accepts no output.
         let _ = match self.timeout {
             Some(timeout) => self.updates.send_timeout(update, timeout).is_ok(),

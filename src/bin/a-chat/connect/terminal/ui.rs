@@ -29,6 +29,10 @@ const EXPLAIN_AFTER: Duration = Duration::from_secs(1);
 pub(crate) enum ScreenUpdate {
     FromServer(Block),
     Status(String),
+    /// The status of the first login.
+    Connected(String),
+    /// The login failed, for this reason: the user is to be asked for another name.
+    NameTaken(String),
 }
 
 /// The state of the user interface.
@@ -47,6 +51,8 @@ pub(crate) struct Ui {
     lines: Option<LineSender>,
     /// Told when the user leaves, since there may be no connection yet.
     session: SessionHandle,
+    /// Keys wait for the first login: if the name is taken, they are for the question for another.
+    is_logging_in: bool,
     /// Fires when leaving takes long enough to be explained.
     late: Receiver<Instant>,
 }
@@ -85,16 +91,16 @@ impl Search {
 }
 
 impl Ui {
-    /// An interface that sends what is entered to `lines`.
+    /// An interface that sends what is entered to `lines`. While it is logging in, keys wait.
     pub(crate) fn new(
         console: Console,
-        style: Style,
         lines: LineSender,
         session: SessionHandle,
+        is_logging_in: bool,
     ) -> Self {
         Self {
             console,
-            style,
+            style: Style::from_environment(),
             line: Line::default(),
             history: History::default(),
             search: None,
@@ -102,12 +108,13 @@ impl Ui {
             to: Vec::new(),
             lines: Some(lines),
             session,
+            is_logging_in,
             late: never(),
         }
     }
 
-    /// The thread's main loop.
-    pub(crate) fn run(mut self, updates: &Receiver<ScreenUpdate>) -> io::Result<()> {
+    /// The thread's main loop. Returns the console if the user is to be asked for another name.
+    pub(crate) fn run(mut self, updates: &Receiver<ScreenUpdate>) -> io::Result<Option<Console>> {
         self.screen().clear_row();
         self.press_all()?;
         loop {
@@ -129,7 +136,11 @@ impl Ui {
                         self.screen().clear_row();
                     }
                     match update {
-                        Ok(update) => self.show(update),
+                        Ok(ScreenUpdate::NameTaken(why)) if !leaving => {
+                            self.console.screen.put(&self.style.error(&why));
+                            return Ok(Some(self.console));
+                        }
+                        Ok(update) => self.show(update)?,
                         Err(_) => break,
                     }
                 }
@@ -139,7 +150,8 @@ impl Ui {
             }
         }
         self.leave();
-        self.screen().flush()
+        self.screen().flush()?;
+        Ok(None)
     }
 
     fn screen(&mut self) -> &mut Screen {
@@ -148,7 +160,7 @@ impl Ui {
 
     fn draw(&mut self) -> io::Result<()> {
         let screen = &mut self.console.screen;
-        if self.lines.is_some() {
+        if self.lines.is_some() && !self.is_logging_in {
             let columns = Screen::columns();
             let found = self.search.as_ref().and_then(|search| search.line(&self.history));
             let (prompt, parts) = match &self.search {
@@ -163,7 +175,7 @@ impl Ui {
         screen.flush()
     }
 
-    fn show(&mut self, update: ScreenUpdate) {
+    fn show(&mut self, update: ScreenUpdate) -> io::Result<()> {
         match update {
             ScreenUpdate::FromServer(block) => {
                 for event in block.into_events() {
@@ -172,7 +184,15 @@ impl Ui {
                 }
             }
             ScreenUpdate::Status(text) => self.say(&text),
+            ScreenUpdate::Connected(text) => {
+                self.say(&text);
+                self.is_logging_in = false;
+                self.press_all()?;
+            }
+            // The user has left, and the session reports the error.
+            ScreenUpdate::NameTaken(_) => {}
         }
+        Ok(())
     }
 
     /// Shows a status of the client itself.
@@ -181,6 +201,12 @@ impl Ui {
     }
 
     fn press_all(&mut self) -> io::Result<()> {
+        if self.is_logging_in {
+            if self.console.wants_to_leave() {
+                self.leave();
+            }
+            return Ok(());
+        }
         while let Some(key) = self.console.key() {
             if let Some(key) = self.search_key(key) {
                 self.press(&key)?;
