@@ -1,15 +1,13 @@
 //! Both halves of a connection in one value, for programs that use them from one thread. It runs on
 //! its owner's thread.
 
-use std::net::ToSocketAddrs;
 use std::ops::Range;
 use std::sync::mpsc::{RecvError, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
-use super::error::{AbsentError, ConnectError, SendError};
+use super::error::{AbsentError, SendError};
 use super::event::Event;
 use super::inbox::{Block, Inbox};
-use super::options::Options;
 use super::outbox::{Outbox, Wait, message};
 use super::outcome::ConnectionOutcome;
 use super::shared::Owner;
@@ -54,16 +52,6 @@ pub struct Client {
 impl Client {
     pub(crate) fn of(outbox: Outbox, inbox: Inbox) -> Self {
         Self { outbox, inbox }
-    }
-
-    /// Connects to the first of the addresses that answers, and logs in. [`Options`] has more to
-    /// choose from.
-    ///
-    /// # Errors
-    ///
-    /// [`ConnectError`] says what failed, and where.
-    pub fn connect(address: impl ToSocketAddrs, name: &Name) -> Result<Self, ConnectError> {
-        Options::new(name).connect(address)
     }
 
     /// The two halves, each for a thread of its own.

@@ -204,3 +204,15 @@ impl Options {
         }
     }
 }
+
+impl Client {
+    /// Connects to the first of the addresses that answers, and logs in. [`Options`] has more to
+    /// choose from.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`] says what failed, and where.
+    pub fn connect(address: impl ToSocketAddrs, name: &Name) -> Result<Self, ConnectError> {
+        Options::new(name).connect(address)
+    }
+}
