@@ -24,6 +24,7 @@ use crate::server::reader::Reader;
 use crate::server::report::{ConnectionRecord, Totals};
 use crate::server::shutdown::{Phase, WaitOutcome};
 use crate::socket::connection::{Connection, ConnectionId};
+use crate::socket::sys;
 use crate::wire::reasons::Rejection;
 
 /// The first and the longest pause after accept(2) failed for lack of resources; it doubles in
@@ -40,6 +41,10 @@ const MAX_REFUSED_LINGERING: usize = 64;
 
 /// How soon finished readers are joined while no client connects.
 const REAP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// After this many clients have gone, the memory that they leave behind is worth the few
+/// milliseconds that the allocator takes to return it.
+const TRIM_AFTER: usize = 64;
 
 /// The minimum time between two log lines about the same kind of failure.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
@@ -61,6 +66,8 @@ pub(crate) struct Acceptor {
     last_id: u64,
     /// Set while accept(2) fails for lack of resources.
     backoff: Option<Duration>,
+    /// How many readers were joined since memory was last returned to the system.
+    joined_since_trim: usize,
     logged: Option<Instant>,
 }
 
@@ -84,6 +91,7 @@ impl Acceptor {
             shared,
             last_id: 0,
             backoff: None,
+            joined_since_trim: 0,
             logged: None,
         }
     }
@@ -120,6 +128,7 @@ impl Acceptor {
             self.expire_refused();
             if self.wait() == WaitOutcome::TimedOut {
                 self.join_finished();
+                self.return_memory();
             }
         }
     }
@@ -205,6 +214,7 @@ impl Acceptor {
             Ok(reader) => {
                 self.per_source.add(source);
                 self.readers.push((source, reader));
+                self.shared.shutdown.note_connections(self.readers.len());
             }
             Err(error) => {
                 let cause = format_args!("cannot spawn a thread: {error}");
@@ -235,9 +245,19 @@ impl Acceptor {
                 let (source, reader) = self.readers.swap_remove(next);
                 self.per_source.remove(source);
                 join(reader, &mut self.totals);
+                self.joined_since_trim += 1;
             } else {
                 next += 1;
             }
+        }
+        self.shared.shutdown.note_connections(self.readers.len());
+    }
+
+    /// Returns what many clients have left behind to the system, once no more of them come and go.
+    fn return_memory(&mut self) {
+        if self.joined_since_trim >= TRIM_AFTER && self.finished_readers() == 0 {
+            self.joined_since_trim = 0;
+            sys::trim_heap();
         }
     }
 

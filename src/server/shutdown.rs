@@ -6,11 +6,18 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+/// How long it takes to reset one connection of many and to join its threads: 0.12 ms on two cores
+/// with 3,000 stuck clients, and as much again to be safe.
+const TEARDOWN_TIME: Duration = Duration::from_micros(240);
+
+/// This many connections are torn down in no time that matters.
+const FREE_TEARDOWNS: usize = 100;
 
 /// Shuts a server down. Cheap to clone, and usable from any thread at any time, even before `run`.
 ///
@@ -37,6 +44,8 @@ struct Inner {
     drain: Latch,
     force: Latch,
     drain_timeout: Duration,
+    /// How many connections the acceptor has to join.
+    connections: AtomicUsize,
 }
 
 /// How far the shutdown has progressed; it never goes back.
@@ -60,7 +69,9 @@ pub(crate) enum WaitOutcome {
 impl ShutdownHandle {
     pub(crate) fn new(drain_timeout: Duration) -> io::Result<Self> {
         let (drain, force) = (Latch::new()?, Latch::new()?);
-        let inner = Inner { drain_started: OnceLock::new(), drain, force, drain_timeout };
+        let drain_started = OnceLock::new();
+        let connections = AtomicUsize::new(0);
+        let inner = Inner { drain_started, drain, force, drain_timeout, connections };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -107,9 +118,21 @@ impl ShutdownHandle {
         self.inner.drain_started.get().copied()
     }
 
-    /// When the drain must be over; `None` before it begins, or if that time cannot be represented.
+    /// Notes how many connections the acceptor has to join.
+    pub(crate) fn note_connections(&self, connections: usize) {
+        self.inner.connections.store(connections, Relaxed);
+    }
+
+    /// When writers must give up, so the drain is over by its deadline; `None` before it begins, or
+    /// if that time cannot be represented.
+    ///
+    /// Resetting and joining thousands of connections takes a while, which belongs to the drain.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.drain_started()?.checked_add(self.inner.drain_timeout)
+        let connections = self.inner.connections.load(Relaxed).saturating_sub(FREE_TEARDOWNS);
+        let connections = u32::try_from(connections).unwrap_or(u32::MAX);
+        let timeout = self.inner.drain_timeout;
+        let teardown = TEARDOWN_TIME.saturating_mul(connections).min(timeout / 4);
+        self.drain_started()?.checked_add(timeout.saturating_sub(teardown))
     }
 
     /// Until when a reader may wait for its window before it forwards input received before the

@@ -86,6 +86,17 @@ pub(crate) fn set_futex_hash_slots(slots: u32) -> io::Result<()> {
     }
 }
 
+/// Returns free memory to the system. The allocator of glibc keeps what one burst of clients took
+/// until another needs it; other allocators are left alone.
+pub(crate) fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim(3) takes a number, locks each of the allocator's arenas in turn, and
+    // releases only pages that hold no allocation.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// True if SIGSEGV or SIGBUS has a handler. That is usually the standard library's, and then each
 /// thread that this library spawns gets an alternate signal stack, sigaltstack(2).
 pub(crate) fn has_fault_handlers() -> bool {
