@@ -13,7 +13,7 @@ mod process;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
@@ -21,9 +21,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Client, TEST_TIMEOUT, try_login, wait_until};
-use process::{EXECUTABLE, Process, SIGNALLED, executable, run, serve, serve_through};
+use process::{EXECUTABLE, Process, SIGNALLED, executable, run, serve, serve_through, through};
 use rustix::process::{Pid, Signal};
 use socket2::{Domain, Socket, Type};
+use tempfile::TempDir;
 
 /// Longer than any test waits: a timeout that must not decide a test.
 const NEVER: &str = "10min";
@@ -102,6 +103,11 @@ fn sigint_drains() {
 #[test]
 fn sigterm_drains() {
     assert_drains_on(Signal::TERM);
+}
+
+#[test]
+fn sigquit_drains() {
+    assert_drains_on(Signal::QUIT);
 }
 
 #[test]
@@ -325,6 +331,151 @@ fn a_server_reachable_from_other_hosts_logs_a_warning() {
     };
     assert!(warned("0.0.0.0:0").iter().any(|line| line.contains("is reachable from other hosts")));
     assert_eq!(warned("127.0.0.1:0"), Vec::<String>::new());
+    if has_ipv6() {
+        assert_eq!(warned("[::ffff:127.0.0.1]:0"), Vec::<String>::new());
+        assert_eq!(warned("[::1]:0"), Vec::<String>::new());
+    }
+}
+
+/// True if this machine has IPv6; prints why a test is skipped otherwise.
+fn has_ipv6() -> bool {
+    let bound = TcpListener::bind("[::1]:0").is_ok();
+    if !bound {
+        println!("skipped: no IPv6 here");
+    }
+    bound
+}
+
+#[test]
+fn the_server_listens_on_every_address_it_is_given() {
+    let mut by_flags = executable();
+    by_flags.args(["-l", "127.0.0.1:0", "--listen", "127.0.0.2:0"]);
+    let mut by_variable = executable();
+    by_variable.env("A_CHAT_LISTEN", "127.0.0.1:0, 127.0.0.2:0");
+    for command in [by_flags, by_variable] {
+        let mut process = Process::start(command);
+        let first = process.address();
+        let second = process.stdout.expect("a-chat listens on 127.0.0.2:");
+        let second = second.rsplit(' ').next().and_then(|word| word.parse().ok());
+        let second: SocketAddr = second.expect("an address");
+        process.log.expect(&format!("listening on {first} and {second}, capacity"));
+        let login = |address, name| try_login(address, name).expect("room");
+        let (mut alice, mut bob) = (login(first, "alice"), login(second, "bob"));
+        alice.send("bob: hi");
+        bob.expect_line("from alice: hi");
+        // Both are closed before the drain.
+        process.signal(Signal::TERM);
+        process.log.expect(SIGNALLED);
+        alice.lines_to_eof();
+        for address in [first, second] {
+            let refused = TcpStream::connect(address).expect_err("no server listens");
+            assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        }
+        drop((alice, bob));
+        let (status, log) = process.wait();
+        assert_eq!(status, 0, "{log:#?}");
+    }
+}
+
+#[test]
+fn one_address_in_use_among_several_is_an_error_that_names_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let flags = ["--listen", "127.0.0.2:0", "--listen", &address];
+    assert_fails(executable(), &flags, &["cannot listen on ", &address, "in use"]);
+    assert_fails(
+        executable(),
+        &["-l", "nowhere.invalid:1"],
+        &["cannot listen on nowhere.invalid:1"],
+    );
+}
+
+#[test]
+fn the_wildcards_of_both_families_work_on_one_port() {
+    if !has_ipv6() {
+        return;
+    }
+    for order in [["0.0.0.0", "[::]"], ["[::]", "0.0.0.0"], ["[::]", "127.0.0.1"]] {
+        // Another process may take the port in between, as seldom as that is.
+        let started = (0..10).find_map(|_| {
+            let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let port = free.local_addr().expect("an address").port();
+            drop(free);
+            let listen = order.map(|host| format!("{host}:{port}")).join(",");
+            let mut command = executable();
+            command.args(["--listen", &listen, "--linger", "50ms"]);
+            let mut process = Process::start(command);
+            process.log.expect_or_end("listening on ");
+            let line = process.log.last().unwrap_or_default().to_owned();
+            assert!(line.contains("listening on ") || line.contains("in use"), "{line}");
+            line.contains("listening on ").then_some((process, port))
+        });
+        let (process, port) = started.expect("a free port");
+        let mut alice = try_login(([127, 0, 0, 1], port).into(), "alice").expect("room");
+        let mut bob = try_login((Ipv6Addr::LOCALHOST, port).into(), "bob").expect("room");
+        alice.send("bob: hi");
+        bob.expect_line("from alice: hi");
+        drop((alice, bob));
+        let (status, log) = process.terminate();
+        assert_eq!(status, 0, "{log:#?}");
+    }
+}
+
+/// A launcher with these addresses for the name `twofold`, in a network of its own whose loopback has
+/// IPv6 or not. `None` where that cannot be arranged.
+fn with_twofold_name(ipv6: bool) -> Option<(TempDir, Vec<String>)> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hosts = directory.path().join("hosts");
+    fs::write(&hosts, "127.0.0.1 twofold\n::1 twofold\n").expect("a file");
+    let ipv6 = u8::from(!ipv6);
+    let script = format!(
+        "mount --bind {} /etc/hosts && ip link set lo up && \
+         echo {ipv6} > /proc/sys/net/ipv6/conf/all/disable_ipv6 && exec \"$0\" \"$@\"",
+        hosts.display()
+    );
+    let launcher = ["unshare", "--net", "--mount", "sh", "-c", &script].map(str::to_owned).to_vec();
+    let mut attempt = Command::new(&launcher[0]);
+    let attempt = attempt.args(&launcher[1..]).arg("true").stdin(Stdio::null()).output();
+    if attempt.is_ok_and(|attempt| attempt.status.success()) {
+        return Some((directory, launcher));
+    }
+    println!("skipped: no network with a name of two addresses here");
+    None
+}
+
+fn listen_on_twofold(launcher: &[String]) -> Process {
+    let launcher: Vec<_> = launcher.iter().map(String::as_str).collect();
+    let mut command = through(&launcher, EXECUTABLE);
+    command.args(["--listen", "twofold:0"]);
+    Process::start(command)
+}
+
+#[test]
+fn a_name_stands_for_all_its_addresses() {
+    let Some((_hosts, launcher)) = with_twofold_name(true) else { return };
+    let mut process = listen_on_twofold(&launcher);
+    let port = process.address().port();
+    for address in ["127.0.0.1", "[::1]"] {
+        process.stdout.expect(&format!("a-chat listens on {address}:{port}"));
+    }
+    assert_eq!(process.terminate().0, 0);
+}
+
+#[test]
+fn a_family_that_the_machine_lacks_is_skipped() {
+    let Some((_hosts, launcher)) = with_twofold_name(false) else { return };
+    let mut process = listen_on_twofold(&launcher);
+    assert!(process.address().is_ipv4());
+    let (status, log) = process.terminate();
+    assert_eq!(status, 0, "{log:#?}");
+    assert!(
+        log[0].contains("cannot listen on [::1]:") && log[0].ends_with("; skipped"),
+        "{log:#?}"
+    );
+    // It is no reason to go without an address that was asked for by itself.
+    let launcher: Vec<_> = launcher.iter().map(String::as_str).collect();
+    let alone = through(&launcher, EXECUTABLE);
+    assert_fails(alone, &["-l", "127.0.0.1:0", "-l", "[::1]:0"], &["cannot listen on [::1]:0"]);
 }
 
 /// The program prints one line that names the fault, and exits with status 1.
@@ -352,19 +503,27 @@ fn an_address_of_another_machine_is_reported_in_one_line() {
 }
 
 #[test]
-fn an_unusable_limit_is_reported_in_one_line_that_names_it() {
+fn an_unusable_limit_is_a_wrong_command_line_that_names_flag_or_variable() {
     let limits = [
-        ("--max-connections", "0", "max_connections"),
-        ("--max-per-address", "0", "max_per_address"),
-        ("--max-line", "0", "max_line"),
-        ("--max-line", "1GiB", "max_line"),
-        ("--window", "0", "window"),
-        ("--login-timeout", "0s", "login_timeout"),
-        ("--stall-timeout", "0s", "stall_timeout"),
-        ("--stall-bytes", "0", "stall_bytes"),
+        ("--max-connections", "0", "must be at least 1"),
+        ("--max-per-address", "0", "must be at least 1"),
+        ("--max-line", "0", "must be at least 1 byte, as in 64KiB"),
+        ("--max-line", "1GiB", "must be at most 64 MiB, as in 64KiB"),
+        ("--window", "0", "must be at least 1 byte, as in 256KiB"),
+        ("--login-timeout", "0s", "must not be zero, as in 10s"),
+        ("--stall-timeout", "0", "must not be zero, as in 10s"),
+        ("--stall-bytes", "0", "must be at least 1 byte, as in 32KiB"),
+        ("--stats-every", "0", "must not be zero"),
+        ("--drain-timeout", "400days", "of at most a year, as in 10, 1.5s or 2min"),
     ];
-    for (flag, value, named) in limits {
-        assert_fails(serve(&[]), &[flag, value], &[named]);
+    for (flag, value, cause) in limits {
+        let named = format!("invalid value '{value}' for '{flag}': ");
+        assert_refuses(serve(&[]), &[flag, value], &[&named, cause]);
+        let variable = format!("A_CHAT_{}", flag[2..].replace('-', "_").to_uppercase());
+        let mut command = executable();
+        command.env(&variable, value);
+        let named = format!("invalid value '{value}' for the environment variable {variable}: ");
+        assert_refuses(command, &[], &[&named, cause]);
     }
 }
 
@@ -398,19 +557,20 @@ fn a_wrong_command_line_is_refused() {
 
 /// Every flag, its environment variable, its default, and an unusable value if the command line can
 /// tell.
-const FLAGS: [(&str, &str, Option<&str>, Option<&str>); 12] = [
+const FLAGS: [(&str, &str, Option<&str>, Option<&str>); 13] = [
     ("--listen", "A_CHAT_LISTEN", Some("127.0.0.1:8080"), Some("8080")),
     ("--max-connections", "A_CHAT_MAX_CONNECTIONS", None, Some("many")),
     ("--max-per-address", "A_CHAT_MAX_PER_ADDRESS", None, Some("few")),
     ("--max-line", "A_CHAT_MAX_LINE", Some("64KiB"), Some("long")),
     ("--window", "A_CHAT_WINDOW", Some("256KiB"), Some("-1")),
-    ("--login-timeout", "A_CHAT_LOGIN_TIMEOUT", Some("10s"), Some("10")),
+    ("--login-timeout", "A_CHAT_LOGIN_TIMEOUT", Some("10s"), Some("1,5")),
     ("--stall-timeout", "A_CHAT_STALL_TIMEOUT", Some("10s"), Some("soon")),
     ("--stall-bytes", "A_CHAT_STALL_BYTES", Some("32KiB"), Some("some")),
     ("--drain-timeout", "A_CHAT_DRAIN_TIMEOUT", Some("5s"), Some("5 apples")),
     ("--linger", "A_CHAT_LINGER", Some("1s"), Some("-1s")),
     ("--log-level", "A_CHAT_LOG_LEVEL", Some("info"), Some("loud")),
     ("--log-file", "A_CHAT_LOG_FILE", None, None),
+    ("--stats-every", "A_CHAT_STATS_EVERY", None, Some("often")),
 ];
 
 #[test]
@@ -423,9 +583,153 @@ fn an_unusable_value_is_refused_from_a_flag_and_from_the_environment() {
         for arguments in [&["serve"][..], &[]] {
             let mut command = executable();
             command.env(variable, wrong);
-            assert_refuses(command, arguments, &[flag, wrong]);
+            let named = format!("invalid value '{wrong}' for the environment variable {variable}");
+            assert_refuses(command, arguments, &[&named, "expected "]);
         }
     }
+}
+
+#[test]
+fn an_empty_variable_counts_as_absent() {
+    let mut command = executable();
+    for (_, variable, ..) in FLAGS {
+        command.env(variable, "");
+    }
+    command.args(["serve", "--listen", "127.0.0.1:0"]);
+    let mut process = Process::start(command);
+    drop(process.login("alice"));
+    let (status, log) = process.terminate();
+    assert!(status == 0 && log.iter().any(|line| line.contains("alice connected")), "{log:#?}");
+    // The help shows all variables even then.
+    let mut command = executable();
+    command.args(["serve", "--help"]);
+    for (_, variable, ..) in FLAGS {
+        command.env(variable, "");
+    }
+    let (_, text, _) = run(command);
+    let text: Vec<_> = text.iter().map(|line| line.trim_end()).collect();
+    assert_eq!(text, help(&["serve", "--help"]));
+}
+
+#[test]
+fn a_refused_value_shows_control_characters_escaped() {
+    assert_refuses(
+        serve(&[]),
+        &["--window", "\u{1b}[2J"],
+        &["invalid value '\\u{1b}[2J' for '--window'"],
+    );
+}
+
+#[test]
+fn a_command_line_that_begins_with_a_flag_is_one_of_serve() {
+    let mut command = executable();
+    command.args(["--listen", "127.0.0.1:0", "--log-level", "warning"]);
+    let mut process = Process::start(command);
+    drop(process.login("alice"));
+    assert_eq!(process.terminate(), (0, Vec::new()));
+    assert_refuses(executable(), &["--max-line", "0"], &["Usage: a-chat serve [OPTIONS]"]);
+    assert!(help(&["--log-level", "off", "--help"]).iter().any(|line| line.contains("--window")));
+}
+
+#[test]
+fn a_misspelt_command_flag_or_value_gets_a_suggestion() {
+    assert_refuses(executable(), &["conect"], &["a similar subcommand exists: 'connect'"]);
+    assert_refuses(executable(), &["serve", "--lisen", "x"], &["exists: '--listen'"]);
+    let named = ["[possible values: off, error, warn, info, debug, trace]", "exists: 'warn'"];
+    assert_refuses(executable(), &["--log-level", "warnin"], &named);
+}
+
+#[test]
+fn a_wrong_command_line_shows_the_usage_of_its_command() {
+    let usage = "Usage: a-chat stress [OPTIONS] <MODE> [ADDR:PORT]";
+    let cases: [(&[&str], &str); 5] = [
+        (&["mesh", "--clients", "1"], "'1' for '--clients': mesh takes 2 to 4096, as in 100"),
+        (&["pair", "--clients", "3"], "'3' for '--clients': pair takes an even number, as in 16"),
+        (&["pair", "--size", "1"], "'1' for '--size': a text has "),
+        (&["pair", "--messages", "0"], "'0' for '--messages': must be at least 1"),
+        (&["pair", "--duration", "0"], "'0' for '--duration': must not be zero"),
+    ];
+    for (arguments, cause) in cases {
+        assert_refuses(executable(), &[&["stress"], arguments].concat(), &[cause, usage]);
+    }
+    let connect = "Usage: a-chat connect [OPTIONS] [ADDR:PORT]";
+    assert_refuses(
+        executable(),
+        &["connect", "-n", "no name"],
+        &["'no name' for '--name'", connect],
+    );
+}
+
+#[test]
+fn connect_takes_address_and_name_from_variables_and_short_flags() {
+    let mut process = Process::start(serve(&[]));
+    let address = process.address().to_string();
+    let mut bob = process.login("bob");
+    for by_variable in [true, false] {
+        let mut command = executable();
+        command.arg("connect").stdin(Stdio::piped());
+        if by_variable {
+            command.env("A_CHAT_CONNECT", &address).env("A_CHAT_NAME", "alice");
+        } else {
+            command
+                .args(["-n", "alice", &address])
+                .env("A_CHAT_CONNECT", "")
+                .env("A_CHAT_NAME", "");
+        }
+        let mut client = Process::start(command);
+        client.write_and_end("bob: hi\n");
+        bob.expect_line("from alice: hi");
+        assert_eq!(client.outcome(), (0, Vec::new(), Vec::new()));
+    }
+    drop(bob);
+    assert_eq!(process.terminate().0, 0);
+}
+
+#[test]
+fn a_client_that_only_receives_needs_no_input() {
+    let mut process = Process::start(serve(&[]));
+    let address = process.address().to_string();
+    let mut command = executable();
+    command.args(["connect", "--receive", "--name", "bob", &address]);
+    let mut client = Process::start(command);
+    let mut alice = process.login("alice");
+    let mut line = 1;
+    wait_until("bob's login", || {
+        line += 1;
+        alice.send("/who bob");
+        alice.line() == Some(format!("notice: line {line}: here: bob"))
+    });
+    alice.send("bob: hi");
+    client.stdout.expect_line("from alice: hi");
+    client.signal(Signal::TERM);
+    assert_eq!(client.wait(), (0, Vec::new()));
+    let needs = ["connect", "--receive"];
+    assert_refuses(executable(), &needs, &["--name <NAME>"]);
+    let both = ["connect", "--receive", "-n", "bob", "--wait", "1"];
+    assert_refuses(executable(), &both, &["--receive", "cannot be used with", "--wait"]);
+    drop(alice);
+    assert_eq!(process.terminate().0, 0);
+}
+
+#[test]
+fn a_start_that_fails_is_in_the_log_file_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("log");
+    let mut command = executable();
+    command.arg("serve").arg("--log-file").arg(&path);
+    assert_fails(command, &["--listen", "192.0.2.1:1"], &["cannot listen on 192.0.2.1:1"]);
+    let log = fs::read_to_string(&path).expect("a log file");
+    assert!(log.contains(" [ERROR] cannot listen on 192.0.2.1:1: "), "{log}");
+}
+
+#[test]
+fn the_live_counters_are_logged_at_an_interval() {
+    let mut process = Process::start(serve(&["--stats-every", "0.05"]));
+    let mut alice = process.login("alice");
+    alice.send("alice: hi");
+    process.log.expect(" now: 1 connected, 2 accepted, 1 owed, 1 delivered, 0 lost, 0 B queued");
+    drop(alice);
+    assert_eq!(process.terminate().0, 0);
 }
 
 #[test]
@@ -479,7 +783,9 @@ fn the_help_lists_every_flag_default_and_environment_variable() {
     // The text before the first flag, and the help itself.
     assert_eq!(flags.into_keys().collect::<Vec<_>>(), ["", "--help"]);
     let all = lines.join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
-    for text in ["SIGINT", "SIGTERM", "SIGHUP", "Exit status: 0", "what the machine can hold"] {
+    for text in
+        ["SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "Exit status: 0", "what the machine can hold"]
+    {
         assert!(all.contains(text), "{text} in {lines:#?}");
     }
 }

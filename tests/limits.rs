@@ -277,7 +277,7 @@ mod of_the_system {
 
     /// Allows the threads of the server at rest, of three clients, and `spare`.
     fn goes_on_without_threads(spare: u64) {
-        const AT_REST: u64 = 5;
+        const AT_REST: u64 = 6;
         let Some(launcher) = with_threads(AT_REST + 3 * 2 + spare) else {
             println!("skipped: the number of threads cannot be limited here");
             return;
@@ -318,6 +318,42 @@ mod of_the_system {
     #[test]
     fn without_a_thread_for_its_writer_a_client_gets_an_error_and_the_others_go_on() {
         goes_on_without_threads(1);
+    }
+
+    #[test]
+    fn a_server_whose_threads_cannot_be_spawned_does_not_say_that_it_listens() {
+        // With room for the log's and the signals' threads, and for one of the server's.
+        let Some(launcher) = with_threads(5) else {
+            println!("skipped: the number of threads cannot be limited here");
+            return;
+        };
+        let (_folder, copy) = copy_for_everyone();
+        let launcher: Vec<_> = launcher.iter().map(String::as_str).collect();
+        let process = Process::start(serve_copy_through(&launcher, &copy, &[]));
+        let (status, stdout, stderr) = process.outcome();
+        assert_eq!((status, stdout), (1, Vec::new()), "{stderr:#?}");
+        assert!(stderr.iter().any(|line| line.contains("cannot spawn a thread")), "{stderr:#?}");
+    }
+
+    #[test]
+    fn a_log_file_beyond_the_limit_of_file_sizes_costs_lines_only() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("log");
+        let path = path.to_str().expect("a path in UTF-8");
+        // The unit is 512 or 1024 bytes.
+        let mut process = start_under("ulimit -f 1", &["--log-file", path]);
+        let address = process.address();
+        for number in 0..50 {
+            let mut client = try_login(address, &format!("passer-by-{number}")).expect("room");
+            client.half_close();
+            client.lines_to_eof();
+        }
+        let (mut alice, mut bob) = (process.login("alice"), process.login("bob"));
+        chat(&mut alice, &mut bob, ["alice", "bob"]);
+        drop((alice, bob));
+        assert_eq!(process.terminate(), (0, Vec::new()));
+        let log = fs::read(path).expect("a log file");
+        assert!((512..=1024).contains(&log.len()), "{} bytes", log.len());
     }
 
     #[test]

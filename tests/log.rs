@@ -4,16 +4,19 @@
 //! Each case starts the real process and fills its log with clients that connect and disconnect,
 //! while the log's output is full, closed, or never read.
 #![cfg(feature = "cli")]
+#![allow(clippy::print_stdout, reason = "a test that cannot run here prints why")]
 
 mod common;
 #[path = "common/process.rs"]
 mod process;
 
-use std::io::Read;
-use std::net::SocketAddr;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
 
-use common::{Client, try_login};
-use process::{Process, serve};
+use common::{Client, try_login, wait_until};
+use process::{Process, executable, serve};
 use rustix::process::Signal;
 
 /// Clients that connect and disconnect. The two log lines of each exceed a pipe's 64 KiB, and stay
@@ -136,6 +139,93 @@ fn a_log_pipe_that_is_read_late_gets_every_line() {
         let times = log.iter().filter(|line| line.contains(event)).count();
         assert_eq!(times, PASSERS_BY + 2, "{event}: {log:#?}");
     }
+}
+
+#[test]
+fn every_time_stamp_has_the_same_width() {
+    let mut process = Process::start(serve(&[]));
+    for number in 0..50 {
+        drop(process.login(&format!("client-{number}")));
+    }
+    let (status, log) = process.terminate();
+    assert_eq!(status, 0, "{log:#?}");
+    for line in log {
+        let (stamp, _) = line.split_once(' ').expect("a time and a text");
+        assert_eq!(stamp.len(), "2026-01-01T00:00:00.000000Z".len(), "{line}");
+    }
+}
+
+#[test]
+fn an_ipv4_client_of_a_listener_for_both_families_is_logged_as_ipv4() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        println!("skipped: no IPv6 here");
+        return;
+    }
+    let mut command = executable();
+    command.args(["--listen", "[::]:0", "--max-per-address", "1"]);
+    let mut process = Process::start(command);
+    let port = process.address().port();
+    let ipv4 = SocketAddr::from(([127, 0, 0, 1], port));
+    let alice = try_login(ipv4, "alice").expect("room");
+    process.log.expect("alice connected (connection 1, 127.0.0.1:");
+    let mut bob = Client::connect(ipv4);
+    bob.expect_line("error: too many connections from your address");
+    process.log.expect("refused 127.0.0.1:");
+    drop(alice);
+    let (status, log) = process.terminate();
+    assert_eq!(status, 0, "{log:#?}");
+    assert!(!log.iter().any(|line| line.contains("::ffff:")), "{log:#?}");
+}
+
+#[test]
+fn a_dash_as_log_file_is_standard_error() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut command = serve(&["--log-file", "-"]);
+    command.current_dir(directory.path());
+    let mut process = Process::start(command);
+    process.address();
+    process.log.expect("listening on ");
+    assert_eq!(process.terminate().0, 0);
+    assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 0);
+}
+
+#[test]
+fn a_fifo_that_is_never_read_does_not_block_the_start() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("log");
+    let made = Command::new("mkfifo").arg(&path).status();
+    assert!(made.is_ok_and(|status| status.success()), "mkfifo(1)");
+    let mut process = Process::start(serve(&["--log-file", path.to_str().expect("UTF-8")]));
+    let address = process.address();
+    drop(try_login(address, "alice").expect("room"));
+    // A reader that comes later gets the log from its beginning.
+    let mut fifo = BufReader::new(File::open(&path).expect("a writer"));
+    let mut line = String::new();
+    fifo.read_line(&mut line).expect("text");
+    assert!(line.contains("listening on "), "{line}");
+    assert_eq!(process.terminate().0, 0);
+    line.clear();
+    fifo.read_to_string(&mut line).expect("text");
+    assert!(
+        line.trim_end().lines().last().is_some_and(|line| line.contains("stopped: ")),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_log_file_can_be_rotated_by_copying_and_truncating_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("log");
+    let mut process = Process::start(serve(&["--log-file", path.to_str().expect("UTF-8")]));
+    process.address();
+    let read = || fs::read_to_string(&path).expect("a log file");
+    wait_until("the first line", || read().ends_with('\n'));
+    fs::copy(&path, directory.path().join("log.1")).expect("room");
+    File::options().write(true).truncate(true).open(&path).expect("a log file");
+    drop(process.login("alice"));
+    assert_eq!(process.terminate().0, 0);
+    let log = read();
+    assert!(log.lines().next().is_some_and(|line| line.contains(" alice connected ")), "{log:?}");
 }
 
 #[test]

@@ -16,14 +16,15 @@ mod process;
 
 use std::collections::HashMap;
 use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use common::bystanders::Bystanders;
 use common::stream::Stream;
-use common::{Client, try_login};
+use common::{Client, try_login, wait_until};
 use injection::Injection;
-use process::{Process, SIGNALLED, serve, serve_through};
+use process::{EXECUTABLE, Process, SIGNALLED, serve, serve_through, through};
 use rustix::process::Signal;
 
 /// Waits for a process that was signalled during its start. True if it had a handler for the signal
@@ -229,6 +230,101 @@ fn a_pause_during_the_drain_loses_no_message_within_the_deadline() {
     drop((slow, alice));
     let (status, log) = process.wait();
     assert_eq!(status, 0, "{log:#?}");
+}
+
+/// Sends a signal by its number, since there are numbers without a name.
+fn kill(process: &Process, signal: i32) {
+    let kill = format!("kill -{signal} {}", process.pid.as_raw_pid());
+    let killed = Command::new("sh").args(["-c", &kill]).status();
+    assert!(killed.is_ok_and(|status| status.success()), "{kill}");
+}
+
+/// A server still serves.
+fn answers(client: &mut Client, name: &str) {
+    client.send(&format!("{name}: still here?"));
+    client.expect_line(&format!("from {name}: still here?"));
+}
+
+#[test]
+fn signals_that_are_ignored_at_the_start_stay_ignored() {
+    // As nohup(1) ignores the first, and a shell the others for a background job of a script.
+    let script = "trap '' HUP INT QUIT; exec \"$0\" \"$@\"";
+    let mut process = Process::start(serve_through(&["sh", "-c", script], &[]));
+    let mut alice = process.login("alice");
+    for signal in [Signal::HUP, Signal::INT, Signal::QUIT] {
+        process.signal(signal);
+        answers(&mut alice, "alice");
+    }
+    let mut client = through(&["sh", "-c", script], EXECUTABLE);
+    client.args(["connect", "--name", "bob", "--receive", &process.address().to_string()]);
+    let mut client = Process::start(client);
+    let mut line = 4;
+    wait_until("bob's login", || {
+        line += 1;
+        alice.send("/who bob");
+        alice.line() == Some(format!("notice: line {line}: here: bob"))
+    });
+    client.signal(Signal::HUP);
+    alice.send("bob: still here?");
+    client.stdout.expect_line("from alice: still here?");
+    client.signal(Signal::TERM);
+    assert_eq!(client.wait().0, 0);
+    drop(alice);
+    let (status, log) = process.terminate();
+    assert_eq!(status, 0, "{log:#?}");
+    assert_eq!(log.iter().filter(|line| line.contains("signal")).count(), 1, "{log:#?}");
+}
+
+#[test]
+fn no_other_signal_ends_the_server() {
+    let mut process = Process::start(serve(&[]));
+    let mut alice = process.login("alice");
+    let named = [
+        (libc::SIGUSR1, "SIGUSR1, which is reserved for operations"),
+        (libc::SIGUSR2, "SIGUSR2, which is reserved for operations"),
+        (libc::SIGALRM, "SIGALRM"),
+        (libc::SIGVTALRM, "SIGVTALRM"),
+        (libc::SIGPROF, "SIGPROF"),
+        (libc::SIGIO, "SIGIO"),
+        (libc::SIGSTKFLT, "SIGSTKFLT"),
+    ];
+    for (signal, name) in named {
+        kill(&process, signal);
+        process.log.expect_next(&format!(" [WARN] ignored {name}"));
+    }
+    for signal in libc::SIGRTMIN()..=libc::SIGRTMAX() {
+        kill(&process, signal);
+        let name = format!("SIGRTMIN+{}", signal - libc::SIGRTMIN());
+        process.log.expect_next(&format!(" [WARN] ignored {name}"));
+    }
+    // These two are ignored without a word: the kernel sends them to report a failed write.
+    for signal in [libc::SIGPIPE, libc::SIGXFSZ] {
+        kill(&process, signal);
+        answers(&mut alice, "alice");
+    }
+    drop(alice);
+    let (status, log) = process.terminate();
+    assert_eq!(status, 0, "{log:#?}");
+}
+
+#[test]
+fn a_signal_that_announces_a_kill_begins_the_drain() {
+    for signal in [libc::SIGXCPU, libc::SIGPWR] {
+        let flags = ["--window", "1MiB", "--stall-timeout", "10min", "--drain-timeout", "10min"];
+        let mut process = Process::start(serve(&flags));
+        let (mut slow, mut alice) = overloaded(&mut process);
+        kill(&process, signal);
+        process.log.expect(" received, draining");
+        // The kernel repeats SIGXCPU, which must not force the end.
+        kill(&process, signal);
+        process.log.expect(" [WARN] ignored SIG");
+        expect_messages(&mut slow);
+        slow.lines_to_eof();
+        alice.lines_to_eof();
+        drop((slow, alice));
+        let (status, log) = process.wait();
+        assert_eq!(status, 0, "{log:#?}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -52,7 +52,9 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// The thread's state.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
+    /// Readable while a client waits at one of them.
+    arrivals: OwnedFd,
     /// Dropped before the readers are joined: the broker exits once the last sender is dropped.
     broker: Sender<Event>,
     readers: Vec<(SourcePrefix, JoinHandle<ConnectionRecord>)>,
@@ -72,16 +74,18 @@ pub(crate) struct Acceptor {
 }
 
 impl Acceptor {
-    /// Takes ownership of a listener that is already non-blocking.
+    /// Takes ownership of listeners that are already non-blocking.
     pub(crate) fn new(
-        listener: TcpListener,
+        listeners: Vec<TcpListener>,
+        arrivals: OwnedFd,
         broker: Sender<Event>,
         max_connections: usize,
         shared: Arc<Shared>,
     ) -> Self {
         let per_source = PerSourceLimit::new(shared.config.max_per_address);
         Self {
-            listener,
+            listeners,
+            arrivals,
             broker,
             readers: Vec::new(),
             max_connections,
@@ -102,8 +106,8 @@ impl Acceptor {
         if accepted.is_err() {
             self.shared.shutdown.shutdown();
         }
-        let Self { listener, broker, readers, mut totals, refused, .. } = self;
-        drop(listener);
+        let Self { listeners, arrivals, broker, readers, mut totals, refused, .. } = self;
+        drop((arrivals, listeners));
         drop(broker);
         for (_, client) in refused {
             discard_unread_input(&client);
@@ -135,17 +139,25 @@ impl Acceptor {
 
     /// Accepts all pending connections.
     fn accept_all(&mut self) {
-        let mut connection_errors = 0;
-        while self.shared.shutdown.phase() == Phase::Running {
-            match self.listener.accept() {
+        let (mut connection_errors, mut idle_listeners) = (0, 0);
+        // One client of each listener in turn, so none of them delays the others'.
+        for listener in (0..self.listeners.len()).cycle() {
+            if self.shared.shutdown.phase() != Phase::Running {
+                return;
+            }
+            match self.listeners[listener].accept() {
                 Ok((socket, peer)) => {
-                    (self.backoff, connection_errors) = (None, 0);
-                    self.admit(socket, peer);
+                    (self.backoff, connection_errors, idle_listeners) = (None, 0, 0);
+                    // A listener for both families reports IPv4 clients by IPv6 addresses.
+                    self.admit(socket, SocketAddr::new(peer.ip().to_canonical(), peer.port()));
                 }
                 Err(error) => match Errno::from_io_error(&error) {
                     Some(Errno::AGAIN) => {
-                        self.backoff = None;
-                        return;
+                        idle_listeners += 1;
+                        if idle_listeners == self.listeners.len() {
+                            self.backoff = None;
+                            return;
+                        }
                     }
                     Some(error)
                         if is_connection_error(error)
@@ -178,7 +190,7 @@ impl Acceptor {
         } else {
             let expiry = self.refused.front().map(|(until, _)| *until);
             let reap_at = now.checked_add(REAP_INTERVAL).filter(|_| self.finished_readers() > 0);
-            (Some(self.listener.as_fd()), expiry.into_iter().chain(reap_at).min())
+            (Some(self.arrivals.as_fd()), expiry.into_iter().chain(reap_at).min())
         };
         let outcome = self.shared.shutdown.wait(listener, PollFlags::IN, deadline, Phase::Running);
         outcome.unwrap_or_else(|error| {

@@ -104,8 +104,12 @@ impl Default for Config {
 const MAX_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 impl Config {
-    /// Rejects limits that no server could work with.
-    pub(crate) fn validate(&self) -> Result<(), Error> {
+    /// Rejects limits that no server could work with, as [`Server::bind`](crate::Server::bind) does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`], whose text begins with the field's name.
+    pub fn validate(&self) -> Result<(), Error> {
         let rules = [
             (self.max_connections != Some(0), "max_connections must be at least 1"),
             (self.max_per_address != Some(0), "max_per_address must be at least 1"),

@@ -39,7 +39,7 @@ use self::report::Report;
 use self::shutdown::ShutdownHandle;
 use self::stats::{Counter, StatsHandle};
 use crate::error::Error;
-use crate::socket::listener::listen;
+use crate::socket::listener::{arrivals, listen};
 
 /// A relay that is bound to its address and ready to run.
 ///
@@ -62,24 +62,48 @@ use crate::socket::listener::listen;
 /// ```
 #[derive(Debug)]
 pub struct Server {
-    listener: TcpListener,
-    address: SocketAddr,
+    listeners: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
     capacity: Capacity,
     shared: Arc<Shared>,
 }
 
 impl Server {
-    /// Listens on the first of the addresses that can be bound; port 0 picks a free port.
+    /// Listens on every address that `address` stands for; port 0 picks a free port.
+    ///
+    /// A name may have several addresses, and clients that try different ones must meet. Addresses
+    /// of a family that this machine lacks, as IPv6 often is, are skipped.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] if a limit is out of range, [`Error::Bind`] if no address can be bound,
+    /// [`Error::Config`] if a limit is out of range, [`Error::Bind`] if an address cannot be bound,
     /// [`Error::Start`] if the system has no file descriptors left.
     pub fn bind(address: impl ToSocketAddrs, config: Config) -> Result<Self, Error> {
+        Self::bind_all([address], config)
+    }
+
+    /// As [`bind`](Self::bind), with several names or addresses. If `[::]` is one of them and an IPv4
+    /// address with the same port another, `[::]` accepts IPv6 clients only.
+    ///
+    /// ```
+    /// use a_chat::{Config, Server};
+    ///
+    /// let server = Server::bind_all(["127.0.0.1:0", "127.0.0.2:0"], Config::default())?;
+    /// assert_eq!(server.local_addrs().len(), 2);
+    /// # Ok::<(), a_chat::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`bind`](Self::bind).
+    pub fn bind_all<A: ToSocketAddrs>(
+        addresses: impl IntoIterator<Item = A>,
+        config: Config,
+    ) -> Result<Self, Error> {
         config.validate()?;
-        let listener = listen(address)?;
-        let address = listener
-            .local_addr()
+        let listeners = listen(addresses)?;
+        let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>();
+        let addresses = addresses
             .map_err(|source| Error::Start { what: "get the listener's address", source })?;
         let shutdown = ShutdownHandle::new(config.drain_timeout)
             .map_err(|source| Error::Start { what: "create the shutdown descriptors", source })?;
@@ -89,13 +113,19 @@ impl Server {
         };
         let (counters, finished_readers) = (Arc::default(), Counter::default());
         let shared = Arc::new(Shared { config, shutdown, counters, finished_readers });
-        Ok(Self { listener, address, capacity, shared })
+        Ok(Self { listeners, addresses, capacity, shared })
     }
 
-    /// The address that clients connect to, with the actual port.
+    /// The first address that clients can connect to, with the actual port.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.address
+        self.addresses[0]
+    }
+
+    /// All addresses that clients can connect to, with the actual ports. There is at least one.
+    #[must_use]
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// How many clients can be connected at once, and which limit determines that number.
@@ -123,13 +153,26 @@ impl Server {
     /// [`Error::Start`] if the acceptor or broker thread cannot be spawned, [`Error::Panicked`] if
     /// one of them panicked. Even then, every thread is joined first.
     pub fn run(self) -> Result<Report, Error> {
+        self.run_with(|| {})
+    }
+
+    /// As [`run`](Self::run), and calls `started` once the threads run that accept clients and route
+    /// their lines.
+    ///
+    /// # Errors
+    ///
+    /// As for [`run`](Self::run); `started` is then not called if a thread cannot be spawned.
+    pub fn run_with(self, started: impl FnOnce()) -> Result<Report, Error> {
         self.log_start();
-        let Self { listener, capacity, shared, .. } = self;
+        let Self { listeners, capacity, shared, .. } = self;
+        let arrivals = arrivals(&listeners)
+            .map_err(|source| Error::Start { what: "poll the listeners", source })?;
 
         // The acceptor spawns a reader for each client, with a clone of the sender. Readers send
         // to the broker, and each spawns the writer that the broker sends to.
         let (sender, inbox) = unbounded();
-        let acceptor = Acceptor::new(listener, sender, capacity.connections, Arc::clone(&shared));
+        let acceptor =
+            Acceptor::new(listeners, arrivals, sender, capacity.connections, Arc::clone(&shared));
         let broker = Broker::new(Arc::clone(&shared.counters), shared.shutdown.clone());
         let broker = spawn_stage("broker", &shared.shutdown, move || broker.run(&inbox))?;
         let acceptor = match spawn_stage("acceptor", &shared.shutdown, || acceptor.run()) {
@@ -140,6 +183,8 @@ impl Server {
                 return Err(error);
             }
         };
+
+        started();
 
         // In reverse order of creation: the acceptor exits when it has joined every reader, and
         // the broker when the last of their senders is dropped.
@@ -155,13 +200,14 @@ impl Server {
     }
 
     fn log_start(&self) {
-        let Self { address, capacity, .. } = self;
-        log::info!("listening on {address}, capacity {capacity}");
+        let Self { addresses, capacity, .. } = self;
+        let list: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
+        log::info!("listening on {}, capacity {capacity}", list.join(" and "));
         let machine = Capacity::detect();
         if capacity.connections > machine.connections {
             log::warn!("max_connections exceeds what this machine can hold: {machine}");
         }
-        if !address.ip().is_loopback() {
+        for address in addresses.iter().filter(|it| !it.ip().to_canonical().is_loopback()) {
             log::warn!("{address} is reachable from other hosts, and names are not authenticated");
         }
     }

@@ -1,8 +1,11 @@
-//! The listening socket and its options. Plain functions of the thread that binds the server.
+//! The listening sockets and their options. Plain functions of the thread that binds the server.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 
+use rustix::event::epoll;
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::keepalive::keepalive;
@@ -16,23 +19,111 @@ const LISTEN_BACKLOG: i32 = 4096;
 /// then waits in the server, where it is counted in messages, and not in the kernel.
 const UNSENT_BYTES: u32 = 128 * 1024;
 
-/// Listens on the first address that allows it.
-pub(crate) fn listen(addresses: impl ToSocketAddrs) -> Result<TcpListener, Error> {
+/// How often a free port is tried that every address of a name must have.
+const PORT_ATTEMPTS: u32 = 16;
+
+/// Listens on every address of every name. Port 0 picks one free port for all addresses of its name.
+///
+/// # Errors
+///
+/// If an address is in use or belongs to another machine. An address of a family that this machine
+/// lacks is skipped, unless its name has no other.
+pub(crate) fn listen<A: ToSocketAddrs>(
+    names: impl IntoIterator<Item = A>,
+) -> Result<Vec<TcpListener>, Error> {
     let unresolved = |source| Error::Bind { address: "the given address".to_owned(), source };
-    let mut failure = None;
-    for address in addresses.to_socket_addrs().map_err(unresolved)? {
-        match listen_on(address) {
-            Ok(listener) => return Ok(listener),
-            Err(source) => failure = Some(Error::Bind { address: address.to_string(), source }),
+    let names = names.into_iter().map(|name| name.to_socket_addrs().map(Vec::from_iter));
+    let names: Vec<_> = names.collect::<Result<_, _>>().map_err(unresolved)?;
+    let all = names.concat();
+    let mut listeners = Vec::new();
+    for (number, name) in names.iter().enumerate() {
+        // A port of its own is never the same twice; any other address is listened on only once.
+        let earlier = names[..number].concat();
+        let is_new = |address: &&SocketAddr| address.port() == 0 || !earlier.contains(address);
+        let new: Vec<_> = name.iter().filter(is_new).copied().collect();
+        if new.is_empty() && !name.is_empty() {
+            continue;
+        }
+        listeners.append(&mut listen_on_name(&new, &all)?);
+    }
+    if listeners.is_empty() {
+        return Err(unresolved(io::ErrorKind::AddrNotAvailable.into()));
+    }
+    Ok(listeners)
+}
+
+/// Listens on every address of one name; `all` are the addresses of all names.
+fn listen_on_name(name: &[SocketAddr], all: &[SocketAddr]) -> Result<Vec<TcpListener>, Error> {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let (mut listeners, mut missing, mut picked) = (Vec::new(), None, None);
+        let failure = name.iter().find_map(|&wanted| {
+            let mut address = wanted;
+            if let (0, Some(port)) = (wanted.port(), picked) {
+                address.set_port(port);
+            }
+            match listen_on(address, shares_port(wanted, all)) {
+                Ok(listener) => {
+                    picked = picked.or_else(|| Some(listener.local_addr().ok()?.port()));
+                    listeners.push(listener);
+                    None
+                }
+                Err(source) => {
+                    let is_missing = is_family_missing(address, &source);
+                    let is_picked = address != wanted && source.kind() == io::ErrorKind::AddrInUse;
+                    let error = Error::Bind { address: address.to_string(), source };
+                    if is_missing {
+                        missing = Some(error);
+                        return None;
+                    }
+                    Some((error, is_picked))
+                }
+            }
+        });
+        match failure {
+            Some((_, true)) if attempt < PORT_ATTEMPTS => {}
+            Some((error, _)) => return Err(error),
+            None => {
+                return match missing {
+                    Some(error) if listeners.is_empty() => Err(error),
+                    Some(error) => {
+                        log::warn!("{error}; skipped");
+                        Ok(listeners)
+                    }
+                    None => Ok(listeners),
+                };
+            }
         }
     }
-    Err(failure.unwrap_or_else(|| unresolved(io::ErrorKind::AddrNotAvailable.into())))
+}
+
+/// True if an IPv4 address has the port of this one, which then must leave IPv4 to it: by default a
+/// listener on `[::]` also accepts IPv4 clients.
+fn shares_port(address: SocketAddr, all: &[SocketAddr]) -> bool {
+    all.iter().any(|other| other.is_ipv4() && other.port() == address.port())
+}
+
+/// True if the machine has no address of this family at all, not even the loopback's.
+fn is_family_missing(address: SocketAddr, error: &io::Error) -> bool {
+    let loopback: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    match Errno::from_io_error(error) {
+        Some(Errno::AFNOSUPPORT) => true,
+        Some(Errno::ADDRNOTAVAIL) => TcpListener::bind((loopback, 0)).is_err(),
+        _ => false,
+    }
 }
 
 /// Accepted sockets inherit all these options from the listener, which saves a system call for each
 /// option and client.
-fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen_on(address: SocketAddr, only_own_family: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() && only_own_family {
+        socket.set_only_v6(true)?;
+    }
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&keepalive())?;
@@ -41,4 +132,74 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(LISTEN_BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+/// A descriptor that is readable while a client waits at any of the listeners.
+pub(crate) fn arrivals(listeners: &[TcpListener]) -> io::Result<OwnedFd> {
+    let all = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    for (number, listener) in listeners.iter().enumerate() {
+        epoll::add(
+            &all,
+            listener,
+            epoll::EventData::new_u64(number as u64),
+            epoll::EventFlags::IN,
+        )?;
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ports(listeners: &[TcpListener]) -> Vec<u16> {
+        let address = |listener: &TcpListener| listener.local_addr().expect("an address");
+        listeners.iter().map(|listener| address(listener).port()).collect()
+    }
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().expect("an address")).collect()
+    }
+
+    #[test]
+    fn all_addresses_of_a_name_get_one_free_port() {
+        let name = addresses(&["127.0.0.1:0", "127.0.0.2:0", "127.0.0.3:0"]);
+        let listeners = listen([name.as_slice()]).expect("a free port");
+        let ports = ports(&listeners);
+        assert!(ports.len() == 3 && ports[0] > 0 && ports.iter().all(|port| *port == ports[0]));
+    }
+
+    #[test]
+    fn an_address_that_is_given_twice_is_listened_on_once() {
+        let first = listen(["127.0.0.1:0"]).expect("a free port");
+        let taken = first[0].local_addr().expect("an address");
+        drop(first);
+        let other = addresses(&["127.0.0.2:0"]);
+        let listeners = listen([&[taken][..], &[taken], &other, &other]).expect("free ports");
+        assert_eq!(listeners.len(), 4 - 1);
+    }
+
+    #[test]
+    fn an_address_in_use_fails_whatever_else_is_free() {
+        let busy = listen(["127.0.0.1:0"]).expect("a free port");
+        let in_use = busy[0].local_addr().expect("an address");
+        let name = [addresses(&["127.0.0.2:0"])[0], in_use];
+        let error = listen([&name[..]]).expect_err("in use").to_string();
+        assert!(error.contains(&in_use.to_string()), "{error}");
+    }
+
+    #[test]
+    fn only_a_family_that_is_missing_altogether_is_skipped() {
+        let here = addresses(&["127.0.0.1:1"])[0];
+        let errno = |errno: Errno| io::Error::from(errno);
+        assert!(is_family_missing(here, &errno(Errno::AFNOSUPPORT)));
+        assert!(!is_family_missing(here, &errno(Errno::ADDRNOTAVAIL)), "there is a loopback");
+        assert!(!is_family_missing(here, &errno(Errno::ADDRINUSE)));
+    }
+
+    #[test]
+    fn no_address_at_all_is_an_error() {
+        assert!(listen::<SocketAddr>([]).is_err());
+        assert!(listen([&[][..] as &[SocketAddr]]).is_err());
+    }
 }

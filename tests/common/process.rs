@@ -293,6 +293,11 @@ impl Lines {
         assert_eq!(self.next(), expected);
     }
 
+    /// The last line that was seen.
+    pub fn last(&self) -> Option<&str> {
+        self.seen.last().map(String::as_str)
+    }
+
     /// All lines, once the process has closed its end.
     pub fn take_to_end(&mut self) -> Vec<String> {
         let deadline = Instant::now() + TEST_TIMEOUT;

@@ -6,7 +6,11 @@
 //! in their place how many they were; the very last line, the report, is always kept.
 
 use std::convert::Infallible;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
@@ -14,7 +18,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use log::LevelFilter;
-use simplelog::{ConfigBuilder, WriteLogger};
+use simplelog::{ConfigBuilder, FormatItem, WriteLogger};
+use time::macros::format_description;
 
 /// Maximum bytes that wait to be written: the lines of ten thousand clients that disconnect when the
 /// server shuts down.
@@ -24,13 +29,35 @@ const QUEUE_BYTES: usize = 2 * 1024 * 1024;
 /// before `docker stop` kills it.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// RFC 3339 with microseconds, so every time stamp has the same width.
+const TIME_FORMAT: &[FormatItem<'static>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
+
+/// Opens the log's output: standard error for `-` and for no path, otherwise a file to append to.
+pub(crate) fn open(path: Option<&Path>) -> Result<File, String> {
+    let opened = match path.filter(|path| *path != Path::new("-")) {
+        Some(path) => {
+            let is_fifo = path.metadata().is_ok_and(|file| file.file_type().is_fifo());
+            // Opening a FIFO to write blocks until a reader opens it. With a read end of its own the
+            // server starts, and a reader that comes later gets what the FIFO holds by then.
+            OpenOptions::new().create(true).append(true).read(is_fifo).open(path)
+        }
+        // A duplicate descriptor: a blocked write to the log must not hold standard error's lock.
+        None => io::stderr().as_fd().try_clone_to_owned().map(File::from),
+    };
+    let name = path.unwrap_or(Path::new("standard error")).display();
+    opened.map_err(|error| format!("cannot open {name}: {error}"))
+}
+
 /// Sends this process's log to `out`, line by line and in UTC.
 pub(crate) fn start(
     level: LevelFilter,
     out: impl Write + Send + 'static,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let config =
-        ConfigBuilder::new().set_time_format_rfc3339().set_target_level(LevelFilter::Off).build();
+    let config = ConfigBuilder::new()
+        .set_time_format_custom(TIME_FORMAT)
+        .set_target_level(LevelFilter::Off)
+        .build();
     let lines = Lines::written_to(out, QUEUE_BYTES)
         .map_err(|error| format!("cannot start the log's thread: {error}"))?;
     Ok(WriteLogger::init(level, config, lines)?)

@@ -1,7 +1,21 @@
-//! The signals that ask the process to exit. They are handled on a thread of their own, which lasts
-//! until the process exits.
+//! The signals that ask the process to exit, and those that must not kill a server. Each kind is
+//! handled on a thread of its own, which lasts until the process exits.
+//!
+//! ctrlc handles SIGINT, SIGTERM and SIGHUP. It knows no other signals, so a server keeps the rest
+//! from killing it with signal-hook, whose handlers need no `unsafe` and take real-time signals.
 
+use std::thread;
 use std::time::{Duration, Instant};
+
+use a_chat::ShutdownHandle;
+use libc::{
+    SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGPWR, SIGQUIT, SIGSTKFLT, SIGUSR1, SIGUSR2,
+    SIGVTALRM, SIGXCPU, c_int,
+};
+use rustix::process::{Signal, getpid, kill_process};
+use signal_hook::iterator::Signals;
+
+use crate::dispositions::{ignore, is_ignored};
 
 /// Signals within this time of the first one count as the same request. A shell that closes sends
 /// SIGHUP twice, and others send SIGTERM and SIGHUP together; a person who presses Ctrl-C again
@@ -19,10 +33,13 @@ pub(crate) enum ShutdownSignal {
     Force,
 }
 
-/// Calls `handle` on every SIGINT, SIGTERM and SIGHUP from now on.
+/// Calls `handle` on every SIGINT, SIGTERM and SIGHUP from now on. SIGINT and SIGHUP stay ignored if
+/// they are, as after nohup(1) or in a background job of a script.
 pub(crate) fn on_request(
     mut handle: impl FnMut(ShutdownSignal) + Send + 'static,
 ) -> Result<(), String> {
+    let ignored = [SIGHUP, SIGINT].into_iter().filter(|signal| is_ignored(*signal));
+    let ignored: Vec<c_int> = ignored.collect();
     let mut first: Option<Instant> = None;
     ctrlc::set_handler(move || {
         handle(match first {
@@ -36,5 +53,55 @@ pub(crate) fn on_request(
         // Its own text omits the cause.
         ctrlc::Error::System(error) => format!("cannot wait for signals: {error}"),
         error => format!("cannot wait for signals: {error}"),
-    })
+    })?;
+    ignored.into_iter().for_each(ignore);
+    Ok(())
+}
+
+/// The signals with numbers of their own that kill a process by default, other than those of
+/// [`on_request`], those of a crash, SIGKILL, and SIGPIPE and SIGXFSZ, which are ignored.
+const OTHERS: [(c_int, &str); 10] = [
+    (SIGQUIT, "SIGQUIT"),
+    (SIGUSR1, "SIGUSR1"),
+    (SIGUSR2, "SIGUSR2"),
+    (SIGALRM, "SIGALRM"),
+    (SIGVTALRM, "SIGVTALRM"),
+    (SIGPROF, "SIGPROF"),
+    (SIGIO, "SIGIO"),
+    (SIGPWR, "SIGPWR"),
+    (SIGSTKFLT, "SIGSTKFLT"),
+    (SIGXCPU, "SIGXCPU"),
+];
+
+/// Spawns the thread `signals`: no other signal kills the server without a drain from now on.
+pub(crate) fn keep_from_killing(handle: ShutdownHandle) -> Result<(), String> {
+    let cannot = |error| format!("cannot wait for signals: {error}");
+    let real_time = libc::SIGRTMIN()..=libc::SIGRTMAX();
+    let others = OTHERS.into_iter().map(|(signal, _)| signal);
+    let signals = others.chain(real_time).filter(|signal| !is_ignored(*signal));
+    let mut signals = Signals::new(signals).map_err(cannot)?;
+    let thread = thread::Builder::new().name("signals".to_owned());
+    let spawned = thread.spawn(move || {
+        for signal in signals.forever() {
+            react(signal, &handle);
+        }
+    });
+    spawned.map(drop).map_err(cannot)
+}
+
+fn react(signal: c_int, handle: &ShutdownHandle) {
+    let name = OTHERS.into_iter().find(|(other, _)| *other == signal);
+    let real_time = || format!("SIGRTMIN+{}", signal - libc::SIGRTMIN());
+    let name = name.map_or_else(real_time, |(_, name)| name.to_owned());
+    match signal {
+        // ctrlc's thread then counts it with the others.
+        SIGQUIT => drop(kill_process(getpid(), Signal::TERM)),
+        SIGUSR1 | SIGUSR2 => log::warn!("ignored {name}, which is reserved for operations"),
+        // Both announce a kill. The kernel repeats SIGXCPU every second, so it never forces.
+        SIGXCPU | SIGPWR if !handle.is_shutdown() => {
+            log::warn!("{name} received, draining");
+            handle.shutdown();
+        }
+        _ => log::warn!("ignored {name}"),
+    }
 }

@@ -5,18 +5,27 @@ use std::time::Duration;
 use a_chat::Name;
 use clap::Args;
 
-use super::values::{address, name, seconds};
+use super::values::{ADDRESS, NAME, TIME};
 
 /// The arguments of `connect`.
 #[derive(Debug, Args)]
 pub(crate) struct ConnectArgs {
     /// Address of the server
-    #[arg(value_name = "ADDR:PORT", default_value = "127.0.0.1:8080", value_parser = address)]
+    #[arg(
+        value_name = "ADDR:PORT",
+        env = "A_CHAT_CONNECT",
+        default_value = "127.0.0.1:8080",
+        value_parser = ADDRESS
+    )]
     pub(crate) address: String,
 
     /// Name to log in with [default: prompted for at a terminal, the first line in a pipe]
-    #[arg(long, value_name = "NAME", value_parser = name)]
+    #[arg(short, long, value_name = "NAME", env = "A_CHAT_NAME", value_parser = NAME)]
     pub(crate) name: Option<Name>,
+
+    /// Send nothing, and stay until the server closes the connection or a signal arrives
+    #[arg(long, requires = "name", conflicts_with = "wait")]
+    pub(crate) receive: bool,
 
     /// Reconnect after a shutdown and resend only the lines that were not accepted
     #[arg(long)]
@@ -28,6 +37,6 @@ pub(crate) struct ConnectArgs {
 
     /// Maximum time to stay once all input is sent, or to look for a server that accepts the rest
     /// [default: no limit]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "TIME", value_parser = TIME)]
     pub(crate) wait: Option<Duration>,
 }

@@ -6,9 +6,12 @@ mod serve;
 mod stress;
 mod values;
 
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub(crate) use connect::ConnectArgs;
@@ -21,20 +24,22 @@ const HELP_WIDTH: usize = 80;
 /// Relays lines of text between named clients over TCP. It can be shut down at any moment without
 /// losing an accepted message.
 ///
-/// Without a command it serves on 127.0.0.1:8080.
+/// Without a command it serves, by default on 127.0.0.1:8080; the flags of `serve` need no command.
+///
+/// Every time can be given with a unit, as in 1.5s or 2min, or as a plain number of seconds.
 #[derive(Debug, Parser)]
 #[command(name = "a-chat", version, term_width = HELP_WIDTH)]
-pub(crate) struct Cli {
-    /// Without a command it serves.
+struct Cli {
     #[command(subcommand)]
-    pub(crate) command: Option<Command>,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the server until SIGINT, SIGTERM or SIGHUP; a second signal forces it to exit.
+    /// Run the server until SIGINT, SIGTERM, SIGQUIT or SIGHUP; a second signal forces it to exit.
     ///
-    /// Signals within half a second of the first count as the same request, since shells and
+    /// SIGINT, SIGQUIT and SIGHUP stay ignored if they are when it starts, as after nohup(1). No other
+    /// signal ends the server, except those of a crash and SIGKILL. Signals within half a second of the first count as the same request, since shells and
     /// service managers send some of them in pairs.
     ///
     /// Exit status: 0 if the drain delivered every accepted message, 1 if a message was lost or
@@ -86,4 +91,53 @@ pub(crate) enum Command {
 /// The whole command line, for `completions` and `manual`.
 pub(crate) fn command() -> clap::Command {
     Cli::command()
+}
+
+/// Parses the process's command line. If it is wrong, or only asks for help, the process exits here.
+pub(crate) fn parse() -> Command {
+    parse_from(std::env::args_os().skip(1).collect()).unwrap_or_else(|error| error.exit())
+}
+
+fn parse_from(mut arguments: Vec<OsString>) -> Result<Command, clap::Error> {
+    if arguments.first().is_none_or(is_flag_of_serve) {
+        arguments.insert(0, "serve".into());
+    }
+    arguments.insert(0, "a-chat".into());
+    let mut command = ignore_empty_variables(Cli::command());
+    command.build();
+    let matches = match command.try_get_matches_from_mut(&arguments) {
+        // The help names every variable, including those that are set but empty.
+        Err(error) if error.kind() == ErrorKind::DisplayHelp => {
+            return Err(Cli::command().try_get_matches_from(arguments).err().unwrap_or(error));
+        }
+        matches => matches?,
+    };
+    // `parse_from` adds the command that is left out.
+    let parsed = Cli::from_arg_matches(&matches)?.command.unwrap_or_else(|| unreachable!());
+    if let Some((name, matches)) = matches.subcommand() {
+        if let Some(command) = command.find_subcommand_mut(name) {
+            match &parsed {
+                Command::Serve(args) => args.validate(command, matches)?,
+                Command::Stress(args) => drop(args.plan()?),
+                _ => {}
+            }
+        }
+    }
+    Ok(parsed)
+}
+
+/// A command line that begins with a flag is one of `serve`, unless the flag is the program's own.
+fn is_flag_of_serve(argument: &OsString) -> bool {
+    let own = ["-h", "--help", "-V", "--version"];
+    argument.as_encoded_bytes().starts_with(b"-") && !own.iter().any(|flag| argument == flag)
+}
+
+/// Treats variables that are set to nothing as absent, as Compose files and service managers set them.
+fn ignore_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    let command = command.mut_args(|arg| match arg.get_env() {
+        Some(name) if is_empty(name) => arg.env(Resettable::Reset),
+        _ => arg,
+    });
+    command.mut_subcommands(ignore_empty_variables)
 }

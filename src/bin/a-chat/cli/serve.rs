@@ -3,25 +3,28 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use a_chat::Config;
-use bytesize::ByteSize;
-use clap::Args;
+use a_chat::{Config, Error};
+use clap::{ArgMatches, Args};
 use log::LevelFilter;
 
-use super::values::address;
+use super::values::{ADDRESS, BYTES, COUNT, Level, TIME, refusal};
 
 /// The arguments of `serve`.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    /// Address to listen on; port 0 picks a free port, which is printed
+    /// Address to listen on; the flag can be repeated, and the variable can hold a list with commas
+    ///
+    /// A name stands for all its addresses. Port 0 picks a free port, which is printed.
     #[arg(
+        short,
         long,
         value_name = "ADDR:PORT",
         env = "A_CHAT_LISTEN",
         default_value = "127.0.0.1:8080",
-        value_parser = address
+        value_delimiter = ',',
+        value_parser = ADDRESS
     )]
-    pub(crate) listen: String,
+    pub(crate) listen: Vec<String>,
 
     #[command(flatten)]
     limits: Limits,
@@ -29,19 +32,30 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     timeouts: Timeouts,
 
-    /// Minimum severity to log: off, error, warn, info, debug, trace
+    /// Minimum severity to log
     #[arg(
         long,
         value_name = "LEVEL",
         env = "A_CHAT_LOG_LEVEL",
         default_value = "info",
+        value_parser = Level,
         help_heading = "Log"
     )]
     pub(crate) log_level: LevelFilter,
 
-    /// Append the log to this file instead of writing it to standard error
+    /// Append the log to this file; `-` is standard error, the default
     #[arg(long, value_name = "PATH", env = "A_CHAT_LOG_FILE", help_heading = "Log")]
     pub(crate) log_file: Option<PathBuf>,
+
+    /// Log the live counters at this interval [default: never]
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "A_CHAT_STATS_EVERY",
+        value_parser = TIME,
+        help_heading = "Log"
+    )]
+    pub(crate) stats_every: Option<Duration>,
 
     /// The process that started the server: when it exits, the server shuts down
     #[arg(long, value_name = "PID", hide = true)]
@@ -52,62 +66,124 @@ pub(crate) struct ServeArgs {
 #[command(next_help_heading = "Limits")]
 struct Limits {
     /// Maximum number of connected clients [default: what the machine can hold]
-    #[arg(long, value_name = "COUNT", env = "A_CHAT_MAX_CONNECTIONS")]
+    #[arg(long, value_name = "COUNT", env = "A_CHAT_MAX_CONNECTIONS", value_parser = COUNT)]
     max_connections: Option<usize>,
 
     /// Maximum number of connected clients from one address; IPv6 addresses with the same first 64
     /// bits count as one [default: no limit]
-    #[arg(long, value_name = "COUNT", env = "A_CHAT_MAX_PER_ADDRESS")]
+    #[arg(long, value_name = "COUNT", env = "A_CHAT_MAX_PER_ADDRESS", value_parser = COUNT)]
     max_per_address: Option<usize>,
 
     /// Maximum length of a line, without its line end
-    #[arg(long, value_name = "BYTES", env = "A_CHAT_MAX_LINE", default_value = "64KiB")]
-    max_line: ByteSize,
+    #[arg(
+        long,
+        value_name = "BYTES",
+        env = "A_CHAT_MAX_LINE",
+        default_value = "64KiB",
+        value_parser = BYTES
+    )]
+    max_line: usize,
 
     /// Maximum bytes queued from one client before the server stops reading from it
-    #[arg(long, value_name = "BYTES", env = "A_CHAT_WINDOW", default_value = "256KiB")]
-    window: ByteSize,
+    #[arg(
+        long,
+        value_name = "BYTES",
+        env = "A_CHAT_WINDOW",
+        default_value = "256KiB",
+        value_parser = BYTES
+    )]
+    window: usize,
 }
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Timeouts")]
 struct Timeouts {
     /// Maximum time for a client to send its name
-    #[arg(long, value_name = "TIME", env = "A_CHAT_LOGIN_TIMEOUT", default_value = "10s")]
-    login_timeout: humantime::Duration,
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "A_CHAT_LOGIN_TIMEOUT",
+        default_value = "10s",
+        value_parser = TIME
+    )]
+    login_timeout: Duration,
 
     /// Evict a recipient that acknowledges less than `--stall-bytes` within this time
-    #[arg(long, value_name = "TIME", env = "A_CHAT_STALL_TIMEOUT", default_value = "10s")]
-    stall_timeout: humantime::Duration,
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "A_CHAT_STALL_TIMEOUT",
+        default_value = "10s",
+        value_parser = TIME
+    )]
+    stall_timeout: Duration,
 
     /// Minimum a recipient must acknowledge per stall timeout, or all that is pending if less
-    #[arg(long, value_name = "BYTES", env = "A_CHAT_STALL_BYTES", default_value = "32KiB")]
-    stall_bytes: ByteSize,
+    #[arg(
+        long,
+        value_name = "BYTES",
+        env = "A_CHAT_STALL_BYTES",
+        default_value = "32KiB",
+        value_parser = BYTES
+    )]
+    stall_bytes: usize,
 
     /// Maximum duration of the drain before it is forced to end
-    #[arg(long, value_name = "TIME", env = "A_CHAT_DRAIN_TIMEOUT", default_value = "5s")]
-    drain_timeout: humantime::Duration,
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "A_CHAT_DRAIN_TIMEOUT",
+        default_value = "5s",
+        value_parser = TIME
+    )]
+    drain_timeout: Duration,
 
     /// Maximum time to wait for a client to close once it has received everything
-    #[arg(long, value_name = "TIME", env = "A_CHAT_LINGER", default_value = "1s")]
-    linger: humantime::Duration,
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "A_CHAT_LINGER",
+        default_value = "1s",
+        value_parser = TIME
+    )]
+    linger: Duration,
 }
 
 impl ServeArgs {
     /// The limits of the server that the arguments describe.
     pub(crate) fn config(&self) -> Config {
-        let bytes = |size: ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
-        let time = |duration: humantime::Duration| -> Duration { duration.into() };
         Config {
             max_connections: self.limits.max_connections,
             max_per_address: self.limits.max_per_address,
-            max_line: bytes(self.limits.max_line),
-            window: bytes(self.limits.window),
-            login_timeout: time(self.timeouts.login_timeout),
-            stall_timeout: time(self.timeouts.stall_timeout),
-            stall_bytes: bytes(self.timeouts.stall_bytes),
-            drain_timeout: time(self.timeouts.drain_timeout),
-            linger: time(self.timeouts.linger),
+            max_line: self.limits.max_line,
+            window: self.limits.window,
+            login_timeout: self.timeouts.login_timeout,
+            stall_timeout: self.timeouts.stall_timeout,
+            stall_bytes: self.timeouts.stall_bytes,
+            drain_timeout: self.timeouts.drain_timeout,
+            linger: self.timeouts.linger,
         }
+    }
+
+    /// Refuses limits that no server can work with, naming the flag or variable.
+    pub(super) fn validate(
+        &self,
+        command: &clap::Command,
+        matches: &ArgMatches,
+    ) -> Result<(), clap::Error> {
+        let id = "stats_every";
+        let broken = match (self.config().validate(), self.stats_every) {
+            (Err(Error::Config(rule)), _) => rule.split_once(' '),
+            (_, Some(Duration::ZERO)) => Some((id, "must not be zero")),
+            _ => None,
+        };
+        let Some((id, rule)) = broken else { return Ok(()) };
+        let arg = command.get_arguments().find(|arg| arg.get_id() == id);
+        let source = matches.value_source(id).unwrap_or(clap::parser::ValueSource::CommandLine);
+        let value = matches.get_raw(id).and_then(Iterator::last).unwrap_or_default();
+        let example = arg.and_then(|arg| arg.get_default_values().first());
+        let example = example.map(|value| format!(", as in {}", value.to_string_lossy()));
+        let cause = format!("{rule}{}", example.unwrap_or_default());
+        Err(refusal(command, arg, source, value, cause))
     }
 }

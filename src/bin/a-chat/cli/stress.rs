@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use bytesize::ByteSize;
 use clap::error::ErrorKind;
-use clap::{Args, Parser, ValueEnum};
+use clap::{Args, ValueEnum};
 use rustix::process::{Resource, getrlimit};
 
 use a_chat::load::Amount;
@@ -12,8 +11,8 @@ use a_chat::load::protocol::{Protocol, SENDERS, STAMP, TIMED};
 use a_chat::load::topology::Topology;
 use a_chat::{Capacity, Config};
 
-use super::values::address;
-use super::{Cli, Command};
+use super::Command;
+use super::values::{ADDRESS, BYTES, COUNT, LONG_COUNT, RATE, TIME};
 
 /// Maximum length of a text, in bytes: the default limit of a line.
 const MAX_TEXT_BYTES: usize = 64 * 1024;
@@ -36,24 +35,24 @@ pub(crate) struct StressArgs {
     mode: Mode,
 
     /// Server to put under load [default: one started for the duration of the load]
-    #[arg(value_name = "ADDR:PORT", value_parser = address)]
+    #[arg(value_name = "ADDR:PORT", value_parser = ADDRESS)]
     address: Option<String>,
 
     /// Number of clients [default: 16 in pair, 101 in fan-out, 100 in mesh, 2 in latency, 1000 in
     /// connect]
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = COUNT)]
     clients: Option<usize>,
 
     /// Length of a message's text [default: 32]
-    #[arg(long, value_name = "BYTES")]
-    size: Option<ByteSize>,
+    #[arg(long, value_name = "BYTES", value_parser = BYTES)]
+    size: Option<usize>,
 
     /// Time to send for; messages sent by then are waited for
-    #[arg(long, value_name = "TIME", default_value = "5s")]
-    duration: humantime::Duration,
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = TIME)]
+    duration: Duration,
 
     /// Send exactly this many messages; in connect mode, log in this many times
-    #[arg(long, value_name = "COUNT", conflicts_with = "duration")]
+    #[arg(long, value_name = "COUNT", conflicts_with = "duration", value_parser = LONG_COUNT)]
     messages: Option<u64>,
 
     /// Messages a second in total, sent by a schedule that does not wait for the server [default:
@@ -61,7 +60,7 @@ pub(crate) struct StressArgs {
     ///
     /// Latencies are then measured from a message's scheduled time, not from when it was sent, so a
     /// server that stalls also pays for the messages that could not be sent meanwhile.
-    #[arg(long, value_name = "RATE", value_parser = rate)]
+    #[arg(long, value_name = "RATE", value_parser = RATE)]
     rate: Option<f64>,
 
     /// In mesh mode, write every message as soon as it may be sent, not half a window at a time
@@ -70,7 +69,7 @@ pub(crate) struct StressArgs {
 
     /// In latency mode, measure beside pairs of clients that send this many messages a second in
     /// total [default clients: 18, of which 16 are pairs]
-    #[arg(long, value_name = "RATE", value_parser = rate, conflicts_with = "rate")]
+    #[arg(long, value_name = "RATE", value_parser = RATE, conflicts_with = "rate")]
     beside: Option<f64>,
 
     /// Write one JSON object to standard output instead of a table
@@ -128,10 +127,10 @@ impl StressArgs {
         let Self { mode, rate, at_once, beside, .. } = *self;
         let name = mode.name();
         if at_once && mode != Mode::Mesh {
-            return Err(format!("--at-once is for mesh, not for {name}"));
+            return Err(format!("'--at-once' is for mesh, not for {name}"));
         }
         if beside.is_some() && mode != Mode::Latency {
-            return Err(format!("--beside is for latency, not for {name}"));
+            return Err(format!("'--beside' is for latency, not for {name}"));
         }
         let (default, min, max) = match beside {
             Some(_) => BESIDE_CLIENTS,
@@ -139,33 +138,46 @@ impl StressArgs {
         };
         let clients = self.clients.unwrap_or(default);
         if !(min..=max).contains(&clients) {
-            return Err(format!("{name} takes {min} to {max} clients"));
+            return Err(format!(
+                "invalid value '{clients}' for '--clients': {name} takes {min} to {max}, as in \
+                 {default}"
+            ));
         }
         if (mode == Mode::Pair || beside.is_some()) && clients % 2 > 0 {
-            return Err(format!("{name} takes an even number of clients"));
+            return Err(format!(
+                "invalid value '{clients}' for '--clients': {name} takes an even number, as in \
+                 {default}"
+            ));
         }
         let is_timed = rate.or(beside).is_some();
         let min = if is_timed { TIMED } else { STAMP };
         let size = match self.size {
             None => 32,
             Some(_) if mode == Mode::Connect => {
-                return Err("in connect mode all messages have one size".to_owned());
+                return Err(
+                    "'--size' cannot be used in connect mode, where all messages have one size"
+                        .to_owned(),
+                );
             }
-            Some(size) => usize::try_from(size.as_u64()).unwrap_or(usize::MAX),
+            Some(size) => size,
         };
         if !(min..=MAX_TEXT_BYTES).contains(&size) {
             return Err(format!(
-                "a text has {min} to {MAX_TEXT_BYTES} bytes{}",
+                "invalid value '{size}' for '--size': a text has {min} to {MAX_TEXT_BYTES} bytes{}",
                 if is_timed { ", including the time stamp that a rate needs" } else { "" }
             ));
         }
         let amount = match self.messages {
-            Some(0) => return Err("zero messages leave nothing to measure".to_owned()),
+            Some(0) => {
+                return Err(
+                    "invalid value '0' for '--messages': must be at least 1, as in 1000".to_owned()
+                );
+            }
             Some(messages) => Amount::Messages(messages),
-            None => Amount::Time(self.duration.into()),
+            None => Amount::Time(self.duration),
         };
         if amount == Amount::Time(Duration::ZERO) {
-            return Err("a duration of zero leaves nothing to measure".to_owned());
+            return Err("invalid value '0' for '--duration': must not be zero, as in 5s".to_owned());
         }
         let address = self.address.clone();
         Ok(Plan { mode, address, clients, size, amount, rate, at_once, beside })
@@ -197,8 +209,9 @@ pub(crate) const OWN_SERVER: [&str; 4] = ["a-chat", "serve", "--listen", "127.0.
 pub(crate) const OWN_PREFIX: &str = "c";
 
 fn own_server_config() -> Result<Config, clap::Error> {
-    match Cli::try_parse_from(OWN_SERVER)?.command {
-        Some(Command::Serve(args)) => Ok(args.config()),
+    let arguments = OWN_SERVER.iter().skip(1).map(Into::into).collect();
+    match super::parse_from(arguments)? {
+        Command::Serve(args) => Ok(args.config()),
         _ => unreachable!("the command line says serve"),
     }
 }
@@ -278,9 +291,4 @@ impl Plan {
         };
         Topology { prefix, ..topology }
     }
-}
-
-fn rate(text: &str) -> Result<f64, &'static str> {
-    let rate: Option<f64> = text.parse().ok();
-    rate.filter(|rate| (1e-3..=1e9).contains(rate)).ok_or("expected 0.001 to 1000000000 a second")
 }

@@ -1,24 +1,222 @@
-//! The values of flags, and what is said about those that cannot be used. Pure functions.
+//! The values of flags and environment variables: how they are parsed, and how unusable ones are
+//! refused. Pure functions.
 
+use std::ffi::OsStr;
+use std::fmt::Display;
 use std::time::Duration;
 
-use a_chat::{InvalidName, Name};
+use a_chat::Name;
+use bytesize::ByteSize;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Arg, Command};
+use log::LevelFilter;
 
-/// Checks the form alone: only listening on the address shows whether it exists.
-pub(super) fn address(text: &str) -> Result<String, &'static str> {
-    match text.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
-            Ok(text.to_owned())
-        }
-        _ => Err("expected an address and a port, as in 127.0.0.1:8080 or [::1]:8080"),
+/// The longest time that a flag takes; the clock's arithmetic holds far more.
+const MAX_TIME: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+pub(super) const ADDRESS: Value<String> = Value {
+    parse: address,
+    expected: "expected an address and a port, as in 127.0.0.1:8080 or [::1]:8080",
+};
+pub(super) const NAME: Value<Name> =
+    Value { parse: name, expected: "expected 1 to 32 of A-Z a-z 0-9 _ . -, as in alice" };
+pub(super) const COUNT: Value<usize> =
+    Value { parse: |text| text.parse().ok(), expected: "expected a whole number, as in 100" };
+pub(super) const LONG_COUNT: Value<u64> =
+    Value { parse: |text| text.parse().ok(), expected: "expected a whole number, as in 100" };
+pub(super) const BYTES: Value<usize> =
+    Value { parse: bytes, expected: "expected a number of bytes, as in 65536 or 64KiB" };
+pub(super) const TIME: Value<Duration> = Value {
+    parse: time,
+    expected: "expected a time of at most a year, as in 10, 1.5s or 2min (without a unit it is in \
+               seconds)",
+};
+pub(super) const RATE: Value<f64> =
+    Value { parse: rate, expected: "expected 0.001 to 1000000000 a second, as in 5000" };
+
+/// Parses a value. A refusal names the flag or variable that the value came from, and an example of a
+/// usable one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Value<T> {
+    parse: fn(&str) -> Option<T>,
+    expected: &'static str,
+}
+
+impl<T: Clone + Send + Sync + 'static> TypedValueParser for Value<T> {
+    type Value = T;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<T, clap::Error> {
+        self.parse_ref_(command, arg, value, ValueSource::CommandLine)
+    }
+
+    fn parse_ref_(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+        source: ValueSource,
+    ) -> Result<T, clap::Error> {
+        let parsed = value.to_str().and_then(self.parse);
+        parsed.ok_or_else(|| refusal(command, arg, source, value, self.expected))
     }
 }
 
-pub(super) fn name(text: &str) -> Result<Name, InvalidName> {
-    text.parse()
+/// Parses a level of the log, and lists the levels in the help, in completions and in refusals.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Level;
+
+impl Level {
+    fn names() -> [PossibleValue; 6] {
+        let warn = PossibleValue::new("warn").alias("warning");
+        let [off, error, info, debug, trace] =
+            ["off", "error", "info", "debug", "trace"].map(PossibleValue::new);
+        [off, error, warn, info, debug, trace]
+    }
+
+    fn parse(text: &str) -> Option<LevelFilter> {
+        let level = text.parse().ok();
+        level.or_else(|| text.eq_ignore_ascii_case("warning").then_some(LevelFilter::Warn))
+    }
 }
 
-/// A plain number of seconds, or a duration with units as the other flags accept it.
-pub(super) fn seconds(text: &str) -> Result<Duration, humantime::DurationError> {
-    text.parse().map(Duration::from_secs).or_else(|_| humantime::parse_duration(text))
+impl TypedValueParser for Level {
+    type Value = LevelFilter;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<LevelFilter, clap::Error> {
+        self.parse_ref_(command, arg, value, ValueSource::CommandLine)
+    }
+
+    fn parse_ref_(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+        source: ValueSource,
+    ) -> Result<LevelFilter, clap::Error> {
+        let expected = "expected off, error, warn, info, debug or trace";
+        match value.to_str().and_then(Self::parse) {
+            Some(level) => Ok(level),
+            None if source == ValueSource::EnvVariable => {
+                Err(refusal(command, arg, source, value, expected))
+            }
+            // The parser's own refusal also suggests the level that was probably meant.
+            None => {
+                let refused = PossibleValuesParser::new(Self::names());
+                let refused = refused.parse_ref(command, arg, value).err();
+                Err(refused.unwrap_or_else(|| refusal(command, arg, source, value, expected)))
+            }
+        }
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(Self::names().into_iter()))
+    }
+}
+
+/// Refuses a value with status 2 and the usage of `command`.
+pub(super) fn refusal(
+    command: &Command,
+    arg: Option<&Arg>,
+    source: ValueSource,
+    value: &OsStr,
+    cause: impl Display,
+) -> clap::Error {
+    let variable = arg.and_then(Arg::get_env).filter(|_| source == ValueSource::EnvVariable);
+    let origin = match (variable, arg) {
+        (Some(variable), _) => format!("the environment variable {}", variable.to_string_lossy()),
+        (None, Some(arg)) => {
+            arg.get_long().map_or_else(|| format!("'{arg}'"), |long| format!("'--{long}'"))
+        }
+        (None, None) => "the command line".to_owned(),
+    };
+    let value = value.to_string_lossy();
+    let text = format!("invalid value '{}' for {origin}: {cause}", value.escape_debug());
+    command.clone().error(ErrorKind::ValueValidation, text)
+}
+
+/// Checks the form alone: only listening on the address shows whether it exists.
+fn address(text: &str) -> Option<String> {
+    let text = text.trim();
+    let (host, port) = text.rsplit_once(':')?;
+    (!host.is_empty() && port.parse::<u16>().is_ok()).then(|| text.to_owned())
+}
+
+fn name(text: &str) -> Option<Name> {
+    text.trim().parse().ok()
+}
+
+fn bytes(text: &str) -> Option<usize> {
+    let size: ByteSize = text.parse().ok()?;
+    Some(usize::try_from(size.as_u64()).unwrap_or(usize::MAX))
+}
+
+/// A number of seconds, or a duration with units.
+fn time(text: &str) -> Option<Duration> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let time = if is_plain {
+        Duration::try_from_secs_f64(text.parse().ok()?).ok()
+    } else {
+        humantime::parse_duration(text).ok()
+    };
+    time.filter(|time| *time <= MAX_TIME)
+}
+
+fn rate(text: &str) -> Option<f64> {
+    let rate: Option<f64> = text.parse().ok();
+    rate.filter(|rate| (1e-3..=1e9).contains(rate))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_without_a_unit_is_in_seconds() {
+        let cases = [
+            ("10", Some(10_000)),
+            ("1.5", Some(1500)),
+            ("0", Some(0)),
+            ("0.05", Some(50)),
+            ("1.5s", Some(1500)),
+            ("10s", Some(10_000)),
+            ("2min", Some(120_000)),
+            ("1h 30m", Some(5_400_000)),
+            ("366days", Some(366 * 86_400_000)),
+            ("367days", None),
+            ("99999999999999999999", None),
+            ("", None),
+            (".", None),
+            ("1.2.3", None),
+            ("-1", None),
+            ("1e3", None),
+            ("inf", None),
+            ("soon", None),
+            ("5 apples", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(time(text), expected.map(Duration::from_millis), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_needs_a_host_and_a_port() {
+        for text in ["127.0.0.1:8080", "[::1]:0", "localhost:80", " host:1 "] {
+            assert_eq!(address(text).as_deref(), Some(text.trim()));
+        }
+        for text in ["", "8080", ":8080", "host", "host:", "host:x", "host:65536", "host:-1"] {
+            assert_eq!(address(text), None, "{text}");
+        }
+    }
 }

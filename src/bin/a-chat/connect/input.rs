@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use a_chat::client::{LineBlocks, LineSender};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::pipe::PipeFlags;
 
 /// Standard input, up to its end or to where it was stopped.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub(crate) struct StandardInput {
     ended: bool,
     /// The last byte so far left a line without its end.
     in_line: bool,
+    /// The writing end of an input that never has anything to read.
+    _writer: Option<OwnedFd>,
 }
 
 /// Stops a thread that reads from a terminal or a pipe. Any thread may use it.
@@ -32,7 +35,16 @@ pub(crate) struct Stop(Arc<OwnedFd>);
 impl StandardInput {
     /// Takes over standard input.
     pub(crate) fn new() -> io::Result<Self> {
-        let file = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+        Self::of(File::from(io::stdin().as_fd().try_clone_to_owned()?), None)
+    }
+
+    /// An input that stays open and empty until it is stopped, instead of standard input.
+    pub(crate) fn silent() -> io::Result<Self> {
+        let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        Self::of(File::from(reader), Some(writer))
+    }
+
+    fn of(file: File, writer: Option<OwnedFd>) -> io::Result<Self> {
         let on_disk = file.metadata()?.is_file();
         Ok(Self {
             file,
@@ -41,6 +53,7 @@ impl StandardInput {
             remaining: None,
             ended: false,
             in_line: false,
+            _writer: writer,
         })
     }
 

@@ -15,6 +15,7 @@ use crate::cli::ConnectArgs;
 /// Connects, and stays until the input ends and everything queued was received: success if the
 /// server accepted every line.
 pub(crate) fn run(args: &ConnectArgs) -> Result<ExitCode, Box<dyn Error>> {
-    let accepted = if terminal::is_interactive() { terminal::run(args) } else { pipe::run(args) }?;
+    let at_terminal = terminal::is_interactive() && !args.receive;
+    let accepted = if at_terminal { terminal::run(args) } else { pipe::run(args) }?;
     Ok(if accepted { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -30,7 +30,8 @@ const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Sends all of standard input. True if the server accepted every line.
 pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
     let unreadable = |error| format!("cannot read standard input: {error}");
-    let input = StandardInput::new().map_err(unreadable)?;
+    let input = if args.receive { StandardInput::silent() } else { StandardInput::new() };
+    let input = input.map_err(unreadable)?;
     let stop = input.stop();
     let mut blocks = LineBlocks::new(input);
     let (name, first) = if let Some(name) = &args.name {

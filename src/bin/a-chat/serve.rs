@@ -1,0 +1,135 @@
+//! `serve`: runs a server until a signal, and turns its report into the exit status. Runs on the main
+//! thread; the log, signals and live counters have threads of their own.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::fmt::Write;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
+use std::process::ExitCode;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use a_chat::{Server, ShutdownHandle, StatsHandle};
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+
+use crate::cli::ServeArgs;
+use crate::signals::{self, ShutdownSignal};
+use crate::{logger, output};
+
+/// Serves until a signal: success if the drain lost no message, failure otherwise.
+pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Box<dyn Error>> {
+    a_chat::enlarge_futex_hash();
+    let log_file = args.log_file.as_deref();
+    logger::start(args.log_level, logger::open(log_file)?)?;
+    let result = serve(args);
+    if let Err(error) = &result {
+        // The caller prints it to standard error, so a log that goes there needs no copy.
+        if log_file.is_some_and(|path| path != Path::new("-")) {
+            log::error!("{error}");
+        }
+    }
+    result
+}
+
+fn serve(args: &ServeArgs) -> Result<ExitCode, Box<dyn Error>> {
+    a_chat::raise_nofile_limit();
+    let names = args.listen.iter().map(|name| resolve(name));
+    let names: Vec<_> = names.collect::<Result<_, _>>()?;
+    let server = Server::bind_all(names.iter().map(Vec::as_slice), args.config())?;
+    let handle = server.shutdown_handle();
+    signals::keep_from_killing(handle.clone())?;
+    shut_down_on_signals(handle.clone())?;
+    if let Some(parent) = args.parent {
+        shut_down_with(parent, &handle)?;
+    }
+    let stats = args.stats_every.map(|interval| log_stats(interval, server.stats_handle()));
+    let stats = stats.transpose()?;
+    let addresses = server.local_addrs().to_vec();
+    let report = server.run_with(|| greet(&addresses))?;
+    if let Some((running, thread)) = stats {
+        drop(running);
+        // A panic is in the log's place already: on standard error.
+        let _ = thread.join();
+    }
+    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// All addresses of a name.
+fn resolve(name: &str) -> Result<Vec<SocketAddr>, String> {
+    let addresses = name.to_socket_addrs();
+    addresses.map(Iterator::collect).map_err(|error| format!("cannot listen on {name}: {error}"))
+}
+
+/// Prints where the server listens, now that it serves.
+fn greet(addresses: &[SocketAddr]) {
+    let mut greeting = String::new();
+    for address in addresses {
+        // Writing to a string cannot fail.
+        let _ = writeln!(greeting, "a-chat listens on {address}");
+    }
+    if let Some(first) = addresses.first() {
+        let (ip, port) = (first.ip(), first.port());
+        let _ = writeln!(
+            greeting,
+            "connect with: nc {ip} {port}, type a name, then lines like \"bob, carol: hello\""
+        );
+    }
+    // A closed standard output does not keep the server from serving.
+    let _ = output::to_stdout(greeting.as_bytes());
+}
+
+/// Spawns the thread `stats`, which logs the live counters until the sender is dropped.
+fn log_stats(
+    interval: Duration,
+    stats: StatsHandle,
+) -> io::Result<(Sender<Infallible>, JoinHandle<()>)> {
+    let (running, ended) = bounded(0);
+    let thread = thread::Builder::new().name("stats".to_owned());
+    let thread = thread.spawn(move || {
+        while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+            let now = stats.read();
+            log::info!(
+                "now: {} connected, {} accepted, {} owed, {} delivered, {} lost, {} B queued",
+                now.connected,
+                now.accepted,
+                now.owed,
+                now.delivered,
+                now.lost,
+                now.queued_bytes
+            );
+        }
+    })?;
+    Ok((running, thread))
+}
+
+/// Requests a signal when the parent process exits.
+fn shut_down_with(parent: i32, handle: &ShutdownHandle) -> io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::TERM))?;
+    // The parent may have exited before the request.
+    let is_alive = getppid().is_some_and(|current| current.as_raw_pid() == parent);
+    if !is_alive {
+        handle.shutdown();
+    }
+    Ok(())
+}
+
+/// The first signal begins the drain, and a later one forces it to end.
+fn shut_down_on_signals(handle: ShutdownHandle) -> Result<(), String> {
+    signals::on_request(move |request| match request {
+        ShutdownSignal::First => {
+            // Logged before acting: the process may exit as soon as the handle is set.
+            log::info!("shutdown signal received, draining; send another to force exit");
+            handle.shutdown();
+        }
+        ShutdownSignal::Duplicate => {
+            log::debug!("ignored a repeated signal within 500 ms");
+        }
+        ShutdownSignal::Force => {
+            log::warn!("second signal received, forcing the drain to end");
+            handle.force();
+        }
+    })
+}
