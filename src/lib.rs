@@ -95,7 +95,7 @@ mod fault;
 pub use error::Error;
 pub use server::Server;
 pub use server::config::Config;
-pub use server::limits::{Capacity, enlarge_futex_hash, raise_nofile_limit};
+pub use server::limits::{Capacity, enlarge_futex_hash, limit_malloc_arenas, raise_nofile_limit};
 pub use server::report::{CloseReason, Loss, Report};
 pub use server::running::Running;
 pub use server::shutdown::ShutdownHandle;

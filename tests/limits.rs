@@ -356,6 +356,85 @@ mod of_the_system {
         assert!((512..=1024).contains(&log.len()), "{} bytes", log.len());
     }
 
+    /// Starts a server under these limits, fills it with clients, and checks that it refuses further
+    /// ones, works, and shuts down in order.
+    fn holds_its_capacity(limits: &str, flags: &[&str], limited_by: &str) -> usize {
+        let mut process = start_under(limits, flags);
+        let line = process.log.expect(", capacity ");
+        let (_, rest) = line.split_once(", capacity ").expect("the text it was found by");
+        let (capacity, limit) = rest.split_once(" connections, limited by ").expect("a number");
+        assert_eq!(limit, limited_by, "{line}");
+        let capacity: usize = capacity.parse().expect("a number");
+        let address = process.address();
+        let mut clients = Vec::new();
+        for number in 0..capacity {
+            let client = try_login(address, &format!("client-{number}"));
+            clients.push(client.unwrap_or_else(|| panic!("{number} clients, but {line}")));
+        }
+        for name in ["one-more", "another"] {
+            assert!(try_login(address, name).is_none(), "{line}");
+        }
+        if let [one, other, ..] = clients.as_mut_slice() {
+            chat(one, other, ["client-0", "client-1"]);
+        }
+        drop(clients);
+        let (status, log) = process.terminate();
+        assert_eq!(status, 0, "{log:#?}");
+        assert!(!log.iter().any(|line| line.contains("cannot ")), "{log:#?}");
+        capacity
+    }
+
+    #[test]
+    fn the_capacity_respects_the_limits_of_memory() {
+        let address_space = "address space (RLIMIT_AS)";
+        let capacity = holds_its_capacity("ulimit -v 131072", &[], address_space);
+        assert!((20..200).contains(&capacity), "{capacity}");
+        // A larger window leaves room for fewer clients, and a configured number is capped too.
+        let wide = holds_its_capacity("ulimit -v 131072", &["--window", "1MiB"], address_space);
+        assert!(wide < capacity, "{wide} and {capacity}");
+        let flags = ["--max-connections", "1000"];
+        assert_eq!(holds_its_capacity("ulimit -v 131072", &flags, address_space), capacity);
+        let data = holds_its_capacity("ulimit -d 65536", &[], "data segment (RLIMIT_DATA)");
+        assert!((20..100).contains(&data), "{data}");
+    }
+
+    #[test]
+    fn a_server_full_of_busy_clients_stays_within_the_limit_of_address_space() {
+        let mut process = start_under("ulimit -v 131072", &["--stall-timeout", "1min"]);
+        let address = process.address();
+        // Each fills its own window with lines that its recipient does not read.
+        let mut clients: Vec<_> = std::iter::from_fn({
+            let mut number = 0;
+            move || {
+                number += 1;
+                try_login(address, &format!("client-{number}"))
+            }
+        })
+        .collect();
+        let mut bystander = clients.pop().expect("room");
+        let name = format!("client-{}", clients.len() + 1);
+        let text = "x".repeat(1000);
+        for (number, client) in clients.iter_mut().enumerate() {
+            let lines = format!("client-{}: {text}\n", number + 1).repeat(2000);
+            client.stream.set_nonblocking(true).expect("a socket");
+            // Takes what fits into the window and the kernel's buffers.
+            let _ = client.stream.write(lines.as_bytes());
+            bystander.send(&format!("{name}: still here"));
+            bystander.expect_line(&format!("from {name}: still here"));
+        }
+        drop((clients, bystander));
+        let (status, log) = process.terminate();
+        assert!(status <= 1 && log.last().is_some_and(|line| line.contains("stopped")), "{log:#?}");
+    }
+
+    #[test]
+    fn a_tiny_limit_of_open_files_is_not_overestimated() {
+        for files in [14, 16, 20, 30] {
+            let limits = format!("ulimit -n {files}");
+            holds_its_capacity(&limits, &[], "open files (RLIMIT_NOFILE)");
+        }
+    }
+
     #[test]
     fn disconnected_clients_leave_no_thread_descriptor_or_mapping_behind() {
         const ROUND: usize = 500;

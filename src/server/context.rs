@@ -14,7 +14,7 @@ use super::stats::{Counter, Counters};
 /// An idle client's threads touch two pages of 4 KiB each, of which the C library uses 4.3 KiB for
 /// the thread itself. Everything that a thread does before it becomes idle must fit in the rest;
 /// `tests/footprint.rs` checks this.
-const STACK_SIZE: usize = 256 * 1024;
+pub(crate) const STACK_SIZE: usize = 256 * 1024;
 
 /// What all threads of a server share.
 #[derive(Debug)]

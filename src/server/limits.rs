@@ -7,9 +7,13 @@
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
+use crate::server::config::Config;
+use crate::server::context::STACK_SIZE;
 use crate::socket::sys;
 
 /// A connection has a reader and a writer.
@@ -24,11 +28,27 @@ const SIGNAL_STACK_MAPPINGS: u64 = 2;
 /// and those of the embedding program.
 const SPARE_FILES: u64 = 128;
 
+/// Descriptors that the server and its program still open after the capacity is computed, and a few
+/// for refused clients.
+const FURTHER_FILES: u64 = 8;
+
 /// Threads reserved for everything else, in this program and others.
 const SPARE_THREADS: u64 = 512;
 
 /// Mappings reserved for everything else, the allocator's arenas and large buffers above all.
 const SPARE_MAPPINGS: u64 = 4096;
+
+/// Memory reserved for everything else, in bytes.
+const SPARE_MEMORY: u64 = 16 * 1024 * 1024;
+
+/// Memory of a thread in addition to its stack, in bytes: guard pages, and an alternate signal stack.
+const THREAD_EXTRAS: u64 = 32 * 1024;
+
+/// Maximum size of a connection's read buffer in addition to the longest line, in bytes.
+const READ_BUFFER: u64 = 128 * 1024;
+
+/// Address space of one of malloc's arenas, in bytes (`HEAP_MAX_SIZE` of the GNU C library).
+const ARENA: u64 = 64 * 1024 * 1024;
 
 const IN_MAPPINGS: &str = "memory mappings (vm.max_map_count)";
 
@@ -49,42 +69,51 @@ pub struct Capacity {
 }
 
 impl Capacity {
-    /// Reads the limits that apply to this process now. A limit that does not exist here, or cannot
-    /// be read, is skipped.
+    /// Reads the limits that apply to this process now, for a server with the default [`Config`]. A
+    /// limit that does not exist here, or cannot be read, is skipped.
     #[must_use]
     pub fn detect() -> Self {
+        Self::detect_for(&Config::default())
+    }
+
+    /// As [`detect`](Self::detect), for a server with this configuration, apart from its
+    /// `max_connections`.
+    pub(crate) fn detect_for(config: &Config) -> Self {
         let threads = |limit: Option<u64>| {
             limit.map(|limit| connections_within(limit, SPARE_THREADS, THREADS))
         };
         // Root's threads are not counted against RLIMIT_NPROC, see getrlimit(2).
         let nproc = getrlimit(Resource::Nproc).current.filter(|_| !geteuid().is_root());
+        let files = getrlimit(Resource::Nofile).current;
         let limits = [
-            (
-                getrlimit(Resource::Nofile)
-                    .current
-                    .map(|limit| connections_within(limit, SPARE_FILES, 1)),
-                "open files (RLIMIT_NOFILE)",
-            ),
-            (room_in_mappings(), IN_MAPPINGS),
+            (files.map(|limit| room_in_files(limit, open_files())), "open files (RLIMIT_NOFILE)"),
             (threads(number_in("/proc/sys/kernel/threads-max")), "threads (kernel.threads-max)"),
             (threads(number_in("/proc/sys/kernel/pid_max")), "threads (kernel.pid_max)"),
             (threads(cgroup_pids_max()), "threads (pids cgroup)"),
             (threads(nproc), "threads (RLIMIT_NPROC)"),
         ];
-        let known = limits.into_iter().filter_map(|(limit, name)| Some((limit?, name)));
+        let all = room_in_memory(config).into_iter().chain(limits);
+        let known = all.filter_map(|(limit, name)| Some((limit?, name)));
         let (connections, limited_by) =
             known.min_by_key(|(connections, _)| *connections).unwrap_or((1000, "a guess"));
         Self { connections: usize::try_from(connections).unwrap_or(usize::MAX), limited_by }
     }
 
-    /// This many connections, capped at those that memory mappings allow: past every other limit a
-    /// client is refused or has to wait, past this one the process aborts.
-    pub(crate) fn capped(connections: usize) -> Self {
-        let room = room_in_mappings().and_then(|room| usize::try_from(room).ok());
-        match room.filter(|room| *room < connections) {
-            Some(connections) => Self { connections, limited_by: IN_MAPPINGS },
-            None => Self { connections, limited_by: "max_connections" },
-        }
+    /// The capacity of a server with this configuration. More than `max_connections` are never
+    /// accepted, nor more than memory allows: past every other limit a client is refused or has to
+    /// wait, past those of memory the process aborts.
+    pub(crate) fn of(config: &Config) -> Self {
+        let Some(connections) = config.max_connections else {
+            return Self::detect_for(config);
+        };
+        let room =
+            room_in_memory(config).into_iter().filter_map(|(room, name)| Some((room?, name)));
+        let room = room.min_by_key(|(room, _)| *room);
+        let room = room.and_then(|(room, name)| Some((usize::try_from(room).ok()?, name)));
+        let (connections, limited_by) = room
+            .filter(|(room, _)| *room < connections)
+            .unwrap_or((connections, "max_connections"));
+        Self { connections, limited_by }
     }
 }
 
@@ -118,6 +147,63 @@ const FUTEX_HASH_SLOTS: u32 = 1024;
 pub fn enlarge_futex_hash() {
     // A refusal does no harm: older systems have one large table for all processes.
     let _ = sys::set_futex_hash_slots(FUTEX_HASH_SLOTS);
+}
+
+/// Keeps malloc from reserving address space for one arena after the other, if `RLIMIT_AS` limits the
+/// address space. Call it before the first thread is spawned.
+///
+/// The GNU C library reserves 64 MiB for each of up to eight arenas per CPU, which under a limit leaves
+/// next to nothing for connections. With one arena, threads that allocate wait for each other a little
+/// more often. It is the process's allocator, so the program decides: the binary does this at its
+/// start, an embedding program may. Without it a server counts all arenas against its capacity.
+pub fn limit_malloc_arenas() {
+    if getrlimit(Resource::As).current.is_some() && sys::set_max_arenas(1) {
+        ONE_ARENA.store(true, Relaxed);
+    }
+}
+
+/// Set once malloc keeps to a single arena.
+static ONE_ARENA: AtomicBool = AtomicBool::new(false);
+
+/// The number of connections that each limit of memory allows: past any of them the process aborts.
+fn room_in_memory(config: &Config) -> [(Option<u64>, &'static str); 3] {
+    let each = THREADS * (STACK_SIZE as u64 + THREAD_EXTRAS)
+        + (config.window as u64).saturating_add(config.max_line as u64)
+        + READ_BUFFER;
+    let room = |limit: Option<u64>, used: &str, arenas: u64| {
+        let used = memory_in_use(used).saturating_add(arenas);
+        limit.map(|limit| connections_within(limit.saturating_sub(used), SPARE_MEMORY, each))
+    };
+    let cpus = thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64);
+    let arenas = if ONE_ARENA.load(Relaxed) { 0 } else { ARENA * 8 * cpus };
+    let address_space = getrlimit(Resource::As).current;
+    let data = getrlimit(Resource::Data).current;
+    [
+        (room_in_mappings(), IN_MAPPINGS),
+        (room(address_space, "VmSize:", arenas), "address space (RLIMIT_AS)"),
+        // Of an arena only the part in use counts.
+        (room(data, "VmData:", 0), "data segment (RLIMIT_DATA)"),
+    ]
+}
+
+/// A value of `/proc/self/status` in bytes; 0 if it cannot be read.
+fn memory_in_use(field: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let value = status.lines().find_map(|line| line.strip_prefix(field));
+    let kib = value.and_then(|value| value.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+/// The number of open descriptors of this process; 0 if they cannot be counted.
+fn open_files() -> u64 {
+    // The descriptor that reads the directory is one of them.
+    fs::read_dir("/proc/self/fd").map_or(0, |files| (files.count() as u64).saturating_sub(1))
+}
+
+/// The number of connections that the limit of open files allows.
+fn room_in_files(limit: u64, open: u64) -> u64 {
+    let spare = SPARE_FILES.min(limit / 4).max(open + FURTHER_FILES);
+    limit.saturating_sub(spare).max(1)
 }
 
 /// The number of connections that memory mappings allow.
@@ -169,6 +255,21 @@ mod tests {
         assert_eq!(connections_within(65_530, 4096, 8), 7679);
         assert_eq!(connections_within(100, 512, 2), 37);
         assert_eq!(connections_within(0, 512, 2), 1);
+    }
+
+    #[test]
+    fn open_descriptors_are_no_room_for_connections() {
+        assert_eq!(room_in_files(1_048_576, 10), 1_048_448);
+        assert_eq!(room_in_files(100, 10), 75);
+        assert_eq!(room_in_files(20, 7), 5);
+        assert_eq!(room_in_files(12, 9), 1);
+    }
+
+    #[test]
+    fn memory_in_use_is_read_in_bytes() {
+        assert!(memory_in_use("VmSize:") > memory_in_use("VmData:"));
+        assert!(memory_in_use("VmData:") > 4096);
+        assert_eq!(memory_in_use("VmNonsense:"), 0);
     }
 
     #[test]

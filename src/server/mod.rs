@@ -107,10 +107,7 @@ impl Server {
             .map_err(|source| Error::Start { what: "get the listener's address", source })?;
         let shutdown = ShutdownHandle::new(config.drain_timeout)
             .map_err(|source| Error::Start { what: "create the shutdown descriptors", source })?;
-        let capacity = match config.max_connections {
-            Some(connections) => Capacity::capped(connections),
-            None => Capacity::detect(),
-        };
+        let capacity = Capacity::of(&config);
         let (counters, finished_readers) = (Arc::default(), Counter::default());
         let shared = Arc::new(Shared { config, shutdown, counters, finished_readers });
         Ok(Self { listeners, addresses, capacity, shared })
@@ -203,8 +200,9 @@ impl Server {
         let Self { addresses, capacity, .. } = self;
         let list: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
         log::info!("listening on {}, capacity {capacity}", list.join(" and "));
-        let machine = Capacity::detect();
-        if capacity.connections > machine.connections {
+        let config = &self.shared.config;
+        let machine = Capacity::detect_for(config);
+        if config.max_connections.is_some_and(|wanted| wanted > machine.connections) {
             log::warn!("max_connections exceeds what this machine can hold: {machine}");
         }
         for address in addresses.iter().filter(|it| !it.ip().to_canonical().is_loopback()) {

@@ -97,6 +97,19 @@ pub(crate) fn trim_heap() {
     }
 }
 
+/// Limits the number of malloc's arenas. False where the C library has no such limit.
+#[cfg(target_env = "gnu")]
+pub(crate) fn set_max_arenas(arenas: c_int) -> bool {
+    // SAFETY: mallopt(3) with this parameter takes a number, and touches no memory of ours.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, arenas) == 1 }
+}
+
+/// Other C libraries have no arenas that reserve address space.
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn set_max_arenas(_arenas: c_int) -> bool {
+    true
+}
+
 /// True if SIGSEGV or SIGBUS has a handler. That is usually the standard library's, and then each
 /// thread that this library spawns gets an alternate signal stack, sigaltstack(2).
 pub(crate) fn has_fault_handlers() -> bool {

@@ -22,6 +22,7 @@ use crate::{logger, output};
 /// Serves until a signal: success if the drain lost no message, failure otherwise.
 pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Box<dyn Error>> {
     a_chat::enlarge_futex_hash();
+    a_chat::limit_malloc_arenas();
     let log_file = args.log_file.as_deref();
     logger::start(args.log_level, logger::open(log_file)?)?;
     let result = serve(args);
