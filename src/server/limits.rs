@@ -44,8 +44,9 @@ const SPARE_MEMORY: u64 = 16 * 1024 * 1024;
 /// Memory of a thread in addition to its stack, in bytes: guard pages, and an alternate signal stack.
 const THREAD_EXTRAS: u64 = 32 * 1024;
 
-/// Maximum size of a connection's read buffer in addition to the longest line, in bytes.
-const READ_BUFFER: u64 = 128 * 1024;
+/// Maximum size of a connection's read buffer in addition to the longest line, in bytes. It is counted
+/// twice, since growing it copies it.
+const READ_BUFFER: u64 = 2 * 128 * 1024;
 
 /// Address space of one of malloc's arenas, in bytes (`HEAP_MAX_SIZE` of the GNU C library).
 const ARENA: u64 = 64 * 1024 * 1024;
@@ -168,7 +169,8 @@ static ONE_ARENA: AtomicBool = AtomicBool::new(false);
 /// The number of connections that each limit of memory allows: past any of them the process aborts.
 fn room_in_memory(config: &Config) -> [(Option<u64>, &'static str); 3] {
     let each = THREADS * (STACK_SIZE as u64 + THREAD_EXTRAS)
-        + (config.window as u64).saturating_add(config.max_line as u64)
+        // The buffers that a window is charged for may be twice as large as what they hold.
+        + (config.window as u64).saturating_mul(2).saturating_add(config.max_line as u64)
         + READ_BUFFER;
     let room = |limit: Option<u64>, used: &str, arenas: u64| {
         let used = memory_in_use(used).saturating_add(arenas);
