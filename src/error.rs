@@ -3,6 +3,8 @@
 use std::{fmt, io};
 
 /// Why a server could not be bound or run. Nothing that a client does causes one of these.
+///
+/// Its text states what was tried; [`source`](std::error::Error::source) is the system's reason.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -33,8 +35,8 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(broken) => write!(f, "invalid configuration: {broken}"),
-            Self::Bind { address, source } => write!(f, "cannot listen on {address}: {source}"),
-            Self::Start { what, source } => write!(f, "cannot {what}: {source}"),
+            Self::Bind { address, .. } => write!(f, "cannot listen on {address}"),
+            Self::Start { what, .. } => write!(f, "cannot {what}"),
             Self::Panicked { thread } => write!(f, "the {thread} thread panicked"),
         }
     }

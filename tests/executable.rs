@@ -484,6 +484,9 @@ fn assert_fails(mut command: Command, flags: &[&str], named: &[&str]) {
     let (status, stdout, stderr) = run(command);
     assert_eq!((status, stdout.as_slice()), (1, [].as_slice()), "{flags:?}: {stderr:#?}");
     assert_eq!(stderr.len(), 1, "{flags:?}: {stderr:#?}");
+    let causes: Vec<_> = stderr[0].split(": ").collect();
+    let is_told_once = (1..causes.len()).all(|next| !causes[..next].contains(&causes[next]));
+    assert!(is_told_once, "{flags:?}: {stderr:#?}");
     for named in ["a-chat: "].iter().chain(named) {
         assert!(stderr[0].contains(named), "{flags:?}: {stderr:#?}");
     }

@@ -1,5 +1,6 @@
 //! The listening sockets and their options. Plain functions of the thread that binds the server.
 
+use std::error::Error as _;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::OwnedFd;
@@ -88,7 +89,8 @@ fn listen_on_name(name: &[SocketAddr], all: &[SocketAddr]) -> Result<Vec<TcpList
                 return match missing {
                     Some(error) if listeners.is_empty() => Err(error),
                     Some(error) => {
-                        log::warn!("{error}; skipped");
+                        let source = error.source().map_or(String::new(), |it| format!(": {it}"));
+                        log::warn!("{error}{source}; skipped");
                         Ok(listeners)
                     }
                     None => Ok(listeners),

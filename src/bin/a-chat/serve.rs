@@ -17,7 +17,7 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use crate::cli::ServeArgs;
 use crate::signals::{self, ShutdownSignal};
-use crate::{logger, output};
+use crate::{error_chain, logger, output};
 
 /// Serves until a signal: success if the drain lost no message, failure otherwise.
 pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Box<dyn Error>> {
@@ -29,7 +29,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Box<dyn Error>> {
     if let Err(error) = &result {
         // The caller prints it to standard error, so a log that goes there needs no copy.
         if log_file.is_some_and(|path| path != Path::new("-")) {
-            log::error!("{error}");
+            log::error!("{}", error_chain::in_one_line(&**error));
         }
     }
     result
