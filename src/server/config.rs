@@ -38,10 +38,10 @@ pub struct Config {
     /// written, so TCP slows down exactly the client that sends to a slow recipient. A single line
     /// larger than the window is accepted once nothing else is queued.
     ///
-    /// Together with the other limits this bounds memory. A connection takes no more than three
-    /// windows (what is queued from it, and the replies that its lines caused before they could be
-    /// charged), a batch of up to 128 KiB and a line that are being built, a read buffer of 128 KiB
-    /// and a line, 512 KiB for what is in flight to it, and its two threads.
+    /// Together with the other limits this bounds memory. A connection takes no more than one window
+    /// (error replies are rendered only when they are written), a batch of up to 128 KiB and a line
+    /// that are being built, a read buffer of 128 KiB and a line, 768 KiB for what is in flight to
+    /// it (loopback: 512 KiB), and its two threads.
     pub window: usize,
 
     /// How long a client may take to send its login line. Default 10 s. Time during which the
@@ -68,10 +68,11 @@ pub struct Config {
     /// forever. With it, a recipient that takes nothing is evicted after `stall_timeout × (1 +
     /// credit / stall_bytes)`, and a line waits for a recipient for at most `stall_timeout × (1 +
     /// (pending + credit) / stall_bytes)`, where `pending` is the number of bytes pending for the
-    /// recipient up to and including that line: at most one window from each of its senders, two
-    /// more for replies to its own lines, and what its socket holds. By default that is 54 s for an
-    /// ordinary recipient that reads nothing, three minutes for a sender whose window is full of
-    /// lines to it, and 80 s more for each further window.
+    /// recipient up to and including that line: at most one window from each of its senders, nine
+    /// more for error replies if it sends lines to names that are not connected as fast as it can,
+    /// and what its socket holds. By default that is 54 s for an ordinary recipient that reads
+    /// nothing, three minutes for a sender whose window is full of lines to it, and 80 s more for
+    /// each further window.
     pub stall_bytes: usize,
 
     /// How long a drain may take before it is forced to end. Default 5 s, because `docker stop`
