@@ -63,8 +63,8 @@
 //! - The messages from one client to another arrive in order and without gaps, up to the end of
 //!   either connection.
 //! - The broker never waits for a client. A client that sends to a slow recipient is slowed down by
-//!   its own window, and no other client is. Memory is bounded by connections × window, plus a read
-//!   buffer each.
+//!   its own window, and no other client is. Each connection's memory is bounded, see
+//!   [`Config::window`].
 //! - The drain ends by its deadline, whatever clients do.
 //!
 //! # Non-goals
