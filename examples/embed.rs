@@ -1,70 +1,43 @@
-//! A program that has a relay inside and stops it by itself.
+//! A program with a relay inside. It runs until Ctrl-C, or with `--once` until two clients have
+//! talked to each other.
 //!
 //! ```sh
-//! cargo run --example embed --no-default-features
+//! cargo run --example embed --no-default-features -- --once
 //! ```
 #![allow(clippy::print_stdout, reason = "an example shows what happens")]
 
 use std::error::Error;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::thread;
 use std::time::Duration;
 
-use a_chat::{Config, Server};
+use a_chat::client::Client;
+use a_chat::{Config, Name, Server};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // Two clients are enough here, and nobody wants to wait long for the end of an example.
-    let config = Config {
-        max_connections: Some(2),
-        drain_timeout: Duration::from_secs(1),
-        ..Config::default()
-    };
-    let server = Server::bind("127.0.0.1:0", config)?;
-    let (address, handle) = (server.local_addr(), server.shutdown_handle());
-    let stats = server.stats_handle();
-    // `run` returns when the server has stopped, so it has a thread of its own.
-    let running = thread::Builder::new().name("relay".to_owned()).spawn(|| server.run())?;
+    // Both raise limits of the process, before its first thread is spawned.
+    a_chat::enlarge_futex_hash();
+    a_chat::raise_nofile_limit();
+    let config = Config::default().max_connections(1000).drain_timeout(Duration::from_secs(1));
+    let server = Server::bind("127.0.0.1:0", config)?.spawn()?;
+    let handle = server.shutdown_handle();
+    // The first signal begins the drain, a later one forces it to end.
+    ctrlc::set_handler(move || handle.signalled())?;
+    println!("listening on {}", server.local_addr());
 
-    let (mut bob, mut bobs_lines) = connect(address)?;
-    // The answer shows that bob is logged in: alice's message would not wait for it.
-    bob.write_all(b"bob\n/who\n")?;
-    show("bob", &mut bobs_lines)?;
-
-    let (mut alice, mut alices_lines) = connect(address)?;
-    alice.write_all(b"alice\nbob, carol: hello\n")?;
-    show("alice", &mut alices_lines)?;
-    show("bob", &mut bobs_lines)?;
-    println!("now: {} clients, {} lines accepted", stats.read().connected, stats.read().accepted);
-
-    // Nothing that was accepted is lost from here on: bob gets this message, or alice's closing
-    // notice does not count it.
-    alice.write_all(b"bob: goodbye\n")?;
-    handle.shutdown();
-    for (name, lines) in [("alice", &mut alices_lines), ("bob", &mut bobs_lines)] {
-        while show(name, lines)? {}
+    if std::env::args().any(|argument| argument == "--once") {
+        let mut bob = Client::connect(server.local_addr(), &Name::new("bob")?)?;
+        let mut alice = Client::connect(server.local_addr(), &Name::new("alice")?)?;
+        alice.send("bob, carol: hello")?;
+        println!("alice gets  {:?}", alice.recv()?);
+        println!("bob gets    {:?}", bob.recv()?);
+        println!("now         {}", server.stats_handle().read());
+        // Everything accepted is delivered: bob gets this message, or alice's notice does not
+        // count it.
+        alice.send("bob: goodbye")?;
+        server.shutdown_handle().shutdown();
+        alice.events().for_each(|event| println!("alice gets  {event:?}"));
+        bob.events().for_each(|event| println!("bob gets    {event:?}"));
     }
-    // The server waits a moment for its clients to close, too.
-    drop((alice, alices_lines, bob, bobs_lines));
-
-    let report = running.join().map_err(|_| "the server panicked")??;
+    let report = server.join()?;
     println!("{report}");
-    if report.is_clean() { Ok(()) } else { Err("the drain has lost messages".into()) }
-}
-
-/// One half to write to and one to read from.
-fn connect(address: SocketAddr) -> std::io::Result<(TcpStream, BufReader<TcpStream>)> {
-    let stream = TcpStream::connect(address)?;
-    let lines = BufReader::new(stream.try_clone()?);
-    Ok((stream, lines))
-}
-
-/// Prints the next line that this client gets; false at the end of the stream.
-fn show(name: &str, lines: &mut impl BufRead) -> std::io::Result<bool> {
-    let mut line = String::new();
-    let more = lines.read_line(&mut line)? > 0;
-    if more {
-        print!("{name} gets  {line}");
-    }
-    Ok(more)
+    if report.is_clean() { Ok(()) } else { Err("the drain lost messages".into()) }
 }

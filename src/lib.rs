@@ -77,6 +77,8 @@
 compile_error!("a-chat needs Linux: its exact report rests on SIOCOUTQ and TCP_NOTSENT_LOWAT");
 
 mod error;
+#[cfg(feature = "serde")]
+mod seconds;
 mod server;
 mod socket;
 mod wire;

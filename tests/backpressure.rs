@@ -24,17 +24,15 @@ const OVERHEAD: usize = 1024;
 
 /// Evicts no client.
 fn lenient() -> Config {
-    Config {
-        window: WINDOW,
-        stall_timeout: TEST_TIMEOUT * 10,
-        linger: Duration::from_millis(100),
-        ..Config::default()
-    }
+    Config::default()
+        .window(WINDOW)
+        .stall_timeout(TEST_TIMEOUT * 10)
+        .linger(Duration::from_millis(100))
 }
 
 /// Quickly evicts a client that does not read, then gives it ample time to read the reason.
 fn strict() -> Config {
-    Config { stall_timeout: Duration::from_millis(300), linger: TEST_TIMEOUT * 10, ..lenient() }
+    lenient().stall_timeout(Duration::from_millis(300)).linger(TEST_TIMEOUT * 10)
 }
 
 /// The text of a numbered message.
@@ -169,7 +167,7 @@ fn a_sender_never_has_more_than_its_window_queued() {
 #[test]
 fn a_line_larger_than_the_window_is_routed_on_its_own() {
     let length = |number: usize| if number % 3 == 1 { 60_000 } else { 10 };
-    let server = TestServer::with(Config { window: 1000, ..lenient() });
+    let server = TestServer::with(lenient().window(1000));
     let peak = Peak::watch(&server);
     let mut recipients = ["b1", "b2", "b3"].map(|name| server.login(name));
     let mut alice = server.login("alice");
@@ -269,7 +267,7 @@ fn a_recipient_that_never_reads_is_evicted_and_every_lost_message_is_counted() {
     const LENGTH: usize = 500;
     const COUNT: usize = 4000;
     let frame = format!("from alice: {}\n", text(0, LENGTH)).len() as u64;
-    let config = Config { linger: Duration::from_millis(100), ..strict() };
+    let config = strict().linger(Duration::from_millis(100));
     let server = TestServer::with(config);
     let bystanders = Bystanders::start(&server);
     let stuck = server.login_with_small_buffers("stuck");
@@ -307,7 +305,7 @@ fn a_recipient_that_never_reads_is_evicted_and_every_lost_message_is_counted() {
 #[test]
 fn a_recipient_is_evicted_even_if_all_its_messages_are_already_in_flight() {
     let (stall_timeout, linger) = (Duration::from_secs(1), Duration::from_millis(100));
-    let server = TestServer::with(Config { stall_timeout, linger, ..strict() });
+    let server = TestServer::with(strict().stall_timeout(stall_timeout).linger(linger));
     let bystanders = Bystanders::start(&server);
     let stuck = server.login_with_small_buffers("stuck");
     let mut alice = server.login("alice");
@@ -330,8 +328,8 @@ fn a_recipient_is_evicted_even_if_all_its_messages_are_already_in_flight() {
 fn evict_in_mid_stream_and_read_on(segment: Option<u32>, length: usize) {
     // All are accepted before the eviction, and exceed what the kernel can hold.
     let count = 600_000 / (length + 32);
-    let config = Config { stall_timeout: Duration::from_secs(1), ..strict() };
-    let server = TestServer::with(Config { window: 4 * 1024 * 1024, ..config });
+    let config = strict().stall_timeout(Duration::from_secs(1));
+    let server = TestServer::with(config.window(4 * 1024 * 1024));
     let mut stuck = Client::connect_with_small_buffers(server.address, segment);
     stuck.send("stuck");
     wait_until("the login", || server.stats().connected == 1);
@@ -372,7 +370,7 @@ fn an_evicted_recipient_gets_its_last_message_whole_in_ethernet_sized_segments_t
 
 #[test]
 fn the_loss_of_a_client_evicted_before_shutdown_is_not_counted_against_the_drain() {
-    let config = Config { drain_timeout: Duration::from_millis(300), ..strict() };
+    let config = strict().drain_timeout(Duration::from_millis(300));
     let server = TestServer::with(config);
     let _stuck = server.login_with_small_buffers("stuck");
     let mut alice = server.login("alice");
@@ -391,7 +389,7 @@ fn the_loss_of_a_client_evicted_before_shutdown_is_not_counted_against_the_drain
 
 #[test]
 fn a_cycle_of_clients_that_never_read_does_not_deadlock() {
-    let config = Config { linger: Duration::from_millis(100), ..strict() };
+    let config = strict().linger(Duration::from_millis(100));
     let server = TestServer::with(config);
     let peak = Peak::watch(&server);
     let bystanders = Bystanders::start(&server);
@@ -422,8 +420,8 @@ fn a_recipient_that_reads_slowly_but_steadily_is_not_evicted() {
     const COUNT: usize = 60;
     // It reads one line at a time, ten times as fast as `stall_bytes` requires.
     let (stall_timeout, stall_bytes) = (Duration::from_secs(2), 2000);
-    let config = Config { stall_timeout, stall_bytes, ..lenient() };
-    let server = TestServer::with(Config { window: 2 * 1024 * 1024, ..config });
+    let config = lenient().stall_timeout(stall_timeout).stall_bytes(stall_bytes);
+    let server = TestServer::with(config.window(2 * 1024 * 1024));
     let mut slow = Client::connect_with_small_buffers(server.address, Some(536));
     slow.send("slow");
     wait_until("the login", || server.stats().connected == 1);

@@ -368,7 +368,7 @@ fn a_sender_waits_while_too_much_is_unconfirmed() {
 #[test]
 fn a_line_larger_than_the_room_is_sent() {
     let max_line = 4 * 1024 * 1024;
-    let config = Config { max_line, linger: Duration::from_millis(100), ..Config::default() };
+    let config = Config::default().max_line(max_line).linger(Duration::from_millis(100));
     let server = TestServer::with(config);
     let (mut alice, alices) = connect(&server, "alice");
     let large = "x".repeat(max_line - "alice: ".len());
@@ -445,7 +445,7 @@ fn a_server_that_does_not_close_is_abandoned_in_time() {
 
 #[test]
 fn a_rejected_client_learns_why() {
-    let config = Config { max_connections: Some(1), ..Config::default() };
+    let config = Config::default().max_connections(1);
     let server = TestServer::with(config);
     let (alice, _alices) = connect(&server, "alice");
     let rejected = |address, user: &str| {

@@ -206,7 +206,7 @@ fn a_waiting_send_learns_that_the_server_has_ended() {
 
 #[test]
 fn a_question_that_the_server_refuses_is_no_answer() {
-    let server = TestServer::with(Config { max_line: 40, ..Config::default() });
+    let server = TestServer::with(Config::default().max_line(40));
     let mut alice = Client::connect(server.address, &name("alice")).expect("a login");
     let names: Vec<_> = (0..10).map(|number| name(&format!("absent{number}"))).collect();
     let refused = AbsentError::Refused(RefusalReason::TooLong { limit: 40 });
@@ -273,11 +273,8 @@ fn a_server_of_another_kind_is_quoted_at_once() {
 /// the client has to conclude it.
 #[test]
 fn a_client_that_was_evicted_unread_says_so() {
-    let config = Config {
-        stall_timeout: Duration::from_secs(2),
-        linger: Duration::from_millis(100),
-        ..Config::default()
-    };
+    let config =
+        Config::default().stall_timeout(Duration::from_secs(2)).linger(Duration::from_millis(100));
     let server = TestServer::with(config);
     let options = Options::new(&name("bob")).inbox_bytes(1);
     let (outbox, inbox) = options.connect(server.address).expect("a login").split();

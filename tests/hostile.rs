@@ -43,7 +43,7 @@ fn run_attack_unlocked(config: Config, attack: impl FnOnce(&TestServer, &Bystand
 }
 
 fn short_linger() -> Config {
-    Config { linger: Duration::from_millis(100), ..Config::default() }
+    Config::default().linger(Duration::from_millis(100))
 }
 
 /// Checks how many lines the attack got accepted, and how many deliveries, none of them lost.
@@ -83,7 +83,7 @@ fn an_endless_line_is_skipped_and_its_sender_stays_connected() {
 #[test]
 fn a_line_of_maximum_length_is_routed_and_one_byte_more_is_refused() {
     for max_line in [32, 511, 512, 1000, 65_535, 65_536, 100_000] {
-        let report = run_attack(Config { max_line, ..short_linger() }, |server, _| {
+        let report = run_attack(short_linger().max_line(max_line), |server, _| {
             let mut bob = server.login("bob");
             // The text is what `bob:` leaves of the line.
             let longest = "x".repeat(max_line - 4);
@@ -298,7 +298,7 @@ fn a_client_that_floods_garbage_and_reads_no_reply_is_slowed_by_its_own_window()
     let window = 16 * 1024;
     let mut accepted = 0;
     // It must not be evicted here.
-    let config = Config { window, stall_timeout: TEST_TIMEOUT * 10, ..short_linger() };
+    let config = short_linger().window(window).stall_timeout(TEST_TIMEOUT * 10);
     let report = run_attack(config, |server, bystanders| {
         let mut mallory = server.login_with_small_buffers("mallory");
         let sent = send_until_blocked(&mallory.stream, &GARBAGE.repeat(1000));
@@ -355,7 +355,7 @@ fn a_line_full_of_unknown_names_gets_a_single_reply() {
 fn a_thousand_silent_clients_time_out_and_leave_no_thread_or_descriptor_behind() {
     const SILENT: usize = 1000;
     raise_nofile_limit();
-    let config = Config { login_timeout: Duration::from_secs(2), ..short_linger() };
+    let config = short_linger().login_timeout(Duration::from_secs(2));
     let report = run_attack_alone(config, |server, bystanders| {
         let before = (client_threads(), descriptor_count());
         let clients: Vec<_> =

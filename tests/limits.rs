@@ -21,7 +21,7 @@ use rustix::process::{Resource, getrlimit};
 /// longer here than any pause of a client between two steps.
 fn server_with_room_for(clients: usize) -> TestServer {
     let max_connections = Some(clients);
-    TestServer::with(Config { max_connections, linger: TEST_TIMEOUT, ..Config::default() })
+    TestServer::with(Config::default().max_connections(max_connections).linger(TEST_TIMEOUT))
 }
 
 /// Two clients talk to each other.
@@ -115,7 +115,7 @@ fn every_client_of_a_refused_crowd_that_sends_gets_its_line() {
 #[test]
 fn a_refused_client_is_closed_after_the_linger_time() {
     let linger = Duration::from_millis(1);
-    let server = TestServer::with(Config { max_connections: Some(1), linger, ..Config::default() });
+    let server = TestServer::with(Config::default().max_connections(1).linger(linger));
     let alice = server.login("alice");
     let mut refused = Client::connect(server.address);
     refused.expect_line(SERVER_FULL);

@@ -23,7 +23,7 @@ const NO_LINE_END: &str = "error: the last line had no line end and was not acce
 /// A server that lingers long enough for clients to send everything that it will only discard. With
 /// a shorter linger time, a client delayed on a busy machine could see a reset.
 fn start() -> TestServer {
-    TestServer::with(Config { linger: TEST_TIMEOUT, ..Config::default() })
+    TestServer::with(Config::default().linger(TEST_TIMEOUT))
 }
 
 fn connect_and_send(server: &TestServer, bytes: impl AsRef<[u8]>) -> Client {
@@ -280,7 +280,7 @@ fn the_name_of_a_client_that_resets_becomes_free() {
 #[test]
 fn a_name_is_free_at_once_even_if_its_owner_has_much_left_to_read() {
     const MESSAGES: usize = 4000;
-    let config = Config { window: 64 << 20, stall_timeout: TEST_TIMEOUT, ..Config::default() };
+    let config = Config::default().window(64 << 20).stall_timeout(TEST_TIMEOUT);
     let server = TestServer::with(config);
     let mut bob = server.login("bob");
     let padding = "x".repeat(1000);
@@ -420,7 +420,7 @@ fn a_storm_of_logins_under_a_taken_name_does_not_disturb_its_owner() {
 }
 
 fn start_with_login_timeout(login_timeout: Duration) -> TestServer {
-    TestServer::with(Config { login_timeout, linger: TEST_TIMEOUT, ..Config::default() })
+    TestServer::with(Config::default().login_timeout(login_timeout).linger(TEST_TIMEOUT))
 }
 
 #[test]

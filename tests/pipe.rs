@@ -496,7 +496,7 @@ fn a_crash_leaves_lines_in_doubt() {
 fn a_client_that_waits_to_send_still_receives() {
     const LINES: usize = 4000;
     let (linger, stall_timeout) = (Duration::from_millis(100), 10 * TEST_TIMEOUT);
-    let server = TestServer::with(Config { linger, stall_timeout, ..Config::default() });
+    let server = TestServer::with(Config::default().linger(linger).stall_timeout(stall_timeout));
     let mut alice = server.login("alice");
     let mut slow = server.login_with_small_buffers("slow");
     let mut bot = client(&server, &["--name", "bot"]);

@@ -493,7 +493,7 @@ fn who_command_with_names_reports_which_of_them_are_connected() {
 
 #[test]
 fn a_client_that_half_closes_receives_its_queue_and_then_end_of_file() {
-    let config = Config { window: 64 << 20, stall_timeout: TEST_TIMEOUT, ..Config::default() };
+    let config = Config::default().window(64 << 20).stall_timeout(TEST_TIMEOUT);
     let server = TestServer::with(config);
     let (mut bob, mut alice) = (server.login("bob"), server.login("alice"));
     let padding = "x".repeat(1000);

@@ -21,7 +21,7 @@ use socket2::{Domain, Socket, Type};
 const TOO_MANY: &str = "error: too many connections from your address";
 
 fn short_linger() -> Config {
-    Config { linger: Duration::from_millis(100), ..Config::default() }
+    Config::default().linger(Duration::from_millis(100))
 }
 
 /// Connects from one of the many loopback addresses.
@@ -50,7 +50,7 @@ fn try_login_from(source: [u8; 4], server: &TestServer, name: &str) -> Option<Cl
 fn one_address_cannot_take_every_connection() {
     const GREEDY: [u8; 4] = [127, 0, 0, 2];
     let max_per_address = Some(3);
-    let config = Config { max_per_address, linger: TEST_TIMEOUT, ..Config::default() };
+    let config = Config::default().max_per_address(max_per_address).linger(TEST_TIMEOUT);
     let server = TestServer::with(config);
     let mut greedy: Vec<_> = (0..2)
         .map(|number| try_login_from(GREEDY, &server, &format!("greedy{number}")).expect("room"))
@@ -86,7 +86,7 @@ fn one_address_cannot_take_every_connection() {
 #[test]
 fn an_address_gets_its_connections_back_when_they_close() {
     let max_per_address = Some(2);
-    let server = TestServer::with(Config { max_per_address, ..Config::default() });
+    let server = TestServer::with(Config::default().max_per_address(max_per_address));
     let _stays = server.login("stays");
     // The other connection of the address is opened and closed again and again.
     for round in 0..300 {
@@ -128,7 +128,7 @@ fn login_trickling(server: &TestServer, name: &str) -> Client {
 #[test]
 fn a_trickling_recipient_cannot_block_a_sender_forever() {
     let stall_timeout = Duration::from_secs(1);
-    let config = Config { window: 64 * 1024, stall_timeout, ..Config::default() };
+    let config = Config::default().window(64 * 1024).stall_timeout(stall_timeout);
     let server = TestServer::with(config);
     let bystanders = Bystanders::start(&server);
     let mut mallory = login_trickling(&server, "mallory");
@@ -157,7 +157,8 @@ fn a_slow_but_steady_recipient_receives_the_full_windows_of_many_senders() {
     const LINES: usize = 50;
     // It reads much more than it must, but its queue lasts much longer than the stall timeout.
     let (stall_timeout, stall_bytes) = (Duration::from_secs(3), 1024);
-    let config = Config { window: 64 * 1024, stall_timeout, stall_bytes, ..Config::default() };
+    let config =
+        Config::default().window(64 * 1024).stall_timeout(stall_timeout).stall_bytes(stall_bytes);
     let server = TestServer::with(config);
     let mut modem = login_trickling(&server, "modem");
     let names: Vec<_> = (0..SENDERS).map(|number| format!("sender{number}")).collect();
@@ -216,7 +217,7 @@ fn a_list_of_too_many_names_is_refused_as_a_whole() {
 fn an_address_that_hoards_connections_does_not_affect_other_addresses() {
     const HOARD: usize = 200;
     let max_per_address = Some(HOARD);
-    let server = TestServer::with(Config { max_per_address, ..short_linger() });
+    let server = TestServer::with(short_linger().max_per_address(max_per_address));
     let bystanders = Bystanders::start(&server);
     // They are logged in, so they may stay forever; only others at their address notice.
     let hoard: Vec<_> = (0..HOARD)
@@ -239,8 +240,7 @@ fn a_client_that_requests_long_replies_and_reads_none_fills_only_its_own_window(
     const ASKED: usize = 5000;
     let window = 16 * 1024;
     // It must not be evicted here.
-    let server =
-        TestServer::with(Config { window, stall_timeout: TEST_TIMEOUT * 10, ..short_linger() });
+    let server = TestServer::with(short_linger().window(window).stall_timeout(TEST_TIMEOUT * 10));
     let names: Vec<_> = (0..120).map(|number| format!("{number:032}")).collect();
     let _crowd: Vec<_> = names.iter().map(|name| server.login(name)).collect();
     let mut mallory = server.login_with_small_buffers("mallory");
@@ -269,7 +269,7 @@ fn a_client_that_requests_long_replies_and_reads_none_fills_only_its_own_window(
 #[test]
 fn a_client_that_takes_over_a_name_receives_nothing_queued_for_the_former_owner() {
     const ROUNDS: usize = 50;
-    let server = TestServer::with(Config { window: 4 << 20, ..short_linger() });
+    let server = TestServer::with(short_linger().window(4 << 20));
     let mut bob = server.login("bob");
     let mut before: Option<Client> = None;
     let text = |round: usize| format!("for number {round} {}", "x".repeat(2000));

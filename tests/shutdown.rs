@@ -59,7 +59,7 @@ fn every_loss_is_accounted_for_with_stubborn_clients() {
 /// Timeouts that do not expire in these tests, even on a loaded machine.
 fn generous_timeouts() -> Config {
     let (stall_timeout, drain_timeout) = (2 * TEST_TIMEOUT, 2 * TEST_TIMEOUT);
-    Config { stall_timeout, drain_timeout, ..Config::default() }
+    Config::default().stall_timeout(stall_timeout).drain_timeout(drain_timeout)
 }
 
 /// Logs in, sends one message and stays until the connection ends. Returns what the server sent, if
@@ -134,7 +134,7 @@ fn input_in_the_receive_queue_at_shutdown_is_delivered() {
 
 #[test]
 fn input_of_a_sender_blocked_at_shutdown_is_accepted_up_to_the_cutoff() {
-    let server = TestServer::with(Config { window: 50_000, ..generous_timeouts() });
+    let server = TestServer::with(generous_timeouts().window(50_000));
     let (mut bob, mut alice) = (server.login("bob"), server.login("alice"));
     let sent =
         send_until_blocked(&alice.stream, b"bob: 0123456789012345678901234567890123456789\n");
@@ -215,7 +215,7 @@ fn concurrent_and_repeated_shutdowns_count_as_one() {
 
 #[test]
 fn the_listener_closes_at_once_even_if_the_drain_takes_long() {
-    let config = Config { drain_timeout: Duration::from_secs(600), ..Config::default() };
+    let config = Config::default().drain_timeout(Duration::from_secs(600));
     let mut server = TestServer::with(config);
     let _clients = stuck_client_and_sender(&server);
     server.handle.shutdown();
@@ -234,7 +234,7 @@ fn the_listener_closes_at_once_even_if_the_drain_takes_long() {
 
 #[test]
 fn the_drain_ends_at_its_deadline_and_reports_what_was_lost() {
-    let config = Config { drain_timeout: Duration::from_millis(300), ..Config::default() };
+    let config = Config::default().drain_timeout(Duration::from_millis(300));
     let server = TestServer::with(config);
     let (stuck, _sender) = stuck_client_and_sender(&server);
     let report = server.stop();
@@ -273,7 +273,7 @@ fn clients_that_do_not_close_delay_the_drain_only_by_the_linger_time() {
 
 #[test]
 fn a_client_that_writes_before_it_reads_receives_everything_queued_for_it() {
-    let server = TestServer::with(Config { window: 8 * 1024 * 1024, ..generous_timeouts() });
+    let server = TestServer::with(generous_timeouts().window(8 * 1024 * 1024));
     // More is queued for bob than the kernels hold, so the drain cannot end before he reads.
     let (mut bob, mut alice) = (server.login("bob"), server.login("alice"));
     for number in 0..2000 {

@@ -224,6 +224,7 @@ impl Acceptor {
         });
         match spawned {
             Ok(reader) => {
+                self.shared.counters.connections.add(1);
                 self.per_source.add(source);
                 self.readers.push((source, reader));
                 self.shared.shutdown.note_connections(self.readers.len());
@@ -281,6 +282,7 @@ impl Acceptor {
         cause: &dyn std::fmt::Display,
     ) {
         self.totals.refused += 1;
+        self.shared.counters.refused.add(1);
         if self.log_allowed() {
             let (peer, refused) = (client.peer(), self.totals.refused);
             log::warn!("refused {peer} ({refused} refused so far): {cause}");

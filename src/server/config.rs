@@ -12,10 +12,18 @@ use crate::wire::framing::MAX_LINE_CEILING;
 ///
 /// use a_chat::Config;
 ///
-/// let config = Config { drain_timeout: Duration::from_secs(30), ..Config::default() };
+/// let config = Config::default().drain_timeout(Duration::from_secs(30)).max_connections(100);
+/// assert_eq!(config.max_connections, Some(100));
 /// assert_eq!(config.max_line, 64 * 1024);
+/// config.validate()?;
+/// # Ok::<(), a_chat::Error>(())
 /// ```
+///
+/// With the feature `serde` it can be deserialized. What is left out has its default, and times are
+/// numbers of seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
+#[non_exhaustive]
 pub struct Config {
     /// How many clients may be connected at once; further ones are refused. `None`, the default,
     /// uses what the machine can hold, see [`Capacity`](crate::Capacity). Whatever the setting, the
@@ -46,12 +54,14 @@ pub struct Config {
 
     /// How long a client may take to send its login line. Default 10 s. Time during which the
     /// server itself is suspended does not count.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::seconds::deserialize"))]
     pub login_timeout: Duration,
 
     /// In which time a recipient must take [`stall_bytes`](Self::stall_bytes) on average, as long as
     /// anything is pending for it. A recipient that takes less is evicted, and its unacknowledged
     /// messages are counted as lost. Default 10 s. Time during which the server itself is suspended,
     /// for example by SIGSTOP, does not count.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::seconds::deserialize"))]
     pub stall_timeout: Duration,
 
     /// How many bytes a recipient must take in each `stall_timeout` on average, as long as that much
@@ -77,11 +87,13 @@ pub struct Config {
 
     /// How long a drain may take before it is forced to end. Default 5 s, because `docker stop`
     /// kills the process after 10 s.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::seconds::deserialize"))]
     pub drain_timeout: Duration,
 
     /// How long the server waits for a client to close, once the last byte is acknowledged. Default
     /// 1 s. Closing immediately could answer input in flight with a reset, and some systems discard
     /// received data when a reset arrives.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::seconds::deserialize"))]
     pub linger: Duration,
 }
 
@@ -105,6 +117,69 @@ impl Default for Config {
 const MAX_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 impl Config {
+    /// Sets [`max_connections`](field@Self::max_connections).
+    #[must_use]
+    pub fn max_connections(mut self, max_connections: impl Into<Option<usize>>) -> Self {
+        self.max_connections = max_connections.into();
+        self
+    }
+
+    /// Sets [`max_per_address`](field@Self::max_per_address).
+    #[must_use]
+    pub fn max_per_address(mut self, max_per_address: impl Into<Option<usize>>) -> Self {
+        self.max_per_address = max_per_address.into();
+        self
+    }
+
+    /// Sets [`max_line`](field@Self::max_line).
+    #[must_use]
+    pub fn max_line(mut self, max_line: usize) -> Self {
+        self.max_line = max_line;
+        self
+    }
+
+    /// Sets [`window`](field@Self::window).
+    #[must_use]
+    pub fn window(mut self, window: usize) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// Sets [`login_timeout`](field@Self::login_timeout).
+    #[must_use]
+    pub fn login_timeout(mut self, login_timeout: Duration) -> Self {
+        self.login_timeout = login_timeout;
+        self
+    }
+
+    /// Sets [`stall_timeout`](field@Self::stall_timeout).
+    #[must_use]
+    pub fn stall_timeout(mut self, stall_timeout: Duration) -> Self {
+        self.stall_timeout = stall_timeout;
+        self
+    }
+
+    /// Sets [`stall_bytes`](field@Self::stall_bytes).
+    #[must_use]
+    pub fn stall_bytes(mut self, stall_bytes: usize) -> Self {
+        self.stall_bytes = stall_bytes;
+        self
+    }
+
+    /// Sets [`drain_timeout`](field@Self::drain_timeout).
+    #[must_use]
+    pub fn drain_timeout(mut self, drain_timeout: Duration) -> Self {
+        self.drain_timeout = drain_timeout;
+        self
+    }
+
+    /// Sets [`linger`](field@Self::linger).
+    #[must_use]
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.linger = linger;
+        self
+    }
+
     /// Rejects limits that no server could work with, as [`Server::bind`](crate::Server::bind) does.
     ///
     /// # Errors

@@ -61,6 +61,7 @@ const IN_MAPPINGS: &str = "memory mappings (vm.max_map_count)";
 /// println!("{capacity}");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Capacity {
     /// The number of connections, at least 1.

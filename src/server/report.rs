@@ -15,7 +15,7 @@ use crate::wire::name::Name;
 /// server that runs for years must not keep a list that only grows.
 const MAX_NAMED_LOSSES: usize = 1000;
 
-/// Why a connection ended.
+/// Why a connection ended. [`Display`](fmt::Display), and `Serialize`, is the text in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CloseReason {
@@ -75,8 +75,16 @@ impl fmt::Display for CloseReason {
     }
 }
 
+#[cfg(feature = "serde")]
+impl serde::Serialize for CloseReason {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// What one client did not receive.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Loss {
     /// The recipient.
@@ -100,8 +108,10 @@ impl fmt::Display for Loss {
 
 /// What a server did from its start to the end of its drain.
 ///
-/// Every delivery that was owed is accounted for: `owed = delivered + lost()`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Every delivery that was owed is accounted for: `owed = delivered + lost()`. The default is that of
+/// a server that did nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Report {
     /// Connections that were served, whether they logged in or not.
@@ -109,7 +119,8 @@ pub struct Report {
     /// Connections that were refused because the server was full, or at the limit for their
     /// address.
     pub refused: u64,
-    /// Complete lines accepted from clients after their login line.
+    /// Complete lines accepted from clients after their login line, those included that a client of
+    /// this crate sends on its own.
     pub accepted: u64,
     /// Last lines without a line end, which were therefore not accepted.
     pub unterminated: u64,
@@ -127,7 +138,8 @@ pub struct Report {
     pub losses_before_drain: Vec<Loss>,
     /// Each recipient's loss during the drain.
     pub losses_in_drain: Vec<Loss>,
-    /// How long the drain took.
+    /// How long the drain took. Serialized as seconds.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::seconds::serialize"))]
     pub drain: Duration,
     /// Whether a connection was ended by the drain's deadline or by
     /// [`ShutdownHandle::force`](crate::ShutdownHandle::force).

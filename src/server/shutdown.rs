@@ -19,6 +19,9 @@ const TEARDOWN_TIME: Duration = Duration::from_micros(240);
 /// This many connections are torn down in no time that matters.
 const FREE_TEARDOWNS: usize = 100;
 
+/// Signals within this time of the first one count as the same request.
+const DEBOUNCE: Duration = Duration::from_millis(500);
+
 /// Shuts a server down. Cheap to clone, and usable from any thread at any time, even before `run`.
 ///
 /// ```
@@ -46,6 +49,8 @@ struct Inner {
     drain_timeout: Duration,
     /// How many connections the acceptor has to join.
     connections: AtomicUsize,
+    /// When [`ShutdownHandle::signalled`] was first called.
+    first_signal: OnceLock<Instant>,
 }
 
 /// How far the shutdown has progressed; it never goes back.
@@ -69,9 +74,14 @@ pub(crate) enum WaitOutcome {
 impl ShutdownHandle {
     pub(crate) fn new(drain_timeout: Duration) -> io::Result<Self> {
         let (drain, force) = (Latch::new()?, Latch::new()?);
-        let drain_started = OnceLock::new();
-        let connections = AtomicUsize::new(0);
-        let inner = Inner { drain_started, drain, force, drain_timeout, connections };
+        let inner = Inner {
+            drain_started: OnceLock::new(),
+            drain,
+            force,
+            drain_timeout,
+            connections: AtomicUsize::new(0),
+            first_signal: OnceLock::new(),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -90,6 +100,39 @@ impl ShutdownHandle {
     pub fn force(&self) {
         self.shutdown();
         self.inner.force.set();
+    }
+
+    /// Does what a signal that asks a process to exit should do: the first call begins the drain, a
+    /// later one forces it to end.
+    ///
+    /// Calls within 500 ms of the first count as the same request. A shell that closes sends SIGHUP
+    /// twice, and others send SIGTERM and SIGHUP together; a person who presses Ctrl-C again because
+    /// the first one had no visible effect is slower. What the call does is logged.
+    ///
+    /// ```
+    /// # use a_chat::{Config, Server};
+    /// # let server = Server::bind("127.0.0.1:0", Config::default())?;
+    /// let handle = server.shutdown_handle();
+    /// // With the crate ctrlc: ctrlc::set_handler(move || handle.signalled())?;
+    /// handle.signalled();
+    /// handle.signalled();
+    /// let report = server.run()?;
+    /// assert!(!report.forced);
+    /// # Ok::<(), a_chat::Error>(())
+    /// ```
+    pub fn signalled(&self) {
+        let now = Instant::now();
+        let first = *self.inner.first_signal.get_or_init(|| now);
+        // Logged before acting: the process may exit as soon as a latch is set.
+        if first == now {
+            log::info!("shutdown signal received, draining; send another to force exit");
+            self.shutdown();
+        } else if now.saturating_duration_since(first) < DEBOUNCE {
+            log::debug!("ignored a repeated signal within {} ms", DEBOUNCE.as_millis());
+        } else {
+            log::warn!("second signal received, forcing the drain to end");
+            self.force();
+        }
     }
 
     /// True once [`shutdown`](Self::shutdown) or [`force`](Self::force) was called.

@@ -1,31 +1,48 @@
 //! Live counters. Each is written by the threads it concerns, and any thread can read all of them
 //! at any time.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// What a server has done so far, and what it holds at the moment.
 ///
-/// The counters are read one after the other while the server works, so they agree with each other
-/// only when it is at rest. Then `owed = delivered + lost`, except for what is queued.
+/// All but [`connected`](Self::connected) and [`queued_bytes`](Self::queued_bytes) only grow, and
+/// count the same things as the [`Report`](crate::Report) at the end. They are read one after the
+/// other while the server works, so they agree with each other only when it is at rest. Then `owed =
+/// delivered + lost`, except for what is queued or in flight.
+///
+/// [`Display`](fmt::Display) is one line of text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Stats {
-    /// Clients that are logged in.
+    /// Clients that are logged in now.
     pub connected: u64,
-    /// Complete lines accepted from clients after their login line.
+    /// Connections that were or are served, whether they logged in or not.
+    pub connections: u64,
+    /// Connections that were refused because the server was full, or at the limit for their
+    /// address.
+    pub refused: u64,
+    /// Clients that were evicted because they acknowledged too little.
+    pub evicted: u64,
+    /// Complete lines accepted from clients after their login line, those included that a client of
+    /// this crate sends on its own.
     pub accepted: u64,
     /// Last lines without a line end, which were therefore not accepted.
     pub unterminated: u64,
     /// Deliveries owed: one for each accepted message and each of its recipients that was
     /// connected.
     pub owed: u64,
-    /// Deliveries whose last byte was written to the recipient's socket. When a connection ends,
-    /// those that the peer's kernel has not acknowledged move to `lost`.
+    /// Deliveries whose last byte was written to the recipient's socket. Those that its kernel did
+    /// not acknowledge in the end are lost all the same.
+    pub written: u64,
+    /// Deliveries that the recipient's kernel acknowledged up to the last byte. Acknowledgements are
+    /// looked for every now and then, so this lags behind by up to half a second.
     pub delivered: u64,
     /// Deliveries that were given up.
     pub lost: u64,
-    /// Bytes charged to the senders' windows: queued message text and overhead.
+    /// Bytes charged to the senders' windows now: queued message text and overhead.
     pub queued_bytes: u64,
 }
 
@@ -53,17 +70,36 @@ impl StatsHandle {
     /// The current values of the counters.
     #[must_use]
     pub fn read(&self) -> Stats {
-        let Counters { connected, accepted, unterminated, owed, delivered, lost, queued_bytes } =
-            &*self.counters;
+        let counters = &*self.counters;
+        // What must not exceed another is read before that one.
+        let delivered = counters.delivered.get();
+        let (lost, written) = (counters.lost.get(), counters.written.get());
         Stats {
-            connected: connected.get(),
-            accepted: accepted.get(),
-            unterminated: unterminated.get(),
-            owed: owed.get(),
-            delivered: delivered.get(),
-            lost: lost.get(),
-            queued_bytes: queued_bytes.get(),
+            connected: counters.connected.get(),
+            connections: counters.connections.get(),
+            refused: counters.refused.get(),
+            evicted: counters.evicted.get(),
+            accepted: counters.accepted.get(),
+            unterminated: counters.unterminated.get(),
+            owed: counters.owed.get(),
+            written,
+            delivered,
+            lost,
+            queued_bytes: counters.queued_bytes.get(),
         }
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { connected, connections, refused, evicted, accepted, .. } = self;
+        let Self { owed, written, delivered, lost, queued_bytes, .. } = self;
+        write!(
+            f,
+            "{connected} connected now, {connections} connections, {refused} refused, {evicted} \
+             evicted, {accepted} accepted, {owed} owed, {written} written, {delivered} delivered, \
+             {lost} lost, {queued_bytes} B queued now"
+        )
     }
 }
 
@@ -71,9 +107,13 @@ impl StatsHandle {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) connected: Counter,
+    pub(crate) connections: Counter,
+    pub(crate) refused: Counter,
+    pub(crate) evicted: Counter,
     pub(crate) accepted: Counter,
     pub(crate) unterminated: Counter,
     pub(crate) owed: Counter,
+    pub(crate) written: Counter,
     pub(crate) delivered: Counter,
     pub(crate) lost: Counter,
     pub(crate) queued_bytes: Counter,

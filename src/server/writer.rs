@@ -107,8 +107,8 @@ pub(crate) struct Writer {
     next_window_look: Instant,
     /// Messages taken from the inbox: delivered, queued or lost.
     owed: u64,
-    /// Messages written to the last byte, as counted in the live counters.
-    written: u64,
+    /// Messages acknowledged to the last byte, as counted in the live counters.
+    delivered: u64,
     /// Bytes written to the client's stream.
     written_bytes: u64,
     /// Whether the failure counts as part of the drain, if that was decided before the thread's
@@ -134,7 +134,7 @@ impl Writer {
             stall,
             next_window_look: Instant::now(),
             owed: 0,
-            written: 0,
+            delivered: 0,
             written_bytes: 0,
             in_drain: None,
             close: None,
@@ -167,6 +167,7 @@ impl Writer {
         let delivered = self.deliver_all();
         if delivered == Err(CloseReason::Evicted) {
             self.in_drain = Some(self.shared.shutdown.is_shutdown());
+            self.shared.counters.evicted.add(1);
             self.send_eviction_error();
         }
         delivered.and_then(|()| self.close_gracefully())
@@ -318,14 +319,20 @@ impl Writer {
             self.settle();
         }
         let messages = self.backlog.advance(written, &mut self.in_flight);
-        self.written += messages;
-        self.shared.counters.delivered.add(messages);
+        self.shared.counters.written.add(messages);
         Ok(written)
     }
 
     /// Forgets messages that the peer's kernel has acknowledged.
     fn settle(&mut self) {
         self.in_flight.settle(self.acknowledged_bytes());
+        self.count_delivered(self.in_flight.acknowledged());
+    }
+
+    /// Counts all messages delivered so far in the live counters.
+    fn count_delivered(&mut self, delivered: u64) {
+        self.shared.counters.delivered.add(delivered - self.delivered);
+        self.delivered = delivered;
     }
 
     /// Sends FIN and stays until nothing is in flight.
@@ -367,8 +374,7 @@ impl Writer {
         let unacknowledged = self.connection.unacknowledged();
         let acknowledged = self.written_bytes.saturating_sub(unacknowledged);
         let delivered = self.in_flight.finish(acknowledged);
-        self.shared.counters.delivered.sub(self.written);
-        self.shared.counters.delivered.add(delivered);
+        self.count_delivered(delivered);
         self.shared.counters.lost.add(self.owed - delivered);
         (delivered, unacknowledged)
     }

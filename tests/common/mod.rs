@@ -30,7 +30,7 @@ impl TestServer {
     /// A server with the default config, except for a short linger time: in most tests the clients
     /// close only after the report.
     pub fn start() -> Self {
-        Self::with(Config { linger: Duration::from_millis(100), ..Config::default() })
+        Self::with(Config::default().linger(Duration::from_millis(100)))
     }
 
     pub fn with(config: Config) -> Self {

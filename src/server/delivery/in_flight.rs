@@ -130,6 +130,11 @@ impl InFlight {
         (self.groups, self.lengths) = (VecDeque::new(), VecDeque::new());
     }
 
+    /// The number of messages known to be acknowledged up to their last byte.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
     /// The number of messages acknowledged up to their last byte, once nothing more will be.
     /// Forgets everything.
     pub(crate) fn finish(&mut self, acknowledged_to: u64) -> u64 {

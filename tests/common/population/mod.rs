@@ -122,29 +122,26 @@ impl World {
     /// The limits of a server for this population.
     pub fn config(&self) -> Config {
         let mut random = fastrand::Rng::with_seed(self.seed);
-        let patient = Config {
-            max_line: self.max_line,
-            window: if random.bool() { 256 * 1024 } else { random.usize(5000..100_000) },
-            linger: Duration::from_millis(random.u64(..200)),
+        let patient = Config::default()
+            .max_line(self.max_line)
+            .window(if random.bool() { 256 * 1024 } else { random.usize(5000..100_000) })
+            .linger(Duration::from_millis(random.u64(..200)))
             // Some clients send nothing until shutdown, which may take long to come on a busy
             // machine.
-            login_timeout: DISTANT,
-            stall_timeout: DISTANT,
-            drain_timeout: DISTANT,
-            ..Config::default()
-        };
+            .login_timeout(DISTANT)
+            .stall_timeout(DISTANT)
+            .drain_timeout(DISTANT);
+        let window = patient.window;
         let few = (self.seats * 3 / 4).max(1);
         match self.profile {
             Profile::Polite | Profile::Rude => patient,
-            Profile::Stubborn => Config {
-                window: patient.window / random.usize(1..50),
-                linger: Duration::from_millis(random.u64(..600)),
-                max_connections: (random.u8(..4) == 0).then_some(few),
-                login_timeout: Duration::from_millis(random.u64(200..1000)),
-                stall_timeout: Duration::from_millis(random.u64(200..1000)),
-                drain_timeout: Duration::from_millis(random.u64(300..1500)),
-                ..patient
-            },
+            Profile::Stubborn => patient
+                .window(window / random.usize(1..50))
+                .linger(Duration::from_millis(random.u64(..600)))
+                .max_connections((random.u8(..4) == 0).then_some(few))
+                .login_timeout(Duration::from_millis(random.u64(200..1000)))
+                .stall_timeout(Duration::from_millis(random.u64(200..1000)))
+                .drain_timeout(Duration::from_millis(random.u64(300..1500))),
         }
     }
 

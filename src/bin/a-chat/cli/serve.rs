@@ -152,17 +152,16 @@ struct Timeouts {
 impl ServeArgs {
     /// The limits of the server that the arguments describe.
     pub(crate) fn config(&self) -> Config {
-        Config {
-            max_connections: self.limits.max_connections,
-            max_per_address: self.limits.max_per_address,
-            max_line: self.limits.max_line,
-            window: self.limits.window,
-            login_timeout: self.timeouts.login_timeout,
-            stall_timeout: self.timeouts.stall_timeout,
-            stall_bytes: self.timeouts.stall_bytes,
-            drain_timeout: self.timeouts.drain_timeout,
-            linger: self.timeouts.linger,
-        }
+        Config::default()
+            .max_connections(self.limits.max_connections)
+            .max_per_address(self.limits.max_per_address)
+            .max_line(self.limits.max_line)
+            .window(self.limits.window)
+            .login_timeout(self.timeouts.login_timeout)
+            .stall_timeout(self.timeouts.stall_timeout)
+            .stall_bytes(self.timeouts.stall_bytes)
+            .drain_timeout(self.timeouts.drain_timeout)
+            .linger(self.timeouts.linger)
     }
 
     /// Refuses limits that no server can work with, naming the flag or variable.
