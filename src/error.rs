@@ -1,5 +1,6 @@
 //! Errors that keep a server from running.
 
+use std::net::SocketAddr;
 use std::{fmt, io};
 
 /// Why a server could not be bound or run. Nothing that a client does causes one of these.
@@ -12,8 +13,8 @@ pub enum Error {
     Config(&'static str),
     /// No address could be listened on.
     Bind {
-        /// The address that was tried, or a description of it if it did not resolve.
-        address: String,
+        /// The address that was tried; `None` if the name given for it has none.
+        address: Option<SocketAddr>,
         /// The system's error.
         source: io::Error,
     },
@@ -35,7 +36,8 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(broken) => write!(f, "invalid configuration: {broken}"),
-            Self::Bind { address, .. } => write!(f, "cannot listen on {address}"),
+            Self::Bind { address: Some(address), .. } => write!(f, "cannot listen on {address}"),
+            Self::Bind { address: None, .. } => f.write_str("cannot find an address to listen on"),
             Self::Start { what, .. } => write!(f, "cannot {what}"),
             Self::Panicked { thread } => write!(f, "the {thread} thread panicked"),
         }

@@ -2,30 +2,65 @@
 //! without losing an accepted message, and reports by recipient any delivery it could not complete.
 //!
 //! ```
-//! use std::io::{BufRead, BufReader, Write};
-//! use std::net::TcpStream;
+//! use a_chat::client::{Client, Event};
+//! use a_chat::{Config, Name, Server};
 //!
-//! use a_chat::{Config, Server};
+//! let server = Server::bind("127.0.0.1:0", Config::default())?.spawn()?;
 //!
-//! let server = Server::bind("127.0.0.1:0", Config::default())?;
-//! let (address, handle) = (server.local_addr(), server.shutdown_handle());
-//! let running = std::thread::spawn(|| server.run());
+//! let mut alice = Client::connect(server.local_addr(), &Name::new("alice")?)?;
+//! let mut bob = Client::connect(server.local_addr(), &Name::new("bob")?)?;
+//! alice.send("bob: hello")?;
+//! assert!(matches!(bob.recv()?, Event::Message { from, text } if from == "alice" && text == "hello"));
 //!
-//! let mut alice = TcpStream::connect(address)?;
-//! alice.write_all(b"alice\nalice: a note to myself\n")?;
-//! let mut lines = BufReader::new(&alice).lines();
-//! assert_eq!(lines.next().expect("a line")?, "from alice: a note to myself");
-//!
-//! handle.shutdown();
-//! let notice = "notice: server is shutting down, 1 of your lines were accepted";
-//! assert_eq!(lines.next().expect("a line")?, notice);
-//! assert!(lines.next().is_none());
-//! # drop(lines);
-//! # drop(alice);
-//! let report = running.join().expect("run does not panic")?;
+//! server.shutdown_handle().shutdown();
+//! // Each client learns how many of its lines were accepted, and the server waits for its close.
+//! assert_eq!(alice.recv()?, Event::ShuttingDown { accepted: 1 });
+//! # drop((alice, bob));
+//! let report = server.join()?;
 //! assert_eq!((report.owed, report.delivered, report.lost()), (1, 1, 0));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! The other side is in [`client`]: [`client::Client`] for one thread, its halves for two, and
+//! [`client::Session`], which survives restarts of the server. Any program that can write lines to a
+//! socket is a client too.
+//!
+//! # In a program of your own
+//!
+//! ```no_run
+//! use a_chat::{Config, Server};
+//!
+//! // Limits of the process, which its first thread inherits: call these before it is spawned.
+//! a_chat::enlarge_futex_hash();
+//! a_chat::raise_nofile_limit();
+//! let server = Server::bind("127.0.0.1:8080", Config::default())?;
+//! let handle = server.shutdown_handle();
+//! // Signals are the program's, for example with the crate ctrlc:
+//! // ctrlc::set_handler(move || handle.signalled())?;
+//! # drop(handle);
+//! let report = server.run()?;
+//! # Ok::<(), a_chat::Error>(())
+//! ```
+//!
+//! - [`enlarge_futex_hash`] matters for thousands of clients, [`raise_nofile_limit`] for more than
+//!   the soft limit of open files allows, often 1024. Both do what they can; [`Server::capacity`]
+//!   says what the machine holds in the end.
+//! - [`ShutdownHandle::signalled`] takes signals that come in pairs for one. A handler that calls
+//!   `shutdown` at the first and `force` at the second loses messages whenever a shell that closes
+//!   sends SIGHUP twice.
+//! - The server logs through [`log`](https://docs.rs/log), from threads with 256 KiB of stack. A
+//!   logger has to make do with that, and one that blocks delays clients.
+//!
+//! # Cargo features
+//!
+//! | feature | default | what it adds |
+//! | --- | --- | --- |
+//! | `cli` | yes | everything that only the program `a-chat` needs: turn it off in a program of your own |
+//! | `serde` | with `cli` | `Serialize` for [`Stats`], [`Report`] and what they hold, `Deserialize` for [`Name`] and [`Config`] |
+//!
+//! Other features are internal. The client builds on every Unix, the server on Linux only: its exact
+//! report rests on `SIOCOUTQ` and `TCP_NOTSENT_LOWAT`. The oldest supported Rust is 1.85; raising it
+//! is a minor version.
 //!
 //! # Threads and channels
 //!
@@ -73,33 +108,38 @@
 //! no rooms, no authentication, no encryption. The library neither prints, nor exits, nor handles
 //! signals: the program supplies the address, the logger and the shutdown.
 
-#[cfg(not(target_os = "linux"))]
-compile_error!("a-chat needs Linux: its exact report rests on SIOCOUTQ and TCP_NOTSENT_LOWAT");
-
+#[cfg(target_os = "linux")]
 mod error;
-#[cfg(feature = "serde")]
-mod seconds;
+#[cfg(target_os = "linux")]
 mod server;
 mod socket;
 mod wire;
 
 pub mod client;
 
-#[cfg(any(test, fuzzing))]
+#[cfg(all(any(test, fuzzing), target_os = "linux"))]
 pub mod fuzzing;
-#[cfg(feature = "load")]
+#[cfg(all(feature = "unstable-load", target_os = "linux"))]
 #[doc(hidden)]
 pub mod load;
 
 #[cfg(test)]
 mod fault;
 
+#[cfg(target_os = "linux")]
 pub use error::Error;
+#[cfg(target_os = "linux")]
 pub use server::Server;
+#[cfg(target_os = "linux")]
 pub use server::config::Config;
+#[cfg(target_os = "linux")]
 pub use server::limits::{Capacity, enlarge_futex_hash, limit_malloc_arenas, raise_nofile_limit};
+#[cfg(target_os = "linux")]
 pub use server::report::{CloseReason, Loss, Report};
+#[cfg(target_os = "linux")]
 pub use server::running::Running;
+#[cfg(target_os = "linux")]
 pub use server::shutdown::ShutdownHandle;
+#[cfg(target_os = "linux")]
 pub use server::stats::{Stats, StatsHandle};
 pub use wire::name::{InvalidName, Name};

@@ -54,14 +54,14 @@ pub struct Config {
 
     /// How long a client may take to send its login line. Default 10 s. Time during which the
     /// server itself is suspended does not count.
-    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::seconds::deserialize"))]
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::server::seconds::deserialize"))]
     pub login_timeout: Duration,
 
     /// In which time a recipient must take [`stall_bytes`](Self::stall_bytes) on average, as long as
     /// anything is pending for it. A recipient that takes less is evicted, and its unacknowledged
     /// messages are counted as lost. Default 10 s. Time during which the server itself is suspended,
     /// for example by SIGSTOP, does not count.
-    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::seconds::deserialize"))]
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::server::seconds::deserialize"))]
     pub stall_timeout: Duration,
 
     /// How many bytes a recipient must take in each `stall_timeout` on average, as long as that much
@@ -87,13 +87,13 @@ pub struct Config {
 
     /// How long a drain may take before it is forced to end. Default 5 s, because `docker stop`
     /// kills the process after 10 s.
-    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::seconds::deserialize"))]
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::server::seconds::deserialize"))]
     pub drain_timeout: Duration,
 
     /// How long the server waits for a client to close, once the last byte is acknowledged. Default
     /// 1 s. Closing immediately could answer input in flight with a reset, and some systems discard
     /// received data when a reset arrives.
-    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::seconds::deserialize"))]
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::server::seconds::deserialize"))]
     pub linger: Duration,
 }
 

@@ -16,6 +16,8 @@ pub(crate) mod context;
 pub(crate) mod delivery;
 pub(crate) mod report;
 pub(crate) mod running;
+#[cfg(feature = "serde")]
+pub(crate) mod seconds;
 pub(crate) mod shutdown;
 pub(crate) mod config;
 pub(crate) mod limits;
@@ -39,7 +41,7 @@ use self::report::Report;
 use self::shutdown::ShutdownHandle;
 use self::stats::{Counter, StatsHandle};
 use crate::error::Error;
-use crate::socket::listener::{arrivals, listen};
+use crate::socket::listener::{arrivals, listen, set_options};
 
 /// A relay that is bound to its address and ready to run.
 ///
@@ -101,7 +103,36 @@ impl Server {
         config: Config,
     ) -> Result<Self, Error> {
         config.validate()?;
-        let listeners = listen(addresses)?;
+        Self::of_listeners(listen(addresses)?, config)
+    }
+
+    /// Serves on a listener that the program already has, for example one that was inherited through
+    /// socket activation.
+    ///
+    /// ```
+    /// use std::net::TcpListener;
+    ///
+    /// use a_chat::{Config, Server};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let address = listener.local_addr()?;
+    /// let server = Server::from_listener(listener, Config::default())?;
+    /// assert_eq!(server.local_addr(), address);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if a limit is out of range, [`Error::Start`] if the listener does not take
+    /// its options or the system has no file descriptors left.
+    pub fn from_listener(listener: TcpListener, config: Config) -> Result<Self, Error> {
+        config.validate()?;
+        set_options(&listener)
+            .map_err(|source| Error::Start { what: "set the listener's options", source })?;
+        Self::of_listeners(vec![listener], config)
+    }
+
+    fn of_listeners(listeners: Vec<TcpListener>, config: Config) -> Result<Self, Error> {
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>();
         let addresses = addresses
             .map_err(|source| Error::Start { what: "get the listener's address", source })?;

@@ -139,7 +139,7 @@ pub struct Report {
     /// Each recipient's loss during the drain.
     pub losses_in_drain: Vec<Loss>,
     /// How long the drain took. Serialized as seconds.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::seconds::serialize"))]
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::server::seconds::serialize"))]
     pub drain: Duration,
     /// Whether a connection was ended by the drain's deadline or by
     /// [`ShutdownHandle::force`](crate::ShutdownHandle::force).

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::event::epoll;
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::keepalive::keepalive;
 use crate::error::Error;
@@ -32,7 +32,7 @@ const PORT_ATTEMPTS: u32 = 16;
 pub(crate) fn listen<A: ToSocketAddrs>(
     names: impl IntoIterator<Item = A>,
 ) -> Result<Vec<TcpListener>, Error> {
-    let unresolved = |source| Error::Bind { address: "the given address".to_owned(), source };
+    let unresolved = |source| Error::Bind { address: None, source };
     let names = names.into_iter().map(|name| name.to_socket_addrs().map(Vec::from_iter));
     let names: Vec<_> = names.collect::<Result<_, _>>().map_err(unresolved)?;
     let all = names.concat();
@@ -73,7 +73,7 @@ fn listen_on_name(name: &[SocketAddr], all: &[SocketAddr]) -> Result<Vec<TcpList
                 Err(source) => {
                     let is_missing = is_family_missing(address, &source);
                     let is_picked = address != wanted && source.kind() == io::ErrorKind::AddrInUse;
-                    let error = Error::Bind { address: address.to_string(), source };
+                    let error = Error::Bind { address: Some(address), source };
                     if is_missing {
                         missing = Some(error);
                         return None;
@@ -127,13 +127,20 @@ fn listen_on(address: SocketAddr, only_own_family: bool) -> io::Result<TcpListen
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
+    socket.bind(&SockAddr::from(address))?;
+    socket.listen(LISTEN_BACKLOG)?;
+    let listener = socket.into();
+    set_options(&listener)?;
+    Ok(listener)
+}
+
+/// Sets the options that accepted sockets inherit. A listener that was handed over keeps its backlog.
+pub(crate) fn set_options(listener: &TcpListener) -> io::Result<()> {
+    let socket = SockRef::from(listener);
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&keepalive())?;
     socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
-    socket.bind(&SockAddr::from(address))?;
-    socket.listen(LISTEN_BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
+    socket.set_nonblocking(true)
 }
 
 /// A descriptor that is readable while a client waits at any of the listeners.

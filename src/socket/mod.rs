@@ -1,6 +1,9 @@
 //! The listening socket, and what a client's socket can do. Nothing here blocks.
 
+#[cfg(target_os = "linux")]
 pub(crate) mod connection;
 pub(crate) mod keepalive;
+#[cfg(target_os = "linux")]
 pub(crate) mod listener;
+#[cfg(target_os = "linux")]
 pub(crate) mod sys;

@@ -1,6 +1,9 @@
 //! The program: parses the command line, runs the command, and turns its result into the exit status.
 //! Runs on the main thread and exits with the command.
 
+#[cfg(not(target_os = "linux"))]
+compile_error!("the program needs Linux; use the library's client with default-features = false");
+
 mod cli;
 mod connect;
 mod dispositions;

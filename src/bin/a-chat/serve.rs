@@ -119,18 +119,5 @@ fn shut_down_with(parent: i32, handle: &ShutdownHandle) -> io::Result<()> {
 
 /// The first signal begins the drain, and a later one forces it to end.
 fn shut_down_on_signals(handle: ShutdownHandle) -> Result<(), String> {
-    signals::on_request(move |request| match request {
-        ShutdownSignal::First => {
-            // Logged before acting: the process may exit as soon as the handle is set.
-            log::info!("shutdown signal received, draining; send another to force exit");
-            handle.shutdown();
-        }
-        ShutdownSignal::Duplicate => {
-            log::debug!("ignored a repeated signal within 500 ms");
-        }
-        ShutdownSignal::Force => {
-            log::warn!("second signal received, forcing the drain to end");
-            handle.force();
-        }
-    })
+    signals::on_request(move |_| handle.signalled())
 }

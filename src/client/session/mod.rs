@@ -90,8 +90,8 @@ const LAST_OUTPUT: Duration = Duration::from_secs(1);
 /// let handle = session.handle();
 /// # handle.stop();
 /// // A signal handler, or any other thread, calls `handle.stop()`.
-/// let summary = session.run(input, Echo(lines));
-/// # assert!(summary.is_err(), "it was stopped before it was connected");
+/// let summary = session.run(input, Echo(lines))?;
+/// assert!(summary.is_clean);
 /// # server.stop()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
