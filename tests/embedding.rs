@@ -3,12 +3,13 @@
 
 mod common;
 
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-use a_chat::client::Client;
+use a_chat::client::{Client, Event};
 use a_chat::{Config, Error, Name, Report, Running, Server, Stats};
 use common::{TEST_TIMEOUT, TestServer, send_until_blocked, wait_until};
 use crossbeam_channel::unbounded;
@@ -146,6 +147,29 @@ fn a_running_server_that_is_dropped_shuts_down() {
     assert_eq!(stats.read().connected, 0);
     drop(waiting.join().expect("no panic"));
     Client::connect(address, &name("alice")).expect_err("a closed port");
+}
+
+#[test]
+fn a_server_serves_on_a_listener_that_it_is_given() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let server = Server::from_listener(listener, Config::default()).expect("a server");
+    let server = server.spawn().expect("a thread");
+    assert_eq!(server.local_addr(), address);
+    let mut alice = Client::connect(address, &name("alice")).expect("a login");
+    alice.send("alice: hi").expect("an open connection");
+    assert!(matches!(alice.recv(), Ok(Event::Message { .. })));
+    drop(alice.finish(None));
+    assert!(server.stop().expect("a report").is_clean());
+}
+
+#[test]
+fn an_address_that_is_in_use_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("an address");
+    let error = Server::bind(address, Config::default()).expect_err("a taken port");
+    assert_eq!(error.to_string(), format!("cannot listen on {address}"));
+    assert!(matches!(error, Error::Bind { address: Some(named), .. } if named == address));
 }
 
 #[test]

@@ -127,16 +127,15 @@ fn listen_on(address: SocketAddr, only_own_family: bool) -> io::Result<TcpListen
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
+    set_options(&socket)?;
     socket.bind(&SockAddr::from(address))?;
     socket.listen(LISTEN_BACKLOG)?;
-    let listener = socket.into();
-    set_options(&listener)?;
-    Ok(listener)
+    Ok(socket.into())
 }
 
 /// Sets the options that accepted sockets inherit. A listener that was handed over keeps its backlog.
-pub(crate) fn set_options(listener: &TcpListener) -> io::Result<()> {
-    let socket = SockRef::from(listener);
+pub(crate) fn set_options<'s>(listener: impl Into<SockRef<'s>>) -> io::Result<()> {
+    let socket = listener.into();
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&keepalive())?;
     socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;

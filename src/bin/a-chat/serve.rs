@@ -16,7 +16,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use crate::cli::ServeArgs;
-use crate::signals::{self, ShutdownSignal};
+use crate::signals;
 use crate::{error_chain, logger, output};
 
 /// Serves until a signal: success if the drain lost no message, failure otherwise.
