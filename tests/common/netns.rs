@@ -1,7 +1,7 @@
 //! Hosts that are network namespaces of this machine, with links between them that can be slow,
 //! lossy, or down. Everything they consist of exists only inside these namespaces and disappears
 //! with them; the machine's own interfaces, routes and filters are not touched.
-#![allow(unreachable_pub, reason = "as in the other helpers")]
+#![allow(dead_code, unreachable_pub, reason = "as in the other helpers")]
 
 use std::fs::File;
 use std::os::fd::AsFd;
