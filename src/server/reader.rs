@@ -222,6 +222,7 @@ impl Reader {
             broker,
             shared: Arc::clone(&self.shared),
             name_released: false,
+            next_liveness_check: Instant::now(),
         };
         loop {
             while let Some(line) = self.lines.next_line() {
@@ -352,6 +353,8 @@ struct BatchSender<'a> {
     shared: Arc<Shared>,
     /// Set once the broker was told that the name is free.
     name_released: bool,
+    /// When a wait for a window checks next whether the client is still there.
+    next_liveness_check: Instant,
 }
 
 impl BatchSender<'_> {
@@ -398,12 +401,11 @@ impl BatchSender<'_> {
     /// shutdown leaves no time.
     fn acquire(&mut self, window: &Arc<Window>, bytes: usize) -> Result<Permit, CloseReason> {
         let shutdown = &self.shared.shutdown;
-        let mut next_check: Option<Instant> = None;
         window.acquire(bytes, || match shutdown.phase() {
             Phase::Running => {
                 let now = Instant::now();
-                if next_check.is_some_and(|check| check <= now) {
-                    next_check = None;
+                if self.next_liveness_check <= now {
+                    self.next_liveness_check = now + LIVENESS_INTERVAL;
                     if self.connection.is_disconnected() {
                         return Err(CloseReason::RESET);
                     }
@@ -414,7 +416,7 @@ impl BatchSender<'_> {
                         let _ = self.broker.send(Event::ReleaseName { id: self.connection.id() });
                     }
                 }
-                Ok(Some(*next_check.get_or_insert(now + LIVENESS_INTERVAL)))
+                Ok(Some(self.next_liveness_check))
             }
             Phase::Draining | Phase::Forced if shutdown.cutoff_expired() => {
                 Err(CloseReason::Shutdown)
