@@ -2,11 +2,13 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 
 use super::config::Config;
 use super::shutdown::ShutdownHandle;
 use super::stats::{Counter, Counters};
+use crate::socket::sys;
 
 /// A thread's stack size, in bytes. This is address space; only pages that were touched take
 /// memory. A logger of the embedding program runs on this stack too.
@@ -24,6 +26,30 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<Counters>,
     /// Readers that are about to exit, so the acceptor knows when there are threads to join.
     pub(crate) finished_readers: Counter,
+    /// How many connections are busy, see [`Burst`].
+    pub(crate) busy: AtomicUsize,
+}
+
+/// Held by a connection while it is busy, so memory is returned to the system once none of them is.
+///
+/// The allocator keeps what a burst took. Returning it takes some milliseconds, in which threads may
+/// wait for the allocator, so that happens only when no connection is busy.
+#[derive(Debug)]
+pub(crate) struct Burst(Arc<Shared>);
+
+impl Burst {
+    pub(crate) fn begin(shared: &Arc<Shared>) -> Self {
+        shared.busy.fetch_add(1, Relaxed);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Burst {
+    fn drop(&mut self) {
+        if self.0.busy.fetch_sub(1, Relaxed) == 1 && !self.0.shutdown.is_shutdown() {
+            sys::trim_heap();
+        }
+    }
 }
 
 /// Spawns a named thread of this server.

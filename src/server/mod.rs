@@ -28,6 +28,7 @@ mod panics;
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::unbounded;
@@ -140,7 +141,13 @@ impl Server {
             .map_err(|source| Error::Start { what: "create the shutdown descriptors", source })?;
         let capacity = Capacity::of(&config);
         let (counters, finished_readers) = (Arc::default(), Counter::default());
-        let shared = Arc::new(Shared { config, shutdown, counters, finished_readers });
+        let shared = Arc::new(Shared {
+            config,
+            shutdown,
+            counters,
+            finished_readers,
+            busy: AtomicUsize::new(0),
+        });
         Ok(Self { listeners, addresses, capacity, shared })
     }
 

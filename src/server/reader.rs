@@ -17,7 +17,7 @@ use crossbeam_channel::{Sender, unbounded};
 use rustix::event::PollFlags;
 
 use crate::server::broker::Event;
-use crate::server::context::{Shared, spawn};
+use crate::server::context::{Burst, Shared, spawn};
 use crate::server::delivery::window::{Permit, Window};
 use crate::server::linger::linger;
 use crate::server::report::{CloseReason, ConnectionRecord};
@@ -58,6 +58,8 @@ pub(crate) struct Reader {
     /// Set once shutdown is noticed: how much of the input available at that moment is still
     /// unread, in bytes.
     cutoff_remaining: Option<usize>,
+    /// Held while the read buffer is large.
+    burst: Option<Burst>,
 }
 
 /// A logged-in client: its name, its queue and its writer.
@@ -83,7 +85,14 @@ enum ReadOutcome {
 impl Reader {
     pub(crate) fn new(connection: Arc<Connection>, shared: Arc<Shared>) -> Self {
         let lines = LineBuffer::new(shared.config.max_line);
-        Self { connection, shared, lines, maybe_readable: true, cutoff_remaining: None }
+        Self {
+            connection,
+            shared,
+            lines,
+            maybe_readable: true,
+            cutoff_remaining: None,
+            burst: None,
+        }
     }
 
     /// The thread: serves the client until it disconnects or the cutoff is reached, and returns the
@@ -294,6 +303,9 @@ impl Reader {
             }
             let shrink_at =
                 Instant::now().checked_add(SHRINK_AFTER).filter(|_| self.lines.is_large());
+            if shrink_at.is_some() {
+                self.burst.get_or_insert_with(|| Burst::begin(&self.shared));
+            }
             let deadline = [until, shrink_at].into_iter().flatten().min();
             let socket = Some(self.connection.as_fd());
             let outcome = self.shared.shutdown.wait(socket, PollFlags::IN, deadline, phase);
@@ -303,6 +315,7 @@ impl Reader {
                     return Ok(ReadOutcome::TimedOut);
                 }
                 self.lines.shrink();
+                self.burst = None;
             }
         }
     }
