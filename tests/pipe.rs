@@ -49,7 +49,7 @@ fn input_is_sent_and_messages_are_written_unchanged() {
     let mut alice = server.login("alice");
     let mut bot = client(&server, &["--name", "bot"]);
     bot.write("alice: h\u{e9}llo \u{1b}[31m\u{7} \r\n\nalice:\n");
-    alice.expect_lines(&["from bot: h\u{e9}llo \u{1b}[31m\u{7}", "from bot: "]);
+    alice.expect_lines(&["from bot: h\u{e9}llo \u{1b}[31m\u{7} ", "from bot: "]);
     // Each line is written at once, whatever it holds.
     for text in ["one", "", "\u{1b}]0;title\u{7}\ttwo\u{9b}", "from carol: three"] {
         alice.send(&format!("bot: {text}"));

@@ -175,21 +175,23 @@ fn an_unknown_recipient_is_reported_and_the_others_get_the_message() {
     let server = TestServer::start();
     let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
     let cases = [
-        ("carol, bob: 1", "carol"),
-        ("bob, dave, carol: 2", "dave, carol"),
-        // A string that is not a valid name is an unknown recipient.
-        ("carol and dave, Bob, bob: 3", "carol and dave, Bob"),
-        ("é, /who, bob: 4", "é, /who"),
+        ("carol, bob: 1", "no such peer: carol"),
+        ("bob, dave, carol: 2", "no such peer: dave, carol"),
+        // A string that cannot be a name is refused as such, and shown with what one cannot see.
+        ("carol and dave, Bob, bob: 3", "no such peer: Bob; not a name: carol and dave"),
+        ("é, /who, bob: 4", "not a name: é, /who"),
+        ("\u{200b}bob, bob: 5", "not a name: \\u{200b}bob"),
+        ("bob\u{1b}[2J, bob, b\u{ad}ob: 6", "not a name: bob\\u{1b}[2J, b\\u{ad}ob"),
     ];
     for (number, (line, missing)) in (1..).zip(cases) {
         alice.send(line);
-        alice.expect_line(&format!("error: line {number}: no such peer: {missing}"));
+        alice.expect_line(&format!("error: line {number}: {missing}"));
         bob.expect_line(&format!("from alice: {number}"));
     }
     alice.send("carol: to nobody");
-    alice.expect_line("error: line 5: no such peer: carol");
-    let report = server.stop_with([(alice, 5), (bob, 0)]);
-    assert_eq!((report.accepted, report.owed, report.delivered), (5, 4, 4), "{report}");
+    alice.expect_line("error: line 7: no such peer: carol");
+    let report = server.stop_with([(alice, 7), (bob, 0)]);
+    assert_eq!((report.accepted, report.owed, report.delivered), (7, 6, 6), "{report}");
 }
 
 #[test]
@@ -257,13 +259,19 @@ fn a_carriage_return_before_the_line_end_is_dropped() {
 }
 
 #[test]
-fn text_is_trimmed_and_otherwise_left_unchanged() {
+fn text_arrives_unchanged_except_for_one_blank_after_the_colon() {
     let server = TestServer::start();
     let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
     let cases = [
         ("bob:tight", "tight"),
-        ("bob: \t blanks around \t ", "blanks around"),
-        ("bob:\u{a0}\u{2003}Unicode's blanks too\u{3000}\u{a0}", "Unicode's blanks too"),
+        ("bob: \t blanks around \t ", "\t blanks around \t "),
+        ("bob:  two blanks", " two blanks"),
+        ("bob:\ta tab", "\ta tab"),
+        ("bob:     fn main() {", "    fn main() {"),
+        (
+            "bob:\u{a0}\u{2003}other blanks\u{3000}\u{a0}",
+            "\u{a0}\u{2003}other blanks\u{3000}\u{a0}",
+        ),
         ("bob: blanks   between", "blanks   between"),
         ("bob: carol: not for carol", "carol: not for carol"),
         ("bob: a, b: c, d:: e,", "a, b: c, d:: e,"),
@@ -273,7 +281,8 @@ fn text_is_trimmed_and_otherwise_left_unchanged() {
         ("bob: \u{7f}\u{1}\u{0}", "\u{7f}\u{1}\u{0}"),
         ("bob: naïve, 5 €, 𝄞, עברית, 日本語", "naïve, 5 €, 𝄞, עברית, 日本語"),
         ("bob:", ""),
-        ("bob:   ", ""),
+        ("bob: ", ""),
+        ("bob:   ", "  "),
         ("bob: last", "last"),
     ];
     // Line by line, and again with all lines in one packet, which takes another path in the server.
@@ -285,7 +294,10 @@ fn text_is_trimmed_and_otherwise_left_unchanged() {
     for (_, text) in cases {
         bob.expect_line(&format!("from alice: {text}"));
     }
-    server.stop_with([(alice, 28), (bob, 0)]);
+    // The carriage return of a line end is no part of the text, and any other is.
+    alice.send_bytes(b"bob: 1 \r\nbob: 2\r\r\nbob: 3\r\nbob: \r4\n");
+    bob.expect_lines(&["from alice: 1 ", "from alice: 2\r", "from alice: 3", "from alice: \r4"]);
+    server.stop_with([(alice, 40), (bob, 0)]);
 }
 
 #[test]
@@ -365,7 +377,7 @@ fn replies_keep_their_place_among_the_messages() {
         "error: line 10: no recipient before the ':'",
         "from alice: 12",
         &format!("error: line 13: {NO_COLON}"),
-        "error: line 14: no such peer: /who",
+        "error: line 14: not a name: /who",
         "from alice: 15",
     ]);
     let report = server.stop_with([(alice, 15)]);

@@ -211,7 +211,7 @@ mod tests {
             written(&|out| protocol::push_refusal(out, 7, LineRefusal::TooLong { limit: 9 }));
         let reason = "longer than 9 bytes";
         assert_eq!(ServerLine::parse(&refusal), ServerLine::Refusal { line: 7, reason });
-        let no_peer = written(&|out| protocol::push_no_such_peer(out, 8, b"bob, c: d"));
+        let no_peer = written(&|out| protocol::push_missing(out, 8, b"no such peer: bob, c: d"));
         let reason = "no such peer: bob, c: d";
         assert_eq!(ServerLine::parse(&no_peer), ServerLine::Refusal { line: 8, reason });
         let closing = written(&|out| out.extend_from_slice(protocol::closing_notice(3).as_bytes()));

@@ -106,8 +106,9 @@ fn effects(batch: &Batch, step: &BatchStep) -> Vec<Effect> {
     let names = |range| batch.names(range).map(text).collect();
     let frames = |range: &std::ops::Range<u32>| {
         let bytes = &batch.frames[range.start as usize..range.end as usize];
-        let (frames, rest) = model::lines(bytes);
-        assert!(rest.is_empty(), "frames are complete");
+        // A carriage return at the end of a frame belongs to its text.
+        let mut frames: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+        assert_eq!(frames.pop(), Some(&b""[..]), "frames are complete");
         frames.into_iter().map(text).collect::<Vec<_>>()
     };
     match step {

@@ -39,7 +39,7 @@ pub(super) fn request(line: &[u8], max_line: usize) -> Request {
     if to.is_empty() {
         return Request::Refused("no recipient before the ':'".to_owned());
     }
-    Request::Message { to, text: text.trim().to_owned() }
+    Request::Message { to, text: text.strip_prefix(' ').unwrap_or(text).to_owned() }
 }
 
 /// The names of a list, each once.
@@ -55,6 +55,7 @@ fn names(list: &str) -> Vec<String> {
 
 /// The reply to a query for names.
 pub(super) fn who(here: &[String], absent: &[String]) -> String {
+    let absent: Vec<_> = absent.iter().map(|name| show(name)).collect();
     let (here, absent) = (here.join(", "), absent.join(", "));
     if absent.is_empty() {
         format!("here: {here}")
@@ -63,6 +64,32 @@ pub(super) fn who(here: &[String], absent: &[String]) -> String {
     } else {
         format!("here: {here}; not here: {absent}")
     }
+}
+
+/// The maximum length of a login line.
+const MAX_LOGIN_BYTES: usize = 100;
+
+/// What a reply says about recipients that do not get a message.
+pub(super) fn missing(names: Vec<String>) -> String {
+    let (absent, invalid): (Vec<_>, Vec<_>) =
+        names.into_iter().partition(|name| is_name(name.as_bytes()));
+    let invalid: Vec<_> = invalid.iter().map(|name| show(name)).collect();
+    match (absent.as_slice(), invalid.as_slice()) {
+        (absent, []) => format!("no such peer: {}", absent.join(", ")),
+        ([], invalid) => format!("not a name: {}", invalid.join(", ")),
+        (absent, invalid) => {
+            format!("no such peer: {}; not a name: {}", absent.join(", "), invalid.join(", "))
+        }
+    }
+}
+
+/// A name with its invisible characters escaped.
+fn show(name: &str) -> String {
+    let show = |char: char| match char {
+        '"' | '\'' | '\\' => char.to_string(),
+        _ => char.escape_debug().to_string(),
+    };
+    name.chars().map(show).collect()
 }
 
 fn is_name(line: &[u8]) -> bool {
@@ -147,8 +174,10 @@ impl Server {
             }
         }
         self.clients[client].input = rest.to_vec();
-        // No name with its line end is longer.
-        if self.is_logging_in(client) && rest.len() > "12345678901234567890123456789012\r".len() {
+        // No login line with its line end is longer, and no other byte may follow a carriage return.
+        let is_long = rest.len() > self.max_line.min(MAX_LOGIN_BYTES) + 1;
+        let is_broken = rest[..rest.len().saturating_sub(1)].contains(&b'\r');
+        if self.is_logging_in(client) && (is_long || is_broken) {
             self.login(client, rest);
         }
     }
@@ -173,9 +202,17 @@ impl Server {
     }
 
     fn login(&mut self, client: usize, line: &[u8]) {
-        let name = String::from_utf8_lossy(line).into_owned();
         self.clients[client].state = State::Disconnected;
-        if !is_name(line) {
+        let is_text = line.len() <= self.max_line.min(MAX_LOGIN_BYTES);
+        let text = std::str::from_utf8(line).ok().filter(|_| is_text);
+        if text.is_some_and(|text| text.contains('\r')) {
+            let error = "the first line ended with a carriage return alone";
+            self.send(client, format!("error: {error}, lines end with a line feed"));
+            return;
+        }
+        let name = text.map(|text| text.strip_prefix('\u{feff}').unwrap_or(text).trim());
+        let name = name.unwrap_or_default().to_owned();
+        if !is_name(name.as_bytes()) {
             let rule = "expected 1 to 32 of A-Z a-z 0-9 _ . -";
             self.send(client, format!("error: bad name, {rule}"));
         } else if self.is_connected(&name) {
@@ -202,8 +239,7 @@ impl Server {
                     }
                 }
                 if !absent.is_empty() {
-                    let absent = absent.join(", ");
-                    self.send(client, format!("error: line {number}: no such peer: {absent}"));
+                    self.send(client, format!("error: line {number}: {}", missing(absent)));
                 }
             }
             Request::Who(names) => {

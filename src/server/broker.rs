@@ -196,7 +196,8 @@ impl Broker {
                     let missing = self.relay(sender, &slice, batch.names(recipients));
                     if !missing.is_empty() {
                         let lines = *first_line..first_line + u64::from(*messages);
-                        let errors = NoSuchPeerErrors::new(lines, protocol::list(&missing), permit);
+                        let errors =
+                            NoSuchPeerErrors::new(lines, protocol::missing(&missing), permit);
                         self.push(sender, Pending::NoSuchPeerErrors(Box::new(errors)));
                     }
                 }

@@ -27,7 +27,7 @@ use crate::server::writer::{Outgoing, Writer, WriterExit};
 use crate::socket::connection::{Connection, ReadResult};
 use crate::wire::batch::BatchBuilder;
 use crate::wire::framing::{Line, LineBuffer};
-use crate::wire::name::{MAX_NAME, Name};
+use crate::wire::name::Name;
 use crate::wire::protocol;
 use crate::wire::reasons::Rejection;
 
@@ -46,6 +46,17 @@ const LIVENESS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long a client must be idle before its read buffer is freed.
 const SHRINK_AFTER: Duration = Duration::from_secs(1);
+
+/// The maximum length of a login line, in bytes, its line end not counted: a name and the white space
+/// around it.
+const MAX_LOGIN_BYTES: usize = 100;
+
+/// The time for a line feed to follow a carriage return in the login line. Some clients never send
+/// one, and would otherwise wait for the login timeout without knowing why.
+const LINE_FEED_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Some programs write this mark before UTF-8 text.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// The thread's state.
 #[derive(Debug)]
@@ -119,21 +130,36 @@ impl Reader {
     #[inline(never)]
     fn login(&mut self) -> Result<Name, CloseReason> {
         let mut budget = WaitBudget::new(self.shared.config.login_timeout, Instant::now());
+        // Set while the line so far ends with a carriage return.
+        let mut line_feed: Option<WaitBudget> = None;
         loop {
             if let Some(line) = self.lines.next_line() {
-                return line
-                    .text()
-                    .and_then(|name| Name::new(name).ok())
-                    .ok_or(CloseReason::BadName);
+                return line.text().map_or(Err(CloseReason::BadName), parse_login);
             }
             // A line end may be two bytes.
-            if self.lines.partial_len() > MAX_NAME + 1 {
+            if self.lines.partial_len() > MAX_LOGIN_BYTES + 1 {
                 return Err(CloseReason::BadName);
             }
-            if budget.is_exhausted(Instant::now()) {
+            let now = Instant::now();
+            let mut next_check = budget.next_check();
+            match memchr::memchr(b'\r', self.lines.partial()) {
+                None => line_feed = None,
+                Some(at) if at + 1 < self.lines.partial_len() => {
+                    return Err(CloseReason::NoLineFeed);
+                }
+                Some(_) => {
+                    let budget =
+                        line_feed.get_or_insert_with(|| WaitBudget::new(LINE_FEED_TIMEOUT, now));
+                    if budget.is_exhausted(now) {
+                        return Err(CloseReason::NoLineFeed);
+                    }
+                    next_check = next_check.into_iter().chain(budget.next_check()).min();
+                }
+            }
+            if budget.is_exhausted(now) {
                 return Err(CloseReason::LoginTimeout);
             }
-            match self.fill_buffer(budget.next_check())? {
+            match self.fill_buffer(next_check)? {
                 ReadOutcome::Read | ReadOutcome::TimedOut => {}
                 ReadOutcome::Eof => return Err(CloseReason::LeftBeforeLogin),
                 ReadOutcome::Cutoff => return Err(CloseReason::Shutdown),
@@ -146,6 +172,7 @@ impl Reader {
     fn reject(&self, reason: CloseReason) -> ConnectionRecord {
         let text = match reason {
             CloseReason::BadName => Rejection::BadName.line(),
+            CloseReason::NoLineFeed => Rejection::NoLineFeed.line(),
             CloseReason::LoginTimeout => Rejection::LoginTimeout.line(),
             CloseReason::ServerFull => Rejection::ServerFull.line(),
             CloseReason::Shutdown => protocol::closing_notice(0),
@@ -437,4 +464,16 @@ impl BatchSender<'_> {
             Phase::Draining | Phase::Forced => Ok(shutdown.cutoff_deadline()),
         })
     }
+}
+
+/// The name in a login line, which must be UTF-8.
+fn parse_login(line: &[u8]) -> Result<Name, CloseReason> {
+    if line.len() > MAX_LOGIN_BYTES {
+        return Err(CloseReason::BadName);
+    }
+    if line.contains(&b'\r') {
+        return Err(CloseReason::NoLineFeed);
+    }
+    let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
+    Name::new(protocol::trim(line)).map_err(|_| CloseReason::BadName)
 }

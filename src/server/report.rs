@@ -27,6 +27,8 @@ pub enum CloseReason {
     Broken(io::ErrorKind),
     /// The client's login line was not a valid name.
     BadName,
+    /// The client's first line ended with a carriage return alone.
+    NoLineFeed,
     /// Another client has the name.
     NameTaken,
     /// The login line did not arrive in time.
@@ -62,6 +64,7 @@ impl fmt::Display for CloseReason {
             Self::LeftBeforeLogin => "left before login",
             Self::Broken(kind) => return write!(f, "connection broken: {kind}"),
             Self::BadName => "bad name",
+            Self::NoLineFeed => "first line ended with a carriage return alone",
             Self::NameTaken => "name taken",
             Self::LoginTimeout => "login not in time",
             Self::ServerFull => "server is full",

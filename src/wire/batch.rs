@@ -27,9 +27,9 @@ const ENTRY_CHARGE: usize = 64;
 /// The charge for a batch, in bytes, in addition to its contents.
 const BATCH_CHARGE: usize = 256;
 
-/// The maximum length of `error: line 18446744073709551615: no such peer: ` plus a line end, in
-/// bytes.
-pub(crate) const MAX_ERROR_BYTES: usize = 56;
+/// The maximum length of `error: line 18446744073709551615: no such peer: ; not a name: ` plus a line
+/// end, in bytes.
+pub(crate) const MAX_ERROR_BYTES: usize = 72;
 
 /// The maximum length of the reply to a bare `/who`, in bytes.
 const WHO_CHARGE: usize = MAX_WHO_NAMES * (MAX_NAME + 2) + MAX_ERROR_BYTES;
@@ -159,7 +159,9 @@ impl BatchBuilder {
         let text = line.text().unwrap_or_default();
         let names = 1 + memchr::memchr_iter(b',', text).count();
         let relay = self.prefix.len() + 2 * text.len() + MAX_ERROR_BYTES;
-        (ENTRY_CHARGE + 2) * (names + 1) + relay.max(WHO_CHARGE)
+        let is_who = text.starts_with(protocol::WHO.as_bytes());
+        let who = if is_who { protocol::shown_len(text) + MAX_ERROR_BYTES } else { 0 };
+        (ENTRY_CHARGE + 2) * (names + 1) + relay.max(WHO_CHARGE).max(who)
     }
 
     /// True if no line was pushed since the last [`finish`](Self::finish).
@@ -256,7 +258,7 @@ impl BatchBuilder {
             frames.reserve((lines.len() / (first + 1) * frame).min(flush_threshold));
         }
         let max_len = self.max_line.min(limit / 4).saturating_sub(run.len());
-        let line_errors = run.len() + MAX_ERROR_BYTES;
+        let line_errors = protocol::shown_len(run) + MAX_ERROR_BYTES;
         let max_count = (limit / 2).saturating_sub(self.run_errors) / line_errors;
         let max_count = u32::try_from(max_count).unwrap_or(u32::MAX);
         let mut rest = lines;
@@ -270,7 +272,8 @@ impl BatchBuilder {
             {
                 break;
             }
-            charge += push_frame(&mut frames, prefix, protocol::trim(&line[..length]));
+            let text = line[..length].strip_suffix(b"\r").unwrap_or(&line[..length]);
+            charge += push_frame(&mut frames, prefix, protocol::text(text));
             count += 1;
             rest = &line[length + 1..];
         }
@@ -302,7 +305,7 @@ impl BatchBuilder {
         let recipients = self.push_recipients(list)?;
         // A listed name costs as much as a recipient: it takes as much memory until it is looked
         // up, and as much of the broker's time.
-        let names = list.len() + (2 + ENTRY_CHARGE) * recipients.len();
+        let names = protocol::shown_len(list) + (2 + ENTRY_CHARGE) * recipients.len();
         let reply = if recipients.is_empty() { WHO_CHARGE } else { names };
         self.charge += ENTRY_CHARGE + MAX_ERROR_BYTES + reply;
         self.steps.push(Step::Who { recipients, line: self.line });
@@ -433,7 +436,7 @@ mod tests {
             })
             .collect();
         let expected = [
-            (1, 2, "from alice: 1\nfrom alice: 2\n"),
+            (1, 2, "from alice: 1\nfrom alice: 2 \n"),
             (3, 1, "from alice: 3\n"),
             (5, 1, "from alice: 4\n"),
         ];

@@ -141,6 +141,11 @@ impl LineBuffer {
         self.start += count;
     }
 
+    /// The partial line in the buffer; empty if that line is already over the limit.
+    pub(crate) fn partial(&self) -> &[u8] {
+        if self.skipping { &[] } else { &self.bytes[self.lines_end..self.end] }
+    }
+
     /// The length of the partial line in the buffer, or `usize::MAX` if that line is already over
     /// the limit. Call it only after consuming all complete lines.
     pub(crate) fn partial_len(&self) -> usize {

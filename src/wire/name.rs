@@ -43,9 +43,8 @@ impl Name {
     /// [`InvalidName`] if they break the rule for names.
     pub fn new(name: impl AsRef<[u8]>) -> Result<Self, InvalidName> {
         let bytes = name.as_ref();
-        let legal = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
-        let fits = (1..=MAX_NAME).contains(&bytes.len()) && bytes.iter().all(legal);
-        let text = std::str::from_utf8(bytes).ok().filter(|_| fits).ok_or(InvalidName(()))?;
+        let text = std::str::from_utf8(bytes).ok().filter(|_| is_name(bytes));
+        let text = text.ok_or(InvalidName(()))?;
         Ok(Self(text.into()))
     }
 
@@ -54,6 +53,12 @@ impl Name {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether these bytes follow the rule for names.
+pub(crate) fn is_name(bytes: &[u8]) -> bool {
+    let legal = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    (1..=MAX_NAME).contains(&bytes.len()) && bytes.iter().all(legal)
 }
 
 /// The text or the bytes are no [`Name`].

@@ -3,8 +3,8 @@
 //! Every text that the server sends to a client, and every reason for refusing a line, is defined
 //! here and nowhere else.
 
-use super::name::Name;
-use super::reasons::{LineRefusal, NO_SUCH_PEER};
+use super::name::{Name, is_name};
+use super::reasons::{LineRefusal, NO_SUCH_PEER, NOT_A_NAME};
 
 /// The maximum number of names in a reply to `/who`.
 pub(crate) const MAX_WHO_NAMES: usize = 100;
@@ -35,7 +35,7 @@ pub(crate) enum Request<'a> {
     Message {
         /// The list before the first `:`, as typed; split it with [`names`].
         recipients: &'a [u8],
-        /// The text after the `:`, trimmed.
+        /// The text, see [`text`].
         text: &'a [u8],
     },
     /// `/who` (an empty list) or `/who bob, carol`.
@@ -56,14 +56,20 @@ pub(crate) fn parse_request(line: &[u8]) -> Result<Request<'_>, LineRefusal> {
         return Ok(Request::Who { names });
     }
     let colon = memchr::memchr(b':', line).ok_or(LineRefusal::NoColon)?;
-    let (recipients, text) = (&line[..colon], &line[colon + 1..]);
+    let (recipients, rest) = (&line[..colon], &line[colon + 1..]);
     // A list that begins with a letter or digit contains a name; any other list needs a closer
     // look.
     let begins_like_a_name = recipients.first().is_some_and(u8::is_ascii_alphanumeric);
     if !begins_like_a_name && names(recipients).next().is_none() {
         return Err(LineRefusal::NoRecipients);
     }
-    Ok(Request::Message { recipients, text: trim(text) })
+    Ok(Request::Message { recipients, text: text(rest) })
+}
+
+/// The text of a message: everything after the `:`, except one blank if it begins with one. A relay
+/// does not change what it carries.
+pub(crate) fn text(rest: &[u8]) -> &[u8] {
+    rest.strip_prefix(b" ").unwrap_or(rest)
 }
 
 /// The names of a comma-separated list, trimmed and in order; empty items are skipped.
@@ -101,12 +107,35 @@ pub(crate) fn push_refusal(out: &mut Vec<u8>, line: u64, refusal: LineRefusal) {
     out.extend_from_slice(format!("{ERROR_LINE}{line}: {refusal}\n").as_bytes());
 }
 
-/// Appends the error reply to a line some of whose recipients, given as a [`list`], are not
-/// connected.
-pub(crate) fn push_no_such_peer(out: &mut Vec<u8>, line: u64, missing: &[u8]) {
-    out.extend_from_slice(format!("{ERROR_LINE}{line}: {NO_SUCH_PEER}").as_bytes());
+/// Appends the error reply to a line that some of its recipients do not get, as described by
+/// [`missing`].
+pub(crate) fn push_missing(out: &mut Vec<u8>, line: u64, missing: &[u8]) {
+    out.extend_from_slice(format!("{ERROR_LINE}{line}: ").as_bytes());
     out.extend_from_slice(missing);
     out.push(b'\n');
+}
+
+/// Describes the recipients that do not get a message: those that are not connected, and those that
+/// cannot be names, which could otherwise look like someone who is connected.
+pub(crate) fn missing(names: &[&[u8]]) -> Vec<u8> {
+    let (absent, invalid): (Vec<_>, Vec<_>) = names.iter().copied().partition(|it| is_name(it));
+    let mut out = Vec::new();
+    for (list, label) in [(absent, NO_SUCH_PEER), (invalid, NOT_A_NAME)] {
+        if !list.is_empty() {
+            let between = if out.is_empty() { "" } else { "; " };
+            out.extend_from_slice(between.as_bytes());
+            out.extend_from_slice(label.as_bytes());
+            push_list(&mut out, &list);
+        }
+    }
+    out
+}
+
+/// An upper bound on the length of a list's names in a reply, where invisible characters are escaped.
+pub(crate) fn shown_len(list: &[u8]) -> usize {
+    let is_escaped = !list.iter().all(|byte| matches!(byte, b' '..=b'~'));
+    // A control character becomes six.
+    if is_escaped { 6 * list.len() } else { list.len() }
 }
 
 /// Formats names as they are listed in replies.
@@ -160,8 +189,25 @@ fn push_list(out: &mut Vec<u8>, names: &[&[u8]]) {
         if index > 0 {
             out.extend_from_slice(b", ");
         }
-        out.extend_from_slice(name);
+        push_name(out, name);
     }
+}
+
+/// Appends a name as typed; in one that cannot be a name, invisible and control characters are
+/// escaped.
+fn push_name(out: &mut Vec<u8>, name: &[u8]) {
+    if is_name(name) {
+        return out.extend_from_slice(name);
+    }
+    let mut shown = String::new();
+    for char in String::from_utf8_lossy(name).chars() {
+        match char {
+            // The standard library escapes these for string literals.
+            '\'' | '"' | '\\' => shown.push(char),
+            _ => shown.extend(char.escape_debug()),
+        }
+    }
+    out.extend_from_slice(shown.as_bytes());
 }
 
 #[cfg(test)]
@@ -180,8 +226,12 @@ mod tests {
         assert_eq!(parse_request(b"bob:"), Ok(message("bob", "")));
         assert_eq!(
             parse_request("bob:\u{a0}\u{2003}h i\u{b}".as_bytes()),
-            Ok(message("bob", "h i"))
+            Ok(message("bob", "\u{a0}\u{2003}h i\u{b}"))
         );
+        assert_eq!(parse_request(b"bob: \t hi \t"), Ok(message("bob", "\t hi \t")));
+        assert_eq!(parse_request(b"bob:   hi"), Ok(message("bob", "  hi")));
+        assert_eq!(parse_request(b"bob:\thi"), Ok(message("bob", "\thi")));
+        assert_eq!(parse_request(b"bob: "), Ok(message("bob", "")));
         assert_eq!(parse_request(b"hello"), Err(LineRefusal::NoColon));
         assert_eq!(parse_request(b" "), Err(LineRefusal::NoColon));
         assert_eq!(parse_request(b": hi"), Err(LineRefusal::NoRecipients));
@@ -196,6 +246,22 @@ mod tests {
     fn lists_are_trimmed_and_keep_their_order() {
         let list: Vec<&[u8]> = names(b" bob ,, carol,\tdave eve ,").collect();
         assert_eq!(list, [b"bob".as_slice(), b"carol", b"dave eve"]);
+    }
+
+    #[test]
+    fn a_recipient_that_cannot_be_a_name_is_shown_as_such() {
+        let shown = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|name| name.as_bytes()).collect();
+            let missing = missing(&names);
+            assert!(missing.len() <= shown_len(names.join(&b", "[..]).as_slice()) + 64);
+            String::from_utf8(missing).expect("text")
+        };
+        assert_eq!(shown(&["bob", "carol"]), "no such peer: bob, carol");
+        assert_eq!(shown(&["\u{200b}alice"]), "not a name: \\u{200b}alice");
+        assert_eq!(shown(&["a b", "bob", "\"\\'"]), "no such peer: bob; not a name: a b, \"\\'");
+        assert_eq!(shown(&["\u{1b}[2J\t\r\0"]), "not a name: \\u{1b}[2J\\t\\r\\0");
+        assert_eq!(shown(&["é\u{a0}e\u{301}\u{ad}"]), "not a name: é\\u{a0}e\\u{301}\\u{ad}");
+        assert_eq!(shown(&["日本"]), "not a name: 日本");
     }
 
     #[test]

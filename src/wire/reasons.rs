@@ -13,6 +13,9 @@ pub(crate) const MAX_RECIPIENTS: usize = 1024;
 /// What stands before the names that are not connected, in the refusal of a line.
 pub(crate) const NO_SUCH_PEER: &str = "no such peer: ";
 
+/// What stands before the recipients that cannot be names, in the refusal of a line.
+pub(crate) const NOT_A_NAME: &str = "not a name: ";
+
 /// Why a server closed a connection. [`Display`](fmt::Display) is its text on the wire.
 ///
 /// ```
@@ -39,12 +42,14 @@ pub enum Rejection {
     Evicted,
     /// The last line had no line end.
     UnterminatedLine,
+    /// The first line ended with a carriage return alone.
+    NoLineFeed,
     /// Something that this version does not know.
     Other(String),
 }
 
 impl Rejection {
-    const KNOWN: [Self; 7] = [
+    const KNOWN: [Self; 8] = [
         Self::BadName,
         Self::NameTaken,
         Self::LoginTimeout,
@@ -52,6 +57,7 @@ impl Rejection {
         Self::PerAddressLimit,
         Self::Evicted,
         Self::UnterminatedLine,
+        Self::NoLineFeed,
     ];
 
     /// Whether logging in again, later, may work.
@@ -63,7 +69,7 @@ impl Rejection {
             | Self::ServerFull
             | Self::PerAddressLimit
             | Self::Evicted => true,
-            Self::BadName | Self::UnterminatedLine | Self::Other(_) => false,
+            Self::BadName | Self::UnterminatedLine | Self::NoLineFeed | Self::Other(_) => false,
         }
     }
 
@@ -87,6 +93,9 @@ impl Rejection {
             Self::PerAddressLimit => "too many connections from your address",
             Self::Evicted => "evicted, nothing was read for too long",
             Self::UnterminatedLine => "the last line had no line end and was not accepted",
+            Self::NoLineFeed => {
+                "the first line ended with a carriage return alone, lines end with a line feed"
+            }
             Self::Other(text) => text,
         }
     }
@@ -137,6 +146,13 @@ impl fmt::Display for LineRefusal {
 pub enum RefusalReason {
     /// These recipients are not connected. The others got the message.
     NoSuchPeer(Vec<String>),
+    /// Some recipients cannot be names. The others got the message, apart from those not connected.
+    NotAName {
+        /// The recipients that cannot be names, their invisible characters escaped.
+        invalid: Vec<String>,
+        /// The recipients that are not connected.
+        absent: Vec<String>,
+    },
     /// The line holds no `:` and is no command.
     NoColon,
     /// No name stands before the `:`.
@@ -157,8 +173,17 @@ pub enum RefusalReason {
 impl RefusalReason {
     /// Reads what follows `error: line N: `.
     pub(crate) fn parse(text: &str) -> Self {
+        let list = |names: &str| names.split(", ").map(str::to_owned).collect();
+        if let Some(names) = text.strip_prefix(NOT_A_NAME) {
+            return Self::NotAName { invalid: list(names), absent: Vec::new() };
+        }
         if let Some(names) = text.strip_prefix(NO_SUCH_PEER) {
-            return Self::NoSuchPeer(names.split(", ").map(str::to_owned).collect());
+            return match names.split_once(&format!("; {NOT_A_NAME}")) {
+                Some((absent, invalid)) => {
+                    Self::NotAName { invalid: list(invalid), absent: list(absent) }
+                }
+                None => Self::NoSuchPeer(list(names)),
+            };
         }
         let limit = text.strip_prefix("longer than ").and_then(|rest| rest.strip_suffix(" bytes"));
         if let Some(limit) = limit.and_then(|limit| limit.parse().ok()) {
@@ -174,6 +199,12 @@ impl fmt::Display for RefusalReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let refusal = match self {
             Self::NoSuchPeer(names) => return write!(f, "{NO_SUCH_PEER}{}", names.join(", ")),
+            Self::NotAName { invalid, absent } => {
+                if !absent.is_empty() {
+                    write!(f, "{NO_SUCH_PEER}{}; ", absent.join(", "))?;
+                }
+                return write!(f, "{NOT_A_NAME}{}", invalid.join(", "));
+            }
             Self::Other(text) => return f.write_str(text),
             Self::NoColon => LineRefusal::NoColon,
             Self::NoRecipient => LineRefusal::NoRecipients,
@@ -216,6 +247,11 @@ mod tests {
         let missing = RefusalReason::NoSuchPeer(vec!["bob".to_owned(), "no name".to_owned()]);
         assert_eq!(RefusalReason::parse("no such peer: bob, no name"), missing);
         assert_eq!(missing.to_string(), "no such peer: bob, no name");
+        for text in ["not a name: a b, c d", "no such peer: bob, carol; not a name: a; b"] {
+            let reason = RefusalReason::parse(text);
+            assert!(matches!(reason, RefusalReason::NotAName { .. }), "{reason:?}");
+            assert_eq!(reason.to_string(), text);
+        }
         assert_eq!(RefusalReason::parse("odd"), RefusalReason::Other("odd".to_owned()));
     }
 }

@@ -36,7 +36,7 @@ impl Stream {
                     return to;
                 }
                 let number = count.load(SeqCst);
-                assert_eq!(line, format!("from {sender}: {number} {expected}").trim_end());
+                assert_eq!(line, format!("from {sender}: {number} {expected}"));
                 count.store(number + 1, SeqCst);
             }
         });

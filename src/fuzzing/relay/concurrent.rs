@@ -176,7 +176,7 @@ fn check(mut histories: Vec<History>) -> u64 {
                     check_who(number, &names, reply.as_deref());
                 }
                 model::Request::Message { to, text } => {
-                    let absent = absent(number, reply.as_deref());
+                    let absent = absent(number, &to, reply.as_deref());
                     let here: Vec<_> = to.iter().filter(|name| !absent.contains(name)).collect();
                     assert_eq!(here.len() + absent.len(), to.len(), "{absent:?} of {to:?}");
                     for name in &absent {
@@ -205,12 +205,21 @@ fn check(mut histories: Vec<History>) -> u64 {
     owed
 }
 
-/// The names in a reply that are not connected.
-fn absent(number: u64, reply: Option<&str>) -> Vec<String> {
-    let Some(reply) = reply else { return Vec::new() };
-    let list = reply.strip_prefix(&format!("error: line {number}: no such peer: "));
-    let list = list.unwrap_or_else(|| panic!("line {number} was answered by {reply:?}"));
-    list.split(", ").map(str::to_owned).collect()
+/// The recipients that did not get a message, by the reply to it. Any of the clients may have been
+/// connected, and no others.
+fn absent(number: u64, to: &[String], reply: Option<&str>) -> Vec<String> {
+    let absent = (0..1 << SPEAKERS.len()).find_map(|here: u32| {
+        let absent: Vec<_> = to.iter().filter(|name| !is_among(here, name)).cloned().collect();
+        let missing = (!absent.is_empty()).then(|| model::missing(absent.clone()));
+        let expected = missing.map(|missing| format!("error: line {number}: {missing}"));
+        (expected.as_deref() == reply).then_some(absent)
+    });
+    absent.unwrap_or_else(|| panic!("line {number} to {to:?} was answered by {reply:?}"))
+}
+
+/// True if one of the clients in the set `here` has this name.
+fn is_among(here: u32, wanted: &str) -> bool {
+    (0..SPEAKERS.len()).any(|number| here >> number & 1 == 1 && name(number) == wanted)
 }
 
 /// The names present may be any of the clients, and no others.
@@ -223,9 +232,7 @@ fn check_who(number: u64, names: &[String], reply: Option<&str>) {
         return;
     }
     let received = (0..1 << SPEAKERS.len()).any(|here: u32| {
-        let is_connected = |asked: &String| {
-            (0..SPEAKERS.len()).any(|number| here >> number & 1 == 1 && name(number) == *asked)
-        };
+        let is_connected = |asked: &String| is_among(here, asked);
         let (here, absent): (Vec<_>, Vec<_>) = names.iter().cloned().partition(is_connected);
         model::who(&here, &absent) == reply
     });

@@ -270,7 +270,7 @@ mod tests {
                     let errors = NoSuchPeerErrors::new(7..200, b"bob".to_vec(), &permit());
                     backlog.push(Pending::NoSuchPeerErrors(Box::new(errors)));
                     for line in 7..200 {
-                        crate::wire::protocol::push_no_such_peer(&mut expected, line, b"bob");
+                        crate::wire::protocol::push_missing(&mut expected, line, b"bob");
                     }
                 }
             }

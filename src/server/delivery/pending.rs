@@ -26,7 +26,7 @@ pub(crate) enum Pending {
 pub(crate) struct NoSuchPeerErrors {
     /// The numbers of the lines still to reply to.
     lines: Range<u64>,
-    /// The unknown names, formatted as a list.
+    /// The recipients concerned, as [`protocol::missing`] describes them.
     missing: Vec<u8>,
     permit: Arc<Permit>,
 }
@@ -91,7 +91,7 @@ impl NoSuchPeerErrors {
         let mut text = Vec::new();
         while text.len() < ERRORS_CHUNK {
             let Some(line) = self.lines.next() else { break };
-            protocol::push_no_such_peer(&mut text, line, &self.missing);
+            protocol::push_missing(&mut text, line, &self.missing);
         }
         FrameSlice::reply(text, Arc::clone(&self.permit))
     }

@@ -113,9 +113,10 @@ impl LineGenerator {
         let mut text = self.address(world, theme, number).into_bytes();
         text.extend_from_slice(filler(length, odd).as_bytes());
         text.push(b'.');
-        // White space around a text is not part of it.
-        let (before, after) = if odd { (" \u{a0}", "\u{2003}\t ") } else { (" ", "") };
-        let wire = [&theme.list[..], b":", before.as_bytes(), &text, after.as_bytes()].concat();
+        // One blank before a text is not part of it, and white space behind it is.
+        let before = if odd { "" } else { " " };
+        text.extend_from_slice(if odd { "\u{2003}\t ".as_bytes() } else { b"" });
+        let wire = [&theme.list[..], b":", before.as_bytes(), &text].concat();
         (Meaning::Message { to: theme.to.clone(), text }, wire)
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use a_chat::Name;
+
 use super::World;
 use super::line_generator::{LineGenerator, Meaning};
 
@@ -39,15 +41,31 @@ impl Reply {
         let is_right = match meaning {
             Meaning::Nothing => false,
             Meaning::Refused(reason) => text == reason,
-            Meaning::Message { to, .. } => {
-                reply.absent = read_list(world, text.strip_prefix("no such peer: ")?)?;
-                is_part_of(&reply.absent, &to)
-            }
+            Meaning::Message { to, .. } => reply.read_missing(world, text, &to)?,
             Meaning::Who { about } => reply.read_who(world, text, &about)?,
             Meaning::WhoAll => reply.read_who_all(world, text, lines.name())?,
         };
         let is_right = is_right && is_notice == is_question;
         (is_right && !reply.absent.contains(&lines.name())).then_some(reply)
+    }
+
+    /// Some of the recipients may not be connected, and all that cannot be names must be listed.
+    fn read_missing(&mut self, world: &World, text: &str, to: &[u16]) -> Option<bool> {
+        let (absent, invalid) = match text.split_once("; not a name: ") {
+            Some((absent, invalid)) => (Some(absent), Some(invalid)),
+            None if text.starts_with("not a name: ") => (None, text.strip_prefix("not a name: ")),
+            None => (Some(text), None),
+        };
+        let absent = absent.map(|list| read_list(world, list.strip_prefix("no such peer: ")?));
+        let (absent, invalid) = (absent.unwrap_or(Some(Vec::new()))?, invalid.unwrap_or_default());
+        let is_name = |name: &&u16| Name::new(world.name(**name)).is_ok();
+        let expected = to.iter().filter(|name| !is_name(name)).map(|&name| world.name(name));
+        let is_right = invalid == expected.collect::<Vec<_>>().join(", ")
+            && absent.iter().all(|name| is_name(&name))
+            && is_part_of(&absent, to);
+        self.absent = absent;
+        self.absent.extend(to.iter().filter(|name| !is_name(name)));
+        Some(is_right)
     }
 
     /// Every name must be here or not here, in the order asked.
