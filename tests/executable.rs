@@ -11,6 +11,7 @@ mod common;
 mod process;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -516,6 +517,7 @@ fn an_unusable_limit_is_a_wrong_command_line_that_names_flag_or_variable() {
         ("--login-timeout", "0s", "must not be zero, as in 10s"),
         ("--stall-timeout", "0", "must not be zero, as in 10s"),
         ("--stall-bytes", "0", "must be at least 1 byte, as in 32KiB"),
+        ("--report", "A_CHAT_REPORT", None, None),
         ("--stats-every", "0", "must not be zero"),
         ("--drain-timeout", "400days", "of at most a year, as in 10, 1.5s or 2min"),
     ];
@@ -560,7 +562,7 @@ fn a_wrong_command_line_is_refused() {
 
 /// Every flag, its environment variable, its default, and an unusable value if the command line can
 /// tell.
-const FLAGS: [(&str, &str, Option<&str>, Option<&str>); 13] = [
+const FLAGS: [(&str, &str, Option<&str>, Option<&str>); 14] = [
     ("--listen", "A_CHAT_LISTEN", Some("127.0.0.1:8080"), Some("8080")),
     ("--max-connections", "A_CHAT_MAX_CONNECTIONS", None, Some("many")),
     ("--max-per-address", "A_CHAT_MAX_PER_ADDRESS", None, Some("few")),
@@ -573,6 +575,7 @@ const FLAGS: [(&str, &str, Option<&str>, Option<&str>); 13] = [
     ("--linger", "A_CHAT_LINGER", Some("1s"), Some("-1s")),
     ("--log-level", "A_CHAT_LOG_LEVEL", Some("info"), Some("loud")),
     ("--log-file", "A_CHAT_LOG_FILE", None, None),
+    ("--report", "A_CHAT_REPORT", None, None),
     ("--stats-every", "A_CHAT_STATS_EVERY", None, Some("often")),
 ];
 
@@ -706,12 +709,27 @@ fn a_client_that_only_receives_needs_no_input() {
     client.stdout.expect_line("from alice: hi");
     client.signal(Signal::TERM);
     assert_eq!(client.wait(), (0, Vec::new()));
+    // The server's shutdown is as good an end.
+    let mut command = executable();
+    command.args(["connect", "--receive", "--name", "carol", &address]);
+    let mut client = Process::start(command);
+    wait_until("carol's login", || {
+        line += 1;
+        alice.send("/who carol");
+        let last = alice.line();
+        last.is_some_and(|last| last.ends_with(": here: carol"))
+    });
+    process.signal(Signal::TERM);
+    client.stdout.expect("notice: server is shutting down, 0 of your lines were accepted");
+    let (status, stderr) = client.wait();
+    assert_eq!(status, 0, "{stderr:#?}");
     let needs = ["connect", "--receive"];
     assert_refuses(executable(), &needs, &["--name <NAME>"]);
     let both = ["connect", "--receive", "-n", "bob", "--wait", "1"];
     assert_refuses(executable(), &both, &["--receive", "cannot be used with", "--wait"]);
+    alice.lines_to_eof();
     drop(alice);
-    assert_eq!(process.terminate().0, 0);
+    assert_eq!(process.wait().0, 0);
 }
 
 #[test]
@@ -723,6 +741,40 @@ fn a_start_that_fails_is_in_the_log_file_too() {
     assert_fails(command, &["--listen", "192.0.2.1:1"], &["cannot listen on 192.0.2.1:1"]);
     let log = fs::read_to_string(&path).expect("a log file");
     assert!(log.contains(" [ERROR] cannot listen on 192.0.2.1:1: "), "{log}");
+}
+
+#[test]
+fn the_report_is_written_as_one_json_object() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("report.json");
+    for to_file in [true, false] {
+        let mut command = serve(&WINDOW);
+        command.args(["--drain-timeout", "0.2", "--stall-timeout", NEVER]);
+        command.arg("--report").arg(if to_file { path.as_os_str() } else { OsStr::new("-") });
+        let mut process = Process::start(command);
+        let (_alice, _bob, messages) = overload_bob(&mut process);
+        process.signal(Signal::TERM);
+        let (status, stdout, log) = process.outcome();
+        assert_eq!(status, 1, "{log:#?}");
+        let json = if to_file {
+            fs::read_to_string(&path).expect("a report")
+        } else {
+            stdout.last().cloned().expect("a report")
+        };
+        let report: serde_json::Value = serde_json::from_str(&json).expect("one JSON object");
+        let number = |key: &str| report[key].as_u64().unwrap_or_else(|| panic!("{key} in {json}"));
+        assert_eq!(number("owed"), messages as u64, "{json}");
+        assert_eq!(number("connections"), 2, "{json}");
+        assert_eq!(number("delivered") + number("lost_in_drain"), messages as u64, "{json}");
+        let loss = &report["losses_in_drain"][0];
+        assert_eq!(loss["name"], "bob", "{json}");
+        assert_eq!(loss["messages"].as_u64(), Some(number("lost_in_drain")), "{json}");
+        assert_eq!(loss["reason"], "drain deadline", "{json}");
+        assert!(report["drain"].as_f64().is_some_and(|seconds| seconds >= 0.2), "{json}");
+        assert_eq!(report["forced"], true, "{json}");
+    }
+    let flags = ["--report", "/dev/null/report"];
+    assert_fails(serve(&[]), &flags, &["cannot create /dev/null/report"]);
 }
 
 #[test]

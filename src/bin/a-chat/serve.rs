@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::fmt::Write;
+use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
@@ -11,7 +12,7 @@ use std::process::ExitCode;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use a_chat::{Server, ShutdownHandle, StatsHandle};
+use a_chat::{Report, Server, ShutdownHandle, StatsHandle};
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
@@ -46,6 +47,8 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Box<dyn Error>> {
     if let Some(parent) = args.parent {
         shut_down_with(parent, &handle)?;
     }
+    // Created before the server runs: a path that cannot be written must not surprise at the end.
+    let json = args.report.as_deref().map(create_report).transpose()?;
     let stats = args.stats_every.map(|interval| log_stats(interval, server.stats_handle()));
     let stats = stats.transpose()?;
     let addresses = server.local_addrs().to_vec();
@@ -54,6 +57,9 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Box<dyn Error>> {
         drop(running);
         // A panic is in the log's place already: on standard error.
         let _ = thread.join();
+    }
+    if let Some(file) = json {
+        write_report(file, &report).map_err(|error| format!("cannot write the report: {error}"))?;
     }
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -80,6 +86,25 @@ fn greet(addresses: &[SocketAddr]) {
     }
     // A closed standard output does not keep the server from serving.
     let _ = output::to_stdout(greeting.as_bytes());
+}
+
+/// Creates the file for the report; `None` is standard output.
+fn create_report(path: &Path) -> Result<Option<File>, String> {
+    if path == Path::new("-") {
+        return Ok(None);
+    }
+    let created = File::create(path);
+    created.map(Some).map_err(|error| format!("cannot create {}: {error}", path.display()))
+}
+
+/// Writes the report as one JSON object in one line.
+fn write_report(file: Option<File>, report: &Report) -> io::Result<()> {
+    let mut json = serde_json::to_vec(report)?;
+    json.push(b'\n');
+    match file {
+        Some(mut file) => io::Write::write_all(&mut file, &json),
+        None => output::to_stdout(&json),
+    }
 }
 
 /// Spawns the thread `stats`, which logs the live counters until the sender is dropped.

@@ -57,6 +57,10 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) stats_every: Option<Duration>,
 
+    /// Write the final report to this file as one JSON object; `-` is standard output
+    #[arg(long, value_name = "PATH", env = "A_CHAT_REPORT", help_heading = "Log")]
+    pub(crate) report: Option<PathBuf>,
+
     /// The process that started the server: when it exits, the server shuts down
     #[arg(long, value_name = "PID", hide = true)]
     pub(crate) parent: Option<i32>,

@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use crate::cli::ConnectArgs;
 use a_chat::Name;
-use a_chat::client::{self, Block, LineBlocks, Lines, SessionHandle, SessionOutput, SessionStatus};
+use a_chat::client::{
+    self, Block, DisconnectReason, LineBlocks, Lines, SessionHandle, SessionOutput, SessionStatus,
+};
 
 use super::escape::escape_controls;
 use super::input::{self, InputSummary, StandardInput, Stop};
@@ -49,8 +51,8 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
     let (lines, waiting) = client::lines(INPUT_CAPACITY_BYTES);
     let reader = thread::Builder::new().name("input".to_owned());
     let reader = reader.spawn(move || input::read(first, blocks, &lines))?;
-    let (escaped, reported) = (io::stdout().is_terminal(), Arc::default());
-    let output = Pipe { escaped, reported: Arc::clone(&reported) };
+    let output = Pipe { escaped: io::stdout().is_terminal(), ..Pipe::default() };
+    let (reported, shut_down) = (Arc::clone(&output.reported), Arc::clone(&output.shut_down));
     let session = session.run(waiting, output);
     // If it has not ended, it is stopped here, and its errors do not matter.
     let input_ended = session.as_ref().is_ok_and(|session| session.input_ended);
@@ -61,7 +63,9 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
         warn(&SessionStatus::NotAccepted { lines: &lines });
     }
     let complete = input_ended && report_incomplete(&summary);
-    Ok(session?.is_clean && complete)
+    // A client that only receives has no input to come to the end of.
+    let was_served = args.receive && shut_down.load(Relaxed);
+    Ok(session?.is_clean && complete || was_served)
 }
 
 /// Reports input that was not read to its end, or only up to the middle of a line; true if neither.
@@ -104,12 +108,14 @@ fn stop_on_signals(stop: Stop, session: SessionHandle) -> Result<(), String> {
 }
 
 /// Writes the server's lines to standard output, the rest to standard error.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Pipe {
     /// Standard output is a terminal after all; it must not obey text from others.
     escaped: bool,
     /// The lines that were not accepted have been reported.
     reported: Arc<AtomicBool>,
+    /// The last connection ended with the server's shutdown.
+    shut_down: Arc<AtomicBool>,
 }
 
 impl SessionOutput for Pipe {
@@ -129,6 +135,9 @@ impl SessionOutput for Pipe {
     }
 
     fn status(&mut self, status: &SessionStatus<'_>) {
+        if let SessionStatus::Ended { reason, .. } = status {
+            self.shut_down.store(matches!(reason, DisconnectReason::ShutDown), Relaxed);
+        }
         match status {
             SessionStatus::Connected { again: false } => {}
             // The reader has seen enough, as in `| head -1`: other filters end without a word, too.
