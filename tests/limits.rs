@@ -362,7 +362,9 @@ mod of_the_system {
         let mut process = start_under(limits, flags);
         let line = process.log.expect(", capacity ");
         let (_, rest) = line.split_once(", capacity ").expect("the text it was found by");
-        let (capacity, limit) = rest.split_once(" connections, limited by ").expect("a number");
+        let (capacity, limit) = rest.split_once(", limited by ").expect("a number");
+        let (capacity, noun) = capacity.split_once(' ').expect("a number");
+        assert_eq!(noun, if capacity == "1" { "connection" } else { "connections" }, "{line}");
         assert_eq!(limit, limited_by, "{line}");
         let capacity: usize = capacity.parse().expect("a number");
         let address = process.address();

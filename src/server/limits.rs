@@ -14,6 +14,7 @@ use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
 use crate::server::config::Config;
 use crate::server::context::STACK_SIZE;
+use crate::server::report::Counted;
 use crate::socket::sys;
 
 /// A connection has a reader and a writer.
@@ -121,7 +122,8 @@ impl Capacity {
 
 impl fmt::Display for Capacity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} connections, limited by {}", self.connections, self.limited_by)
+        let connections = Counted(self.connections as u64, "connection", "connections");
+        write!(f, "{connections}, limited by {}", self.limited_by)
     }
 }
 

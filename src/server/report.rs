@@ -260,7 +260,7 @@ impl fmt::Display for ConnectionRecord {
 }
 
 /// A number with its noun in the singular or the plural.
-struct Counted(u64, &'static str, &'static str);
+pub(crate) struct Counted(pub(crate) u64, pub(crate) &'static str, pub(crate) &'static str);
 
 impl fmt::Display for Counted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

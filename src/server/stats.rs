@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::server::report::Counted;
+
 /// What a server has done so far, and what it holds at the moment.
 ///
 /// All but [`connected`](Self::connected) and [`queued_bytes`](Self::queued_bytes) only grow, and
@@ -96,9 +98,10 @@ impl fmt::Display for Stats {
         let Self { owed, written, delivered, lost, queued_bytes, .. } = self;
         write!(
             f,
-            "{connected} connected now, {connections} connections, {refused} refused, {evicted} \
-             evicted, {accepted} accepted, {owed} owed, {written} written, {delivered} delivered, \
-             {lost} lost, {queued_bytes} B queued now"
+            "{connected} connected now, {}, {refused} refused, {evicted} evicted, \
+             {accepted} accepted, {owed} owed, {written} written, {delivered} delivered, \
+             {lost} lost, {queued_bytes} B queued now",
+            Counted(*connections, "connection", "connections"),
         )
     }
 }

@@ -116,16 +116,7 @@ fn log_stats(
     let thread = thread::Builder::new().name("stats".to_owned());
     let thread = thread.spawn(move || {
         while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-            let now = stats.read();
-            log::info!(
-                "now: {} connected, {} accepted, {} owed, {} delivered, {} lost, {} B queued",
-                now.connected,
-                now.accepted,
-                now.owed,
-                now.delivered,
-                now.lost,
-                now.queued_bytes
-            );
+            log::info!("counters: {}", stats.read());
         }
     })?;
     Ok((running, thread))
