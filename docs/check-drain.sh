@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Lets SPIN explore the model of the drain, docs/drain.pml, in full: what may happen at a stop, and
-# each mistake that the model has to find. Prints a line with the number of states for each, and
-# fails if something does not hold that has to, or if a mistake is not found.
+# Makes SPIN explore the model of the drain, docs/drain.pml, in full: everything that may happen at
+# shutdown, and each mistake that the model must find. Prints a line with the number of states for
+# each, and fails if a property does not hold or a mistake is not found.
 #
 # Needs spin (https://spinroot.com, in Debian the package spin) and a C compiler. Where they are
-# missing it says so and succeeds, unless it is told --require.
+# missing it says so and succeeds, unless called with --require.
 set -euo pipefail
 
 case ${1-} in
@@ -24,43 +24,47 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export model work
 
-# What has to come of it: `ends`, no assertion fails and all threads end or are joined; `halts`,
-# none runs for ever either; otherwise a part of what SPIN has to complain about, which is the end of
-# the assertion that does not hold, an invalid end state, or a cycle. Then the case's name, and what
-# it is made of.
+# The expected result: `ends`, no assertion fails and all threads exit and are joined; `halts`, none
+# runs forever either; otherwise a part of SPIN's complaint, which is the end of the assertion that
+# does not hold, an invalid end state, or a cycle. Then the case's name and its flags.
 cases() {
     cat <<'END'
-ends  a second signal, one client reads no more     -DSTUCK -DFORCE -DOTHERS=0
-ends  the deadline, one client reads no more        -DSTUCK -DDEADLINE -DOTHERS=0
-halts a second signal, one client reads no more     -DSTUCK -DFORCE -DOTHERS=0 -DLINES=1
-halts the deadline, one client reads no more        -DSTUCK -DDEADLINE -DOTHERS=0 -DLINES=1
-ends  one client reads no more and is evicted       -DSTUCK -DEVICT
+ends  a second signal, one client stops reading     -DSTUCK -DFORCE -DOTHERS=0
+ends  the deadline, one client stops reading        -DSTUCK -DDEADLINE -DOTHERS=0
+halts a second signal, one client stops reading     -DSTUCK -DFORCE -DOTHERS=0 -DLINES=1
+halts the deadline, one client stops reading        -DSTUCK -DDEADLINE -DOTHERS=0 -DLINES=1
+ends  one client stops reading and is evicted       -DSTUCK -DEVICT
 ends  one client resets, or is evicted              -DSTUCK -DEVICT -DDEAD -DOTHERS=0
 halts one client resets, or is evicted              -DSTUCK -DEVICT -DDEAD -DOTHERS=0
-ends  all write before they read, up to the cut     -DWRITES_FIRST -DCUT
-halts all write before they read, up to the cut     -DWRITES_FIRST -DCUT -DOTHERS=0
+ends  all write before they read, up to the cutoff  -DWRITES_FIRST -DCUTOFF
+halts all write before they read, up to the cutoff  -DWRITES_FIRST -DCUTOFF -DOTHERS=0
 ends  one client leaves                             -DLEAVES
-ends  two lines of each client on their way         -DWINDOW=2
+ends  lines too late to be routed                   -DWRITES_FIRST -DROUTING
+halts lines too late to be routed                   -DWRITES_FIRST -DROUTING -DOTHERS=0
+ends  lines too late, one client leaves             -DROUTING -DLEAVES -DOTHERS=0
+ends  lines too late, one client stops reading      -DROUTING -DSTUCK -DDEADLINE -DOTHERS=0 -DLINES=1
+ends  two queued lines of each client               -DWINDOW=2
 ends  three clients                                 -DCLIENTS=3 -DLINES=1 -DOTHERS=0
-ends  clients come at any moment                    -DLATE
-halts clients come at any moment                    -DLATE
-ends  clients come and reset, a second signal       -DLATE -DDEAD -DFORCE -DOTHERS=0 -DLINES=1
-ends  a name is in use                              -DTAKEN
-ends  a name is in use, a second signal             -DTAKEN -DSTUCK -DFORCE -DOTHERS=0 -DLINES=1
-halts a name is in use                              -DTAKEN -DOTHERS=0
-expects[   mistake: a reader leaves at the stop     -DLEAVE_AT_STOP
-all_over)) mistake: a writer asks for the stop      -DSELECT_ON_STOP
-==accepted mistake: the notices come at the stop    -DEARLY_NOTICE
-due[c]==0  mistake: a loss is not counted           -DFORGET_LOSS -DSTUCK -DEVICT
-is_gone[c] mistake: a close without lingering       -DNO_LINGER
+ends  clients connect at any moment                 -DLATE
+halts clients connect at any moment                 -DLATE
+ends  clients connect and reset, a second signal    -DLATE -DDEAD -DFORCE -DOTHERS=0 -DLINES=1
+ends  a name is taken                               -DTAKEN
+ends  a name is taken, a second signal              -DTAKEN -DSTUCK -DFORCE -DOTHERS=0 -DLINES=1
+halts a name is taken                               -DTAKEN -DOTHERS=0
+expects[   mistake: a reader leaves at shutdown     -DLEAVE_AT_SHUTDOWN
+_passed))  mistake: a writer checks for shutdown    -DSELECT_ON_SHUTDOWN
+accepted[s mistake: unrouted lines count            -DCOUNT_UNROUTED -DROUTING -DWRITES_FIRST
+==accepted mistake: notices are queued at once      -DEARLY_NOTICE
+owed[c]==0 mistake: a loss is not counted           -DFORGET_LOSS -DSTUCK -DEVICT
+nnected[c] mistake: a close without lingering       -DNO_LINGER
 invalid    mistake: a loss keeps its permit         -DFORGET_PERMIT -DSTUCK -DEVICT
 invalid    mistake: the acceptor keeps its sender   -DKEEP_SENDER
-invalid    mistake: unread input in the drain       -DNO_DISCARD -DWRITES_FIRST -DCUT
-cycle      mistake: waiting for room without a rest -DNO_PARK -DOTHERS=0
+invalid    mistake: unread input in the drain       -DNO_DISCARD -DWRITES_FIRST -DCUTOFF
+cycle      mistake: waiting for room without parking -DNO_PARK -DOTHERS=0
 END
 }
 
-# Tries one case, in a folder of its own.
+# Checks one case, in a directory of its own.
 try() {
     local expected name flags complaint states verdict
     read -r expected name <<<"$1"
@@ -69,7 +73,7 @@ try() {
     cd "$(mktemp -d -p "$work")"
     local build=(-DSAFETY) run=()
     [[ $expected != @(halts|cycle) ]] || { build=(-DNP) && run=(-l); }
-    # A search that is not complete, for want of memory or depth, shows nothing.
+    # A search that ran out of memory or depth proves nothing.
     spin "${flags[@]}" -a "$model" >log 2>&1 &&
         cc -w -O2 -DCOLLAPSE -DMEMLIM=1900 "${build[@]}" -o pan pan.c >>log 2>&1 &&
         ./pan -m10000 -b "${run[@]}" >log 2>&1 || true

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Runs tests under tools that see what a wrong use of memory does, by hand, in some minutes:
+# Runs tests under tools that detect wrong uses of memory, on demand, in some minutes:
 #   address  AddressSanitizer and LeakSanitizer: the unit tests, and those of whole servers
-#   threads  ThreadSanitizer, for data races: the unit tests in which threads meet
-#   values   memcheck of valgrind, for what was never set: the unit tests, some with a whole server
-# Each tool first has to find what it is for in a little program that is wrong.
+#   threads  ThreadSanitizer, for data races: the unit tests that use several threads
+#   values   memcheck of valgrind, for uninitialised values: the unit tests, some with a whole server
+# Each tool must first find its kind of mistake in a small program that is wrong.
 #
-# The crate's own unsafe code is one ioctl, in src/socket/sys.rs. It is made in assembler by the crate
-# rustix, as are all system calls: memcheck alone knows what the kernel reads and writes there. What
-# all three look into is the code of the other crates that a server stands on, above all the
-# channel, the searches and the check of UTF-8, called as the server calls them.
+# The crate's own unsafe code is a few system calls, in src/socket/sys.rs; memcheck alone knows what
+# the kernel reads and writes in them. What all three examine is the code of the other crates that a
+# server depends on, above all the channel, the searches and the UTF-8 check, called as the server
+# calls them.
 #
-# None of this needs more than the stable toolchain, whose compiler is told to pass for a nightly
-# one, and so the standard library is not built for it: what is wrong inside of it is not seen.
-# Miri, which sees every rule broken and not only what comes of it, needs a nightly toolchain with
-# the component `miri`, and can run only what makes no system call:
+# The stable toolchain suffices: its compiler is made to accept nightly flags. So the standard library
+# is not instrumented, and mistakes inside it go undetected. Miri, which detects every broken rule
+# and not only its consequences, needs a nightly toolchain with the component `miri`, and runs only
+# code that makes no system call:
 #   cargo +nightly miri test --lib batch broker framing in_flight protocol
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,13 +22,13 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# Compiles a wrong program, and fails unless a tool says so; the flags are the compiler's.
+# Compiles a wrong program, and fails unless a tool finds the mistake; the flags are the compiler's.
 finds() {
     local complaint=$1 body=$2 tool=$3
     shift 3
     echo "fn main() { $body }" >"$work/wrong.rs"
     rustc "$@" -A warnings -C debuginfo=1 -o "$work/wrong" "$work/wrong.rs"
-    # The tool's words decide; that the program fails is as it should be.
+    # The tool's report decides; the program is expected to fail.
     $tool "$work/wrong" >"$work/said" 2>&1 || true
     grep -q "$complaint" "$work/said" || { cat "$work/said" && echo "not found: $complaint" && exit 1; }
     echo "found in a wrong program: $complaint"
@@ -42,7 +42,7 @@ race='static mut NUMBER: u32 = 0; fn count() { unsafe { NUMBER += 1 } }
 never_set='let byte = unsafe { Box::<u8>::new_uninit().assume_init() };
     if std::hint::black_box(*byte) == 7 { println!("seven") }'
 
-# Left out are tests that trace or confine the process, in which LeakSanitizer can not work.
+# Tests that trace or confine the process are left out, since LeakSanitizer cannot work in them.
 address() (
     export RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR=target/address
     finds "heap-use-after-free" "$use_after_free" "" -Zsanitizer=address
@@ -50,14 +50,14 @@ address() (
     cargo test --locked --target "$host" --lib --bins --test backpressure --test client \
         --test hostile --test limits --test log --test login --test pitfalls --test relay \
         --test security
-    # Where chance has a part, fewer rounds: one for each kind of stop, and some populations.
+    # Random tests run fewer rounds: one for each kind of shutdown, and some populations.
     A_CHAT_ROUNDS=4 cargo test --locked --target "$host" --test chaos
     A_CHAT_ROUNDS=20 cargo test --locked --target "$host" --test shutdown
 )
 
-# What it must not complain about: it knows neither the fence with which the last owner of an `Arc`
-# takes it over from the others, nor what a `Mutex` of the standard library orders when it has to be
-# waited for, as those in the lists of a channel's waiting threads are.
+# Suppressed are false alarms: it knows neither the fence by which the last owner of an `Arc` takes
+# it over from the others, nor the ordering by a contended `Mutex` of the standard library, such as
+# those in the lists of a channel's waiting threads.
 threads() (
     export RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer"
     export CARGO_TARGET_DIR=target/threads PROPTEST_CASES=16
@@ -66,14 +66,14 @@ threads() (
     export TSAN_OPTIONS="suppressions=$work/not-these halt_on_error=0 exitcode=9"
     # shellcheck disable=SC2086 # these are several flags
     finds "data race" "$race" "" $RUSTFLAGS
-    cargo test --locked --target "$host" --lib --no-default-features -- broker corpus fault window
+    cargo test --locked --target "$host" --lib --no-default-features -- broker corpus panics window
 )
 
 values() (
     export PROPTEST_CASES=8
     local valgrind="valgrind -q --error-exitcode=9 --fair-sched=yes" runner=${host^^}
     finds "depends on uninitialised value" "$never_set" "$valgrind"
-    # What takes much time is left out.
+    # Slow tests are left out.
     env "CARGO_TARGET_${runner//-/_}_RUNNER=$valgrind" \
         cargo test --locked --lib -- --skip relay --skip any_ --skip no_wake_up_is_lost --test-threads=2
 )

@@ -1,38 +1,40 @@
 /*
- * The threads and channels of a-chat, and how they stop: a model that SPIN explores in full.
- * docs/how-it-stops.md tells the same in words; docs/check-drain.sh lets SPIN try all of it.
+ * The threads and channels of a-chat, and how they shut down: a model that SPIN explores in full.
+ * docs/how-it-stops.md explains the same in words; docs/check-drain.sh makes SPIN check all of it.
  *
- * Every order in which the threads can take their steps is tried, with a stop at every moment:
- *   - no thread waits for ever and none runs for ever, all are joined (there is no invalid end
- *     state, and no cycle);
- *   - what is owed to a client is delivered or lost, exactly once (`due`), and every sender gets
- *     its window back (`used`);
- *   - a client gets what each of them sends in order and without gaps (`expects`);
- *   - a client that reads, and that neither force nor the deadline cuts off, gets every line that
- *     was accepted since it came, then the notice with the right number, then a clean end.
+ * SPIN tries every order in which the threads can take their steps, with a shutdown at any moment:
+ *   - no thread waits forever, none runs forever, and all are joined (there is no invalid end state
+ *     and no cycle);
+ *   - each message owed to a client is delivered or lost, exactly once (`owed`), and every sender
+ *     gets its window back (`used`);
+ *   - a client receives each sender's messages in order and without gaps (`expects`);
+ *   - a client that reads, and whose connection neither force nor the deadline aborts, receives
+ *     every line that was accepted since it connected, then the notice with the right number, then
+ *     a clean end of file.
  *
- * Names are those of src/. Each line is a batch of its own and goes to everybody who is there, its
- * sender too, so that a permit has several holders. Left out are names but for one that is taken,
- * answers, bytes (a message is written and acknowledged whole), rounds, a full server, panics, and
- * how a parked reader is woken without fail, which is src/server/delivery/window/model.rs.
+ * Names are those of src/. Each line is a batch of its own and goes to all connected clients, its
+ * sender included, so a permit has several holders. Left out are names, except for one that is
+ * taken; replies; bytes (a message is written and acknowledged as a whole); rounds; a full server;
+ * panics; and how a parked reader is reliably woken, which is src/server/delivery/window/model.rs.
  *
- * Time-outs have no length. The drain's may pass at any moment. One that is given to a client may
- * pass as soon as that client has stopped reading, and not before.
+ * Timeouts have no length. The drain's may expire at any moment. A client's may expire as soon as
+ * that client has stopped reading, and not before.
  *
- * What may happen is chosen with -D:
- *   LATE          clients log in at any moment, not before all else
- *   TAKEN         the last client's name is in use by another
+ * -D chooses what may happen:
+ *   LATE          clients log in at any moment, not before everything else
+ *   TAKEN         the last client's name is taken by another
  *   LEAVES        the last client may half-close at any moment
- *   STUCK         the last client may stop reading, for good, at any moment
+ *   STUCK         the last client may stop reading, permanently, at any moment
  *   DEAD          the last client may reset its connection at any moment
  *   WRITES_FIRST  clients read nothing before all their lines are sent
- *   EVICT         the stall time-out may pass
- *   CUT           the cut's deadline passes, half of the drain's
- *   DEADLINE      the drain's deadline passes, after the cut's
+ *   EVICT         the stall timeout may expire
+ *   CUTOFF        the cutoff's deadline passes, at half of the drain's
+ *   ROUTING       the broker's deadline for routing passes, after the cutoff's
+ *   DEADLINE      the drain's deadline passes, after those
  *   FORCE         there is a second signal, at any moment after the first
- * Each of these is a mistake, with which something of the above does not hold:
- *   LEAVE_AT_STOP, SELECT_ON_STOP, EARLY_NOTICE, FORGET_PERMIT, FORGET_LOSS, KEEP_SENDER,
- *   NO_DISCARD, NO_LINGER, NO_PARK
+ * Each of these is a mistake that violates one of the properties above:
+ *   LEAVE_AT_SHUTDOWN, SELECT_ON_SHUTDOWN, EARLY_NOTICE, FORGET_PERMIT, FORGET_LOSS, KEEP_SENDER,
+ *   NO_DISCARD, NO_LINGER, NO_PARK, COUNT_UNROUTED
  */
 
 #ifndef CLIENTS
@@ -45,32 +47,34 @@
 #define OTHERS  1 /* lines that each other client sends */
 #endif
 #ifndef WINDOW
-#define WINDOW  1 /* lines that a client may have on their way */
+#define WINDOW  1 /* lines of a client that may be queued */
 #endif
 #define SOCKET  1 /* lines that a kernel holds on either side of a socket */
 
 mtype:phase = { Running, Draining, Forced };
-mtype = { Name, Line, End, Broken, Cut }; /* what comes of reading */
-mtype = { Join, Batch, Leave };           /* Event */
-mtype = { Message, Notice, Refusal };     /* Outgoing */
+mtype = { Name, Line, Eof, Broken, Cutoff };    /* the outcomes of reading */
+mtype = { Join, Batch, Leave };                 /* Event */
+mtype = { Message, Notice, Rejection };         /* Outgoing */
 
-/* ShutdownHandle: the phase, and how much of the drain's time is over. */
+/* ShutdownHandle: the phase, and which deadlines have passed. */
 mtype:phase phase = Running;
-bool half_over, all_over;
-#define CUT_IS_OVER (phase == Forced || half_over)
-#define MUST_END    (phase == Forced || all_over)
+bool cutoff_passed, routing_passed, deadline_passed;
+#define CUTOFF_EXPIRED (phase == Forced || cutoff_passed)
+#define ROUTING_EXPIRED (phase == Forced || routing_passed)
+#define DRAIN_OVER    (phase == Forced || deadline_passed)
 
-/* Each client's socket: what it has sent and nobody has read, and what was written to it and its
-   kernel has not acknowledged. */
+/* Each client's socket: its unread input, and data written to it that its kernel has not
+   acknowledged. */
 chan backlog        = [CLIENTS] of { byte };
 chan input[CLIENTS] = [SOCKET] of { mtype, byte };
 chan wire[CLIENTS]  = [SOCKET] of { mtype, byte, byte };
-bool fin[CLIENTS], is_gone[CLIENTS], is_closed[CLIENTS];
+bool fin[CLIENTS], is_disconnected[CLIENTS], is_closed[CLIENTS];
 
-/* The queues. They have no bound: these are never full. Each ends when its senders are gone. */
+/* The queues. They are unbounded: these are never full. Each is disconnected when its senders are
+   dropped. */
 chan inbox          = [LINES + (OTHERS + 2) * CLIENTS] of { mtype, byte, byte };
 chan queue[CLIENTS] = [LINES + OTHERS * CLIENTS + 1] of { mtype, byte, byte };
-byte broker_senders = 1; /* the acceptor's, and one of each reader */
+byte broker_senders = 1; /* the acceptor's, and one for each reader */
 bool queue_sender[CLIENTS];
 
 /* Each client's Window, what parks and unparks its reader, and how many hold each line's permit. */
@@ -79,17 +83,17 @@ bool parked[CLIENTS], token[CLIENTS];
 #define HAS_ROOM(c)      (used[c] < WINDOW)
 #define HOLDERS(s, line) holders[(s) * LINES + (line) - 1]
 
-/* What joining waits for. */
-byte ended_readers;
-bool acceptor_ended, broker_ended, writer_ended[CLIENTS];
+/* What the joins wait for. */
+byte finished_readers;
+bool acceptor_exited, broker_exited, writer_exited[CLIENTS];
 
-/* The report: lines accepted from a client, and messages owed to it that are not accounted for. */
-byte accepted[CLIENTS], due[CLIENTS];
+/* The report: lines accepted from a client, and messages owed to it and not yet accounted for. */
+byte accepted[CLIENTS], owed[CLIENTS];
 bool settled[CLIENTS];
 
 /* What the clients do, and what they know: the next line's number from each, their notice. */
-byte here, sent[CLIENTS], expects[CLIENTS * CLIENTS];
-bool stuck[CLIENTS], dead[CLIENTS], left[CLIENTS], told[CLIENTS];
+byte connected, sent[CLIENTS], expects[CLIENTS * CLIENTS];
+bool stuck[CLIENTS], dead[CLIENTS], left[CLIENTS], notified[CLIENTS];
 hidden byte i;
 #define EXPECTS(c, s) expects[(c) * CLIENTS + (s)]
 #define SENDS(c)      (c == 0 -> LINES : OTHERS)
@@ -99,7 +103,7 @@ hidden byte i;
 #define READS(c)      (!stuck[c])
 #endif
 #define HAS_CLOSED(c) (READS(c) && fin[c] && len(wire[c]) == 0) /* as it reads the end */
-#define CAN_SEND(c)   (!left[c] && !is_gone[c] && !HAS_CLOSED(c) && len(input[c]) < SOCKET)
+#define CAN_SEND(c)   (!left[c] && !is_disconnected[c] && !HAS_CLOSED(c) && len(input[c]) < SOCKET)
 #ifdef TAKEN
 #define IS_TAKEN(c)   (c == CLIENTS - 1)
 #else
@@ -113,27 +117,28 @@ hidden byte i;
 
 /* ---- window.rs ------------------------------------------------------------------------------ */
 
-/* Permit::drop, of one holder; with the last one the sender has its room back. */
-inline give_back(s, line) {
+/* Permit::drop by one holder; the last one returns the room to the sender. */
+inline drop_permit(s, line) {
     HOLDERS(s, line)--;
-    if :: HOLDERS(s, line) == 0 -> give_all_back(s) :: else fi
+    if :: HOLDERS(s, line) == 0 -> return_charge(s) :: else fi
 }
-inline give_all_back(s) { used[s]--; token[s] = token[s] || parked[s] }
+inline return_charge(s) { used[s]--; token[s] = token[s] || parked[s] }
 
-/* Window::acquire as Outbox::send calls it, which gives up by making something else of the Line. */
+/* Window::acquire as BatchSender::send calls it, which gives up by replacing the outcome Line. */
 inline acquire() {
     do
     :: atomic { HAS_ROOM(c) -> used[c]++; break }
     :: atomic { !HAS_ROOM(c) ->
             known = phase;
             if
-            :: known == Running && is_gone[c] -> what = Broken; break
-            :: known != Running && CUT_IS_OVER -> what = Cut; break
+            :: known == Running && is_disconnected[c] -> what = Broken; break
+            :: known != Running && CUTOFF_EXPIRED -> what = Cutoff; break
             :: else -> parked[c] = true
             fi }
 #ifndef NO_PARK
-        atomic { /* The time-outs of this wait, as far as they would change anything, and no more */
-            token[c] || (known == Running && is_gone[c]) || (known != Running && half_over) ->
+        atomic { /* The timeouts of this wait, where they would make a difference */
+            token[c] || (known == Running && is_disconnected[c]) ||
+            (known != Running && cutoff_passed) ->
             token[c] = false; parked[c] = false }
 #endif
     od
@@ -141,35 +146,36 @@ inline acquire() {
 
 /* ---- connection.rs, linger.rs --------------------------------------------------------------- */
 
-/* A message is lost. That may happen to who does not read, or by force, and to nobody else. */
-inline lose() { assert(stuck[c] || dead[c] || MUST_END); due[c]-- }
+/* A message is lost. Only clients that do not read may lose one, or any client by force. */
+inline lose() { assert(stuck[c] || dead[c] || DRAIN_OVER); owed[c]-- }
 
-/* What is written and not acknowledged is lost, once and for all. */
-inline settle() {
+/* Whatever is written and not acknowledged is finally lost. */
+inline settle_final() {
     if :: !settled[c] && wire[c] ? [Message, _, _] -> lose() :: else fi;
     settled[c] = true
 }
 
-/* A reset throws away what is on its way; the kernel still tells how much that was. */
+/* A reset discards everything in flight; the kernel still knows how much that was. */
 inline reset() {
-    settle();
-    is_gone[c] = true;
+    settle_final();
+    is_disconnected[c] = true;
     do :: wire[c] ? _, _, _ :: input[c] ? _, _ :: empty(wire[c]) && empty(input[c]) -> break od;
-    /* Forgotten, so that states which differ in nothing else are one. */
+    /* Cleared, so states that differ in nothing else become one. */
     sent[c] = 0;
     for (i : 0 .. CLIENTS - 1) { EXPECTS(c, i) = 0 }
 }
 
-/* A socket that is closed with unread input answers with a reset. */
+/* Closing a socket with unread input sends a reset. */
 inline close() { is_closed[c] = true; if :: len(input[c]) > 0 -> reset() :: else fi }
 
-/* Stays until all is acknowledged and the client has closed, or did not in time. */
+/* Stays until everything is acknowledged, and the client has closed or failed to in time. */
 inline linger() {
     do
     :: input[c] ? _, _
-    :: atomic { is_gone[c] || STALLED(c) || (MUST_END && len(wire[c]) > 0) -> goto failed }
-    :: atomic { !is_gone[c] && empty(wire[c]) && (stuck[c] || MUST_END) -> break }
-    :: atomic { !is_gone[c] && empty(input[c]) && HAS_CLOSED(c) -> break }
+    :: atomic { is_disconnected[c] || STALLED(c) || (DRAIN_OVER && len(wire[c]) > 0) ->
+            goto failed }
+    :: atomic { !is_disconnected[c] && empty(wire[c]) && (stuck[c] || DRAIN_OVER) -> break }
+    :: atomic { !is_disconnected[c] && empty(input[c]) && HAS_CLOSED(c) -> break }
     od
 }
 
@@ -180,49 +186,50 @@ proctype acceptor() {
     do
     :: atomic { backlog ? c -> readers++; broker_senders++; run reader(c) }
     :: atomic { phase != Running ->
-            do :: backlog ? c -> is_gone[c] = true :: empty(backlog) -> break od;
+            do :: backlog ? c -> is_disconnected[c] = true :: empty(backlog) -> break od;
 #ifndef KEEP_SENDER
             broker_senders--;
 #endif
-            for (c : 0 .. CLIENTS - 1) { token[c] = true } /* parked readers hear of the stop too */
+            for (c : 0 .. CLIENTS - 1) { token[c] = true } /* parked readers must notice too */
             break }
     od;
-    atomic { ended_readers == readers -> acceptor_ended = true }
+    atomic { finished_readers == readers -> acceptor_exited = true }
 }
 
 /* ---- reader.rs ------------------------------------------------------------------------------ */
 
-/* Reads a line, waiting for it, or one of those that were there when the stop was seen. */
-inline fill() {
+/* Reads a line, waiting for it, or one of those in the queue when the shutdown was noticed. */
+inline fill_buffer() {
     do
-    :: atomic { phase != Running && !cutting -> cutting = true; cut = len(input[c]) }
-    :: atomic { nempty(input[c]) && !cutting -> input[c] ? what, line; break }
-    :: atomic { nempty(input[c]) && cutting && cut > 0 && !CUT_IS_OVER ->
-            input[c] ? what, line; cut--; break }
-    :: atomic { cutting && (cut == 0 || CUT_IS_OVER) -> what = Cut; cut = 0; break }
-    :: atomic { is_gone[c] -> what = Broken; cut = 0; break }
-    :: atomic { empty(input[c]) && !is_gone[c] && (is_closed[c] || HAS_CLOSED(c)) ->
-            what = End; cut = 0; break }
+    :: atomic { phase != Running && !at_cutoff -> at_cutoff = true; remaining = len(input[c]) }
+    :: atomic { nempty(input[c]) && !at_cutoff -> input[c] ? what, line; break }
+    :: atomic { nempty(input[c]) && at_cutoff && remaining > 0 && !CUTOFF_EXPIRED ->
+            input[c] ? what, line; remaining--; break }
+    :: atomic { at_cutoff && (remaining == 0 || CUTOFF_EXPIRED) ->
+            what = Cutoff; remaining = 0; break }
+    :: atomic { is_disconnected[c] -> what = Broken; remaining = 0; break }
+    :: atomic { empty(input[c]) && !is_disconnected[c] && (is_closed[c] || HAS_CLOSED(c)) ->
+            what = Eof; remaining = 0; break }
     od
 }
 
 proctype reader(byte c) {
-    mtype what; mtype:phase known; byte line, cut; bool cutting;
+    mtype what; mtype:phase known; byte line, remaining; bool at_cutoff;
 
-    fill();
+    fill_buffer();
     if
     :: atomic { what == Name -> queue_sender[c] = true; run writer(c); inbox ! Join, c, 0 }
     :: atomic { what != Name -> broker_senders--; fin[c] = true; goto rejected }
     fi;
     do
-    :: fill();
+    :: fill_buffer();
         if :: what == Line -> acquire() :: else fi;
         if :: atomic { what == Line -> inbox ! Batch, c, line; line = 0 } :: else -> break fi
     od;
     atomic {
         if
-#ifndef LEAVE_AT_STOP
-        :: what == Cut || (what == End && cutting) -> what = Cut
+#ifndef LEAVE_AT_SHUTDOWN
+        :: what == Cutoff || (what == Eof && at_cutoff) -> what = Cutoff
 #endif
         :: else -> inbox ! Leave, c, 0
         fi;
@@ -230,47 +237,60 @@ proctype reader(byte c) {
     }
     do
 #ifndef NO_DISCARD
-    :: atomic { what == Cut && nempty(input[c]) -> input[c] ? _, _ }
+    :: atomic { what == Cutoff && nempty(input[c]) -> input[c] ? _, _ }
 #endif
-    :: atomic { writer_ended[c] -> what = 0; goto ended }
+    :: atomic { writer_exited[c] -> what = 0; goto exited }
     od;
 rejected:
     linger();
 failed:
     atomic { close() }
-ended:
-    ended_readers++
+exited:
+    finished_readers++
 }
 
 /* ---- broker.rs ------------------------------------------------------------------------------ */
 
 proctype broker() {
-    byte c, r, line; bool peer[CLIENTS], said;
+    byte c, r, line; bool peer[CLIENTS], was_cut_off[CLIENTS], said;
 next:
     do
     :: atomic { inbox ? Join, c, _ ->
-            here++;
+            connected++;
             if
-            :: IS_TAKEN(c) -> queue[c] ! Refusal, c, 0; queue_sender[c] = false
+            :: IS_TAKEN(c) -> queue[c] ! Rejection, c, 0; queue_sender[c] = false
             :: else ->
                 peer[c] = true;
-                for (r : 0 .. CLIENTS - 1) { EXPECTS(c, r) = (is_gone[c] -> 0 : accepted[r] + 1) }
+                for (r : 0 .. CLIENTS - 1) {
+                    EXPECTS(c, r) = (is_disconnected[c] -> 0 : accepted[r] + 1)
+                }
             fi }
     :: atomic { inbox ? Batch, c, line ->
-            if :: IS_TAKEN(c) -> give_all_back(c); line = 0; goto next :: else fi;
-            assert(peer[c] && line == accepted[c] + 1);
+            if :: IS_TAKEN(c) -> return_charge(c); line = 0; goto next :: else fi;
+            assert(peer[c]);
+            if
+            :: ROUTING_EXPIRED -> /* Not accepted, nor is any later line. */
+                was_cut_off[c] = true;
+#ifdef COUNT_UNROUTED
+                accepted[c]++;
+#endif
+                return_charge(c); line = 0; goto next
+            :: else
+            fi;
+            assert(!was_cut_off[c] && line == accepted[c] + 1);
             accepted[c]++;
             for (r : 0 .. CLIENTS - 1) {
                 if
-                :: peer[r] -> HOLDERS(c, line)++; due[r]++; queue[r] ! Message, c, line
-                :: else -> /* Nobody is passed over who has come and has not gone. */
+                :: peer[r] -> HOLDERS(c, line)++; owed[r]++; queue[r] ! Message, c, line
+                :: else -> /* No connected client is passed over. */
                     assert(EXPECTS(r, c) == 0 || left[r] || stuck[r])
                 fi
             } }
     :: atomic { inbox ? Leave, c, _ ->
-#ifdef LEAVE_AT_STOP
+#ifdef LEAVE_AT_SHUTDOWN
             if :: phase != Running -> queue[c] ! Notice, c, accepted[c] :: else fi;
 #endif
+            if :: was_cut_off[c] -> queue[c] ! Notice, c, accepted[c] :: else fi;
             peer[c] = false; queue_sender[c] = false }
     :: atomic { empty(inbox) && broker_senders == 0 -> c = 0; line = 0; break }
 #ifdef EARLY_NOTICE
@@ -281,12 +301,12 @@ next:
             } }
 #endif
     od;
-    do /* One after the other: some may be at their end before others hear of it. */
+    do /* One after the other: some may exit before others are notified. */
     :: atomic { c < CLIENTS && peer[c] ->
             if :: !said -> queue[c] ! Notice, c, accepted[c] :: else fi;
             peer[c] = false; queue_sender[c] = false; c++ }
     :: atomic { c < CLIENTS && !peer[c] -> c++ }
-    :: atomic { c == CLIENTS -> c = 0; broker_ended = true; break }
+    :: atomic { c == CLIENTS -> c = 0; broker_exited = true; break }
     od
 }
 
@@ -295,16 +315,16 @@ next:
 proctype writer(byte c) {
     mtype what; byte from, line;
     do
-    :: atomic { nempty(queue[c]) && nfull(wire[c]) && !is_gone[c] ->
+    :: atomic { nempty(queue[c]) && nfull(wire[c]) && !is_disconnected[c] ->
             queue[c] ? what, from, line;
             wire[c] ! what, from, line;
-            if :: what == Message -> give_back(from, line) :: else fi;
+            if :: what == Message -> drop_permit(from, line) :: else fi;
             what = 0; from = 0; line = 0;
-            if :: MUST_END -> goto failed :: else fi }
-    :: atomic { nempty(queue[c]) && (is_gone[c] || MUST_END) -> goto failed }
+            if :: DRAIN_OVER -> goto failed :: else fi }
+    :: atomic { nempty(queue[c]) && (is_disconnected[c] || DRAIN_OVER) -> goto failed }
     :: atomic { STALLED(c) -> goto failed }
     :: atomic { empty(queue[c]) && !queue_sender[c] -> break }
-#ifdef SELECT_ON_STOP
+#ifdef SELECT_ON_SHUTDOWN
     :: atomic { phase != Running -> break }
 #endif
     od;
@@ -312,11 +332,11 @@ proctype writer(byte c) {
 #ifndef NO_LINGER
     linger();
 #endif
-    atomic { close(); goto outlast }
-failed: /* First the numbers, then the end: what is acknowledged in between counts as lost. */
-    atomic { settle() }
+    atomic { close(); goto discard }
+failed: /* First the count, then the reset: data acknowledged in between counts as lost. */
+    atomic { settle_final() }
     atomic { reset() }
-outlast: /* Takes what still comes as lost. */
+discard: /* Counts what still arrives as lost. */
     do
     :: atomic { queue[c] ? what, from, line ->
             if
@@ -325,7 +345,7 @@ outlast: /* Takes what still comes as lost. */
                 lose();
 #endif
 #ifndef FORGET_PERMIT
-                give_back(from, line);
+                drop_permit(from, line);
 #endif
             :: else
             fi;
@@ -333,19 +353,19 @@ outlast: /* Takes what still comes as lost. */
     :: atomic { empty(queue[c]) && !queue_sender[c] -> break }
     od;
     atomic {
-        assert(due[c] == 0);
-        assert(stuck[c] || dead[c] || MUST_END || !is_gone[c]); /* no reset */
-        writer_ended[c] = true
+        assert(owed[c] == 0);
+        assert(stuck[c] || dead[c] || DRAIN_OVER || !is_disconnected[c]); /* no reset */
+        writer_exited[c] = true
     }
 }
 
-/* ---- the world around ----------------------------------------------------------------------- */
+/* ---- the environment ------------------------------------------------------------------------ */
 
 proctype client(byte c) {
     mtype what; byte s, line;
     input[c] ! Name, 0;
 #ifndef LATE
-    here == CLIENTS;
+    connected == CLIENTS;
 #endif
 end:do
     :: atomic { CAN_SEND(c) && sent[c] < SENDS(c) -> sent[c]++; input[c] ! Line, sent[c] }
@@ -354,31 +374,32 @@ end:do
             if
             :: what == Message ->
                 assert(line == EXPECTS(c, s)); EXPECTS(c, s)++;
-                if :: !settled[c] -> due[c]-- :: else fi
-            :: what == Notice -> /* Everything has come before it. */
+                if :: !settled[c] -> owed[c]-- :: else fi
+            :: what == Notice -> /* Everything arrives before it. */
                 assert(line == accepted[c]);
                 for (s : 0 .. CLIENTS - 1) { assert(EXPECTS(c, s) == accepted[s] + 1) }
-                told[c] = true
-            :: what == Refusal -> /* Nothing comes before it, and nothing after. */
-                assert(IS_TAKEN(c) && accepted[c] == 0 && !told[c]);
-                told[c] = true
+                notified[c] = true
+            :: what == Rejection -> /* Nothing arrives before it or after it. */
+                assert(IS_TAKEN(c) && accepted[c] == 0 && !notified[c]);
+                notified[c] = true
             fi;
             what = 0; s = 0; line = 0 }
 #ifdef LEAVES
-    :: atomic { c == CLIENTS - 1 && CAN_SEND(c) -> left[c] = true; input[c] ! End, 0 }
+    :: atomic { c == CLIENTS - 1 && CAN_SEND(c) -> left[c] = true; input[c] ! Eof, 0 }
 #endif
 #ifdef STUCK
     :: atomic { c == CLIENTS - 1 && !stuck[c] && !HAS_CLOSED(c) -> stuck[c] = true }
 #endif
 #ifdef DEAD
-    :: atomic { c == CLIENTS - 1 && !is_gone[c] && !HAS_CLOSED(c) -> dead[c] = true; reset() }
+    :: atomic { c == CLIENTS - 1 && !is_disconnected[c] && !HAS_CLOSED(c) ->
+            dead[c] = true; reset() }
 #endif
     od
 }
 
 proctype signals() {
 #ifndef LATE
-    here == CLIENTS;
+    connected == CLIENTS;
 #endif
     phase = Draining;
 #ifdef FORCE
@@ -388,29 +409,32 @@ proctype signals() {
 
 proctype time() {
     phase != Running;
-    half_over = true;
+    cutoff_passed = true;
+#ifdef ROUTING
+    routing_passed = true;
+#endif
 #ifdef DEADLINE
-    all_over = true
+    deadline_passed = true
 #endif
 }
 
-/* Server::run, which joins the acceptor, who has joined the readers, and then the broker. */
+/* Server::run, which joins the acceptor, which has joined the readers, and then the broker. */
 init {
     byte c;
     atomic {
         run broker();
         run acceptor();
         run signals();
-#if defined(CUT) || defined(DEADLINE)
+#if defined(CUTOFF) || defined(ROUTING) || defined(DEADLINE)
         run time();
 #endif
         for (c : 0 .. CLIENTS - 1) { backlog ! c; run client(c) }
     }
-    acceptor_ended;
-    broker_ended;
+    acceptor_exited;
+    broker_exited;
     for (c : 0 .. CLIENTS - 1) {
         assert(used[c] == 0);
-        /* Who reads on comes to a last line, be it after this. */
-        told[c] || left[c] || stuck[c] || dead[c] || MUST_END || !writer_ended[c]
+        /* A client that goes on reading reaches its last line, perhaps after this. */
+        notified[c] || left[c] || stuck[c] || dead[c] || DRAIN_OVER || !writer_exited[c]
     }
 }

@@ -1,11 +1,19 @@
 //! What the documentation points at exists: links lead to files and headings, names in code spans
-//! occur in the sources, commands run, and pictures match their sources.
+//! occur in the sources, commands run, the demonstration happens, and pictures match their sources.
 //!
 //! So whoever renames a test, a function or a flag renames it in the text too. Links that leave
 //! the repository are not followed.
+#![cfg(feature = "cli")]
+#![allow(clippy::print_stdout, reason = "a test that cannot run here prints why")]
+
+mod common;
+#[path = "common/process.rs"]
+mod process;
 
 #[path = "doc_links/commands.rs"]
 mod commands;
+#[path = "doc_links/demonstration.rs"]
+mod demonstration;
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;

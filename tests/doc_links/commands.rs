@@ -71,12 +71,13 @@ fn begins_like_a_command(span: &str) -> bool {
     matches!((words.next(), words.next()), (Some("cargo" | "a-chat"), Some(_)))
 }
 
-/// Steps of a script: what follows `step`, `run:` or a condition.
+/// Steps of a script: what follows `step` or `run:`, and lines that run cargo.
 fn steps_of(script: &str) -> Vec<String> {
     let lines = script.replace("\\\n", " ");
     let steps = lines.lines().filter_map(|line| {
-        let line = line.trim().trim_start_matches("- ");
-        line.strip_prefix("step ").or_else(|| line.strip_prefix("run: ")).map(str::to_owned)
+        let line = line.trim().trim_start_matches("- ").trim_start_matches("# ").trim_start();
+        let step = line.strip_prefix("step ").or_else(|| line.strip_prefix("run: "));
+        step.or_else(|| begins_like_a_command(line).then_some(line)).map(str::to_owned)
     });
     steps.collect()
 }
@@ -136,6 +137,10 @@ fn fault_of_cargo(arguments: &[&str]) -> Option<String> {
                 }
                 continue;
             }
+            "--target" => {
+                words.next();
+                continue;
+            }
             _ => {
                 filters.extend((!word.starts_with('-')).then_some(word));
                 continue;
@@ -179,7 +184,7 @@ fn commands_in_the_text_work() {
         let found = lines_of(&read(&page)).into_iter();
         lines.extend(found.map(|line| (page.display().to_string(), line)));
     }
-    for script in [".ci/run", ".github/workflows/ci.yml"] {
+    for script in [".ci/run", ".github/workflows/ci.yml", "docs/check-memory.sh"] {
         let found = steps_of(&read(&root().join(script))).into_iter();
         lines.extend(found.map(|line| (script.to_owned(), line)));
     }
