@@ -224,6 +224,24 @@ fn pictures_are_those_of_their_sources() {
     }
 }
 
+/// Files of these rooms have a link each, of others the folder has one.
+#[test]
+fn the_map_shows_every_file() {
+    let map = read(&root().join("docs/architecture.md"));
+    let rooms = ["", "/wire", "/socket", "/server", "/server/delivery", "/client", "/bin/a-chat"];
+    let mut faults = Vec::new();
+    for room in rooms.map(|room| format!("src{room}")) {
+        for entry in fs::read_dir(root().join(&room)).expect("a folder") {
+            let name = entry.expect("an entry").file_name().into_string().expect("UTF-8");
+            let path = format!("{room}/{name}");
+            if [")", "/"].iter().all(|end| !map.contains(&format!("(../{path}{end}"))) {
+                faults.push(format!("docs/architecture.md does not show {path}"));
+            }
+        }
+    }
+    assert_none(&faults);
+}
+
 #[test]
 fn the_oldest_rust_is_the_same_everywhere() {
     let manifest = read(&root().join("Cargo.toml"));
