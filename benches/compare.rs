@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     if baseline::run_if_asked() {
         return ExitCode::SUCCESS;
     }
-    a_chat::raise_nofile_limit();
+    let _ = a_chat::raise_nofile_limit();
     // Flags come from cargo.
     let arguments = std::env::args().skip(1);
     let wanted: Vec<String> = arguments.filter(|it| !it.starts_with("--")).collect();

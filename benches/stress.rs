@@ -17,7 +17,7 @@ fn main() {
     if baseline::run_if_asked() {
         return;
     }
-    a_chat::raise_nofile_limit();
+    let _ = a_chat::raise_nofile_limit();
     let mut criterion = Criterion::default().configure_from_args();
     let mut table = Table::default();
     for group in [

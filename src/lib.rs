@@ -31,8 +31,9 @@
 //! use a_chat::{Config, Server};
 //!
 //! // Limits of the process, which its first thread inherits: call these before it is spawned.
-//! a_chat::enlarge_futex_hash();
-//! a_chat::raise_nofile_limit();
+//! // Without them fewer clients fit, or they cost more.
+//! let _ = a_chat::enlarge_futex_hash();
+//! let _ = a_chat::raise_nofile_limit();
 //! let server = Server::bind("127.0.0.1:8080", Config::default())?;
 //! let handle = server.shutdown_handle();
 //! // Signals are the program's, for example with the crate ctrlc:

@@ -59,7 +59,7 @@ fn round(seed: u64, scale: &Scale) -> String {
 
 #[test]
 fn hundreds_of_clients() {
-    a_chat::raise_nofile_limit();
+    let _ = a_chat::raise_nofile_limit();
     let scale = Scale { seats: 200, milliseconds: 1500 };
     rounds("hundreds_of_clients", 1, KINDS, Duration::MAX, |seed| {
         round(seed, &scale);
@@ -69,7 +69,7 @@ fn hundreds_of_clients() {
 #[test]
 #[ignore = "takes a minute, or as long as A_CHAT_SECONDS says"]
 fn hundreds_of_clients_for_a_minute() {
-    a_chat::raise_nofile_limit();
+    let _ = a_chat::raise_nofile_limit();
     let scale = Scale { seats: 500, milliseconds: 8000 };
     let (seed, minute) = (u64::from(fastrand::u32(..)), Duration::from_secs(60));
     rounds("hundreds_of_clients_for_a_minute", seed, u64::MAX, minute, |seed| {

@@ -264,7 +264,7 @@ fn a_server_that_cannot_spawn_writers_in_its_cgroup_keeps_serving() {
 #[test]
 fn clients_beyond_the_memory_mapping_limit_are_refused_even_if_max_connections_allows_them() {
     const THREADS: usize = 4;
-    a_chat::raise_nofile_limit();
+    let _ = a_chat::raise_nofile_limit();
     let mut default = Process::start(serve(&[]));
     let (default_capacity, limited_by) = capacity(&mut default);
     assert_eq!(default.terminate().0, 0);

@@ -355,7 +355,7 @@ fn a_line_full_of_unknown_names_gets_a_single_reply() {
 #[test]
 fn a_thousand_silent_clients_time_out_and_leave_no_thread_or_descriptor_behind() {
     const SILENT: usize = 1000;
-    raise_nofile_limit();
+    let _ = raise_nofile_limit();
     let config = short_linger().login_timeout(Duration::from_secs(2));
     let report = run_attack_alone(config, |server, bystanders| {
         let before = (client_threads(), descriptor_count());

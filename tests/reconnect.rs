@@ -269,7 +269,7 @@ fn back(script: &Script, flags: &[&str], lines: &str) -> (Process, Peer) {
 }
 
 #[test]
-fn the_rest_waits_for_its_recipients() {
+fn unaccepted_lines_wait_for_their_recipients() {
     let script = Script::listen();
     let lines = "bob: 1\nbob: 2\ncarol, bob, no name: 3\n/who\nnonsense\nbob: 4\n";
     let (mut alice, mut peer) = back(&script, &[], lines);
@@ -302,7 +302,7 @@ fn the_rest_waits_for_its_recipients() {
 }
 
 #[test]
-fn the_rest_does_not_wait_if_told_so() {
+fn unaccepted_lines_do_not_wait_with_no_wait() {
     let script = Script::listen();
     let (_alice, mut peer) = back(&script, &["--no-wait"], "bob: 1\ncarol: 2\n");
     peer.expect_line("bob: 1");
@@ -363,7 +363,7 @@ fn refused_lines_are_not_sent_again_and_numbers_go_on() {
 }
 
 #[test]
-fn whatever_keeps_it_out_for_a_moment_is_tried_again() {
+fn a_temporary_rejection_is_retried() {
     let script = Script::listen();
     let mut alice = steady(script.address, "alice", &[]);
     for error in ["name taken", "server is full", "name taken"] {
@@ -384,7 +384,7 @@ fn whatever_keeps_it_out_for_a_moment_is_tried_again() {
 /// A server that lets it in and then hangs up is not stormed: each pause is longer than the one
 /// before.
 #[test]
-fn who_is_thrown_out_again_and_again_takes_its_time() {
+fn a_client_that_is_disconnected_again_and_again_waits_longer_each_time() {
     let script = Script::listen();
     let _alice = steady(script.address, "alice", &[]);
     let begin = Instant::now();
@@ -397,7 +397,7 @@ fn who_is_thrown_out_again_and_again_takes_its_time() {
 
 /// An evicted recipient comes back, and says that something went wrong.
 #[test]
-fn who_is_evicted_comes_back() {
+fn an_evicted_client_reconnects() {
     let script = Script::listen();
     let mut bob = steady(script.address, "bob", &[]);
     let mut peer = script.log_in("bob");
@@ -445,7 +445,7 @@ fn the_end_of_the_input_ends_the_search_for_the_next_server() {
 }
 
 #[test]
-fn who_never_got_in_has_failed() {
+fn a_client_that_never_logged_in_fails() {
     let nobody = Script::listen().address;
     let mut alice = steady(nobody, "alice", &[]);
     alice.stdin = None;

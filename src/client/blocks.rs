@@ -1,18 +1,18 @@
-//! Cuts what a stream brings into blocks of complete lines. No thread runs here: whoever reads
-//! the stream owns the buffer.
+//! Cuts a stream into blocks of complete lines. Plain state, owned by the thread that reads the
+//! stream.
 
 use std::io::{self, Read};
 
 use crate::wire::framing::MAX_LINE_CEILING;
 
-/// How much one read may bring, in bytes.
+/// How many bytes one read takes at most.
 const READ_CHUNK: usize = 64 * 1024;
 
-/// No line is longer, in bytes: the longest one that a server can be asked to take, and the
-/// sender's name before it.
-const LONGEST: usize = MAX_LINE_CEILING + READ_CHUNK;
+/// The maximum length of a line in bytes: the highest limit that a server can have, and the sender's
+/// name before it.
+const MAX_LINE_BYTES: usize = MAX_LINE_CEILING + READ_CHUNK;
 
-/// Reads a stream in blocks of complete lines: as many as one read brings.
+/// Reads a stream in blocks of complete lines, as many as one read returns.
 ///
 /// ```
 /// use a_chat::client::LineBlocks;
@@ -33,18 +33,18 @@ pub struct LineBlocks<R> {
 }
 
 impl<R: Read> LineBlocks<R> {
-    /// Blocks of what `source` brings.
+    /// Blocks of this stream.
     pub fn new(source: R) -> Self {
         Self { source, buffer: Vec::new(), start: 0, end: 0 }
     }
 
-    /// Waits for more complete lines; `None` at the end of the stream. Each block ends with the
-    /// end of its last line.
+    /// Waits for more complete lines; `None` at the end of the stream. Each block ends with a line
+    /// end.
     ///
     /// # Errors
     ///
     /// Fails as the source does, and with [`io::ErrorKind::InvalidData`] if a line is longer than
-    /// any server takes, 64 MiB and a little.
+    /// any server accepts, 64 MiB and a little.
     pub fn next_block(&mut self) -> io::Result<Option<&[u8]>> {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
@@ -68,13 +68,13 @@ impl<R: Read> LineBlocks<R> {
                 self.start = new.start + last + 1;
                 return Ok(Some(&self.buffer[..self.start]));
             }
-            if self.end > LONGEST {
+            if self.end > MAX_LINE_BYTES {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "a line without an end"));
             }
         }
     }
 
-    /// The beginning of a line whose end has not come.
+    /// The beginning of a line without its end.
     pub fn unfinished(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
@@ -86,7 +86,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives its bytes in pieces of these sizes.
+    /// Returns its bytes in pieces of these sizes.
     struct Pieces<'a> {
         bytes: &'a [u8],
         sizes: std::slice::Iter<'a, usize>,
@@ -105,12 +105,12 @@ mod tests {
         let mut blocks = LineBlocks::new(io::repeat(b'x'));
         let error = blocks.next_block().expect_err("no line can be that long");
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-        assert!(blocks.buffer.len() <= 2 * LONGEST);
+        assert!(blocks.buffer.len() <= 2 * MAX_LINE_BYTES);
     }
 
     proptest! {
         #[test]
-        fn any_split_gives_all_lines_in_whole_blocks(
+        fn any_split_yields_all_lines_in_whole_blocks(
             input in proptest::collection::vec(prop_oneof![3 => Just(b'x'), 1 => Just(b'\n')], 0..300),
             sizes in proptest::collection::vec(1_usize..60, 0..40),
         ) {

@@ -1,39 +1,38 @@
-//! Which of the lines that were sent the server is known to have accepted, pure: the client's
-//! reader thread owns it.
+//! Which of the sent lines are known to be accepted. Plain state, owned by the client's reader
+//! thread.
 //!
-//! The server says how many lines it accepted only when it stops. But it answers a client's lines
-//! in their order and by their number, after it has taken them in: so each answer shows that all
-//! lines up to that one were accepted. Where no line of the user's is answered the client asks
-//! something itself, with a line of its own, see [`Probe`]. The user's lines are numbered without
-//! those.
+//! The server reports how many lines it accepted only when it shuts down. But it replies to a
+//! client's lines in order and by number, after it accepted them, so each reply shows that all lines
+//! up to that one were accepted. If none of the user's lines causes a reply, the client asks with a
+//! line of its own, see [`Probe`]. The user's lines are numbered without those.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::outcome::{ConnectionOutcome, DisconnectReason, Lines};
 
-/// Lines on their way, whole and in one piece.
+/// Complete lines that are sent together.
 #[derive(Clone, Debug)]
 pub(crate) struct Sent {
     pub(crate) bytes: Arc<[u8]>,
-    /// How many lines that are.
+    /// How many lines these are.
     pub(crate) lines: u64,
-    /// Set if it is one line of the client's own.
+    /// Set if it is one line of the client's own, and not the user's.
     pub(crate) own: Option<Probe>,
-    /// What it takes up of the room for lines on their way, in bytes.
+    /// How much of the room for unconfirmed lines it takes, in bytes.
     pub(crate) charge: usize,
 }
 
-/// What a line of the client's own is for.
+/// The purpose of a line of the client's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Probe {
-    /// To be answered; what the answer is does not matter.
+    /// To get a reply, whatever it says.
     Checkpoint,
-    /// Somebody waits for the answer.
+    /// The outbox waits for the reply.
     Question,
 }
 
-/// What a line was that the server has answered.
+/// The line that the server replied to.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Answered {
     Probe(Probe),
@@ -42,7 +41,7 @@ pub(crate) enum Answered {
         number: u64,
         text: Vec<u8>,
     },
-    /// A line that was never sent or was answered long ago: this is not the server it seems.
+    /// A line that was never sent, or was replied to before: a server of this kind does not do that.
     Unknown,
 }
 
@@ -90,7 +89,7 @@ impl Ledger {
         std::mem::take(&mut self.freed)
     }
 
-    /// Takes note that the server has answered its line `line`: all lines up to it are accepted.
+    /// Notes that the server replied to its line `line`: all lines up to it are accepted.
     pub(crate) fn answered(&mut self, line: u64) -> Answered {
         if line <= self.line || line > self.last {
             return Answered::Unknown;
@@ -109,7 +108,7 @@ impl Ledger {
         answered
     }
 
-    /// Takes note that the server has accepted its lines up to `line`, as far as they were sent.
+    /// Notes that the server accepted its lines up to `line`, as far as they were sent.
     pub(crate) fn accept(&mut self, line: u64) {
         while let Some(first) = self.sent.front().filter(|_| self.line < line) {
             let rest = &first.bytes[self.skip..];
@@ -133,10 +132,10 @@ impl Ledger {
         }
     }
 
-    /// What became of all lines, when `written` bytes of them were given to the system.
+    /// What became of all lines, if `written` bytes of them were written to the socket.
     ///
-    /// Unless the server has said how many it accepted, what was written to the last byte of its
-    /// line may have been accepted, and nobody can tell.
+    /// Unless the server reported how many it accepted, every line that was written up to its last
+    /// byte may have been accepted, and is in doubt.
     pub(crate) fn settle(self, reason: DisconnectReason, written: u64) -> ConnectionOutcome {
         let sure = matches!(reason, DisconnectReason::ShutDown);
         let mut in_doubt = Lines::after(self.number);
@@ -194,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_numbered_without_the_lines_of_the_clients_own() {
+    fn replies_are_numbered_without_the_clients_own_lines() {
         let mut ledger = Ledger::new(10);
         for (text, own) in [
             ("/who me\n", Some(Probe::Question)),
@@ -216,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn at_a_shut_down_the_rest_is_what_the_server_has_not_counted() {
+    fn at_shutdown_every_line_that_the_server_did_not_count_is_unaccepted() {
         let mut ledger = Ledger::new(0);
         ledger.push(sent("/who me\n", Some(Probe::Question)));
         ledger.push(sent("a\nb\nc\n", None));
@@ -231,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_word_only_what_was_not_written_is_the_rest() {
+    fn after_a_crash_only_lines_that_were_not_written_are_unaccepted() {
         let mut ledger = Ledger::new(0);
         ledger.push(sent("a\nb\n", None));
         ledger.push(sent("/who me\n", Some(Probe::Checkpoint)));
@@ -247,7 +246,7 @@ mod tests {
     proptest! {
         /// Against a plain list of lines, of which some are the client's own.
         #[test]
-        fn agrees_with_a_list_of_lines(
+        fn a_ledger_agrees_with_a_plain_list_of_lines(
             pieces in proptest::collection::vec(
                 prop_oneof![
                     3 => proptest::collection::vec("[a-c]{0,3}", 1..5).prop_map(Some),

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -127,14 +128,25 @@ impl fmt::Display for Capacity {
     }
 }
 
-/// Raises the soft limit of open files to the hard one, which needs no privilege.
+/// Raises the soft limit of open files to the hard one, which needs no privilege. Returns the limit
+/// that is in force then; `u64::MAX` is none.
 ///
 /// It is the process's limit, so the program decides: the binary does this at its start, an
-/// embedding program may. If the system refuses, the limit stays as it is.
-pub fn raise_nofile_limit() {
+/// embedding program may.
+///
+/// ```
+/// let files = a_chat::raise_nofile_limit()?;
+/// assert!(files > 0);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// As setrlimit(2). It does no harm: the capacity is computed from the limit in force.
+pub fn raise_nofile_limit() -> io::Result<u64> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    // A refusal does no harm: the capacity is computed from the limit then in force.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    Ok(maximum.unwrap_or(u64::MAX))
 }
 
 /// Buckets of the kernel's futex hash table: ten thousand sleeping threads make about ten in each.
@@ -147,10 +159,14 @@ const FUTEX_HASH_SLOTS: u32 = 1024;
 /// bucket is a list. With 5,000 idle clients to walk past, a message took twice the CPU time. Before
 /// the first thread is spawned this call costs nothing; later it waits for all CPUs, for some 10 ms.
 /// The table is the process's, so the program decides: the binary does this at its start, an
-/// embedding program may. If the system refuses, the table stays as it is.
-pub fn enlarge_futex_hash() {
-    // A refusal does no harm: older systems have one large table for all processes.
-    let _ = sys::set_futex_hash_slots(FUTEX_HASH_SLOTS);
+/// embedding program may.
+///
+/// # Errors
+///
+/// As prctl(2), on an older system for one. It does no harm there: all processes share one large
+/// table.
+pub fn enlarge_futex_hash() -> io::Result<()> {
+    sys::set_futex_hash_slots(FUTEX_HASH_SLOTS)
 }
 
 /// Keeps malloc from reserving address space for one arena after the other, if `RLIMIT_AS` limits the

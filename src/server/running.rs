@@ -16,7 +16,7 @@ use crate::error::Error;
 #[derive(Debug)]
 #[must_use = "dropping it shuts the server down"]
 pub struct Running {
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
     shutdown: ShutdownHandle,
     stats: StatsHandle,
     /// The server's thread, until it is joined.
@@ -40,19 +40,25 @@ impl Server {
     ///
     /// [`Error::Start`] if the system refuses the thread.
     pub fn spawn(self) -> Result<Running, Error> {
-        let (address, shutdown, stats) =
-            (self.local_addr(), self.shutdown_handle(), self.stats_handle());
+        let addresses = self.local_addrs().to_vec();
+        let (shutdown, stats) = (self.shutdown_handle(), self.stats_handle());
         let thread = spawn("a-chat", || self.run())
             .map_err(|source| Error::Start { what: "start a thread", source })?;
-        Ok(Running { address, shutdown, stats, thread: Some(thread) })
+        Ok(Running { addresses, shutdown, stats, thread: Some(thread) })
     }
 }
 
 impl Running {
-    /// The address that clients connect to.
+    /// The first address that clients can connect to.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.address
+        self.addresses[0]
+    }
+
+    /// All addresses that clients can connect to. There is at least one.
+    #[must_use]
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// A handle that shuts the server down.

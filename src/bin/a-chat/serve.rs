@@ -22,7 +22,7 @@ use crate::{error_chain, logger, output};
 
 /// Serves until a signal: success if the drain lost no message, failure otherwise.
 pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Box<dyn Error>> {
-    a_chat::enlarge_futex_hash();
+    let _ = a_chat::enlarge_futex_hash();
     a_chat::limit_malloc_arenas();
     let log_file = args.log_file.as_deref();
     logger::start(args.log_level, logger::open(log_file)?)?;
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Box<dyn Error>> {
 }
 
 fn serve(args: &ServeArgs) -> Result<ExitCode, Box<dyn Error>> {
-    a_chat::raise_nofile_limit();
+    let _ = a_chat::raise_nofile_limit();
     let names = args.listen.iter().map(|name| resolve(name));
     let names: Vec<_> = names.collect::<Result<_, _>>()?;
     let server = Server::bind_all(names.iter().map(Vec::as_slice), args.config())?;

@@ -38,7 +38,7 @@ const INTERRUPTED: i32 = 130;
 /// Puts the server under load: success if every message arrived, once and in order.
 pub(crate) fn run(args: &StressArgs) -> Result<ExitCode, Box<dyn Error>> {
     let plan = args.plan()?;
-    a_chat::raise_nofile_limit();
+    let _ = a_chat::raise_nofile_limit();
     plan.check_capacity()?;
     let control = Arc::new(Control::default());
     stop_on_signals(&control)?;
