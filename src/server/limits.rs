@@ -46,9 +46,13 @@ const SPARE_MEMORY: u64 = 16 * 1024 * 1024;
 /// Memory of a thread in addition to its stack, in bytes: guard pages, and an alternate signal stack.
 const THREAD_EXTRAS: u64 = 32 * 1024;
 
-/// Maximum size of a connection's read buffer in addition to the longest line, in bytes. It is counted
-/// twice, since growing it copies it.
-const READ_BUFFER: u64 = 2 * 128 * 1024;
+/// Maximum size of a connection's read buffer, and of the batch that waits for its window, each in
+/// addition to the longest line and in bytes.
+const READ_BUFFER: u64 = 128 * 1024;
+const WAITING_BATCH: u64 = 128 * 1024;
+
+/// Maximum memory for data in flight to one client, in bytes: frames, and the lengths of messages.
+const IN_FLIGHT: u64 = (2 * 256 + 256) * 1024;
 
 /// Address space of one of malloc's arenas, in bytes (`HEAP_MAX_SIZE` of the GNU C library).
 const ARENA: u64 = 64 * 1024 * 1024;
@@ -186,11 +190,13 @@ pub fn limit_malloc_arenas() {
 static ONE_ARENA: AtomicBool = AtomicBool::new(false);
 
 /// The number of connections that each limit of memory allows: past any of them the process aborts.
+/// `docs/security.md` lists the terms.
 fn room_in_memory(config: &Config) -> [(Option<u64>, &'static str); 3] {
-    let each = THREADS * (STACK_SIZE as u64 + THREAD_EXTRAS)
-        // The buffers that a window is charged for may be twice as large as what they hold.
-        + (config.window as u64).saturating_mul(2).saturating_add(config.max_line as u64)
-        + READ_BUFFER;
+    let (window, line) = (config.window as u64, config.max_line as u64);
+    let each = (THREADS * (STACK_SIZE as u64 + THREAD_EXTRAS) + READ_BUFFER + IN_FLIGHT)
+        .saturating_add(WAITING_BATCH.min(window / 2))
+        .saturating_add(line.saturating_mul(2))
+        .saturating_add(window);
     let room = |limit: Option<u64>, used: &str, arenas: u64| {
         let used = memory_in_use(used).saturating_add(arenas);
         limit.map(|limit| connections_within(limit.saturating_sub(used), SPARE_MEMORY, each))
