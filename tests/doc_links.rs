@@ -243,6 +243,21 @@ fn the_map_shows_every_file() {
 }
 
 #[test]
+fn the_page_on_testing_lists_every_test() {
+    let page = read(&root().join("docs/testing.md"));
+    let mut faults = Vec::new();
+    for entry in fs::read_dir(root().join("tests")).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let is_test = path.extension().is_some() || path.join("main.rs").exists();
+        let name = path.file_name().and_then(|name| name.to_str()).expect("UTF-8");
+        if is_test && !page.contains(&format!("`tests/{name}`")) {
+            faults.push(format!("docs/testing.md does not list tests/{name}"));
+        }
+    }
+    assert_none(&faults);
+}
+
+#[test]
 fn the_oldest_rust_is_the_same_everywhere() {
     let manifest = read(&root().join("Cargo.toml"));
     let (_, rest) = manifest.split_once("\nrust-version = \"").expect("a rust-version");

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::{SOURCES, assert_none, has, pages, read, root};
+use super::{SOURCES, assert_none, pages, read, root};
 
 /// Subcommands of cargo that the pages may use.
 const CARGO: [&str; 13] = [
@@ -146,14 +146,22 @@ fn fault_of_cargo(arguments: &[&str]) -> Option<String> {
                 continue;
             }
         };
-        if !root().join(&path).exists() {
-            return Some(format!("there is no {path}"));
+        // A test of several files is a folder.
+        let folder = path.trim_end_matches(".rs").to_owned();
+        match [&path, &folder].into_iter().find(|path| root().join(path).exists()) {
+            Some(path) => target = Some(path.clone()),
+            None => return Some(format!("there is no {path}")),
         }
-        target = Some(path);
     }
-    filters.extend(after.into_iter().filter(|word| !word.starts_with('-')));
+    // The number of threads is no name.
+    let names = |word: &&str| !word.starts_with('-') && word.parse::<usize>().is_err();
+    filters.extend(after.into_iter().filter(names));
     let known = |filter: &&str| match (subcommand, &target) {
-        ("test", Some(target)) => has(&read(&root().join(target)), filter, false),
+        ("test", Some(target)) => {
+            let target = root().join(target);
+            let mut sources = SOURCES.iter().filter(|source| source.path.starts_with(&target));
+            sources.any(|source| source.has(filter, false))
+        }
         ("test" | "miri", None) => filter.split("::").all(|name| {
             let mut sources = SOURCES.iter();
             sources.any(|source| source.path.ends_with(name) || source.has(name, false))
