@@ -199,8 +199,10 @@ fn a_waiting_send_learns_that_the_server_has_ended() {
     assert_eq!(sent, Err(SendError::Closed));
     drop(stop);
     let inbox = idle.join().expect("no panic");
-    // Everything that arrived before is still there.
-    assert_eq!(inbox.into_events().count(), STUCK_MESSAGES - 1);
+    // What arrived before is still there. The server's end is a reset if lines of this client were
+    // unread by then, and that destroys messages that were still in flight.
+    let count = inbox.into_events().count();
+    assert!((1..STUCK_MESSAGES).contains(&count), "{count} messages");
     drop(outbox);
 }
 

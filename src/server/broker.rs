@@ -257,11 +257,14 @@ impl Broker {
         text
     }
 
-    /// The peer that `sender` reaches under this name. Itself, if it has released its own name and
-    /// no other client has taken it.
+    /// The peer that `sender` reaches under this name. A sender that has released its own name
+    /// still reaches itself under it, whoever has taken it meanwhile.
     fn find(&self, name: &[u8], sender: usize) -> Option<usize> {
-        let is_own = || self.peers[sender].name.as_str().as_bytes() == name;
-        self.by_name.get(name).copied().or_else(|| is_own().then_some(sender))
+        let peer = &self.peers[sender];
+        if !peer.has_name && peer.name.as_str().as_bytes() == name {
+            return Some(sender);
+        }
+        self.by_name.get(name).copied()
     }
 
     /// Queues something for a peer. Replies hold the permit of the batch that caused them too, so a
@@ -463,10 +466,11 @@ mod tests {
         bench.lines(2, "bob", &["alice: x"]);
         assert_eq!(queued(&bob), "error: line 1: no such peer: alice\n");
         let new = bench.join(3, "alice");
-        bench.lines(1, "alice", &["bob: from the old one", "alice: to the new one", "/who"]);
+        bench.lines(1, "alice", &["bob: from the old one", "alice: to itself", "/who"]);
         assert_eq!(queued(&bob), "from alice: from the old one\n");
-        assert_eq!(queued(&new), "from alice: to the new one\n");
-        assert_eq!(queued(&old), "notice: line 3: 3 here: bob, alice, alice\n");
+        assert_eq!(queued(&new), "");
+        let notice = "notice: line 3: 3 here: bob, alice, alice\n";
+        assert_eq!(queued(&old), format!("from alice: to itself\n{notice}"));
         bench.broker.handle(Event::ReleaseName { id: ConnectionId(1) });
         bench.broker.handle(Event::Leave { id: ConnectionId(1) });
         assert_eq!(queued(&old), "[left, 6 accepted] ");
