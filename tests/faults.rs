@@ -151,12 +151,13 @@ fn a_server_whose_every_accept_fails_neither_spins_nor_floods_its_log() {
 
 #[test]
 fn a_client_is_refused_with_an_error_when_no_thread_can_be_spawned() {
-    // Each thread's calls are counted separately: the main thread makes only four, and the
-    // acceptor's first four are for the first four clients.
-    let Some(injection) = Injection::of("clone3:error=EAGAIN:when=5..8") else { return };
+    // Each thread's calls are counted separately: the main thread makes only five, and the
+    // acceptor's first five are for the first five clients.
+    let Some(injection) = Injection::of("clone3:error=EAGAIN:when=6..9") else { return };
     let scene = Scene::start(&injection.launcher, &["--linger", "10ms"]);
-    let first = ["third", "fourth"].map(|name| try_login(scene.address, name).expect("room"));
-    for number in 5..9 {
+    let first =
+        ["third", "fourth", "fifth"].map(|name| try_login(scene.address, name).expect("room"));
+    for number in 6..10 {
         assert!(try_login(scene.address, &format!("client-{number}")).is_none(), "no thread");
     }
     scene.expect_normal_service();
@@ -235,7 +236,7 @@ fn the_default_capacity_in_a_pids_cgroup_can_be_filled() {
 /// Runs the server in a cgroup with room for its own threads, those of the bystanders and of three
 /// clients, and `spare` more.
 fn serve_with_spare_threads(spare: usize) {
-    const OWN_THREADS: usize = 5;
+    const OWN_THREADS: usize = 6;
     let Some(group) = PidsGroup::new(OWN_THREADS + (2 + 3) * 2 + spare) else { return };
     let scene = Scene::start(&group.launcher(), &["--max-connections", "1000"]);
     let login = |number| try_login(scene.address, &format!("client-{number}"));
@@ -321,9 +322,12 @@ fn a_start_that_the_system_refuses_is_reported_in_one_clear_line() {
     let no_log = "cannot start the log's thread: Resource temporarily unavailable";
     expect_failed_start("clone3:error=EAGAIN:when=1", no_log);
     let no_signals = "cannot wait for signals: Resource temporarily unavailable";
-    expect_failed_start("clone3:error=EAGAIN:when=2", no_signals);
+    // One thread for the signals that ask for shutdown, and one for all others.
+    for thread in 2..=3 {
+        expect_failed_start(&format!("clone3:error=EAGAIN:when={thread}"), no_signals);
+    }
     // The broker and the acceptor.
-    for thread in 3..=4 {
+    for thread in 4..=5 {
         let fault = format!("clone3:error=EAGAIN:when={thread}");
         expect_failed_start(&fault, "cannot spawn a thread: Resource temporarily unavailable");
     }

@@ -15,7 +15,7 @@ use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
 use crate::server::config::Config;
 use crate::server::context::STACK_SIZE;
-use crate::server::report::Counted;
+use crate::server::counted::Counted;
 use crate::socket::sys;
 
 /// A connection has a reader and a writer.

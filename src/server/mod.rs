@@ -20,6 +20,7 @@ pub(crate) mod running;
 pub(crate) mod seconds;
 pub(crate) mod shutdown;
 pub(crate) mod config;
+pub(crate) mod counted;
 pub(crate) mod limits;
 pub(crate) mod stats;
 

@@ -7,6 +7,7 @@ use std::{fmt, io};
 
 use log::Level;
 
+use crate::server::counted::Counted;
 use crate::server::stats::Stats;
 use crate::socket::connection::ConnectionId;
 use crate::wire::name::Name;
@@ -256,16 +257,6 @@ impl fmt::Display for ConnectionRecord {
             write!(f, ", {lost} lost, {unacknowledged} B unacknowledged")?;
         }
         Ok(())
-    }
-}
-
-/// A number with its noun in the singular or the plural.
-pub(crate) struct Counted(pub(crate) u64, pub(crate) &'static str, pub(crate) &'static str);
-
-impl fmt::Display for Counted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(count, one, many) = *self;
-        write!(f, "{count} {}", if count == 1 { one } else { many })
     }
 }
 

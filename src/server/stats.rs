@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::server::report::Counted;
+use crate::server::counted::Counted;
 
 /// What a server has done so far, and what it holds at the moment.
 ///
