@@ -190,6 +190,9 @@ impl Options {
                 Err(Ended::Threads | Ended::Time) => break,
             }
         }
+        if let Some(line) = outbox.foreign.take() {
+            return Err(ConnectError::NotAChat { address, line });
+        }
         if shared.has_delivered() {
             // The login worked, only the server was shut down before it read the question. For the
             // server these messages are delivered, so they must not be lost here.

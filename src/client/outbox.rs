@@ -40,6 +40,8 @@ pub struct Outbox {
     stale_replies: usize,
     /// The connection has ended, seen from here.
     broken: bool,
+    /// The first line of a server of another kind, if it came before anyone waited for it.
+    pub(crate) foreign: Option<String>,
     /// This side was the first to end the connection.
     left: bool,
 }
@@ -81,6 +83,7 @@ impl Outbox {
             unconfirmed: 0,
             stale_replies: 0,
             broken: false,
+            foreign: None,
             left: false,
         }
     }
@@ -404,7 +407,11 @@ impl Outbox {
     pub(crate) fn note(&mut self, update: &Update) {
         match *update {
             Update::Freed(bytes) => self.unconfirmed = self.unconfirmed.saturating_sub(bytes),
-            Update::Broken | Update::Foreign(_) => self.broken = true,
+            Update::Broken => self.broken = true,
+            Update::Foreign(ref line) => {
+                self.broken = true;
+                self.foreign = Some(line.clone());
+            }
             Update::Answer(_) => self.stale_replies = self.stale_replies.saturating_sub(1),
             Update::InboxFull => {}
         }
