@@ -201,7 +201,7 @@ mod serialized {
 
     #[test]
     fn a_report_is_one_json_object() {
-        let server = TestServer::with(Config::default().stall_timeout(Duration::from_millis(300)));
+        let server = TestServer::with(Config::default().stall_timeout(Duration::from_secs(1)));
         let _stuck = server.login_with_small_buffers("stuck");
         let alice = server.login("alice");
         send_until_blocked(&alice.stream, format!("stuck: {}\n", "x".repeat(1000)).as_bytes());
