@@ -7,16 +7,15 @@ use std::time::Duration;
 use crate::crowd::Crowd;
 use crate::floods::Kind;
 use crate::innocents::Innocents;
-use crate::target::{Target, alone, by_form, figure};
+use crate::target::{Target, alone, by_form, figure, for_each};
 
 /// How much later than its deadline a drain may end: frees, resets and joins of what is left, on a
 /// machine that does other things as well.
 pub const MOMENT: Duration = Duration::from_millis(if cfg!(debug_assertions) { 2000 } else { 500 });
 
 fn ends_by_its_deadline_and_innocents_lose_nothing(kind: Kind) {
-    let short: &[_] = &[(100, 1)];
-    for &(clients, seconds) in by_form(short, &[(300, 1), (500, 1), (800, 1), (1100, 5), (1700, 5)])
-    {
+    let long = [(300, 1), (500, 1), (800, 1), (1100, 5), (1700, 5)];
+    for_each(by_form(&[(100, 1)], &long), |(clients, seconds)| {
         let target = Target::start(&["--drain-timeout", &format!("{seconds}s")]);
         let innocents = Innocents::start(target.address);
         let crowd = Crowd::start(target.address, kind.plans(clients));
@@ -32,7 +31,7 @@ fn ends_by_its_deadline_and_innocents_lose_nothing(kind: Kind) {
         innocents.expect_no_loss(&account);
         let deadline = Duration::from_secs(seconds) + MOMENT;
         assert!(account.took <= deadline, "{:?}: {}", account.took, account.summary());
-    }
+    });
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::common::wait_until;
 use crate::crowd::Crowd;
 use crate::floods::Kind;
 use crate::innocents::Innocents;
-use crate::target::{Target, alone, by_form, figure, is_long};
+use crate::target::{Target, alone, by_form, figure, for_each, is_long};
 
 /// What a message of an innocent client may take beside a flood, half of them less than this: by
 /// far more than it takes, and by far less than the time in which each flooding client's window
@@ -15,11 +15,11 @@ use crate::target::{Target, alone, by_form, figure, is_long};
 const MEDIAN: Duration = Duration::from_secs(if cfg!(debug_assertions) { 5 } else { 1 });
 
 fn floods_cost_innocents_little(kind: Kind) {
-    for clients in by_form(&[40_usize][..], &[300, 1700]) {
+    for_each(by_form(&[40_usize], &[300, 1700]), |clients| {
         let target = Target::start(&["--drain-timeout", "20s"]);
         let innocents = Innocents::start(target.address);
         wait_until("messages", || innocents.arrived() >= 20);
-        let crowd = Crowd::start(target.address, kind.plans(*clients));
+        let crowd = Crowd::start(target.address, kind.plans(clients));
         thread::sleep(Duration::from_millis(by_form(300, 3000)));
         innocents.restart_latencies();
         let so_far = innocents.arrived();
@@ -34,7 +34,7 @@ fn floods_cost_innocents_little(kind: Kind) {
         account.check_members(&crowd.finish());
         innocents.expect_no_loss(&account);
         assert!(median < MEDIAN, "{kind:?}, {clients} clients: {median:?}");
-    }
+    });
 }
 
 #[test]
@@ -47,7 +47,5 @@ fn innocent_clients_are_served_beside_a_flood_of_who_lists() {
 fn innocent_clients_are_served_beside_floods_of_each_kind() {
     let _machine = alone();
     let short = &[Kind::SelfSends, Kind::RunsToUnknown, Kind::ManyNames][..];
-    for &kind in by_form(short, &Kind::ALL) {
-        floods_cost_innocents_little(kind);
-    }
+    for_each(by_form(short, &Kind::ALL), floods_cost_innocents_little);
 }

@@ -7,7 +7,7 @@ use crate::crowd::{Crowd, Plan, Reading, Sending, log_in};
 use crate::floods::{Kind, block, names};
 use crate::netns::address_of;
 use crate::process::through;
-use crate::target::{Target, beside_others, by_form, executable, figure};
+use crate::target::{Target, beside_others, by_form, executable, figure, for_each};
 use crate::tun::{Link, SERVER};
 
 pub const KIB: u64 = 1024;
@@ -64,16 +64,16 @@ impl Terms {
 }
 
 fn stays_within_the_bound(kind: Kind) {
-    for clients in by_form(&[60_usize][..], &[300, 1700]) {
+    for_each(by_form(&[60_usize], &[300, 1700]), |clients| {
         let target = Target::start(&["--drain-timeout", "1s"]);
-        let crowd = Crowd::start(target.address, kind.plans(*clients));
+        let crowd = Crowd::start(target.address, kind.plans(clients));
         let watch = target.watch_memory();
         thread::sleep(Duration::from_secs(by_form(2, 12)));
         let peak = watch.end();
         let account = target.terminate();
         let members = crowd.finish();
-        let bound = Terms::of(kind, WINDOW, MAX_LINE).bound(*clients as u64);
-        let each = peak.saturating_sub(PROCESS) / *clients as u64 / KIB;
+        let bound = Terms::of(kind, WINDOW, MAX_LINE).bound(clients as u64);
+        let each = peak.saturating_sub(PROCESS) / clients as u64 / KIB;
         figure(&format!(
             "{kind:?}, {clients} clients: {} MiB, {each} KiB each; bound {} MiB; {}",
             peak / MIB,
@@ -87,7 +87,7 @@ fn stays_within_the_bound(kind: Kind) {
             peak / KIB,
             bound / KIB
         );
-    }
+    });
 }
 
 #[test]

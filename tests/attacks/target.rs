@@ -1,8 +1,10 @@
 //! The server under attack, a child process, and what is measured of it from outside.
 
+use std::fmt::Debug;
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -28,6 +30,13 @@ pub fn is_long() -> bool {
 /// The short form's parameter or the long one's.
 pub fn by_form<T>(short: T, long: T) -> T {
     if is_long() { long } else { short }
+}
+
+/// Tries all cases, those after a failure too; fails if one of them did.
+pub fn for_each<T: Copy + Debug>(cases: &[T], attack: impl Fn(T)) {
+    let fails = |case: &&T| catch_unwind(AssertUnwindSafe(|| attack(**case))).is_err();
+    let failed: Vec<_> = cases.iter().filter(fails).collect();
+    assert!(failed.is_empty(), "failed, as reported above: {failed:?}");
 }
 
 /// Prints a figure, not through the test harness, which would keep it to itself.
