@@ -91,19 +91,19 @@ impl Account {
     /// Compares what a client has sent and received with its record.
     pub fn check_member(&self, member: &Member) {
         let record = self.record(member.address);
-        let seen = format!("{member:#?}\n{record:#?}\n{}", self.summary());
-        assert_eq!(record.name, member.name, "{seen}");
+        let seen = || format!("{member:#?}\n{record:#?}\n{}", self.summary());
+        assert_eq!(record.name, member.name, "{}", seen());
         if let Some(accepted) = member.received.accepted {
-            assert_eq!(accepted, record.accepted, "the closing notice: {seen}");
+            assert_eq!(accepted, record.accepted, "the closing notice: {}", seen());
         }
-        assert!(record.accepted <= member.lines_sent, "more than was sent: {seen}");
+        assert!(record.accepted <= member.lines_sent, "more than was sent: {}", seen());
         let received = member.received.messages;
         if member.end == Some(End::Clean) && record.lost == 0 {
-            assert_eq!(received, record.delivered, "all that was delivered: {seen}");
+            assert_eq!(received, record.delivered, "all that was delivered: {}", seen());
         }
-        assert!(received >= record.delivered, "acknowledged, so it is here: {seen}");
-        assert!(received <= record.delivered + record.lost, "{seen}");
-        assert_eq!(member.received.fault, None, "{seen}");
+        assert!(received >= record.delivered, "acknowledged, so it is here: {}", seen());
+        assert!(received <= record.delivered + record.lost, "{}", seen());
+        assert_eq!(member.received.fault, None, "{}", seen());
     }
 
     pub fn check_members<'a>(&self, members: impl IntoIterator<Item = &'a Member>) {

@@ -2,6 +2,7 @@
 //! what it got. No client waits for another.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
@@ -189,7 +190,6 @@ impl Received {
 }
 
 /// A client, during the attack and after it.
-#[derive(Debug)]
 pub struct Member {
     pub name: String,
     pub address: SocketAddr,
@@ -209,6 +209,16 @@ pub struct Member {
     cannot_write: bool,
     reading_since: Option<Instant>,
     read_at_rate: u64,
+}
+
+impl fmt::Debug for Member {
+    /// Leaves out what it sends, which may be much.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, address, lines_sent, received, end, .. } = self;
+        let mut text = f.debug_struct("Member");
+        text.field("name", name).field("address", address).field("lines_sent", lines_sent);
+        text.field("received", received).field("end", end).finish_non_exhaustive()
+    }
 }
 
 impl Member {

@@ -2,11 +2,12 @@
 //! and flags at their extremes. None of them makes the server spin, panic or lose count.
 
 use std::io::Write;
-use std::net::Shutdown;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::net::{SendFlags, send};
+use socket2::{Domain, Socket, Type};
 
 use crate::common::{Client, try_login, wait_until};
 use crate::crowd::{Buffer, Crowd, Plan, Reading, Sending};
@@ -172,4 +173,42 @@ fn limits_at_their_extremes_leave_an_exact_account() {
         let panicked = account.log.iter().find(|line| line.contains("panicked"));
         assert_eq!(panicked, None, "{flags:?}");
     }
+}
+
+#[test]
+fn many_source_addresses_leave_no_trace_in_the_limit_per_address() {
+    let _machine = beside_others();
+    let target = Target::start(&["--max-per-address", "2", "--linger", "100ms"]);
+    let connect = |number: u32| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a descriptor");
+        let source = Ipv4Addr::from_bits(0x7F02_0000 + number);
+        socket.bind(&SocketAddr::from((source, 0)).into()).expect("an address of the loopback");
+        socket.connect(&target.address.into()).expect("a listening server");
+        Client::from_stream(socket.into())
+    };
+    let come_and_go = |first: u32, count: u32| {
+        for number in first..first + count {
+            let mut client = connect(number);
+            client.send(&format!("n{number}"));
+            client.half_close();
+            client.expect_eof();
+        }
+    };
+    come_and_go(0, 500);
+    let before = target.resident();
+    let count = by_form(2000, 50_000);
+    come_and_go(500, count);
+    let growth = target.resident().saturating_sub(before) / 1024;
+    figure(&format!("{count} further addresses: {growth} KiB more"));
+    // Each has its full share still, and no more.
+    let mut clients: Vec<_> = (0..3).map(|_| connect(1)).collect();
+    let mut third = clients.pop().expect("three");
+    assert_eq!(third.line().as_deref(), Some("error: too many connections from your address"));
+    let mut account = None;
+    thread::scope(|scope| {
+        scope.spawn(|| clients.iter_mut().for_each(|client| drop(client.drain())));
+        account = Some(target.terminate());
+    });
+    let account = account.expect("the end");
+    assert!(growth <= 1024, "{growth} KiB for {count} addresses: {}", account.summary());
 }
