@@ -230,7 +230,7 @@ impl Acceptor {
                 self.shared.shutdown.note_connections(self.readers.len());
             }
             Err(error) => {
-                let cause = format_args!("cannot spawn a thread: {error}");
+                let cause = format!("cannot spawn a thread: {error}");
                 self.refuse(connection, &Rejection::ServerFull, &cause);
             }
         }

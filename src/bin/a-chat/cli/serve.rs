@@ -112,7 +112,7 @@ struct Timeouts {
     )]
     login_timeout: Duration,
 
-    /// Evict a recipient that acknowledges less than `--stall-bytes` within this time
+    /// Evict a recipient that on average acknowledges less than `--stall-bytes` in this time
     #[arg(
         long,
         value_name = "TIME",
