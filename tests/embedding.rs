@@ -32,7 +32,7 @@ fn totals(stats: &Stats) -> [u64; 9] {
 #[test]
 fn counters_only_grow_even_when_a_stuck_client_is_evicted() {
     let config = Config::default()
-        .stall_timeout(Duration::from_millis(300))
+        .stall_timeout(Duration::from_secs(1))
         .linger(Duration::from_millis(100))
         .max_connections(3);
     let server = TestServer::with(config);
