@@ -24,7 +24,7 @@ const CHUNK: usize = 128 * 1024;
 const TICK: Duration = Duration::from_millis(10);
 
 /// How long the leftovers of a connection may take once the attack is over.
-const END_TIMEOUT: Duration = Duration::from_secs(120);
+const END_TIMEOUT: Duration = Duration::from_secs(360);
 
 /// What a client sends.
 #[derive(Clone, Debug)]

@@ -31,7 +31,6 @@ mod evasion;
 mod force;
 mod latency;
 mod memory;
-mod afterwards;
 mod storms;
 mod slow_readers;
 mod stalls;

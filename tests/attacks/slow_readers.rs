@@ -14,8 +14,9 @@ use crate::tun::{Link, SERVER};
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// Time for all that slow recipients have not read when the flood is over.
-const SLOW_DRAIN: [&str; 4] = ["--drain-timeout", "90s", "--linger", "5s"];
+/// Time for all that slow recipients have not read when the flood is over: through a receive buffer
+/// of 4 KiB it comes at some 10 KiB/s, however eagerly it is read.
+const SLOW_DRAIN: [&str; 4] = ["--drain-timeout", "5min", "--linger", "5s"];
 
 /// A recipient that reads at a rate, once it has read fast for a while, and the sender that floods
 /// it.

@@ -17,7 +17,7 @@ use crate::account::Account;
 use crate::process::{EXECUTABLE, Process, serve_copy_through};
 
 /// How long a server may take to end before a test gives it up, whatever bound is asserted.
-const END_TIMEOUT: Duration = Duration::from_secs(120);
+const END_TIMEOUT: Duration = Duration::from_secs(360);
 
 /// How often the server's memory is looked at.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(20);
