@@ -196,7 +196,7 @@ proctype acceptor() {
     atomic { finished_readers == readers -> acceptor_exited = true }
 }
 
-/* ---- reader.rs ------------------------------------------------------------------------------ */
+/* ---- reader.rs, input.rs ------------------------------------------------------------------------------ */
 
 /* Reads a line, waiting for it, or one of those in the queue when the shutdown was noticed. */
 inline fill_buffer() {

@@ -4,6 +4,8 @@
 // The threads, in the order in which a message passes them.
 pub(crate) mod acceptor;
 pub(crate) mod reader;
+pub(crate) mod input;
+pub(crate) mod login;
 pub(crate) mod broker;
 pub(crate) mod writer;
 

@@ -1,0 +1,137 @@
+//! The receiving side of a connection: runs on its reader's thread, owns the read buffer, and ends
+//! with the client's last byte or at the shutdown cutoff.
+//!
+//! It tries to read before it polls, and polls the socket and the shutdown latch together.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+
+use crate::server::context::{Burst, Shared};
+use crate::server::report::CloseReason;
+use crate::server::shutdown::{Phase, WaitOutcome};
+use crate::socket::connection::{Connection, ReadResult};
+use crate::wire::framing::LineBuffer;
+
+/// How long a client must be idle before its read buffer is freed.
+const SHRINK_AFTER: Duration = Duration::from_secs(1);
+
+/// What a client has sent, and how much more may be read.
+#[derive(Debug)]
+pub(crate) struct Input {
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) lines: LineBuffer,
+    /// The last read filled the buffer, so the next one is tried without polling first.
+    maybe_readable: bool,
+    /// Set once shutdown is noticed: how much of the input available at that moment is still
+    /// unread, in bytes.
+    cutoff_remaining: Option<usize>,
+    /// Held while the read buffer is large.
+    burst: Option<Burst>,
+}
+
+/// The result of waiting for input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReadOutcome {
+    Read,
+    /// The client closed its sending side.
+    Eof,
+    /// Everything available at the start of the shutdown is read, or the time limit for that has
+    /// passed.
+    Cutoff,
+    TimedOut,
+}
+
+impl Input {
+    pub(crate) fn new(connection: Arc<Connection>, shared: Arc<Shared>) -> Self {
+        let lines = LineBuffer::new(shared.config.max_line);
+        Self {
+            connection,
+            shared,
+            lines,
+            maybe_readable: true,
+            cutoff_remaining: None,
+            burst: None,
+        }
+    }
+
+    /// Whether shutdown was noticed, and no more is read than was available then.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.cutoff_remaining.is_some()
+    }
+
+    /// Reads available input, waiting until `until` for it; after shutdown, only what was available
+    /// then.
+    pub(crate) fn fill(&mut self, until: Option<Instant>) -> Result<ReadOutcome, CloseReason> {
+        let broken = |error| CloseReason::broken(&error);
+        loop {
+            let phase = self.shared.shutdown.phase();
+            if phase != Phase::Running && self.cutoff_remaining.is_none() {
+                self.cutoff_remaining = Some(self.connection.readable_bytes());
+                self.maybe_readable = true;
+            }
+            if self.maybe_readable {
+                let mut spare = self.lines.spare();
+                if let Some(remaining) = self.cutoff_remaining {
+                    let limit = if self.shared.shutdown.cutoff_expired() { 0 } else { remaining };
+                    let limit = limit.min(spare.len());
+                    spare = &mut spare[..limit];
+                }
+                if spare.is_empty() {
+                    return Ok(ReadOutcome::Cutoff);
+                }
+                match self.connection.read(spare).map_err(broken)? {
+                    ReadResult::Bytes(count) => {
+                        self.maybe_readable =
+                            self.cutoff_remaining.is_some() || count == spare.len();
+                        self.cutoff_remaining =
+                            self.cutoff_remaining.map(|remaining| remaining - count);
+                        self.lines.advance(count);
+                        return Ok(ReadOutcome::Read);
+                    }
+                    ReadResult::Eof => return Ok(ReadOutcome::Eof),
+                    ReadResult::WouldBlock if self.cutoff_remaining.is_some() => {
+                        return Ok(ReadOutcome::Cutoff);
+                    }
+                    ReadResult::WouldBlock => {}
+                }
+            }
+            let shrink_at =
+                Instant::now().checked_add(SHRINK_AFTER).filter(|_| self.lines.is_large());
+            if shrink_at.is_some() {
+                self.burst.get_or_insert_with(|| Burst::begin(&self.shared));
+            }
+            let deadline = [until, shrink_at].into_iter().flatten().min();
+            let socket = Some(self.connection.as_fd());
+            let outcome = self.shared.shutdown.wait(socket, PollFlags::IN, deadline, phase);
+            self.maybe_readable = true;
+            if outcome.map_err(broken)? == WaitOutcome::TimedOut {
+                if until.is_some_and(|until| Instant::now() >= until) {
+                    return Ok(ReadOutcome::TimedOut);
+                }
+                self.lines.shrink();
+                self.burst = None;
+            }
+        }
+    }
+
+    /// Discards input after the cutoff until the writer or the client ends the connection. A client
+    /// that writes before it reads thus gets to read what is queued for it.
+    pub(crate) fn discard(&self) {
+        while let Ok(ReadResult::Bytes(_) | ReadResult::WouldBlock) =
+            self.connection.discard_input()
+        {
+            let shutdown = &self.shared.shutdown;
+            let (phase, deadline) = (shutdown.phase(), shutdown.deadline());
+            let outcome =
+                shutdown.wait(Some(self.connection.as_fd()), PollFlags::IN, deadline, phase);
+            // At the deadline the writer ends the connection, and the caller joins it.
+            if !matches!(outcome, Ok(WaitOutcome::Ready | WaitOutcome::PhaseChanged)) {
+                return;
+            }
+        }
+    }
+}
