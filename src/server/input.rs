@@ -29,7 +29,7 @@ pub(crate) struct Input {
     /// Set once shutdown is noticed: how much of the input available at that moment is still
     /// unread, in bytes.
     cutoff_remaining: Option<usize>,
-    /// Held while the read buffer is large.
+    /// Held from when the read buffer is large until the client has been quiet for a while.
     burst: Option<Burst>,
 }
 
@@ -99,9 +99,11 @@ impl Input {
                     ReadResult::WouldBlock => {}
                 }
             }
-            let shrink_at =
-                Instant::now().checked_add(SHRINK_AFTER).filter(|_| self.lines.is_large());
-            if shrink_at.is_some() {
+            let is_large = self.lines.is_large();
+            let shrink_at = Instant::now()
+                .checked_add(SHRINK_AFTER)
+                .filter(|_| is_large || self.burst.is_some());
+            if is_large {
                 self.burst.get_or_insert_with(|| Burst::begin(&self.shared));
             }
             let deadline = [until, shrink_at].into_iter().flatten().min();
@@ -112,7 +114,9 @@ impl Input {
                 if until.is_some_and(|until| Instant::now() >= until) {
                     return Ok(ReadOutcome::TimedOut);
                 }
-                self.lines.shrink();
+                if is_large {
+                    self.lines.shrink();
+                }
                 self.burst = None;
             }
         }

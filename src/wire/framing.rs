@@ -154,15 +154,17 @@ impl LineBuffer {
 
     /// True if [`shrink`](Self::shrink) would free a worthwhile amount of memory.
     pub(crate) fn is_large(&self) -> bool {
-        self.start == self.end && self.bytes.len() > FIRST_CHUNK
+        let unread = self.end - self.start;
+        self.bytes.capacity() > FIRST_CHUNK.max(2 * unread)
     }
 
-    /// Frees the memory that a burst of input has used. Call it when the client is idle.
+    /// Frees the memory that a burst of input has used, except for a line that it left unfinished.
+    /// Call it when the client is idle.
     pub(crate) fn shrink(&mut self) {
-        if self.start == self.end {
-            (self.start, self.end, self.lines_end, self.searched) = (0, 0, 0, 0);
-            self.bytes = Vec::new();
-        }
+        self.bytes = self.bytes[self.start..self.end].to_vec();
+        self.lines_end -= self.start;
+        self.searched -= self.start;
+        (self.start, self.end) = (0, self.bytes.len());
     }
 }
 
@@ -249,7 +251,60 @@ mod tests {
         assert_eq!(buffer.next_line(), Some(Line::Text(b"cd")));
     }
 
+    #[test]
+    fn a_shrunk_buffer_keeps_no_more_than_an_unfinished_line() {
+        let mut buffer = LineBuffer::new(MAX_LINE);
+        while buffer.bytes.len() < READ_CHUNK {
+            let spare = buffer.spare();
+            let length = spare.len();
+            spare.fill(b'\n');
+            buffer.advance(length);
+            while buffer.next_line().is_some() {}
+        }
+        buffer.spare()[..5].copy_from_slice(b"\nabcd");
+        buffer.advance(5);
+        assert_eq!(buffer.next_line(), Some(Line::Text(b"")));
+        assert!(buffer.is_large());
+        buffer.shrink();
+        assert!(!buffer.is_large());
+        assert_eq!((buffer.bytes.capacity(), buffer.partial_len()), (4, 4));
+        buffer.spare()[..2].copy_from_slice(b"e\n");
+        buffer.advance(2);
+        assert_eq!(buffer.next_line(), Some(Line::Text(b"abcde")));
+        assert_eq!(buffer.next_line(), None);
+    }
+
     proptest! {
+        /// As a reader does when its client pauses, wherever in a line that is.
+        #[test]
+        fn shrinking_between_reads_changes_no_line(
+            input in proptest::collection::vec(
+                prop_oneof![6 => Just(b'x'), 1 => Just(b'\n'), 1 => Just(b'\r')],
+                0..600,
+            ),
+            chunks in proptest::collection::vec((1_usize..90, any::<bool>()), 1..60),
+        ) {
+            let (mut buffer, mut lines, mut rest) =
+                (LineBuffer::new(MAX_LINE), Vec::new(), input.as_slice());
+            for (chunk, pauses) in chunks.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                if *pauses {
+                    buffer.shrink();
+                }
+                let spare = buffer.spare();
+                let count = (*chunk).min(rest.len()).min(spare.len());
+                spare[..count].copy_from_slice(&rest[..count]);
+                buffer.advance(count);
+                rest = &rest[count..];
+                while let Some(line) = buffer.next_line() {
+                    lines.push(format!("{line:?}"));
+                }
+            }
+            prop_assert_eq!(lines, model(&input));
+        }
+
         #[test]
         fn any_split_gives_the_same_lines(
             input in proptest::collection::vec(
