@@ -46,6 +46,9 @@ const REAP_INTERVAL: Duration = Duration::from_secs(1);
 /// milliseconds that the allocator takes to return it.
 const TRIM_AFTER: usize = 64;
 
+/// How long the memory of single clients is returned after that.
+const TRIM_FOR: Duration = Duration::from_secs(30);
+
 /// The minimum time between two log lines about the same kind of failure.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -70,6 +73,8 @@ pub(crate) struct Acceptor {
     backoff: Option<Duration>,
     /// How many readers were joined since memory was last returned to the system.
     joined_since_trim: usize,
+    /// Until when any client that goes is a reason to do so again.
+    trim_until: Option<Instant>,
     logged: Option<Instant>,
 }
 
@@ -96,6 +101,7 @@ impl Acceptor {
             last_id: 0,
             backoff: None,
             joined_since_trim: 0,
+            trim_until: None,
             logged: None,
         }
     }
@@ -268,7 +274,15 @@ impl Acceptor {
 
     /// Returns what many clients have left behind to the system, once no more of them come and go.
     fn return_memory(&mut self) {
-        if self.joined_since_trim >= TRIM_AFTER && self.finished_readers() == 0 {
+        if self.finished_readers() > 0 {
+            return;
+        }
+        let now = Instant::now();
+        if self.joined_since_trim >= TRIM_AFTER {
+            // The last of many go one by one.
+            self.trim_until = now.checked_add(TRIM_FOR);
+        }
+        if self.joined_since_trim > 0 && self.trim_until.is_some_and(|until| now <= until) {
             self.joined_since_trim = 0;
             sys::trim_heap();
         }

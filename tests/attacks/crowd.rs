@@ -268,12 +268,12 @@ impl Member {
         if self.position < self.packet.len() {
             return !quiet || self.position > 0 && self.packet[self.position - 1] != b'\n';
         }
-        if quiet {
+        if quiet || matches!(self.sending, Sending::Nothing) {
             return false;
         }
         self.position = 0;
         match &self.sending {
-            Sending::Nothing => return false,
+            Sending::Nothing => {}
             Sending::Once(bytes) => {
                 self.packet = Arc::clone(bytes);
                 self.sending = Sending::Nothing;

@@ -145,7 +145,8 @@ impl MemoryWatch {
 /// Cheaper than counting page by page, and off by some dozens of pages; 0 once the process is gone.
 fn resident(pid: i32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    // Pages of the executable are no client's cost, and a debug build has megabytes of them.
+    let resident = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
     let resident = resident.and_then(|size| size.trim().trim_end_matches(" kB").parse().ok());
     resident.unwrap_or(0) * 1024
 }
