@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -24,6 +24,8 @@ use crate::server::reader::Reader;
 use crate::server::report::{ConnectionRecord, Totals};
 use crate::server::shutdown::{Phase, WaitOutcome};
 use crate::socket::connection::{Connection, ConnectionId};
+use crate::socket::peer::Peer;
+use crate::socket::stream::Stream;
 use crate::socket::sys;
 use crate::wire::reasons::Rejection;
 
@@ -60,7 +62,7 @@ pub(crate) struct Acceptor {
     arrivals: OwnedFd,
     /// Dropped before the readers are joined: the broker exits once the last sender is dropped.
     broker: Sender<Event>,
-    readers: Vec<(SourcePrefix, JoinHandle<ConnectionRecord>)>,
+    readers: Vec<(Option<SourcePrefix>, JoinHandle<ConnectionRecord>)>,
     max_connections: usize,
     per_source: PerSourceLimit,
     totals: Totals,
@@ -154,8 +156,7 @@ impl Acceptor {
             match self.listeners[listener].accept() {
                 Ok((socket, peer)) => {
                     (self.backoff, connection_errors, idle_listeners) = (None, 0, 0);
-                    // A listener for both families reports IPv4 clients by IPv6 addresses.
-                    self.admit(socket, SocketAddr::new(peer.ip().to_canonical(), peer.port()));
+                    self.admit(socket.into(), Peer::tcp(peer));
                 }
                 Err(error) => match Errno::from_io_error(&error) {
                     Some(Errno::AGAIN) => {
@@ -208,7 +209,7 @@ impl Acceptor {
     }
 
     /// Spawns a reader for a client, or refuses the client.
-    fn admit(&mut self, socket: TcpStream, peer: SocketAddr) {
+    fn admit(&mut self, socket: Stream, peer: Peer) {
         self.last_id += 1;
         let id = ConnectionId(self.last_id);
         let connection = Arc::new(Connection::new(id, socket, peer));
@@ -249,7 +250,7 @@ impl Acceptor {
 
     /// Joins finished readers if there are enough of them to justify a scan, or if a client from
     /// `source` needs the place of one.
-    fn reap(&mut self, source: SourcePrefix) {
+    fn reap(&mut self, source: Option<SourcePrefix>) {
         let finished = self.finished_readers();
         let full = self.readers.len() >= self.max_connections || self.per_source.is_full(source);
         if finished > 0 && (full || finished >= 16 + self.readers.len() as u64 / 8) {

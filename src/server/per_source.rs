@@ -5,15 +5,24 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use foldhash::fast::RandomState;
 
+use crate::socket::peer::Peer;
+
 /// What counts as one source: an IPv4 address, or the first 64 bits of an IPv6 address, since a
 /// host that has one address with this prefix can use all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SourcePrefix(IpAddr);
 
 impl SourcePrefix {
-    pub(crate) fn of(peer: SocketAddr) -> Self {
-        // A dual-stack listener reports an IPv4 address as an IPv4-mapped IPv6 one.
-        match peer.ip().to_canonical() {
+    /// `None` for a client of this host's Unix sockets, which no address stands for.
+    pub(crate) fn of(peer: Peer) -> Option<Self> {
+        match peer {
+            Peer::Tcp(address) => Some(Self::of_address(address)),
+            Peer::Unix(_) => None,
+        }
+    }
+
+    fn of_address(address: SocketAddr) -> Self {
+        match address.ip().to_canonical() {
             IpAddr::V6(ip) => Self(Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).into()),
             ip @ IpAddr::V4(_) => Self(ip),
         }
@@ -35,18 +44,19 @@ impl PerSourceLimit {
     }
 
     /// Whether a further client from this source must be refused.
-    pub(crate) fn is_full(&self, source: SourcePrefix) -> bool {
-        let connected = || self.connected.get(&source).copied().unwrap_or(0);
-        self.limit.is_some_and(|limit| connected() >= limit)
+    pub(crate) fn is_full(&self, source: Option<SourcePrefix>) -> bool {
+        let connected = |source| self.connected.get(&source).copied().unwrap_or(0);
+        self.limit.zip(source).is_some_and(|(limit, source)| connected(source) >= limit)
     }
 
-    pub(crate) fn add(&mut self, source: SourcePrefix) {
-        if self.limit.is_some() {
+    pub(crate) fn add(&mut self, source: Option<SourcePrefix>) {
+        if let Some(source) = source.filter(|_| self.limit.is_some()) {
             *self.connected.entry(source).or_default() += 1;
         }
     }
 
-    pub(crate) fn remove(&mut self, source: SourcePrefix) {
+    pub(crate) fn remove(&mut self, source: Option<SourcePrefix>) {
+        let Some(source) = source else { return };
         if let Some(connected) = self.connected.get_mut(&source) {
             *connected -= 1;
             if *connected == 0 {
@@ -59,9 +69,10 @@ impl PerSourceLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::socket::peer::Credentials;
 
     fn source(address: &str) -> SourcePrefix {
-        SourcePrefix::of(SocketAddr::new(address.parse().expect("an address"), 1))
+        SourcePrefix::of_address(SocketAddr::new(address.parse().expect("an address"), 1))
     }
 
     #[test]
@@ -80,7 +91,7 @@ mod tests {
 
     #[test]
     fn sources_are_counted_up_to_the_limit_and_removed_when_empty() {
-        let (one, other) = (source("192.0.2.1"), source("2001:db8::1"));
+        let (one, other) = (Some(source("192.0.2.1")), Some(source("2001:db8::1")));
         let mut per_source = PerSourceLimit::new(Some(2));
         per_source.add(one);
         per_source.add(other);
@@ -97,8 +108,16 @@ mod tests {
     #[test]
     fn without_a_limit_nothing_is_counted() {
         let mut per_source = PerSourceLimit::new(None);
-        per_source.add(source("192.0.2.1"));
-        assert!(per_source.connected.is_empty() && !per_source.is_full(source("192.0.2.1")));
-        per_source.remove(source("192.0.2.1"));
+        per_source.add(Some(source("192.0.2.1")));
+        assert!(per_source.connected.is_empty() && !per_source.is_full(Some(source("192.0.2.1"))));
+        per_source.remove(Some(source("192.0.2.1")));
+    }
+
+    #[test]
+    fn a_client_of_a_unix_socket_has_no_address_to_be_counted_by() {
+        let peer = Peer::Unix(Credentials { uid: 0, pid: 1 });
+        let mut per_source = PerSourceLimit::new(Some(1));
+        per_source.add(SourcePrefix::of(peer));
+        assert!(per_source.connected.is_empty() && !per_source.is_full(SourcePrefix::of(peer)));
     }
 }

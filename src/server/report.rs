@@ -1,7 +1,6 @@
 //! Why each connection ended, and what became of every message. Plain values; the acceptor keeps
 //! the totals while it joins readers.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -10,6 +9,7 @@ use log::Level;
 use crate::server::counted::Counted;
 use crate::server::stats::Stats;
 use crate::socket::connection::ConnectionId;
+use crate::socket::peer::Peer;
 use crate::wire::name::Name;
 
 /// How many losses are listed by name before the drain; those during the drain are all listed. A
@@ -214,7 +214,7 @@ impl fmt::Display for Report {
 #[derive(Debug)]
 pub(crate) struct ConnectionRecord {
     pub(crate) id: ConnectionId,
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Peer,
     /// `None` if the client never logged in.
     pub(crate) name: Option<Name>,
     pub(crate) reason: CloseReason,
@@ -301,7 +301,7 @@ mod tests {
     fn record(lost: u64, in_drain: bool) -> ConnectionRecord {
         ConnectionRecord {
             id: ConnectionId(1),
-            peer: ([127, 0, 0, 1], 1).into(),
+            peer: Peer::tcp(([127, 0, 0, 1], 1).into()),
             name: Name::new("bob").ok(),
             reason: CloseReason::Evicted,
             accepted: 0,

@@ -7,13 +7,15 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
 
+use crate::socket::peer::Peer;
+use crate::socket::stream::Stream;
 use crate::socket::sys;
 
 /// How much input is discarded with one system call, in bytes.
@@ -30,8 +32,8 @@ const FINAL_SEND_BUFFER: usize = 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Connection {
     id: ConnectionId,
-    socket: TcpStream,
-    peer: SocketAddr,
+    socket: Stream,
+    peer: Peer,
     /// True once a FIN was sent. The kernel counts it as one unacknowledged byte.
     fin_sent: AtomicBool,
 }
@@ -59,15 +61,15 @@ pub(crate) enum ReadResult {
 
 impl Connection {
     /// Wraps an accepted socket.
-    pub(crate) fn new(id: ConnectionId, socket: TcpStream, peer: SocketAddr) -> Self {
-        Self { id, socket, peer, fin_sent: AtomicBool::new(false) }
+    pub(crate) fn new(id: ConnectionId, socket: impl Into<Stream>, peer: Peer) -> Self {
+        Self { id, socket: socket.into(), peer, fin_sent: AtomicBool::new(false) }
     }
 
     pub(crate) fn id(&self) -> ConnectionId {
         self.id
     }
 
-    pub(crate) fn peer(&self) -> SocketAddr {
+    pub(crate) fn peer(&self) -> Peer {
         self.peer
     }
 
@@ -128,7 +130,14 @@ impl Connection {
     }
 
     /// How many of the written bytes the peer's kernel has not acknowledged.
+    ///
+    /// None in the Unix domain: what a call of `write` accepts is in the peer's receive queue when it
+    /// returns, and stays there whatever becomes of this end. (`SIOCOUTQ` counts memory there, not
+    /// bytes, and what the peer has not read yet.)
     pub(crate) fn unacknowledged(&self) -> u64 {
+        if !self.socket.is_tcp() {
+            return 0;
+        }
         // Fails only if the socket is disconnected, and then its error settles what was in flight.
         let unacknowledged = sys::unacknowledged(&self.socket).unwrap_or(0);
         unacknowledged.saturating_sub(u64::from(self.fin_sent.load(Relaxed)))
@@ -136,8 +145,17 @@ impl Connection {
 
     /// The receive window that the peer's kernel offered last, in bytes; `None` if this kernel does
     /// not tell.
+    ///
+    /// In the Unix domain, what the kernel holds for the peer: once that is full it accepts nothing
+    /// until three quarters are read, as if a window were reopened.
     pub(crate) fn offered_window(&self) -> Option<u32> {
-        sys::offered_window(&self.socket).ok()
+        match &self.socket {
+            Stream::Tcp(socket) => sys::offered_window(socket).ok(),
+            Stream::Unix(socket) => {
+                let size = socket2::SockRef::from(socket).send_buffer_size().ok()?;
+                u32::try_from(size).ok()
+            }
+        }
     }
 
     /// True if the peer has closed its side, even if the end is behind input that was not read yet.
@@ -149,14 +167,24 @@ impl Connection {
     /// True if the connection no longer exists: it was reset, timed out, or closed by both sides
     /// and acknowledged by both.
     pub(crate) fn is_disconnected(&self) -> bool {
-        self.socket.peer_addr().is_err()
+        match &self.socket {
+            Stream::Tcp(socket) => socket.peer_addr().is_err(),
+            // Such a socket has an address for good.
+            Stream::Unix(socket) => {
+                let mut fds = [PollFd::new(socket, PollFlags::empty())];
+                let ready = poll(&mut fds, Some(&Timespec::default()));
+                ready.is_ok() && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+            }
+        }
     }
 
     /// Lifts the limits on unsent bytes, so a final line fits behind a full queue.
     pub(crate) fn lift_send_limits(&self) {
         let socket = socket2::SockRef::from(&self.socket);
         // If the system refuses, the final line merely waits for the client.
-        let _ = socket.set_tcp_notsent_lowat(u32::MAX);
+        if self.socket.is_tcp() {
+            let _ = socket.set_tcp_notsent_lowat(u32::MAX);
+        }
         let _ = socket.set_send_buffer_size(FINAL_SEND_BUFFER);
     }
 
@@ -168,10 +196,13 @@ impl Connection {
 
     /// Resets the connection: bytes that are unacknowledged now, and about to be reported lost,
     /// cannot arrive later. Wakes any thread that waits on it.
+    ///
+    /// In the Unix domain no byte is unacknowledged, and nothing can be taken back: the client reads
+    /// what was written, and then the end of the stream.
     pub(crate) fn abort(&self) {
         // Dissolving the association (connect(2), `AF_UNSPEC`) resets at once. Closing with a
         // linger time of 0 would only reset once both threads have dropped the socket.
-        if rustix::net::connect_unspec(&self.socket).is_err() {
+        if !self.socket.is_tcp() || rustix::net::connect_unspec(&self.socket).is_err() {
             self.close();
         }
     }
@@ -180,5 +211,107 @@ impl Connection {
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::socket::peer::Credentials;
+
+    /// A connection in the Unix domain, and the client.
+    fn unix() -> (Connection, UnixStream) {
+        let (socket, client) = UnixStream::pair().expect("two descriptors");
+        let peer = Peer::Unix(Credentials { uid: 0, pid: 1 });
+        (Connection::new(ConnectionId(1), socket, peer), client)
+    }
+
+    fn write_until_full(connection: &Connection) -> usize {
+        let chunk = [b'x'; 1000];
+        let write = || connection.write(&[IoSlice::new(&chunk)]).expect("a client that is there");
+        std::iter::repeat_with(write).take_while(|count| *count > 0).sum()
+    }
+
+    #[test]
+    fn a_unix_client_is_disconnected_once_it_has_closed_both_ways() {
+        let (connection, client) = unix();
+        assert!(!connection.is_disconnected() && !connection.peer_has_closed());
+        client.shutdown(Shutdown::Write).expect("a connection");
+        assert!(!connection.is_disconnected() && connection.peer_has_closed());
+        drop(client);
+        assert!(connection.is_disconnected());
+    }
+
+    #[test]
+    fn a_unix_client_that_closes_without_reading_is_disconnected_too() {
+        let (connection, client) = unix();
+        write_until_full(&connection);
+        drop(client);
+        assert!(connection.is_disconnected() && connection.peer_has_closed());
+    }
+
+    #[test]
+    fn what_a_unix_client_sent_before_it_closed_is_still_read() {
+        let (connection, mut client) = unix();
+        client.write_all(b"hello").expect("room");
+        connection.write(&[IoSlice::new(b"unread")]).expect("room");
+        drop(client);
+        let mut buffer = [0; 100];
+        assert_eq!(connection.readable_bytes(), 5);
+        assert_eq!(connection.read(&mut buffer).expect("what was sent"), ReadResult::Bytes(5));
+        assert!(!matches!(connection.read(&mut buffer), Ok(ReadResult::Bytes(_))));
+    }
+
+    #[test]
+    fn all_that_was_written_to_a_unix_client_is_delivered_even_after_an_abort() {
+        let (connection, mut client) = unix();
+        let written = write_until_full(&connection);
+        assert_eq!(connection.unacknowledged(), 0);
+        assert!(connection.offered_window().is_some_and(|window| window > 0));
+        connection.abort();
+        assert_eq!(connection.unacknowledged(), 0);
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).expect("a clean end");
+        assert_eq!(received.len(), written);
+    }
+
+    #[test]
+    fn a_final_line_fits_behind_a_full_queue_in_the_unix_domain() {
+        let (connection, client) = unix();
+        write_until_full(&connection);
+        connection.lift_send_limits();
+        let line = b"error: why\n";
+        assert_eq!(connection.write(&[IoSlice::new(line)]).expect("a client"), line.len());
+        connection.shutdown_write();
+        assert_eq!(connection.unacknowledged(), 0);
+        let mut received = Vec::new();
+        (&client).read_to_end(&mut received).expect("a clean end");
+        assert!(received.ends_with(line));
+    }
+
+    /// Linux counts such a byte among the readable ones, and delivers it on another path.
+    #[test]
+    fn an_urgent_byte_of_a_unix_client_keeps_no_reader_awake() {
+        let (connection, client) = unix();
+        let sent = rustix::net::send(&client, b"!", SendFlags::OOB);
+        if sent.is_err() {
+            // Linux before 5.15 has none.
+            return;
+        }
+        let mut buffer = [0; 100];
+        for _ in 0..10 {
+            let mut fds = [PollFd::new(&connection, PollFlags::IN)];
+            if poll(&mut fds, Some(&Timespec::default())).expect("a descriptor") == 0 {
+                return;
+            }
+            match connection.read(&mut buffer) {
+                Ok(ReadResult::Bytes(_) | ReadResult::WouldBlock) => {}
+                Ok(ReadResult::Eof) | Err(_) => return,
+            }
+        }
+        panic!("it is readable for ever");
     }
 }

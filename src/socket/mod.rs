@@ -6,4 +6,7 @@ pub(crate) mod keepalive;
 #[cfg(target_os = "linux")]
 pub(crate) mod listener;
 #[cfg(target_os = "linux")]
+pub(crate) mod peer;
+pub(crate) mod stream;
+#[cfg(target_os = "linux")]
 pub(crate) mod sys;

@@ -192,6 +192,7 @@ mod tests {
     use crate::server::delivery::pending::{ChargedFrames, NoSuchPeerErrors};
     use crate::server::delivery::window::{Permit, Window};
     use crate::socket::connection::ConnectionId;
+    use crate::socket::peer::Peer;
 
     const ALPHABET: &[u8] = b"abcdefghijklmnopqrstuvwxyz";
 
@@ -202,7 +203,7 @@ mod tests {
         let client = client.expect("a connection");
         let (socket, peer) = listener.accept().expect("a connection");
         socket2::SockRef::from(&socket).set_send_buffer_size(4096).expect("an option");
-        (Connection::new(ConnectionId(1), socket, peer), client)
+        (Connection::new(ConnectionId(1), socket, Peer::tcp(peer)), client)
     }
 
     fn permit() -> Arc<Permit> {
