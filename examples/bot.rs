@@ -48,10 +48,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     ctrlc::set_handler(move || handle.stop())?;
     let (lines, input) = client::lines(1024 * 1024);
     let summary = session.run(input, Echo { lines })?;
-    println!(
-        "{} lines are settled, {} were not accepted",
-        summary.settled,
-        summary.unaccepted.len()
-    );
+    println!("settled up to line {}, {} lines left", summary.settled, summary.unaccepted.len());
     Ok(())
 }
