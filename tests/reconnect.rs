@@ -1,8 +1,8 @@
-//! What one server has not accepted goes to the next, in order, nothing lost and nothing twice;
-//! and where nobody can tell what was accepted, the client says so and sends nothing again.
+//! Lines that one server did not accept go to the next, in order, without loss or duplicates. If it
+//! is unknown whether a line was accepted, the client reports it as in doubt and does not resend it.
 //!
 //! Each case runs real clients against real servers that are stopped or killed in mid-stream and
-//! started anew on the same port, or against a server that the test plays by itself.
+//! restarted on the same port, or against a server that the test plays itself.
 #![cfg(feature = "cli")]
 #![expect(clippy::print_stdout, reason = "the figures are there to be looked at")]
 
@@ -21,11 +21,11 @@ use crossbeam_channel::{Sender, unbounded};
 use process::{Process, connect, executable, serve};
 use rustix::process::Signal;
 
-/// A server whose time-outs are longer than any test waits: they must not be what ends something.
+/// Timeouts longer than any test waits, so none of them ends anything.
 const PATIENT: [&str; 6] =
     ["--stall-timeout", "10min", "--drain-timeout", "10min", "--linger", "10min"];
 
-/// A real server that is started again and again on the same port.
+/// A real server that is restarted on the same port.
 struct Restarted {
     server: Process,
     address: SocketAddr,
@@ -38,7 +38,7 @@ impl Restarted {
         Self { server, address }
     }
 
-    /// Waits for the end of a server that was told to stop; it has to lose nothing.
+    /// Waits for a server that was signalled to exit; it must lose nothing.
     fn stopped(self) -> SocketAddr {
         let (status, log) = self.server.wait();
         assert_eq!(status, 0, "{log:#?}");
@@ -54,15 +54,15 @@ impl Restarted {
     }
 }
 
-/// A client that goes on with the next server.
+/// A client that reconnects.
 fn steady(address: SocketAddr, name: &str, flags: &[&str]) -> Process {
     let mut command = connect(address, &["--reconnect", "--name", name]);
     command.args(flags);
     Process::start(command)
 }
 
-/// How long alice's messages are, in bytes: a tenth of all of them is more than all the buffers
-/// between her input and the server's can hold.
+/// The length of alice's messages in bytes: a tenth of all of them exceeds all the buffers between
+/// her input and the server's.
 const LENGTH: usize = 500;
 
 /// Feeds numbered lines to alice, up to a number that is raised from time to time.
@@ -113,7 +113,7 @@ struct Received {
 }
 
 impl Received {
-    /// Takes one line; a message has to be the next one. True if a server says that it stops.
+    /// Takes one line; a message must be the next in order. True for a closing notice.
     fn take(&mut self) -> bool {
         let line = self.bob.stdout.next();
         if let Some(number) = number(&line) {
@@ -136,8 +136,8 @@ impl Received {
     }
 }
 
-/// Ten restarts in the middle of a stream: alice sends as fast as bob's output is taken, and that
-/// is held back, so that she has megabytes on their way when the server is told to stop.
+/// Ten restarts in the middle of a stream: alice sends as fast as bob's output is read, which is
+/// slow, so she has megabytes in flight whenever the server is signalled to stop.
 #[test]
 fn each_line_arrives_once_and_in_order_over_ten_restarts() {
     const RESTARTS: u64 = 10;
@@ -187,8 +187,8 @@ fn each_line_arrives_once_and_in_order_over_ten_restarts() {
     running.stopped();
 }
 
-/// A server is killed in mid-stream, and with it dies what it had still to deliver. Of what it has
-/// not accepted for certain the client says so; nothing is sent again, everything after it arrives.
+/// A server is killed in mid-stream, with everything that it had still to deliver. The client reports
+/// the lines that were perhaps accepted and does not resend them; everything after them arrives.
 #[test]
 fn after_a_crash_the_doubtful_lines_are_named_and_not_sent_again() {
     const LINES: u64 = 20_000;
@@ -253,7 +253,7 @@ fn an_idle_client_goes_on_with_the_next_server() {
     running.stopped();
 }
 
-/// A client of the test's own server, logged in for the second time, with these lines to send.
+/// A client that has logged in for the second time, with these lines to send.
 fn back(script: &Script, flags: &[&str], lines: &str) -> (Process, Peer) {
     let mut client = steady(script.address, "alice", flags);
     let mut peer = script.log_in("alice");
@@ -261,7 +261,7 @@ fn back(script: &Script, flags: &[&str], lines: &str) -> (Process, Peer) {
     for line in lines.lines() {
         peer.expect_line(line);
     }
-    // It has taken none of them.
+    // It accepted none of them.
     peer.close_after(1);
     peer.client.half_close();
     peer.client.drain();
@@ -283,7 +283,7 @@ fn unaccepted_lines_wait_for_their_recipients() {
     answer(&mut peer, "/who bob", "here: bob");
     peer.expect_line("bob: 1");
     peer.expect_line("bob: 2");
-    // Who was met need not be asked for again.
+    // A recipient that was seen is not asked for again.
     answer(&mut peer, "/who carol", "not here: carol");
     alice.log.expect("a-chat: waiting for bob");
     alice.log.expect("a-chat: waiting for carol");
@@ -291,7 +291,7 @@ fn unaccepted_lines_wait_for_their_recipients() {
     for line in ["carol, bob, no name: 3", "/who", "nonsense", "bob: 4"] {
         peer.expect_line(line);
     }
-    // It holds for what comes from now on, too.
+    // Later lines wait for their recipients too.
     alice.write("dave: 5\n");
     loop {
         match peer.line().as_str() {
@@ -381,8 +381,8 @@ fn a_temporary_rejection_is_retried() {
     assert_eq!(alice.wait().0, 0);
 }
 
-/// A server that lets it in and then hangs up is not stormed: each pause is longer than the one
-/// before.
+/// A server that accepts the login and then disconnects is not flooded with attempts: each pause is
+/// longer than the one before.
 #[test]
 fn a_client_that_is_disconnected_again_and_again_waits_longer_each_time() {
     let script = Script::listen();
@@ -395,7 +395,7 @@ fn a_client_that_is_disconnected_again_and_again_waits_longer_each_time() {
     assert!(begin.elapsed() >= pauses, "after only {:?}", begin.elapsed());
 }
 
-/// An evicted recipient comes back, and says that something went wrong.
+/// It also exits with a status that says that something went wrong.
 #[test]
 fn an_evicted_client_reconnects() {
     let script = Script::listen();
@@ -431,7 +431,7 @@ fn the_wait_bounds_the_search_for_the_next_server() {
     assert!(stderr.ends_with(&expected.map(str::to_owned)), "{stderr:#?}");
 }
 
-/// With nothing left to say there is no reason to look for another server.
+/// With nothing left to send there is no reason to look for another server.
 #[test]
 fn the_end_of_the_input_ends_the_search_for_the_next_server() {
     let script = Script::listen();
