@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
-use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, geteuid, setrlimit};
 
 use crate::server::config::Config;
 use crate::server::context::STACK_SIZE;
@@ -91,8 +91,8 @@ impl Capacity {
             limit.map(|limit| connections_within(limit, SPARE_THREADS, THREADS))
         };
         // Root's threads are not counted against RLIMIT_NPROC, see getrlimit(2).
-        let nproc = getrlimit(Resource::Nproc).current.filter(|_| !geteuid().is_root());
-        let files = getrlimit(Resource::Nofile).current;
+        let nproc = soft_limit(libc::RLIMIT_NPROC).filter(|_| !geteuid().is_root());
+        let files = soft_limit(libc::RLIMIT_NOFILE);
         let limits = [
             (files.map(|limit| room_in_files(limit, open_files())), "open files (RLIMIT_NOFILE)"),
             (threads(number_in("/proc/sys/kernel/threads-max")), "threads (kernel.threads-max)"),
@@ -146,11 +146,12 @@ impl fmt::Display for Capacity {
 ///
 /// # Errors
 ///
-/// As setrlimit(2). It does no harm: the capacity is computed from the limit in force.
+/// As getrlimit(2) and setrlimit(2). It does no harm: the capacity is computed from the limit in force.
 pub fn raise_nofile_limit() -> io::Result<u64> {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let (_, hard) = sys::resource_limit(libc::RLIMIT_NOFILE)?;
+    let maximum = Some(hard).filter(|limit| *limit != u64::MAX);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
-    Ok(maximum.unwrap_or(u64::MAX))
+    Ok(hard)
 }
 
 /// Buckets of the kernel's futex hash table: ten thousand sleeping threads make about ten in each.
@@ -181,9 +182,14 @@ pub fn enlarge_futex_hash() -> io::Result<()> {
 /// more often. It is the process's allocator, so the program decides: the binary does this at its
 /// start, an embedding program may. Without it a server counts all arenas against its capacity.
 pub fn limit_malloc_arenas() {
-    if getrlimit(Resource::As).current.is_some() && sys::set_max_arenas(1) {
+    if soft_limit(libc::RLIMIT_AS).is_some() && sys::set_max_arenas(1) {
         ONE_ARENA.store(true, Relaxed);
     }
+}
+
+/// A limit of this process; `None` if there is none, or if it cannot be read.
+fn soft_limit(resource: sys::Resource) -> Option<u64> {
+    sys::resource_limit(resource).ok().map(|(soft, _)| soft).filter(|soft| *soft != u64::MAX)
 }
 
 /// Set once malloc keeps to a single arena.
@@ -203,8 +209,8 @@ fn room_in_memory(config: &Config) -> [(Option<u64>, &'static str); 3] {
     };
     let cpus = thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64);
     let arenas = if ONE_ARENA.load(Relaxed) { 0 } else { ARENA * 8 * cpus };
-    let address_space = getrlimit(Resource::As).current;
-    let data = getrlimit(Resource::Data).current;
+    let address_space = soft_limit(libc::RLIMIT_AS);
+    let data = soft_limit(libc::RLIMIT_DATA);
     [
         (room_in_mappings(), IN_MAPPINGS),
         (room(address_space, "VmSize:", arenas), "address space (RLIMIT_AS)"),

@@ -46,6 +46,7 @@ use self::shutdown::ShutdownHandle;
 use self::stats::{Counter, StatsHandle};
 use crate::error::Error;
 use crate::socket::listener::{arrivals, listen, set_options};
+use crate::socket::sys;
 
 /// A relay that is bound to its address and ready to run.
 ///
@@ -137,6 +138,9 @@ impl Server {
     }
 
     fn of_listeners(listeners: Vec<TcpListener>, config: Config) -> Result<Self, Error> {
+        // Without it everything written would count as delivered.
+        sys::check_unacknowledged()
+            .map_err(|source| Error::Start { what: "count unacknowledged bytes", source })?;
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>();
         let addresses = addresses
             .map_err(|source| Error::Start { what: "get the listener's address", source })?;

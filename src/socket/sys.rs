@@ -10,6 +10,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::ioctl::{Getter, Opcode, ioctl};
+use socket2::{Domain, Socket, Type};
 
 /// `SIOCOUTQ` of `linux/sockios.h` (the same number as `TIOCOUTQ`), see tcp(7).
 const SIOCOUTQ: Opcode = 0x5411;
@@ -33,12 +34,25 @@ const UNUSED: c_ulong = 0;
 ///
 /// # Errors
 ///
-/// Fails if the socket is not a connected TCP socket.
+/// Fails if the socket is a listening one, or none of TCP, or if a sandbox refuses the call.
 pub(crate) fn unacknowledged(socket: impl AsFd) -> io::Result<u64> {
     // SAFETY: tcp(7) documents SIOCOUTQ as writing one `int` through its argument, which is what
     // `Getter<_, c_int>` provides; it reads nothing and has no other effect.
     let queued = unsafe { ioctl(socket, Getter::<SIOCOUTQ, c_int>::new()) }?;
     Ok(u64::try_from(queued).unwrap_or(0))
+}
+
+/// Checks that this process may ask how much of a stream is unacknowledged.
+///
+/// # Errors
+///
+/// Fails if a sandbox refuses to open a socket, or the question.
+pub(crate) fn check_unacknowledged() -> io::Result<()> {
+    unacknowledged(Socket::new(Domain::IPV4, Type::STREAM, None).or_else(|error| {
+        // A machine without IPv4 has IPv6.
+        Socket::new(Domain::IPV6, Type::STREAM, None).map_err(|_| error)
+    })?)
+    .map(drop)
 }
 
 /// How many bytes beyond the last acknowledged one the peer's kernel accepts at the moment: the
@@ -108,6 +122,29 @@ pub(crate) fn set_max_arenas(arenas: c_int) -> bool {
 #[cfg(not(target_env = "gnu"))]
 pub(crate) fn set_max_arenas(_arenas: c_int) -> bool {
     true
+}
+
+/// The type of a resource's number in getrlimit(2), which C libraries disagree about.
+#[cfg(target_env = "gnu")]
+pub(crate) type Resource = libc::__rlimit_resource_t;
+/// The type of a resource's number in getrlimit(2), which C libraries disagree about.
+#[cfg(not(target_env = "gnu"))]
+pub(crate) type Resource = c_int;
+
+/// The soft and the hard limit of a resource, `u64::MAX` if there is none. `rustix` has the same, but
+/// panics where a sandbox refuses the call.
+///
+/// # Errors
+///
+/// Fails if the resource is unknown, or if a sandbox refuses the call.
+pub(crate) fn resource_limit(resource: Resource) -> io::Result<(u64, u64)> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: getrlimit(2) writes one `struct rlimit64` through its second argument, and has no other
+    // effect.
+    match unsafe { libc::getrlimit64(resource, &raw mut limit) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok((limit.rlim_cur, limit.rlim_max)),
+    }
 }
 
 /// True if SIGSEGV or SIGBUS has a handler. That is usually the standard library's, and then each

@@ -69,6 +69,7 @@ fn refused_system_calls_leave_an_exact_account_or_an_error_at_the_start() {
     let _machine = beside_others();
     let calls = [
         "prctl:error=EPERM",
+        "prlimit64:error=EPERM",
         "setsockopt:error=EPERM",
         "getsockopt:error=EPERM",
         "sched_getaffinity:error=EPERM",
