@@ -10,3 +10,6 @@ pub(crate) mod peer;
 pub(crate) mod stream;
 #[cfg(target_os = "linux")]
 pub(crate) mod sys;
+#[cfg(any(feature = "users", test))]
+#[allow(dead_code, reason = "who watches files comes with the features that need it")]
+pub(crate) mod watch;
