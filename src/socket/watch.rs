@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::thread::{self, Thread};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use foldhash::fast::FixedState;
@@ -23,8 +23,8 @@ use rustix::process::geteuid;
 /// How often the files are looked at although nobody asks.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// A file that changed this recently is read again at the next look. Time stamps are as coarse as
-/// the kernel's tick, so it may change again without showing it.
+/// Files that were seen to change this recently are read again at the next look. Time stamps are as
+/// coarse as the kernel's tick, so a file may change once more without showing it.
 const YOUNG: Duration = Duration::from_secs(2);
 
 /// The largest file that is read, in bytes.
@@ -170,23 +170,15 @@ impl Fingerprint {
             changed: (file.ctime(), file.ctime_nsec()),
         }
     }
-
-    /// Whether it may change again without showing it.
-    fn is_young(&self) -> bool {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        [self.modified, self.changed].into_iter().any(|(seconds, _)| {
-            let seconds = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-            seconds.abs_diff(now) < YOUNG + Duration::from_secs(1)
-        })
-    }
 }
 
 /// The helper's state.
 struct Group<F> {
     files: Vec<Watched>,
     load: F,
-    /// What the files looked like at the last look; `None` if they have to be read again anyway.
-    seen: Option<Vec<Option<Fingerprint>>>,
+    /// What the files looked like at the last look, and since when; `None` if they have to be read
+    /// again anyway.
+    seen: Option<(Vec<Option<Fingerprint>>, Instant)>,
     /// The contents in force, as a hash: some of them are secret.
     loaded: Option<u64>,
     /// Why the files cannot be used as they are.
@@ -215,11 +207,15 @@ impl<F: FnMut(&[Vec<u8>]) -> Result<(), String>> Group<F> {
             .iter()
             .map(|file| fingerprint(file).map(|it| Fingerprint::of(&it)))
             .collect();
-        if self.seen.as_ref() == Some(&now) {
+        let since = match self.seen.take() {
+            Some((before, since)) if before == now => since,
+            _ => Instant::now(),
+        };
+        let is_old = since.elapsed() >= YOUNG;
+        self.seen = Some((now, since));
+        if is_old {
             return Ok(false);
         }
-        let is_young = now.iter().flatten().any(Fingerprint::is_young);
-        self.seen = (!is_young).then_some(now);
         let mut contents = Vec::with_capacity(self.files.len());
         for file in &self.files {
             let (bytes, is_exposed) = read(file).map_err(|problem| {
@@ -346,10 +342,9 @@ mod tests {
         path
     }
 
-    fn group(
-        path: &Path,
-        rights: Rights,
-    ) -> (Group<impl FnMut(&[Vec<u8>]) -> Result<(), String> + use<>>, Seen) {
+    type Load = Box<dyn FnMut(&[Vec<u8>]) -> Result<(), String>>;
+
+    fn group(path: &Path, rights: Rights) -> (Group<Load>, Seen) {
         let seen = Seen::default();
         let loads = Arc::clone(&seen);
         let load = move |contents: &[Vec<u8>]| {
@@ -357,7 +352,7 @@ mod tests {
             loads.lock().expect("no panic").push(text.clone());
             if text.contains("bad") { Err("line 1: bad".to_owned()) } else { Ok(()) }
         };
-        (Group::new(vec![Watched { path: path.to_owned(), rights }], load), seen)
+        (Group::new(vec![Watched { path: path.to_owned(), rights }], Box::new(load)), seen)
     }
 
     fn problem_with(path: &Path, rights: Rights) -> String {
