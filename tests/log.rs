@@ -13,10 +13,12 @@ mod process;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 use std::process::Command;
 
 use common::{Client, try_login, wait_until};
-use process::{Process, executable, serve};
+use process::{Process, executable, serve, serve_through};
 use rustix::process::Signal;
 
 /// Clients that connect and disconnect. The two log lines of each exceed a pipe's 64 KiB, and stay
@@ -226,6 +228,117 @@ fn a_log_file_can_be_rotated_by_copying_and_truncating_it() {
     assert_eq!(process.terminate().0, 0);
     let log = read();
     assert!(log.lines().next().is_some_and(|line| line.contains(" alice connected ")), "{log:?}");
+}
+
+#[test]
+fn a_log_file_that_was_moved_away_is_opened_anew_on_request() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (path, old) = (directory.path().join("log"), directory.path().join("log.1"));
+    let mut process = Process::start(serve(&["--log-file", path.to_str().expect("UTF-8")]));
+    let address = process.address();
+    let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+    drop(process.login("alice"));
+    wait_until("alice's end", || read(&path).contains(" alice disconnected "));
+    fs::rename(&path, &old).expect("a log file");
+    process.signal(Signal::USR1);
+    wait_until("the figures", || read(&path).contains("counters: 0 connected now, 1 connection, "));
+    let mode = fs::metadata(&path).expect("a log file").mode() & 0o777;
+    assert_eq!(mode & !0o640, 0, "{mode:o}");
+    // Somebody puts a link in the file's place: the log stays where it is and says so.
+    fs::remove_file(&path).expect("a log file");
+    std::os::unix::fs::symlink(directory.path().join("elsewhere"), &path).expect("a link");
+    process.signal(Signal::USR1);
+    drop(try_login(address, "bob").expect("room"));
+    assert_eq!(process.terminate().0, 0);
+    assert!(!directory.path().join("elsewhere").exists(), "the link was followed");
+    assert!(!read(&old).contains("counters: "), "{}", read(&old));
+}
+
+#[test]
+fn a_log_whose_folder_is_gone_goes_on_in_the_old_file() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let folder = directory.path().join("logs");
+    fs::create_dir(&folder).expect("room");
+    let path = folder.join("log");
+    let mut process = Process::start(serve(&["--log-file", path.to_str().expect("UTF-8")]));
+    process.address();
+    let file = File::open(&path).expect("a log file");
+    fs::remove_dir_all(&folder).expect("a folder");
+    process.signal(Signal::USR1);
+    let log = || {
+        let mut text = vec![0; 4096];
+        let length = file.read_at(&mut text, 0).expect("a file, even without a name");
+        String::from_utf8_lossy(&text[..length]).into_owned()
+    };
+    wait_until("the figures", || log().contains("counters: "));
+    assert!(log().contains("[WARN] the log goes on in the old file: cannot open "), "{}", log());
+    assert_eq!(process.terminate().0, 0);
+    assert!(log().contains("] stopped: "), "{}", log());
+}
+
+#[test]
+fn a_log_in_json_has_the_figures_of_the_text_as_members() {
+    let mut process = Process::start(serve(&["--log-format", "json"]));
+    let mut alice = process.login("alice");
+    alice.send("alice: one\nalice: two");
+    alice.expect_line("from alice: one");
+    alice.expect_line("from alice: two");
+    process.signal(Signal::USR1);
+    process.log.expect("counters: ");
+    drop(alice);
+    process.log.expect("alice disconnected");
+    let (status, log) = process.terminate();
+    assert_eq!(status, 0, "{log:#?}");
+    let lines = log.iter().map(|line| {
+        serde_json::from_str::<serde_json::Value>(line)
+            .unwrap_or_else(|error| panic!("{error}: {line}"))
+    });
+    let lines: Vec<_> = lines.collect();
+    for line in &lines {
+        let time = line["time"].as_str().expect("a time");
+        assert!(time.ends_with('Z') && line["message"].is_string(), "{line}");
+        assert!(["info", "error"].contains(&line["level"].as_str().expect("a level")), "{line}");
+    }
+    let with = |text: &str| {
+        let mut all = lines.iter();
+        let found = all.find(|line| line["message"].as_str().is_some_and(|it| it.contains(text)));
+        found.unwrap_or_else(|| panic!("{text} in {log:#?}"))
+    };
+    assert_eq!(with("alice connected")["client"], "alice");
+    assert_eq!(with("alice connected")["connection"], 1);
+    let left = with("alice disconnected");
+    assert_eq!((&left["reason"], &left["accepted"]), (&"left".into(), &3.into()));
+    assert_eq!(
+        (&with("counters: ")["owed"], &with("counters: ")["connected"]),
+        (&2.into(), &1.into())
+    );
+    assert_eq!(
+        (&with("stopped: ")["delivered"], &with("stopped: ")["forced"]),
+        (&2.into(), &false.into())
+    );
+}
+
+#[test]
+fn a_line_for_the_journal_has_a_priority_and_no_time() {
+    // As systemd does it: the variable names the device and the inode of standard error.
+    for (redirection, is_journal) in [("", true), ("2>/dev/stdout", false)] {
+        let script = format!(
+            "export JOURNAL_STREAM=$(stat -L -c %d:%i /dev/stderr); exec \"$0\" \"$@\" {redirection}"
+        );
+        let mut command = serve_through(&["sh", "-c", &script], &[]);
+        command.env_remove("JOURNAL_STREAM");
+        let mut process = Process::start(command);
+        let address = process.address();
+        drop(try_login(address, "alice").expect("room"));
+        process.signal(Signal::TERM);
+        let (status, stdout, stderr) = process.outcome();
+        assert_eq!(status, 0);
+        let log = if is_journal { stderr } else { stdout };
+        let lines = log.iter().filter(|line| line.contains("alice connected ("));
+        let lines: Vec<_> = lines.collect();
+        assert_eq!(lines.len(), 1, "{log:#?}");
+        assert_eq!(lines[0].starts_with("<6>alice connected ("), is_journal, "{log:#?}");
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ use common::bystanders::Bystanders;
 use common::stream::Stream;
 use common::{Client, try_login, wait_until};
 use injection::Injection;
-use process::{EXECUTABLE, Process, SIGNALLED, serve, serve_through, through};
+use process::{EXECUTABLE, Process, SIGNALLED, connect, serve, serve_through, through};
 use rustix::process::Signal;
 
 /// Waits for a process that was signalled during its start. True if it had a handler for the signal
@@ -54,9 +54,12 @@ fn a_start_interrupted_at_random_exits_cleanly() {
     assert!(in_order > 0, "no process got as far as its handler");
 }
 
+/// A system call: its name, its number among those of this name, and its line in the trace.
+type Call = (String, u32, String);
+
 /// The system calls of the main thread from start to exit without clients, each with its number
 /// among the calls of its name.
-fn calls_of_a_life() -> Option<Vec<(String, u32)>> {
+fn calls_of_a_life() -> Option<Vec<Call>> {
     let injection = Injection::trace_only("all")?;
     let mut process = start_under(&injection);
     process.address();
@@ -72,7 +75,7 @@ fn calls_of_a_life() -> Option<Vec<(String, u32)>> {
         is_name.then(|| {
             let number = numbers.entry(name.to_owned()).or_insert(0);
             *number += 1;
-            (name.to_owned(), *number)
+            (name.to_owned(), *number, call.to_owned())
         })
     });
     Some(calls.collect())
@@ -88,7 +91,7 @@ fn a_start_and_an_exit_interrupted_at_any_system_call_are_clean() {
     let Some(calls) = calls_of_a_life() else { return };
     assert!(calls.len() > 50, "{calls:?}");
     let (mut killed, mut in_order) = (0, 0);
-    for (name, number) in calls {
+    for (name, number, _) in calls {
         let when = format!("{name}:signal=SIGTERM:when={number}");
         let injection = Injection::of(&when).expect("it has worked before");
         let mut process = start_under(&injection);
@@ -98,6 +101,39 @@ fn a_start_and_an_exit_interrupted_at_any_system_call_are_clean() {
         if exits_in_order(process, &when) { in_order += 1 } else { killed += 1 }
     }
     assert!(killed > 20 && in_order > 20, "{killed} were killed, {in_order} exited in order");
+}
+
+#[test]
+fn a_signal_of_an_operator_at_any_moment_of_the_start_does_no_harm() {
+    let Some(calls) = calls_of_a_life() else { return };
+    // From the first statement of `main` to the moment when clients are told where to connect.
+    let position = |text: &str| calls.iter().position(|(_, _, line)| line.starts_with(text));
+    let first = position("rt_sigprocmask(SIG_BLOCK, [USR1 USR2]").expect("signals held back");
+    let last = position("write(1, \"a-chat listens on").expect("a greeting");
+    assert!(last - first > 30, "{calls:#?}");
+    for (at, (name, number, _)) in calls[first + 1..=last].iter().enumerate() {
+        let (signal, reaction) =
+            [("USR1", "counters: 0 connected"), ("USR2", "ignored SIGUSR2")][at % 2];
+        let when = format!("{name}:signal=SIG{signal}:when={number}");
+        let injection = Injection::of(&when).expect("it has worked before");
+        let mut process = start_under(&injection);
+        process.address();
+        process.log.expect(reaction);
+        let (status, log) = process.terminate();
+        assert_eq!(status, 0, "{when}: {log:#?}");
+    }
+}
+
+#[test]
+fn a_signal_of_an_operator_ends_a_client_as_ever() {
+    let mut server = Process::start(serve(&[]));
+    let address = server.address();
+    let mut client = Process::start(connect(address, &["--name", "alice"]));
+    client.write("alice: hi\n");
+    client.stdout.expect_line("from alice: hi");
+    kill(&client, libc::SIGUSR1);
+    let (status, _) = client.wait_for_any_end();
+    assert_eq!(status.signal(), Some(libc::SIGUSR1));
 }
 
 #[test]
@@ -280,8 +316,7 @@ fn no_other_signal_ends_the_server() {
     let mut process = Process::start(serve(&[]));
     let mut alice = process.login("alice");
     let named = [
-        (libc::SIGUSR1, "SIGUSR1, which is reserved for operations"),
-        (libc::SIGUSR2, "SIGUSR2, which is reserved for operations"),
+        (libc::SIGUSR2, "SIGUSR2: replacing the running program is not available"),
         (libc::SIGALRM, "SIGALRM"),
         (libc::SIGVTALRM, "SIGVTALRM"),
         (libc::SIGPROF, "SIGPROF"),

@@ -300,7 +300,10 @@ impl Acceptor {
         self.shared.counters.refused.add(1);
         if self.log_allowed() {
             let (peer, refused) = (client.peer(), self.totals.refused);
-            log::warn!("refused {peer} ({refused} refused so far): {cause}");
+            log::warn!(
+                address:% = peer, refused, reason:% = cause;
+                "refused {peer} ({refused} refused so far): {cause}"
+            );
         }
         // A new socket accepts one line unless it is disconnected, and nothing more can be done in
         // either case.

@@ -40,6 +40,10 @@ const SPARE_THREADS: u64 = 512;
 /// Mappings reserved for everything else, the allocator's arenas and large buffers above all.
 const SPARE_MAPPINGS: u64 = 4096;
 
+/// The limit of memory mappings where it is not configured (`DEFAULT_MAX_MAP_COUNT` of Linux). It
+/// cannot be read where procfs is mounted for processes only, as by `ProcSubset=pid` of systemd.
+const DEFAULT_MAPPINGS: u64 = 65_530;
+
 /// Memory reserved for everything else, in bytes.
 const SPARE_MEMORY: u64 = 16 * 1024 * 1024;
 
@@ -78,7 +82,8 @@ pub struct Capacity {
 
 impl Capacity {
     /// Reads the limits that apply to this process now, for a server with the default [`Config`]. A
-    /// limit that does not exist here, or cannot be read, is skipped.
+    /// limit that does not exist here, or cannot be read, is skipped; that of memory mappings then
+    /// counts as 65,530, its default.
     #[must_use]
     pub fn detect() -> Self {
         Self::detect_for(&Config::default())
@@ -87,6 +92,21 @@ impl Capacity {
     /// As [`detect`](Self::detect), for a server with this configuration, apart from its
     /// `max_connections`.
     pub(crate) fn detect_for(config: &Config) -> Self {
+        let guess = Self { connections: 1000, limited_by: "a guess" };
+        Self::limits(config).first().copied().unwrap_or(guess)
+    }
+
+    /// Every limit of this machine that can be read, the lowest first: as many connections as each
+    /// allows to a server with this configuration, apart from its `max_connections`.
+    ///
+    /// ```
+    /// use a_chat::{Capacity, Config};
+    ///
+    /// let limits = Capacity::limits(&Config::default());
+    /// assert!(limits.iter().all(|limit| limit.connections >= limits[0].connections));
+    /// ```
+    #[must_use]
+    pub fn limits(config: &Config) -> Vec<Self> {
         let threads = |limit: Option<u64>| {
             limit.map(|limit| connections_within(limit, SPARE_THREADS, THREADS))
         };
@@ -101,16 +121,20 @@ impl Capacity {
             (threads(nproc), "threads (RLIMIT_NPROC)"),
         ];
         let all = room_in_memory(config).into_iter().chain(limits);
-        let known = all.filter_map(|(limit, name)| Some((limit?, name)));
-        let (connections, limited_by) =
-            known.min_by_key(|(connections, _)| *connections).unwrap_or((1000, "a guess"));
-        Self { connections: usize::try_from(connections).unwrap_or(usize::MAX), limited_by }
+        let known = all.filter_map(|(limit, limited_by)| {
+            let connections = usize::try_from(limit?).unwrap_or(usize::MAX);
+            Some(Self { connections, limited_by })
+        });
+        let mut limits: Vec<_> = known.collect();
+        limits.sort_by_key(|limit| limit.connections);
+        limits
     }
 
     /// The capacity of a server with this configuration. More than `max_connections` are never
     /// accepted, nor more than memory allows: past every other limit a client is refused or has to
     /// wait, past those of memory the process aborts.
-    pub(crate) fn of(config: &Config) -> Self {
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
         let Some(connections) = config.max_connections else {
             return Self::detect_for(config);
         };
@@ -212,7 +236,7 @@ fn room_in_memory(config: &Config) -> [(Option<u64>, &'static str); 3] {
     let address_space = soft_limit(libc::RLIMIT_AS);
     let data = soft_limit(libc::RLIMIT_DATA);
     [
-        (room_in_mappings(), IN_MAPPINGS),
+        (Some(room_in_mappings()), IN_MAPPINGS),
         (room(address_space, "VmSize:", arenas), "address space (RLIMIT_AS)"),
         // Of an arena only the part in use counts.
         (room(data, "VmData:", 0), "data segment (RLIMIT_DATA)"),
@@ -240,11 +264,12 @@ fn room_in_files(limit: u64, open: u64) -> u64 {
 }
 
 /// The number of connections that memory mappings allow.
-fn room_in_mappings() -> Option<u64> {
+fn room_in_mappings() -> u64 {
     let signal_stack = if sys::has_fault_handlers() { SIGNAL_STACK_MAPPINGS } else { 0 };
     let each = THREADS * (STACK_MAPPINGS + signal_stack);
-    number_in("/proc/sys/vm/max_map_count")
-        .map(|limit| connections_within(limit, SPARE_MAPPINGS, each))
+    // Past this limit the process aborts, so one that cannot be read counts as it is by default.
+    let limit = number_in("/proc/sys/vm/max_map_count").unwrap_or(DEFAULT_MAPPINGS);
+    connections_within(limit, SPARE_MAPPINGS, each)
 }
 
 /// The number of connections that fit under a limit of which each takes `each`.

@@ -244,7 +244,11 @@ impl Server {
     fn log_start(&self) {
         let Self { addresses, capacity, .. } = self;
         let list: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
-        log::info!("listening on {}, capacity {capacity}", list.join(" and "));
+        let list = list.join(" and ");
+        log::info!(
+            addresses = list.as_str(), capacity = capacity.connections;
+            "listening on {list}, capacity {capacity}"
+        );
         let config = &self.shared.config;
         let machine = Capacity::detect_for(config);
         if config.max_connections.is_some_and(|wanted| wanted > machine.connections) {

@@ -88,7 +88,10 @@ impl Reader {
         let (queue, inbox) = unbounded();
         let writer = spawn(format!("writer-{id}"), move || {
             // Logged here instead of by the reader, whose stack thus stays within two pages.
-            log::info!("{client} connected (connection {id}, {peer})");
+            log::info!(
+                client = client.as_str(), connection = id.0, address:% = peer;
+                "{client} connected (connection {id}, {peer})"
+            );
             Writer::new(connection, inbox, shared).run()
         });
         match writer {

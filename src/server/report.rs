@@ -183,11 +183,19 @@ impl Report {
     }
 
     pub(crate) fn log(&self) {
-        if self.is_clean() {
-            log::info!("stopped: {self}");
+        let (level, how) = if self.is_clean() {
+            (Level::Info, "stopped")
         } else {
-            log::error!("stopped with losses: {self}");
-        }
+            (Level::Error, "stopped with losses")
+        };
+        log::log!(
+            level,
+            connections = self.connections, refused = self.refused, accepted = self.accepted,
+            owed = self.owed, delivered = self.delivered,
+            lost_before_drain = self.lost_before_drain, lost_in_drain = self.lost_in_drain,
+            drain_seconds = self.drain.as_secs_f64(), forced = self.forced;
+            "{how}: {self}"
+        );
     }
 }
 
@@ -238,7 +246,14 @@ impl ConnectionRecord {
             Some(_) => Level::Info,
             None => Level::Debug,
         };
-        log::log!(level, "{self}");
+        log::log!(
+            level,
+            client = self.name.as_ref().map_or("", Name::as_str),
+            connection = self.id.0, address:% = self.peer, reason:% = self.reason,
+            accepted = self.accepted, delivered = self.delivered, lost = self.lost,
+            unacknowledged_bytes = self.unacknowledged;
+            "{self}"
+        );
     }
 }
 

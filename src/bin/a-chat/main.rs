@@ -4,12 +4,14 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("the program needs Linux; use the library's client with default-features = false");
 
+mod check;
 mod cli;
 mod connect;
 mod dispositions;
 mod error_chain;
 mod generate;
 mod logger;
+mod operator;
 mod output;
 mod serve;
 mod signal_stacks;
@@ -22,10 +24,17 @@ use crate::cli::Command;
 
 fn main() -> ExitCode {
     signal_stacks::restore_default();
+    // An operator may send these at any time, also before anything is ready for them.
+    let held_back = signals::hold_back();
     // A write beyond the limit of file sizes then fails, as on a full disk.
     dispositions::ignore(libc::SIGXFSZ);
-    let result = match &cli::parse() {
-        Command::Serve(args) => serve::run(args),
+    let command = cli::parse();
+    if !matches!(command, Command::Serve(_)) {
+        // Only a server has a use for them.
+        signals::let_through(&held_back);
+    }
+    let result = match &command {
+        Command::Serve(args) => serve::run(args, &held_back),
         Command::Connect(args) => connect::run(args),
         Command::Stress(args) => stress::run(args),
         Command::Completions { shell } => generate::completions(*shell).map(|()| ExitCode::SUCCESS),
@@ -35,10 +44,13 @@ fn main() -> ExitCode {
     match result {
         Ok(status) => status,
         Err(error) => {
+            let priority = log::Level::Error;
+            let priority =
+                logger::is_journal().then(|| format!("<{}>", logger::priority(priority)));
+            let priority = priority.unwrap_or_default();
+            let error = error_chain::in_one_line(&*error);
             // If standard error fails, the exit status has to do.
-            let _ = output::to_stderr(
-                format!("a-chat: {}\n", error_chain::in_one_line(&*error)).as_bytes(),
-            );
+            let _ = output::to_stderr(format!("{priority}a-chat: {error}\n").as_bytes());
             ExitCode::FAILURE
         }
     }

@@ -14,19 +14,32 @@ use std::time::Duration;
 
 use a_chat::{Report, Server, ShutdownHandle, StatsHandle};
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use nix::sys::signal::SigSet;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use crate::cli::ServeArgs;
-use crate::signals;
-use crate::{error_chain, logger, output};
+use crate::logger::LogHandle;
+use crate::operator::{self, Operator};
+use crate::signals::{self, Caught};
+use crate::{check, error_chain, logger, output};
 
 /// Serves until a signal: success if the drain lost no message, failure otherwise.
-pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Box<dyn Error>> {
+pub(crate) fn run(args: &ServeArgs, held_back: &SigSet) -> Result<ExitCode, Box<dyn Error>> {
+    if args.configuration.check {
+        return check::check(args).map(|()| ExitCode::SUCCESS);
+    }
+    if args.configuration.print_limits {
+        return check::print_limits(args).map(|()| ExitCode::SUCCESS);
+    }
+    let signals = signals::catch(held_back)?;
     let _ = a_chat::enlarge_futex_hash();
     a_chat::limit_malloc_arenas();
     let log_file = args.log_file.as_deref();
-    logger::start(args.log_level, logger::open(log_file)?)?;
-    let result = serve(args);
+    let log = logger::start(args.log_level, args.log_format, log_file)?;
+    for variable in &args.configuration.settings.unknown_variables {
+        log::warn!("ignored the environment variable {variable}, which belongs to no flag");
+    }
+    let result = serve(args, signals, log);
     if let Err(error) = &result {
         // The caller prints it to standard error, so a log that goes there needs no copy.
         if log_file.is_some_and(|path| path != Path::new("-")) {
@@ -36,13 +49,14 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Box<dyn Error>> {
     result
 }
 
-fn serve(args: &ServeArgs) -> Result<ExitCode, Box<dyn Error>> {
+fn serve(args: &ServeArgs, signals: Caught, log: LogHandle) -> Result<ExitCode, Box<dyn Error>> {
     let _ = a_chat::raise_nofile_limit();
     let names = args.listen.iter().map(|name| resolve(name));
     let names: Vec<_> = names.collect::<Result<_, _>>()?;
     let server = Server::bind_all(names.iter().map(Vec::as_slice), args.config())?;
     let handle = server.shutdown_handle();
-    signals::keep_from_killing(handle.clone())?;
+    let operator = Operator { log, stats: server.stats_handle() };
+    signals.react(handle.clone(), move || operator.attend())?;
     shut_down_on_signals(handle.clone())?;
     if let Some(parent) = args.parent {
         shut_down_with(parent, &handle)?;
@@ -116,7 +130,7 @@ fn log_stats(
     let thread = thread::Builder::new().name("stats".to_owned());
     let thread = thread.spawn(move || {
         while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-            log::info!("counters: {}", stats.read());
+            operator::log_figures(&stats.read());
         }
     })?;
     Ok((running, thread))

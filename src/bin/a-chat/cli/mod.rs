@@ -1,6 +1,8 @@
 //! The command line: the commands, and the texts of `--help`. Plain data; the main thread parses it
 //! before anything else runs.
 
+mod config_file;
+mod configuration;
 mod connect;
 mod serve;
 mod stress;
@@ -14,6 +16,10 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
+use config_file::ConfigFile;
+use configuration::unknown_variables;
+
+pub(crate) use configuration::Settings;
 pub(crate) use connect::ConnectArgs;
 pub(crate) use serve::ServeArgs;
 pub(crate) use stress::{Mode, OWN_PREFIX, OWN_SERVER, Plan, StressArgs};
@@ -104,6 +110,8 @@ fn parse_from(mut arguments: Vec<OsString>) -> Result<Command, clap::Error> {
     }
     arguments.insert(0, "a-chat".into());
     let mut command = ignore_empty_variables(Cli::command());
+    let file = read_config_file(&command, &arguments)?;
+    command = command.mut_subcommand("serve", |serve| file.apply(serve));
     command.build();
     let matches = match command.try_get_matches_from_mut(&arguments) {
         // The help names every variable, including those that are set but empty.
@@ -113,17 +121,42 @@ fn parse_from(mut arguments: Vec<OsString>) -> Result<Command, clap::Error> {
         matches => matches?,
     };
     // `parse_from` adds the command that is left out.
-    let parsed = Cli::from_arg_matches(&matches)?.command.unwrap_or_else(|| unreachable!());
+    let mut parsed = Cli::from_arg_matches(&matches)?.command.unwrap_or_else(|| unreachable!());
     if let Some((name, matches)) = matches.subcommand() {
+        let unknown = unknown_variables(&command, std::env::vars_os());
         if let Some(command) = command.find_subcommand_mut(name) {
-            match &parsed {
-                Command::Serve(args) => args.validate(command, matches)?,
+            match &mut parsed {
+                Command::Serve(args) => {
+                    args.validate(command, matches, &file)?;
+                    let settings = Settings::of(command, matches, &file);
+                    args.configuration.take(command, settings, unknown)?;
+                }
                 Command::Stress(args) => drop(args.plan()?),
                 _ => {}
             }
         }
     }
     Ok(parsed)
+}
+
+/// The file that `--config` or its variable names; an empty one if there is none.
+fn read_config_file(
+    command: &clap::Command,
+    arguments: &[OsString],
+) -> Result<ConfigFile, clap::Error> {
+    // What is wrong elsewhere is refused later, once the file's defaults are known.
+    let matches = command.clone().ignore_errors(true).try_get_matches_from(arguments).ok();
+    let serve = matches.as_ref().and_then(|matches| matches.subcommand_matches("serve"));
+    let path = serve.and_then(|serve| serve.try_get_one::<PathBuf>("config").ok().flatten());
+    let (Some(path), mut command) = (path, command.clone()) else {
+        return Ok(ConfigFile::default());
+    };
+    command.build();
+    let Some(serve) = command.find_subcommand_mut("serve") else {
+        return Ok(ConfigFile::default());
+    };
+    ConfigFile::read(path, serve)
+        .map_err(|error| serve.clone().error(ErrorKind::ValueValidation, error))
 }
 
 /// A command line that begins with a flag is one of `serve`, unless the flag is the program's own.

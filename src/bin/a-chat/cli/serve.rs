@@ -4,10 +4,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use a_chat::{Config, Error};
-use clap::{ArgMatches, Args};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Args};
 use log::LevelFilter;
 
-use super::values::{ADDRESS, BYTES, COUNT, Level, TIME, refusal};
+use crate::logger::LogFormat;
+
+use super::config_file::ConfigFile;
+use super::configuration::ConfigurationArgs;
+use super::values::{ADDRESS, BYTES, COUNT, LEVEL, LOG_FORMAT, TIME, refusal};
 
 /// The arguments of `serve`.
 #[derive(Debug, Args)]
@@ -38,12 +43,25 @@ pub(crate) struct ServeArgs {
         value_name = "LEVEL",
         env = "A_CHAT_LOG_LEVEL",
         default_value = "info",
-        value_parser = Level,
+        value_parser = LEVEL,
         help_heading = "Log"
     )]
     pub(crate) log_level: LevelFilter,
 
+    /// Form of the log's lines
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "A_CHAT_LOG_FORMAT",
+        default_value = "text",
+        value_parser = LOG_FORMAT,
+        help_heading = "Log"
+    )]
+    pub(crate) log_format: LogFormat,
+
     /// Append the log to this file; `-` is standard error, the default
+    ///
+    /// SIGUSR1 opens it anew, for log rotation.
     #[arg(long, value_name = "PATH", env = "A_CHAT_LOG_FILE", help_heading = "Log")]
     pub(crate) log_file: Option<PathBuf>,
 
@@ -60,6 +78,9 @@ pub(crate) struct ServeArgs {
     /// Write the final report to this file as one JSON object; `-` is standard output
     #[arg(long, value_name = "PATH", env = "A_CHAT_REPORT", help_heading = "Log")]
     pub(crate) report: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) configuration: ConfigurationArgs,
 
     /// The process that started the server: when it exits, the server shuts down
     #[arg(long, value_name = "PID", hide = true)]
@@ -173,6 +194,7 @@ impl ServeArgs {
         &self,
         command: &clap::Command,
         matches: &ArgMatches,
+        file: &ConfigFile,
     ) -> Result<(), clap::Error> {
         let id = "stats_every";
         let broken = match (self.config().validate(), self.stats_every) {
@@ -182,11 +204,14 @@ impl ServeArgs {
         };
         let Some((id, rule)) = broken else { return Ok(()) };
         let arg = command.get_arguments().find(|arg| arg.get_id() == id);
-        let source = matches.value_source(id).unwrap_or(clap::parser::ValueSource::CommandLine);
+        let source = matches.value_source(id).unwrap_or(ValueSource::CommandLine);
         let value = matches.get_raw(id).and_then(Iterator::last).unwrap_or_default();
         let example = arg.and_then(|arg| arg.get_default_values().first());
         let example = example.map(|value| format!(", as in {}", value.to_string_lossy()));
         let cause = format!("{rule}{}", example.unwrap_or_default());
+        let place = arg.and_then(Arg::get_long).and_then(|flag| file.place_of(flag));
+        let place = place.filter(|_| source == ValueSource::DefaultValue);
+        let cause = place.map(|place| format!("{cause} ({place})")).unwrap_or(cause);
         Err(refusal(command, arg, source, value, cause))
     }
 }

@@ -13,6 +13,8 @@ use clap::parser::ValueSource;
 use clap::{Arg, Command};
 use log::LevelFilter;
 
+use crate::logger::LogFormat;
+
 /// The longest time that a flag takes; the clock's arithmetic holds far more.
 const MAX_TIME: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
@@ -68,33 +70,49 @@ impl<T: Clone + Send + Sync + 'static> TypedValueParser for Value<T> {
     }
 }
 
-/// Parses a level of the log, and lists the levels in the help, in completions and in refusals.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Level;
-
-impl Level {
-    fn names() -> [PossibleValue; 6] {
+pub(super) const LEVEL: Choice<LevelFilter> = Choice {
+    names: || {
         let warn = PossibleValue::new("warn").alias("warning");
         let [off, error, info, debug, trace] =
             ["off", "error", "info", "debug", "trace"].map(PossibleValue::new);
-        [off, error, warn, info, debug, trace]
-    }
-
-    fn parse(text: &str) -> Option<LevelFilter> {
+        vec![off, error, warn, info, debug, trace]
+    },
+    parse: |text| {
         let level = text.parse().ok();
         level.or_else(|| text.eq_ignore_ascii_case("warning").then_some(LevelFilter::Warn))
-    }
+    },
+    expected: "expected off, error, warn, info, debug or trace",
+};
+pub(super) const LOG_FORMAT: Choice<LogFormat> = Choice {
+    names: || ["text", "json"].map(PossibleValue::new).into(),
+    parse: |text| match text {
+        "text" => Some(LogFormat::Text),
+        "json" => Some(LogFormat::Json),
+        _ => None,
+    },
+    expected: "expected text or json",
+};
+
+/// What the path of a Unix socket begins with, where an address can stand too.
+pub(super) const PATH_PREFIX: &str = "unix:";
+
+/// Parses one of a few words, and lists them in the help, in completions and in refusals.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Choice<T> {
+    names: fn() -> Vec<PossibleValue>,
+    parse: fn(&str) -> Option<T>,
+    expected: &'static str,
 }
 
-impl TypedValueParser for Level {
-    type Value = LevelFilter;
+impl<T: Clone + Send + Sync + 'static> TypedValueParser for Choice<T> {
+    type Value = T;
 
     fn parse_ref(
         &self,
         command: &Command,
         arg: Option<&Arg>,
         value: &OsStr,
-    ) -> Result<LevelFilter, clap::Error> {
+    ) -> Result<T, clap::Error> {
         self.parse_ref_(command, arg, value, ValueSource::CommandLine)
     }
 
@@ -104,24 +122,23 @@ impl TypedValueParser for Level {
         arg: Option<&Arg>,
         value: &OsStr,
         source: ValueSource,
-    ) -> Result<LevelFilter, clap::Error> {
-        let expected = "expected off, error, warn, info, debug or trace";
-        match value.to_str().and_then(Self::parse) {
-            Some(level) => Ok(level),
+    ) -> Result<T, clap::Error> {
+        match value.to_str().and_then(self.parse) {
+            Some(parsed) => Ok(parsed),
             None if source == ValueSource::EnvVariable => {
-                Err(refusal(command, arg, source, value, expected))
+                Err(refusal(command, arg, source, value, self.expected))
             }
-            // The parser's own refusal also suggests the level that was probably meant.
+            // The parser's own refusal also suggests the word that was probably meant.
             None => {
-                let refused = PossibleValuesParser::new(Self::names());
+                let refused = PossibleValuesParser::new((self.names)());
                 let refused = refused.parse_ref(command, arg, value).err();
-                Err(refused.unwrap_or_else(|| refusal(command, arg, source, value, expected)))
+                Err(refused.unwrap_or_else(|| refusal(command, arg, source, value, self.expected)))
             }
         }
     }
 
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
-        Some(Box::new(Self::names().into_iter()))
+        Some(Box::new((self.names)().into_iter()))
     }
 }
 
