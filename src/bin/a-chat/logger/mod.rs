@@ -473,7 +473,7 @@ mod tests {
         let (notices, logged): (Vec<_>, Vec<_>) =
             written.iter().partition(|line| line.contains("were left out here"));
         let left_out = notices.iter().map(|notice| {
-            let number = notice.split(' ').nth(2).and_then(|number| number.parse().ok());
+            let number = notice.split(' ').nth(2).and_then(|number| number.parse::<usize>().ok());
             number.unwrap_or_else(|| panic!("{notice}"))
         });
         // The two others are logged too.
