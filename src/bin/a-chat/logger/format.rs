@@ -145,7 +145,7 @@ mod tests {
                 .key_values(&&values[..])
                 .build(),
         );
-        let time = OffsetDateTime::UNIX_EPOCH + Duration::from_micros(1_500_000);
+        let time = OffsetDateTime::UNIX_EPOCH + Duration::from_millis(1500);
         String::from_utf8(format.line(time, Level::Warn, &body)).expect("text")
     }
 
