@@ -106,7 +106,7 @@
 //! # Non-goals
 //!
 //! No async runtime, no storage (a message is owed only to recipients connected when it is routed),
-//! no rooms, no authentication, no encryption. The library neither prints, nor exits, nor handles
+//! no authentication, no encryption. The library neither prints, nor exits, nor handles
 //! signals: the program supplies the address, the logger and the shutdown.
 
 #[cfg(target_os = "linux")]
@@ -149,3 +149,4 @@ pub use server::shutdown::ShutdownHandle;
 #[cfg(target_os = "linux")]
 pub use server::stats::{Stats, StatsHandle};
 pub use wire::name::{InvalidName, Name};
+pub use wire::room::{InvalidRoom, Room};

@@ -1,10 +1,13 @@
 //! Lines to batches: however lines are combined, a batch requests what its lines request.
 
+use std::collections::HashSet;
+
 use super::framing::read;
 use super::{Step, model, steps};
-use crate::wire::batch::{Batch, BatchBuilder, Step as BatchStep};
+use crate::wire::batch::{Batch, BatchBuilder, Join, Step as BatchStep};
 use crate::wire::framing::LineBuffer;
 use crate::wire::name::Name;
+use crate::wire::room::RoomSize;
 
 /// Sends the batch before more data arrives.
 const FLUSH: u8 = 0xFF;
@@ -14,6 +17,10 @@ const FLUSH: u8 = 0xFF;
 enum Effect {
     Relay { line: u64, to: Vec<String>, frame: String },
     Who { line: u64, names: Vec<String> },
+    RelayRoom { line: u64, room: String, frame: String },
+    Join { line: u64, room: String, loud: Option<bool> },
+    Leave { line: u64, room: String },
+    WhoIn { line: u64, room: String },
     Reply(String),
 }
 
@@ -43,19 +50,49 @@ pub fn batches(input: &[u8]) {
     sender.send();
     let (lines, _) = model::lines(&stream);
     assert_eq!(sender.lines, lines.len() as u64);
-    let effects: Vec<_> =
-        (1..).zip(lines).filter_map(|(number, line)| expected(number, line, max_line)).collect();
+    let mut rooms = HashSet::new();
+    let effects: Vec<_> = (1..)
+        .zip(lines)
+        .filter_map(|(number, line)| expected(number, line, max_line, &mut rooms))
+        .collect();
     assert_eq!(sender.effects, effects);
 }
 
-fn expected(number: u64, line: &[u8], max_line: usize) -> Option<Effect> {
+/// `rooms` are those that the sender is in.
+fn expected(
+    number: u64,
+    line: &[u8],
+    max_line: usize,
+    rooms: &mut HashSet<String>,
+) -> Option<Effect> {
+    let refused = |why: String| Some(Effect::Reply(format!("error: line {number}: {why}")));
     match model::request(line, max_line) {
         model::Request::Nothing => None,
         model::Request::Message { to, text } => {
             Some(Effect::Relay { line: number, to, frame: format!("from alice: {text}") })
         }
         model::Request::Who(names) => Some(Effect::Who { line: number, names }),
-        model::Request::Refused(why) => Some(Effect::Reply(format!("error: line {number}: {why}"))),
+        model::Request::WhoIn(room) => Some(Effect::WhoIn { line: number, room }),
+        model::Request::Join { room, .. }
+            if rooms.len() == model::MAX_ROOMS && !rooms.contains(&room) =>
+        {
+            refused(format!("in {} rooms already", model::MAX_ROOMS))
+        }
+        model::Request::Join { room, loud } => {
+            rooms.insert(room.clone());
+            Some(Effect::Join { line: number, room, loud })
+        }
+        model::Request::Leave(room) if rooms.remove(&room) => {
+            Some(Effect::Leave { line: number, room })
+        }
+        model::Request::RoomMessage { room, text } if rooms.contains(&room) => {
+            let frame = format!("from alice {room}: {text}");
+            Some(Effect::RelayRoom { line: number, room, frame })
+        }
+        model::Request::Leave(room) | model::Request::RoomMessage { room, .. } => {
+            refused(format!("not in {room}"))
+        }
+        model::Request::Refused(why) => refused(why),
     }
 }
 
@@ -81,13 +118,27 @@ impl Sender {
             if !self.builder.has_room_for(&line, self.window) {
                 self.send();
             }
-            self.builder.push(line);
+            if let Some(join) = self.builder.push(line) {
+                self.join(join);
+                continue;
+            }
             if self.builder.charge() >= max {
                 self.send();
             }
             let taken = self.builder.push_run(buffer.valid_lines(), max, self.window);
             buffer.consume(taken);
         }
+    }
+
+    /// What precedes the line is sent first, and the room's size is known before what follows.
+    fn join(&mut self, join: Join) {
+        self.send();
+        let Join { line, room, loud } = join;
+        let size = RoomSize::default();
+        size.set(u32::try_from(room.as_str().len()).expect("short"));
+        self.lines += 1;
+        self.effects.push(Effect::Join { line, room: room.as_str().to_owned(), loud });
+        self.builder.joined(room, size);
     }
 
     fn send(&mut self) {
@@ -117,6 +168,19 @@ fn effects(batch: &Batch, step: &BatchStep) -> Vec<Effect> {
             assert_eq!(frames.len(), *messages as usize);
             let relay = |(line, frame)| Effect::Relay { line, to: names(recipients), frame };
             (*first_line..).zip(frames).map(relay).collect()
+        }
+        BatchStep::RelayRoom { room, frames: range, first_line, messages, .. } => {
+            let frames = frames(range);
+            assert_eq!(frames.len(), *messages as usize);
+            let room = || text(batch.name(room));
+            let relay = |(line, frame)| Effect::RelayRoom { line, room: room(), frame };
+            (*first_line..).zip(frames).map(relay).collect()
+        }
+        BatchStep::WhoIn { room, line } => {
+            vec![Effect::WhoIn { line: *line, room: text(batch.name(room)) }]
+        }
+        BatchStep::Leave { room, line } => {
+            vec![Effect::Leave { line: *line, room: text(batch.name(room)) }]
         }
         BatchStep::Who { recipients, line } => {
             vec![Effect::Who { line: *line, names: names(recipients) }]

@@ -82,8 +82,12 @@ mod tests {
     fn input() -> impl Strategy<Value = Vec<u8>> {
         let word = prop_oneof![
             8 => prop::sample::select(
-                [":", ",", "\n", "\r\n", " ", "/who", "c0", "c1", "c2: ", "c0, c1: x\n", "\u{a0}"]
-                    .map(str::as_bytes).map(<[u8]>::to_vec).to_vec(),
+                [
+                    ":", ",", "\n", "\r\n", " ", "/who", "c0", "c1", "c2: ", "c0, c1: x\n", "\u{a0}",
+                    "#dev", "#dev: x\n", "/join #dev\n", "/join #ops loud\n", "/leave #dev\n",
+                    "/who #dev\n", " loud", " quiet\n", "#",
+                ]
+                .map(str::as_bytes).map(<[u8]>::to_vec).to_vec(),
             ),
             2 => prop::collection::vec(FIRST_SIGN..=u8::MAX, 1),
             2 => prop::collection::vec(any::<u8>(), 0..4),

@@ -1,14 +1,23 @@
 //! The wire protocol in its plainest form: one line at a time, with owned strings and the standard
 //! library. It is slow, and short enough to be seen to be right.
 
+use std::collections::HashMap;
+
 /// The request of a complete line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Request {
     Nothing,
     Message { to: Vec<String>, text: String },
     Who(Vec<String>),
+    RoomMessage { room: String, text: String },
+    Join { room: String, loud: Option<bool> },
+    Leave(String),
+    WhoIn(String),
     Refused(String),
 }
+
+/// How many rooms a client may be in.
+pub(super) const MAX_ROOMS: usize = 64;
 
 /// The complete lines of a stream without their line ends, and the bytes after the last one.
 pub(super) fn lines(stream: &[u8]) -> (Vec<&[u8]>, &[u8]) {
@@ -29,7 +38,18 @@ pub(super) fn request(line: &[u8], max_line: usize) -> Request {
     }
     if let Some(list) = line.strip_prefix("/who") {
         if list.is_empty() || list.starts_with(|first: char| first.is_ascii_whitespace()) {
-            return Request::Who(names(list));
+            let names = names(list);
+            return match one_room(&names, items(list)) {
+                Some(Ok(room)) => Request::WhoIn(room),
+                Some(Err(why)) => Request::Refused(why.to_owned()),
+                None => Request::Who(names),
+            };
+        }
+    }
+    for command in ["/join", "/leave"] {
+        let rest = line.strip_prefix(command).unwrap_or("no");
+        if rest.is_empty() || rest.starts_with(|first: char| first.is_ascii_whitespace()) {
+            return room_command(command, rest);
         }
     }
     let Some((list, text)) = line.split_once(':') else {
@@ -39,7 +59,57 @@ pub(super) fn request(line: &[u8], max_line: usize) -> Request {
     if to.is_empty() {
         return Request::Refused("no recipient before the ':'".to_owned());
     }
-    Request::Message { to, text: text.strip_prefix(' ').unwrap_or(text).to_owned() }
+    let text = text.strip_prefix(' ').unwrap_or(text).to_owned();
+    match one_room(&to, items(list)) {
+        Some(Ok(room)) => Request::RoomMessage { room, text },
+        Some(Err(why)) => Request::Refused(why.to_owned()),
+        None => Request::Message { to, text },
+    }
+}
+
+const BAD_ROOM: &str = "bad room, expected # and 1 to 31 of A-Z a-z 0-9 _ . -";
+
+/// The request of a line that begins with a command about rooms.
+fn room_command(command: &str, rest: &str) -> Request {
+    let (mut room, mut loud) = (rest.trim(), None);
+    if command == "/join" {
+        for (word, value) in [("loud", true), ("quiet", false)] {
+            let before = room.strip_suffix(word).filter(|_| loud.is_none());
+            let last = |before: &str| before.chars().next_back();
+            if let Some(before) = before.filter(|it| last(it).is_some_and(is_ascii_space)) {
+                (room, loud) = (before.trim(), Some(value));
+            }
+        }
+    }
+    match room {
+        room if !is_room(room) => Request::Refused(BAD_ROOM.to_owned()),
+        room if command == "/join" => Request::Join { room: room.to_owned(), loud },
+        room => Request::Leave(room.to_owned()),
+    }
+}
+
+fn is_ascii_space(char: char) -> bool {
+    char.is_ascii_whitespace()
+}
+
+/// The room of a list that holds one, or what is wrong with it.
+fn one_room(names: &[String], items: usize) -> Option<Result<String, &'static str>> {
+    if !names.iter().any(|name| name.starts_with('#')) {
+        None
+    } else if items > 1 {
+        Some(Err("a room stands alone in its list"))
+    } else {
+        Some(if is_room(&names[0]) { Ok(names[0].clone()) } else { Err(BAD_ROOM) })
+    }
+}
+
+fn is_room(name: &str) -> bool {
+    name.strip_prefix('#').is_some_and(|name| name.len() <= 31 && is_name(name.as_bytes()))
+}
+
+/// How many items of a list are not empty.
+fn items(list: &str) -> usize {
+    list.split(',').filter(|name| !name.trim().is_empty()).count()
 }
 
 /// The names of a list, each once.
@@ -101,6 +171,8 @@ fn is_name(line: &[u8]) -> bool {
 pub(super) struct Server {
     max_line: usize,
     clients: Vec<Client>,
+    /// The members of each room in the order in which they came, and whether they are loud.
+    rooms: HashMap<String, Vec<(usize, bool)>>,
     pub(super) accepted: u64,
     pub(super) owed: u64,
     pub(super) unterminated: u64,
@@ -112,7 +184,12 @@ struct Client {
     input: Vec<u8>,
     lines: u64,
     received: Vec<String>,
+    /// How many joined and left, as told about each room.
+    moves: Moves,
 }
+
+/// By room: how many joined and left.
+pub(super) type Moves = HashMap<String, (u64, u64)>;
 
 #[derive(Clone, PartialEq, Eq)]
 enum State {
@@ -129,13 +206,14 @@ impl State {
 
 impl Server {
     pub(super) fn new(max_line: usize) -> Self {
-        Self { max_line, clients: Vec::new(), accepted: 0, owed: 0, unterminated: 0 }
+        let (clients, rooms) = (Vec::new(), HashMap::new());
+        Self { max_line, clients, rooms, accepted: 0, owed: 0, unterminated: 0 }
     }
 
     /// Returns the new client's number.
     pub(super) fn connect(&mut self) -> usize {
         let (state, input, received) = (State::LoggingIn, Vec::new(), Vec::new());
-        self.clients.push(Client { state, input, lines: 0, received });
+        self.clients.push(Client { state, input, lines: 0, received, moves: Moves::new() });
         self.clients.len() - 1
     }
 
@@ -160,6 +238,11 @@ impl Server {
     /// All lines sent to a client so far.
     pub(super) fn received(&self, client: usize) -> Vec<String> {
         self.clients[client].received.clone()
+    }
+
+    /// What a client was told of those who come and go.
+    pub(super) fn moves(&self, client: usize) -> Moves {
+        self.clients[client].moves.clone()
     }
 
     pub(super) fn write(&mut self, client: usize, data: &[u8]) {
@@ -189,6 +272,10 @@ impl Server {
             self.send(client, "error: the last line had no line end and was not accepted".into());
         }
         self.clients[client].state = State::Disconnected;
+        let rooms: Vec<_> = self.rooms.keys().cloned().collect();
+        for room in rooms {
+            self.leave_room(client, &room);
+        }
     }
 
     pub(super) fn stop(&mut self) {
@@ -246,7 +333,96 @@ impl Server {
                 let reply = self.who(&names);
                 self.send(client, format!("notice: line {number}: {reply}"));
             }
+            Request::Join { room, loud } => {
+                let reply = self.join_room(client, &room, loud);
+                self.send(
+                    client,
+                    reply.map_or_else(
+                        |why| format!("error: line {number}: {why}"),
+                        |members| format!("notice: line {number}: in {room}, {members} are"),
+                    ),
+                );
+            }
+            Request::Leave(room) => {
+                let reply = if self.leave_room(client, &room) {
+                    format!("notice: line {number}: left {room}")
+                } else {
+                    format!("error: line {number}: not in {room}")
+                };
+                self.send(client, reply);
+            }
+            Request::WhoIn(room) => {
+                let members = self.rooms.get(&room).cloned().unwrap_or_default();
+                let names: Vec<_> = members.iter().map(|member| self.name(member.0)).collect();
+                let list = if names.is_empty() { "" } else { ": " };
+                let reply = format!("{} in {room}{list}{}", names.len(), names.join(", "));
+                self.send(client, format!("notice: line {number}: {reply}"));
+            }
+            Request::RoomMessage { room, text } => {
+                let members = self.rooms.get(&room).cloned().unwrap_or_default();
+                let others = members.iter().filter(|member| member.0 != client);
+                if !members.iter().any(|member| member.0 == client) {
+                    self.send(client, format!("error: line {number}: not in {room}"));
+                } else if members.len() == 1 {
+                    self.send(client, format!("error: line {number}: nobody else is in {room}"));
+                } else {
+                    for member in others {
+                        self.owed += 1;
+                        self.send(member.0, format!("from {name} {room}: {text}"));
+                    }
+                }
+            }
             Request::Refused(why) => self.send(client, format!("error: line {number}: {why}")),
+        }
+    }
+
+    fn name(&self, client: usize) -> String {
+        match &self.clients[client].state {
+            State::Connected(name) => name.clone(),
+            state @ (State::LoggingIn | State::Disconnected) => {
+                panic!("client {client} is in a room, but {}", *state == State::LoggingIn)
+            }
+        }
+    }
+
+    /// Returns how many are in the room then.
+    fn join_room(
+        &mut self,
+        client: usize,
+        room: &str,
+        loud: Option<bool>,
+    ) -> Result<usize, String> {
+        let is_in = |members: &&Vec<(usize, bool)>| members.iter().any(|it| it.0 == client);
+        let rooms = self.rooms.values().filter(is_in).count();
+        let members = self.rooms.entry(room.to_owned()).or_default();
+        if let Some(known) = members.iter_mut().find(|member| member.0 == client) {
+            known.1 = loud.unwrap_or(known.1);
+            return Ok(members.len());
+        }
+        if rooms == MAX_ROOMS {
+            return Err(format!("in {MAX_ROOMS} rooms already"));
+        }
+        members.push((client, loud.unwrap_or(false)));
+        let count = members.len();
+        self.tell(client, room, (1, 0));
+        Ok(count)
+    }
+
+    fn leave_room(&mut self, client: usize, room: &str) -> bool {
+        let Some(members) = self.rooms.get_mut(room) else { return false };
+        let before = members.len();
+        members.retain(|member| member.0 != client);
+        let has_left = members.len() < before;
+        if has_left {
+            self.tell(client, room, (0, 1));
+        }
+        has_left
+    }
+
+    fn tell(&mut self, client: usize, room: &str, (joined, left): (u64, u64)) {
+        for (member, _) in self.rooms[room].iter().filter(|it| it.1 && it.0 != client) {
+            let told = self.clients[*member].moves.entry(room.to_owned()).or_default();
+            *told = (told.0 + joined, told.1 + left);
         }
     }
 

@@ -28,7 +28,8 @@ impl Parser {
             self.lines.advance(count);
             rest = later;
             while let Some(line) = self.lines.next_line() {
-                self.builder.push(line);
+                // One that enters a room is discarded, too.
+                drop(self.builder.push(line));
                 let run = self.builder.push_run(self.lines.valid_lines(), usize::MAX, usize::MAX);
                 self.lines.consume(run);
             }

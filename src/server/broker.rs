@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use foldhash::fast::RandomState;
@@ -15,20 +16,29 @@ use slab::Slab;
 
 use crate::server::busy_poll::BusyPollReceiver;
 use crate::server::delivery::pending::{ChargedFrames, FrameSlice, NoSuchPeerErrors, Pending};
-use crate::server::delivery::window::Permit;
+use crate::server::delivery::ticket::Ticket;
+use crate::server::delivery::window::{Permit, StandingPermit};
 use crate::server::report::CloseReason;
+use crate::server::rooms::Rooms;
 use crate::server::shutdown::ShutdownHandle;
 use crate::server::stats::Counters;
+use crate::server::wakes::{Dirty, MAX_URGENT, Waits};
 use crate::server::writer::{Close, Outgoing};
 use crate::socket::connection::ConnectionId;
 use crate::wire::batch::{Batch, Step};
 use crate::wire::name::{Name, NameKey};
 use crate::wire::protocol::{self, MAX_WHO_NAMES};
 use crate::wire::reasons::Rejection;
+use crate::wire::room::{Room, RoomSize};
+
+mod rooms;
 
 /// How many events are routed before writers are woken. Large enough that under load each writer is
 /// woken once for many batches, small enough that no writer waits long.
 const MAX_ROUND_EVENTS: usize = 64;
+
+/// A round also ends when lines to large rooms have queued this many entries: a millisecond's worth.
+const MAX_ROUND_SPREAD: usize = 8 * 1024;
 
 /// What readers send to the broker.
 #[derive(Debug)]
@@ -44,8 +54,28 @@ pub(crate) enum Event {
     /// A client sends no more, but not all that it has sent could be read yet: from now on its name
     /// is free.
     ReleaseName { id: ConnectionId },
+    /// A client enters a room.
+    JoinRoom(Box<JoinRoom>),
+    /// A client that is in rooms waits for its window.
+    HeldUp { id: ConnectionId },
     /// A client disconnected or will send no more. This is its last event.
     Leave { id: ConnectionId },
+}
+
+/// A line that asks to enter a room.
+#[derive(Debug)]
+pub(crate) struct JoinRoom {
+    pub(crate) from: ConnectionId,
+    pub(crate) line: u64,
+    pub(crate) room: Room,
+    /// Whether to be told who else comes and goes; `None` leaves that as it is.
+    pub(crate) loud: Option<bool>,
+    /// For the reply.
+    pub(crate) permit: Permit,
+    /// Held as long as the client is in the room.
+    pub(crate) standing: StandingPermit,
+    /// The reader waits for the room's size.
+    pub(crate) ticket: Ticket<RoomSize>,
 }
 
 /// The thread's state.
@@ -56,8 +86,11 @@ pub(crate) struct Broker {
     by_id: HashMap<ConnectionId, usize, RandomState>,
     /// In the order in which they connected.
     by_connect_order: BTreeMap<ConnectionId, usize>,
-    /// The peers with pending deliveries in this round.
-    dirty: Vec<usize>,
+    rooms: Rooms,
+    /// The peers with pending deliveries.
+    dirty: Dirty,
+    /// How many entries lines to large rooms have queued in this round.
+    round_spread: usize,
     /// Deliveries that became owed in this round.
     owed: u64,
     counters: Arc<Counters>,
@@ -68,8 +101,10 @@ pub(crate) struct Broker {
 struct Peer {
     name: Name,
     queue: Sender<Outgoing>,
-    /// What this round has queued for the peer so far.
+    /// What is queued for the peer until its writer is woken.
     pending: Vec<Pending>,
+    /// Whether its writer is about to be.
+    waits: Waits,
     /// Complete lines accepted from the peer.
     accepted: u64,
     /// Whether others can reach the peer under its name.
@@ -79,13 +114,20 @@ struct Peer {
 }
 
 impl Broker {
-    pub(crate) fn new(counters: Arc<Counters>, shutdown: ShutdownHandle) -> Self {
+    /// `max_lag` is how much longer than the fastest one a room's member may take.
+    pub(crate) fn new(
+        counters: Arc<Counters>,
+        shutdown: ShutdownHandle,
+        max_lag: Duration,
+    ) -> Self {
         Self {
             peers: Slab::new(),
             by_name: HashMap::default(),
             by_id: HashMap::default(),
             by_connect_order: BTreeMap::new(),
-            dirty: Vec::new(),
+            rooms: Rooms::new(max_lag),
+            dirty: Dirty::default(),
+            round_spread: 0,
             owed: 0,
             counters,
             shutdown,
@@ -95,10 +137,13 @@ impl Broker {
     /// The thread: routes until the inbox is disconnected, then queues the closing notices.
     pub(crate) fn run(mut self, inbox: &Receiver<Event>) {
         let mut events = BusyPollReceiver::new(inbox);
-        while let Some(event) = events.next() {
+        while let Some(event) = self.next(&mut events, inbox) {
             self.handle(event);
             for event in inbox.try_iter().take(MAX_ROUND_EVENTS - 1) {
                 self.handle(event);
+                if self.round_spread > MAX_ROUND_SPREAD {
+                    break;
+                }
             }
             self.flush_round();
         }
@@ -106,6 +151,21 @@ impl Broker {
             self.counters.connected.sub(1);
             peer.close_for_shutdown();
         }
+    }
+
+    /// The next event; meanwhile the writers are woken that are still to be.
+    fn next(
+        &mut self,
+        events: &mut BusyPollReceiver<'_, Event>,
+        inbox: &Receiver<Event>,
+    ) -> Option<Event> {
+        while self.dirty.has_spread() {
+            if let Ok(event) = inbox.try_recv() {
+                return Some(event);
+            }
+            self.flush_round();
+        }
+        events.next()
     }
 
     fn handle(&mut self, event: Event) {
@@ -116,6 +176,8 @@ impl Broker {
                 drop(errors);
             }
             Event::ReleaseName { id } => self.release_name(id),
+            Event::JoinRoom(join) => self.join_room(*join),
+            Event::HeldUp { id } => self.held_up(id, Instant::now()),
             Event::Leave { id } => self.leave(id),
         }
     }
@@ -127,6 +189,7 @@ impl Broker {
             name: name.clone(),
             queue,
             pending: Vec::new(),
+            waits: Waits::default(),
             accepted: 0,
             has_name: true,
             was_cut_off: false,
@@ -153,6 +216,7 @@ impl Broker {
         if std::mem::take(&mut peer.has_name) {
             self.by_name.remove(peer.name.as_str().as_bytes());
             self.by_connect_order.remove(&id);
+            self.leave_rooms(key, true);
         }
     }
 
@@ -162,8 +226,8 @@ impl Broker {
         let Some(key) = self.by_id.remove(&id) else {
             return;
         };
+        self.leave_rooms(key, false);
         let mut peer = self.peers.remove(key);
-        self.dirty.retain(|&dirty| dirty != key);
         self.counters.connected.sub(1);
         self.counters.owed.add(std::mem::take(&mut self.owed));
         peer.flush();
@@ -174,18 +238,24 @@ impl Broker {
         }
     }
 
-    fn route(&mut self, from: ConnectionId, batch: &Batch, permit: &Arc<Permit>) {
-        let Some(&sender) = self.by_id.get(&from) else {
-            return;
-        };
+    /// Accepts lines from a client, unless they come too late for the drain.
+    fn accept(&mut self, from: ConnectionId, lines: u64) -> Option<usize> {
+        let &sender = self.by_id.get(&from)?;
         if self.shutdown.routing_expired() {
             // Whatever follows from this client meets the same end, so the notice can state how
             // many of its lines were accepted.
             self.peers[sender].was_cut_off = true;
-            return;
+            return None;
         }
-        self.peers[sender].accepted += batch.lines;
-        self.counters.accepted.add(batch.lines);
+        self.peers[sender].accepted += lines;
+        self.counters.accepted.add(lines);
+        Some(sender)
+    }
+
+    fn route(&mut self, from: ConnectionId, batch: &Batch, permit: &Arc<Permit>) {
+        let Some(sender) = self.accept(from, batch.lines) else {
+            return;
+        };
         self.counters.unterminated.add(batch.unterminated);
         let bytes = Arc::clone(&batch.frames);
         let charged = Arc::new(ChargedFrames { bytes, permit: Some(Arc::clone(permit)) });
@@ -210,6 +280,19 @@ impl Broker {
                         sender,
                         Pending::FrameSlice(FrameSlice::reply(text, Arc::clone(permit))),
                     );
+                }
+                Step::RelayRoom { room, frames, first_line, messages, charged: paid } => {
+                    let slice = slice_of(&charged, frames, *messages);
+                    let room = batch.name(room);
+                    if let Err(refusal) = self.relay_room(sender, &slice, room, *paid) {
+                        let lines = *first_line..first_line + u64::from(*messages);
+                        self.refuse_room(sender, lines, refusal.of(room), permit);
+                    }
+                }
+                Step::WhoIn { .. } if self.shutdown.is_shutdown() => {}
+                Step::WhoIn { room, line } => self.who_in(sender, batch.name(room), *line, permit),
+                Step::Leave { room, line } => {
+                    self.leave_room(sender, batch.name(room), *line, permit);
                 }
                 Step::Reply { frames } => {
                     self.push(sender, Pending::FrameSlice(slice_of(&charged, frames, 0)));
@@ -271,9 +354,7 @@ impl Broker {
     /// client that does not read its errors is no longer read from.
     fn push(&mut self, key: usize, pending: Pending) {
         let peer = &mut self.peers[key];
-        if peer.pending.is_empty() {
-            self.dirty.push(key);
-        }
+        self.dirty.add(key, &mut peer.waits, true);
         peer.pending.push(pending);
     }
 
@@ -281,8 +362,12 @@ impl Broker {
     /// before they can be delivered.
     fn flush_round(&mut self) {
         self.counters.owed.add(std::mem::take(&mut self.owed));
-        for key in self.dirty.drain(..) {
-            self.peers[key].flush();
+        self.round_spread = 0;
+        for (key, turn) in self.dirty.next_round() {
+            if let Some(peer) = self.peers.get_mut(key) {
+                peer.waits.woken(turn);
+                peer.flush();
+            }
         }
     }
 }
@@ -321,8 +406,6 @@ impl Peer {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use crossbeam_channel::unbounded;
 
     use super::*;
@@ -341,7 +424,8 @@ mod tests {
             let counters = Arc::new(Counters::default());
             let window = Arc::new(Window::new(1 << 20, Arc::clone(&counters)));
             let shutdown = ShutdownHandle::new(Duration::from_secs(3600)).expect("descriptors");
-            Self { broker: Broker::new(counters, shutdown), window }
+            let broker = Broker::new(counters, shutdown, Duration::from_secs(10));
+            Self { broker, window }
         }
 
         fn join(&mut self, id: u64, name: &str) -> Receiver<Outgoing> {
@@ -355,7 +439,7 @@ mod tests {
             let name = Name::new(name.as_bytes()).expect("a valid name");
             let mut builder = BatchBuilder::new(&name, 100);
             for line in lines {
-                builder.push(Line::Text(line.as_bytes()));
+                assert!(builder.push(Line::Text(line.as_bytes())).is_none());
             }
             self.batch(id, &mut builder);
         }
@@ -377,6 +461,7 @@ mod tests {
             Pending::NoSuchPeerErrors(mut errors) => {
                 String::from_utf8_lossy(errors.next_slice().bytes()).into_owned()
             }
+            Pending::RoomNews(news) => String::from_utf8(news.spell_out()).expect("text"),
         };
         let outgoing = inbox.try_iter().map(|outgoing| match outgoing {
             Outgoing::One(pending) => text(pending),
@@ -418,7 +503,7 @@ mod tests {
         let alice = bench.join(1, "alice");
         // A run, whose further lines are charged only for their text.
         let mut builder = BatchBuilder::new(&Name::new(b"alice").expect("a valid name"), 100);
-        builder.push(Line::Text(b"x:"));
+        assert!(builder.push(Line::Text(b"x:")).is_none());
         builder.push_run(&b"x:\n".repeat(99), usize::MAX, usize::MAX);
         bench.batch(1, &mut builder);
         let charged = bench.window.used();

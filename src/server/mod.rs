@@ -7,6 +7,7 @@ pub(crate) mod reader;
 pub(crate) mod input;
 pub(crate) mod login;
 pub(crate) mod broker;
+pub(crate) mod wakes;
 pub(crate) mod writer;
 
 // What they are built on.
@@ -17,6 +18,7 @@ pub(crate) mod busy_poll;
 pub(crate) mod context;
 pub(crate) mod delivery;
 pub(crate) mod report;
+pub(crate) mod rooms;
 pub(crate) mod running;
 #[cfg(feature = "serde")]
 pub(crate) mod seconds;
@@ -215,7 +217,8 @@ impl Server {
         let (sender, inbox) = unbounded();
         let acceptor =
             Acceptor::new(listeners, arrivals, sender, capacity.connections, Arc::clone(&shared));
-        let broker = Broker::new(Arc::clone(&shared.counters), shared.shutdown.clone());
+        let (counters, max_lag) = (Arc::clone(&shared.counters), shared.config.stall_timeout);
+        let broker = Broker::new(counters, shared.shutdown.clone(), max_lag);
         let broker = spawn_stage("broker", &shared.shutdown, move || broker.run(&inbox))?;
         let acceptor = match spawn_stage("acceptor", &shared.shutdown, || acceptor.run()) {
             Ok(acceptor) => acceptor,

@@ -12,16 +12,18 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, unbounded};
 
-use crate::server::broker::Event;
+use crate::server::broker::{Event, JoinRoom};
 use crate::server::context::{Shared, spawn};
-use crate::server::delivery::window::{Permit, Window};
+use crate::server::delivery::ticket::ticket;
+use crate::server::delivery::window::{Permit, StandingPermit, Window};
 use crate::server::input::{Input, ReadOutcome};
 use crate::server::login::{login, reject};
 use crate::server::report::{CloseReason, ConnectionRecord};
+use crate::server::rooms::MEMBERSHIP_CHARGE;
 use crate::server::shutdown::Phase;
 use crate::server::writer::{Outgoing, Writer, WriterExit};
 use crate::socket::connection::Connection;
-use crate::wire::batch::BatchBuilder;
+use crate::wire::batch::{BatchBuilder, JOIN_CHARGE, Join};
 use crate::wire::framing::Line;
 use crate::wire::name::Name;
 
@@ -221,7 +223,9 @@ impl BatchSender<'_> {
         if !self.builder.has_room_for(&line, self.window.limit()) {
             self.send()?;
         }
-        self.builder.push(line);
+        if let Some(join) = self.builder.push(line) {
+            return self.join_room(join);
+        }
         if self.builder.charge() >= self.flush_threshold { self.send() } else { Ok(()) }
     }
 
@@ -254,11 +258,36 @@ impl BatchSender<'_> {
         self.broker.send(event).map_err(|_| CloseReason::ServerFailed)
     }
 
+    /// Sends a line that asks to enter a room, and waits until the broker has handled it: what the
+    /// lines behind it are charged depends on the room's size.
+    #[inline(never)]
+    fn join_room(&mut self, join: Join) -> Result<(), CloseReason> {
+        self.send()?;
+        let window = Arc::clone(&self.window);
+        let standing = StandingPermit::new(self.acquire(&window, MEMBERSHIP_CHARGE)?);
+        let permit = self.acquire(&window, JOIN_CHARGE)?;
+        let (from, Join { line, room, loud }) = (self.connection.id(), join);
+        let (ticket, answer) = ticket();
+        let join = JoinRoom { from, line, room: room.clone(), loud, permit, standing, ticket };
+        let event = Event::JoinRoom(Box::new(join));
+        self.broker.send(event).map_err(|_| CloseReason::ServerFailed)?;
+        if let Some(size) = answer.wait(|| self.check_client())? {
+            self.builder.joined(room, size);
+        }
+        Ok(())
+    }
+
     /// Waits until a window has room. Meanwhile it notices that the client has gone, and that
     /// shutdown leaves no time.
     fn acquire(&mut self, window: &Arc<Window>, bytes: usize) -> Result<Permit, CloseReason> {
+        window.acquire(bytes, || self.check_client())
+    }
+
+    /// Before each wait for something other than the client: until when to wait, or why the
+    /// connection ends instead.
+    fn check_client(&mut self) -> Result<Option<Instant>, CloseReason> {
         let shutdown = &self.shared.shutdown;
-        window.acquire(bytes, || match shutdown.phase() {
+        match shutdown.phase() {
             Phase::Running => {
                 let now = Instant::now();
                 if self.next_liveness_check <= now {
@@ -266,11 +295,15 @@ impl BatchSender<'_> {
                     if self.connection.is_disconnected() {
                         return Err(CloseReason::RESET);
                     }
+                    let id = self.connection.id();
                     if !self.name_released && self.connection.peer_has_closed() {
                         // It sends no more, and what it has sent is read only when there is room.
                         // Its name must not be taken until then.
                         self.name_released = true;
-                        let _ = self.broker.send(Event::ReleaseName { id: self.connection.id() });
+                        let _ = self.broker.send(Event::ReleaseName { id });
+                    }
+                    if self.builder.is_in_rooms() {
+                        let _ = self.broker.send(Event::HeldUp { id });
                     }
                 }
                 Ok(Some(self.next_liveness_check))
@@ -279,6 +312,6 @@ impl BatchSender<'_> {
                 Err(CloseReason::Shutdown)
             }
             Phase::Draining | Phase::Forced => Ok(shutdown.cutoff_deadline()),
-        })
+        }
     }
 }

@@ -16,7 +16,8 @@ use memchr::arch::all::is_prefix;
 use crate::wire::framing::Line;
 use crate::wire::name::{MAX_NAME, Name};
 use crate::wire::protocol::{self, MAX_WHO_NAMES, Request};
-use crate::wire::reasons::{LineRefusal, MAX_RECIPIENTS, Rejection};
+use crate::wire::reasons::{LineRefusal, MAX_RECIPIENTS, Rejection, RoomRefusal};
+use crate::wire::room::{self, MAX_ROOM, Memberships, Room, RoomSize};
 
 /// Finished frames, shared by all recipients.
 pub(crate) type Frames = Arc<Vec<u8>>;
@@ -33,6 +34,12 @@ pub(crate) const MAX_ERROR_BYTES: usize = 72;
 
 /// The maximum length of the reply to a bare `/who`, in bytes.
 const WHO_CHARGE: usize = MAX_WHO_NAMES * (MAX_NAME + 2) + MAX_ERROR_BYTES;
+
+/// The charge for a line that enters or leaves a room, in bytes: for the reply to it.
+const JOIN_REPLY_CHARGE: usize = MAX_ERROR_BYTES + 2 * MAX_ROOM;
+
+/// The charge for a `/join`, in bytes, as long as it is handled and its reply queued.
+pub(crate) const JOIN_CHARGE: usize = BATCH_CHARGE + ENTRY_CHARGE + JOIN_REPLY_CHARGE;
 
 /// If the window has at least this much room, in bytes, any line up to a 64th of that room fits. In
 /// the worst case, a list of one-letter names, a byte adds 36 to the charge. The charge for a line
@@ -70,14 +77,45 @@ pub(crate) enum Step {
     },
     /// Report to the sender which of these clients are connected; an empty list means all clients.
     Who { recipients: Range<u32>, line: u64 },
+    /// Send `frames` to all others in the room.
+    RelayRoom {
+        /// The room: a list of one.
+        room: Range<u32>,
+        frames: Range<u32>,
+        /// As for [`Relay`](Self::Relay).
+        first_line: u64,
+        messages: u32,
+        /// How many members the sender's window was charged for. If the room has more by now, the
+        /// lines are refused.
+        charged: u32,
+    },
+    /// Report to the sender who is in the room.
+    WhoIn { room: Range<u32>, line: u64 },
+    /// The sender leaves the room.
+    Leave { room: Range<u32>, line: u64 },
     /// Send `frames` back to the sender.
     Reply { frames: Range<u32> },
+}
+
+/// A line that asks to enter a room. It is no part of a batch, since what follows it can be charged
+/// only once the room's size is known.
+#[derive(Debug)]
+pub(crate) struct Join {
+    pub(crate) line: u64,
+    pub(crate) room: Room,
+    /// Whether to be told who else comes and goes; `None` leaves that as it is.
+    pub(crate) loud: Option<bool>,
 }
 
 impl Batch {
     /// The names in a step's `recipients`, without duplicates.
     pub(crate) fn names(&self, recipients: &Range<u32>) -> impl Iterator<Item = &[u8]> {
         self.recipients[index(recipients)].iter().map(|name| &self.names[index(name)])
+    }
+
+    /// The name in a list of one.
+    pub(crate) fn name(&self, list: &Range<u32>) -> &[u8] {
+        self.names(list).next().unwrap_or_default()
     }
 }
 
@@ -100,6 +138,10 @@ pub(crate) struct BatchBuilder {
     /// The last message's recipient list as typed, including its `:`, while further lines can join
     /// its run; otherwise empty.
     run: Vec<u8>,
+    /// The prefix of each message of the run, if that goes to a room; otherwise empty.
+    run_prefix: Vec<u8>,
+    /// The rooms that the client is in.
+    rooms: Memberships,
     /// The size of the last batch, as an estimate for the next one.
     expected: Size,
 }
@@ -129,8 +171,15 @@ impl BatchBuilder {
             charge: BATCH_CHARGE,
             run_errors: 0,
             run: Vec::new(),
+            run_prefix: Vec::new(),
+            rooms: Memberships::default(),
             expected: Size::default(),
         }
+    }
+
+    /// Whether the client is in any room.
+    pub(crate) fn is_in_rooms(&self) -> bool {
+        !self.rooms.is_empty()
     }
 
     /// The charge for the lines pushed so far, in bytes.
@@ -151,7 +200,24 @@ impl BatchBuilder {
         let room = limit.saturating_sub(self.charge);
         let surely_fits =
             room >= AMPLE_ROOM && line.text().is_none_or(|text| text.len() <= room / 64);
-        surely_fits || self.max_charge(line) <= room
+        if surely_fits && self.rooms.is_empty() {
+            return true;
+        }
+        let text = line.text().unwrap_or_default();
+        // Only a list that begins with a letter or digit surely is no room's.
+        let may_be_a_room = !text.first().is_some_and(u8::is_ascii_alphanumeric);
+        let entries = if may_be_a_room { self.room_charge(text) } else { 0 };
+        surely_fits && entries <= room / 4 || self.max_charge(line) + entries <= room
+    }
+
+    /// The charge for the entries in the queues of a room's members, if the line goes to one.
+    fn room_charge(&self, text: &[u8]) -> usize {
+        match protocol::parse_request(text) {
+            Ok(Request::RoomMessage { room, .. }) => {
+                self.rooms.size(room).map_or(0, |size| ENTRY_CHARGE * size.to_charge() as usize)
+            }
+            _ => 0,
+        }
     }
 
     /// An upper bound on what one more line adds to the charge.
@@ -174,7 +240,7 @@ impl BatchBuilder {
         (self.charge, self.run_errors) = (BATCH_CHARGE, 0);
         // Not just cleared: a list can be as long as a line, and an idle client should keep no
         // memory for it.
-        self.run = Vec::new();
+        (self.run, self.run_prefix) = (Vec::new(), Vec::new());
         // If the estimate was too high, the excess is not charged for, so it must not be kept
         // either.
         shrink(&mut self.frames);
@@ -197,8 +263,11 @@ impl BatchBuilder {
         }
     }
 
-    /// Adds one complete line.
-    pub(crate) fn push(&mut self, line: Line<'_>) {
+    /// Adds one complete line. One that asks to enter a room is returned instead, and counted for
+    /// its number only: the caller sends this batch, then that line, and waits until the broker has
+    /// handled it.
+    #[must_use]
+    pub(crate) fn push(&mut self, line: Line<'_>) -> Option<Join> {
         if self.is_empty() {
             self.frames.reserve(self.expected.frames);
             self.names.reserve(self.expected.names);
@@ -206,7 +275,6 @@ impl BatchBuilder {
             self.steps.reserve(self.expected.steps);
         }
         self.line += 1;
-        self.lines += 1;
         let request = match line {
             Line::Text(text) => protocol::parse_request(text),
             Line::NotUtf8 => Err(LineRefusal::NotUtf8),
@@ -214,14 +282,29 @@ impl BatchBuilder {
         };
         self.run.clear();
         let outcome = request.and_then(|request| match request {
-            Request::Empty => Ok(()),
-            Request::Message { recipients, text } => self.start_run(recipients, text),
-            Request::Who { names } => self.push_who(names),
+            Request::Empty => Ok(None),
+            Request::Message { recipients, text } => self.start_run(recipients, text).map(no_join),
+            Request::Who { names } => self.push_who(names).map(no_join),
+            Request::RoomMessage { room, text } => Ok(no_join(self.start_room_run(room, text))),
+            Request::WhoIn { room } => Ok(no_join(self.push_who_in(room))),
+            Request::Leave { room } => Ok(no_join(self.push_leave(room))),
+            Request::Join { room, loud } => self.join(room, loud),
         });
-        if let Err(refusal) = outcome {
-            let line = self.line;
-            self.push_reply(|frames| protocol::push_refusal(frames, line, refusal));
+        match outcome {
+            Ok(Some(join)) => return Some(join),
+            Ok(None) => {}
+            Err(refusal) => {
+                let line = self.line;
+                self.push_reply(|frames| protocol::push_refusal(frames, line, refusal));
+            }
         }
+        self.lines += 1;
+        None
+    }
+
+    /// Notes that the client is in a room, whose members its lines to it are charged for.
+    pub(crate) fn joined(&mut self, room: Room, size: RoomSize) {
+        self.rooms.insert(room, size);
     }
 
     /// Replies to an unterminated last line. It is not a message, and is counted separately.
@@ -240,7 +323,11 @@ impl BatchBuilder {
     ///
     /// A busy server spends most of its own CPU time in this loop.
     pub(crate) fn push_run(&mut self, lines: &[u8], flush_threshold: usize, limit: usize) -> usize {
-        let Some(Step::Relay { frames: open_run, messages, .. }) = self.steps.last_mut() else {
+        let Some(
+            Step::Relay { frames: open_run, messages, .. }
+            | Step::RelayRoom { frames: open_run, messages, .. },
+        ) = self.steps.last_mut()
+        else {
             return 0;
         };
         let run = self.run.as_slice();
@@ -250,7 +337,8 @@ impl BatchBuilder {
         // Locals instead of fields, so the loop does not store them for every line.
         let (mut frames, mut charge, mut count) =
             (std::mem::take(&mut self.frames), self.charge, 0);
-        let prefix = self.prefix.as_slice();
+        let prefix = if self.run_prefix.is_empty() { &self.prefix } else { &self.run_prefix };
+        let prefix = prefix.as_slice();
         if let Some(first) = memchr::memchr(b'\n', lines) {
             // Assumes that the other lines are as long as the first; growing the buffer step by
             // step would copy it each time.
@@ -298,7 +386,66 @@ impl BatchBuilder {
         self.steps.push(Step::Relay { recipients, frames, first_line: self.line, messages: 1 });
         self.run.extend_from_slice(list);
         self.run.push(b':');
+        self.run_prefix.clear();
         Ok(())
+    }
+
+    fn start_room_run(&mut self, room: &[u8], text: &[u8]) {
+        let Some(charged) = self.rooms.size(room).map(RoomSize::to_charge) else {
+            return self.push_room_refusal(RoomRefusal::NotIn, room);
+        };
+        // One entry for each member, and one for an error reply.
+        self.charge += ENTRY_CHARGE * (charged as usize + 1) + room.len() + 2 + MAX_ERROR_BYTES;
+        self.run_prefix = protocol::room_prefix(&self.prefix, room);
+        let start = self.frames.len();
+        self.charge += push_frame(&mut self.frames, &self.run_prefix, text);
+        let frames = offset(start)..offset(self.frames.len());
+        let (first_line, room_list) = (self.line, self.push_room(room));
+        self.steps.push(Step::RelayRoom {
+            room: room_list,
+            frames,
+            first_line,
+            messages: 1,
+            charged,
+        });
+        // However the list was typed, further lines to the room are most likely typed like this.
+        self.run.extend_from_slice(room);
+        self.run.push(b':');
+    }
+
+    fn push_who_in(&mut self, room: &[u8]) {
+        self.charge += ENTRY_CHARGE + WHO_CHARGE + MAX_ROOM;
+        let step = Step::WhoIn { room: self.push_room(room), line: self.line };
+        self.steps.push(step);
+    }
+
+    fn push_leave(&mut self, room: &[u8]) {
+        if !self.rooms.remove(room) {
+            return self.push_room_refusal(RoomRefusal::NotIn, room);
+        }
+        self.charge += ENTRY_CHARGE + JOIN_REPLY_CHARGE;
+        let step = Step::Leave { room: self.push_room(room), line: self.line };
+        self.steps.push(step);
+    }
+
+    fn join(&mut self, room: &[u8], loud: Option<bool>) -> Result<Option<Join>, LineRefusal> {
+        if !self.rooms.may_join(room) {
+            return Err(LineRefusal::TooManyRooms);
+        }
+        let room = Room::new(room).map_err(|_| LineRefusal::BadRoom)?;
+        Ok(Some(Join { line: self.line, room, loud }))
+    }
+
+    fn push_room_refusal(&mut self, refusal: RoomRefusal, room: &[u8]) {
+        let line = self.line;
+        self.push_reply(|frames| protocol::push_room_refusal(frames, line, refusal, room));
+    }
+
+    /// Adds a room as a list of one.
+    fn push_room(&mut self, room: &[u8]) -> Range<u32> {
+        let first = self.recipients.len();
+        self.push_name(room);
+        offset(first)..offset(self.recipients.len())
     }
 
     fn push_who(&mut self, list: &[u8]) -> Result<(), LineRefusal> {
@@ -339,10 +486,17 @@ impl BatchBuilder {
             if duplicate {
                 continue;
             }
-            if self.recipients.len() - first == MAX_RECIPIENTS {
+            let refusal = if name[0] == room::SIGN {
+                Some(LineRefusal::RoomNotAlone)
+            } else if self.recipients.len() - first == MAX_RECIPIENTS {
+                Some(LineRefusal::TooManyNames)
+            } else {
+                None
+            };
+            if let Some(refusal) = refusal {
                 self.recipients.truncate(first);
                 self.names.truncate(first_name);
-                return Err(LineRefusal::TooManyNames);
+                return Err(refusal);
             }
             self.push_name(name);
             if long_list.is_none() && self.recipients.len() - first > SHORT_LIST {
@@ -360,6 +514,11 @@ impl BatchBuilder {
         self.names.extend_from_slice(name);
         self.recipients.push(start..offset(self.names.len()));
     }
+}
+
+/// Most lines are no [`Join`].
+fn no_join((): ()) -> Option<Join> {
+    None
 }
 
 fn shrink<T>(list: &mut Vec<T>) {
@@ -406,7 +565,7 @@ mod tests {
         let mut rest = stream.as_bytes();
         while let Some(end) = memchr::memchr(b'\n', rest) {
             let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
-            builder.push(Line::Text(line));
+            assert!(builder.push(Line::Text(line)).is_none());
             rest = &rest[end + 1..];
             rest = &rest[builder.push_run(rest, usize::MAX, usize::MAX)..];
         }
@@ -485,10 +644,9 @@ mod tests {
     #[test]
     fn error_replies_keep_their_place_and_line_number() {
         let mut builder = builder();
-        builder.push(Line::Text(b"bob: x"));
-        builder.push(Line::NotUtf8);
-        builder.push(Line::TooLong);
-        builder.push(Line::Text(b"nonsense"));
+        for line in [Line::Text(b"bob: x"), Line::NotUtf8, Line::TooLong, Line::Text(b"nonsense")] {
+            assert!(builder.push(line).is_none());
+        }
         let batch = builder.finish();
         let replies: Vec<_> = batch
             .steps
@@ -504,8 +662,65 @@ mod tests {
             "error: line 4: no ':' in it, expected \"name, name: text\"\n",
         ];
         assert_eq!(replies, expected);
-        builder.push(Line::Text(b"/who"));
+        assert!(builder.push(Line::Text(b"/who")).is_none());
         assert_eq!(builder.finish().steps, [Step::Who { recipients: 0..0, line: 5 }]);
+    }
+
+    #[test]
+    fn lines_to_a_room_are_one_step_and_charged_for_all_its_members() {
+        let mut builder = builder();
+        let join = builder.push(Line::Text(b"/join #dev loud")).expect("it is sent on its own");
+        assert_eq!((join.line, join.room.as_str(), join.loud), (1, "#dev", Some(true)));
+        assert!(builder.is_empty(), "it counts with its own event");
+        let size = RoomSize::default();
+        size.set(1000);
+        builder.joined(join.room, size.clone());
+        let before = builder.charge();
+        assert!(builder.push(Line::Text(b"#dev: 1")).is_none());
+        assert!(builder.charge() - before > 1024 * ENTRY_CHARGE);
+        let lines = b"#dev: 2\n#dev:3\nbob: 4\n";
+        assert_eq!(builder.push_run(lines, usize::MAX, usize::MAX), lines.len() - 7);
+        assert!(builder.push(Line::Text(b"bob: 4")).is_none());
+        assert_eq!(builder.push_run(b"bob: 5\n", usize::MAX, usize::MAX), 7);
+        assert!(builder.push(Line::Text(b"/leave #dev")).is_none());
+        assert!(builder.push(Line::Text(b"#dev: 7")).is_none());
+        let batch = builder.finish();
+        let [
+            Step::RelayRoom { room, frames: in_room, first_line: 2, messages: 3, charged: 1024 },
+            Step::Relay { frames: to_bob, first_line: 5, messages: 2, .. },
+            Step::Leave { line: 7, .. },
+            Step::Reply { frames: refused },
+        ] = batch.steps.as_slice()
+        else {
+            panic!("{:?}", batch.steps);
+        };
+        assert_eq!(recipients(&batch, room), ["#dev"]);
+        let expected = "from alice #dev: 1\nfrom alice #dev: 2\nfrom alice #dev: 3\n";
+        assert_eq!(frames(&batch, in_room), expected);
+        assert_eq!(frames(&batch, to_bob), "from alice: 4\nfrom alice: 5\n");
+        assert_eq!(frames(&batch, refused), "error: line 8: not in #dev\n");
+        assert_eq!(batch.lines, 7);
+    }
+
+    #[test]
+    fn a_line_to_a_large_room_has_room_only_if_its_entries_have() {
+        let mut builder = builder();
+        let size = RoomSize::default();
+        builder.joined(Room::new("#dev").expect("a room"), size.clone());
+        let (line, limit) = (Line::Text(b" #dev: 1"), 128 * 1024);
+        size.set(1000);
+        assert!(builder.has_room_for(&line, limit));
+        size.set(2000);
+        assert!(!builder.has_room_for(&line, limit));
+        assert!(builder.has_room_for(&Line::Text(b"bob: 1"), limit));
+    }
+
+    #[test]
+    fn a_room_beside_other_recipients_leaves_nothing_in_the_batch() {
+        let batch = batch_of(&["bob, #dev: 1", "/who bob, #dev", "#dev, bob: 1"]);
+        assert_eq!((batch.steps.len(), batch.names.len(), batch.lines), (3, 0, 3));
+        let text = std::str::from_utf8(&batch.frames).expect("text");
+        assert!(text.lines().all(|line| line.ends_with(": a room stands alone in its list")));
     }
 
     proptest! {
@@ -518,7 +733,7 @@ mod tests {
             for line in &lines {
                 let line = Line::Text(line.as_bytes());
                 max += builder.max_charge(&line);
-                builder.push(line);
+                assert!(builder.push(line).is_none());
             }
             let charge = builder.charge();
             prop_assert!(charge <= max);

@@ -6,3 +6,4 @@ pub(crate) mod framing;
 pub(crate) mod name;
 pub(crate) mod protocol;
 pub(crate) mod reasons;
+pub(crate) mod room;

@@ -4,7 +4,8 @@
 //! here and nowhere else.
 
 use super::name::{Name, is_name};
-use super::reasons::{LineRefusal, NO_SUCH_PEER, NOT_A_NAME};
+use super::reasons::{LineRefusal, NO_SUCH_PEER, NOT_A_NAME, RoomRefusal};
+use super::room::{self, Room, is_room};
 
 /// The maximum number of names in a reply to `/who`.
 pub(crate) const MAX_WHO_NAMES: usize = 100;
@@ -16,12 +17,28 @@ pub(crate) const NOTICE: &str = "notice: ";
 pub(crate) const ERROR_LINE: &str = "error: line ";
 pub(crate) const NOTICE_LINE: &str = "notice: line ";
 
-/// The command that lists connected clients.
+/// The command that lists connected clients, or a room's members.
 pub(crate) const WHO: &str = "/who";
+
+/// The commands that enter and leave a room.
+pub(crate) const JOIN: &str = "/join";
+pub(crate) const LEAVE: &str = "/leave";
+
+/// Behind the room in [`JOIN`]: whether to be told who else comes and goes.
+pub(crate) const LOUD: &str = "loud";
+pub(crate) const QUIET: &str = "quiet";
 
 /// Precede the names that are connected and those that are not, in the reply to [`WHO`].
 pub(crate) const HERE: &str = "here: ";
 pub(crate) const NOT_HERE: &str = "not here: ";
+
+/// Around the room and the number of its members, in the replies about rooms.
+pub(crate) const IN: &str = "in ";
+pub(crate) const ARE: &str = " are";
+pub(crate) const LEFT: &str = "left ";
+
+/// Behind the room, in the notice to a member that is put out of it.
+pub(crate) const PUT_OUT: &str = ": you are out of it, too slow";
 
 /// The text before and after the number of accepted lines in a closing notice.
 const CLOSING: (&str, &str) = ("notice: server is shutting down, ", " of your lines were accepted");
@@ -43,6 +60,30 @@ pub(crate) enum Request<'a> {
         /// The list, as typed; split it with [`names`].
         names: &'a [u8],
     },
+    /// `#dev: hello`.
+    RoomMessage {
+        /// The room.
+        room: &'a [u8],
+        /// The text, see [`text`].
+        text: &'a [u8],
+    },
+    /// `/join #dev`, `/join #dev loud`.
+    Join {
+        /// The room.
+        room: &'a [u8],
+        /// Whether to be told who else comes and goes; `None` leaves that as it is.
+        loud: Option<bool>,
+    },
+    /// `/leave #dev`.
+    Leave {
+        /// The room.
+        room: &'a [u8],
+    },
+    /// `/who #dev`.
+    WhoIn {
+        /// The room.
+        room: &'a [u8],
+    },
 }
 
 /// Reads one complete line, its `\n` (and a `\r` before it) already taken off.
@@ -52,18 +93,63 @@ pub(crate) fn parse_request(line: &[u8]) -> Result<Request<'_>, LineRefusal> {
     if line.is_empty() {
         return Ok(Request::Empty);
     }
-    if let Some(names) = who_list(line) {
-        return Ok(Request::Who { names });
+    if line[0] == b'/' {
+        if let Some(request) = parse_command(line) {
+            return request;
+        }
     }
     let colon = memchr::memchr(b':', line).ok_or(LineRefusal::NoColon)?;
     let (recipients, rest) = (&line[..colon], &line[colon + 1..]);
     // A list that begins with a letter or digit contains a name; any other list needs a closer
     // look.
     let begins_like_a_name = recipients.first().is_some_and(u8::is_ascii_alphanumeric);
-    if !begins_like_a_name && names(recipients).next().is_none() {
-        return Err(LineRefusal::NoRecipients);
+    if !begins_like_a_name {
+        if names(recipients).next().is_none() {
+            return Err(LineRefusal::NoRecipients);
+        }
+        if let Some(room) = room_in(recipients)? {
+            return Ok(Request::RoomMessage { room, text: text(rest) });
+        }
     }
     Ok(Request::Message { recipients, text: text(rest) })
+}
+
+/// Reads a line that begins with `/`; `None` if it is no command.
+fn parse_command(line: &[u8]) -> Option<Result<Request<'_>, LineRefusal>> {
+    if let Some(names) = arguments(line, WHO) {
+        let room = room_in(names).transpose();
+        return Some(
+            room.map_or(Ok(Request::Who { names }), |room| {
+                room.map(|room| Request::WhoIn { room })
+            }),
+        );
+    }
+    if let Some(room) = arguments(line, LEAVE).map(trim) {
+        return Some(checked(room).map(|room| Request::Leave { room }));
+    }
+    let room = trim(arguments(line, JOIN)?);
+    for (word, loud) in [(LOUD, true), (QUIET, false)] {
+        let before = room.strip_suffix(word.as_bytes());
+        if let Some(room) = before.filter(|room| room.last().is_some_and(u8::is_ascii_whitespace)) {
+            let join = |room| Request::Join { room, loud: Some(loud) };
+            return Some(checked(trim(room)).map(join));
+        }
+    }
+    Some(checked(room).map(|room| Request::Join { room, loud: None }))
+}
+
+/// The room that a list consists of, if its first item is one.
+fn room_in(list: &[u8]) -> Result<Option<&[u8]>, LineRefusal> {
+    let mut items = names(list);
+    match items.next().filter(|first| first[0] == room::SIGN) {
+        None => Ok(None),
+        Some(_) if items.next().is_some() => Err(LineRefusal::RoomNotAlone),
+        Some(room) => checked(room).map(Some),
+    }
+}
+
+fn checked(room: &[u8]) -> Result<&[u8], LineRefusal> {
+    if is_room(room) { Ok(room) } else { Err(LineRefusal::BadRoom) }
 }
 
 /// The text of a message: everything after the `:`, except one blank if it begins with one. A relay
@@ -90,16 +176,23 @@ pub(crate) fn trim(text: &[u8]) -> &[u8] {
     std::str::from_utf8(text).map_or(text, |text| text.trim().as_bytes())
 }
 
-/// The text after `/who`, if the line is that command: the word must stand alone or be followed by
-/// white space.
-fn who_list(line: &[u8]) -> Option<&[u8]> {
-    let rest = line.strip_prefix(WHO.as_bytes())?;
+/// The text after a command, if the line is that command: the word must stand alone or be followed
+/// by white space.
+fn arguments<'a>(line: &'a [u8], command: &str) -> Option<&'a [u8]> {
+    let rest = line.strip_prefix(command.as_bytes())?;
     rest.first().is_none_or(u8::is_ascii_whitespace).then_some(rest)
 }
 
 /// The prefix of each of a client's messages: `from alice: `.
 pub(crate) fn message_prefix(name: &Name) -> Vec<u8> {
     format!("{FROM}{name}: ").into_bytes()
+}
+
+/// The prefix of each of a client's messages to a room: `from alice #dev: `. No name holds a blank
+/// or `#`, and no room a `:`, so it cannot be mistaken for any other.
+pub(crate) fn room_prefix(message_prefix: &[u8], room: &[u8]) -> Vec<u8> {
+    let from = message_prefix.strip_suffix(b": ").unwrap_or(message_prefix);
+    [from, b" ", room, b": "].concat()
 }
 
 /// Appends the error reply to a refused line.
@@ -171,6 +264,65 @@ pub(crate) fn push_who(out: &mut Vec<u8>, line: u64, connected: usize, names: &[
     out.push(b'\n');
 }
 
+/// Appends the reply to `/join #dev`: how many are in the room, the client included.
+pub(crate) fn push_joined(out: &mut Vec<u8>, line: u64, room: &[u8], members: u32) {
+    out.extend_from_slice(format!("{NOTICE_LINE}{line}: {IN}").as_bytes());
+    out.extend_from_slice(room);
+    out.extend_from_slice(format!(", {members}{ARE}\n").as_bytes());
+}
+
+/// Appends the reply to `/leave #dev`.
+pub(crate) fn push_left(out: &mut Vec<u8>, line: u64, room: &[u8]) {
+    out.extend_from_slice(format!("{NOTICE_LINE}{line}: {LEFT}").as_bytes());
+    out.extend_from_slice(room);
+    out.push(b'\n');
+}
+
+/// Appends the reply to `/who #dev`: the number of members, and the names of some.
+pub(crate) fn push_who_in(
+    out: &mut Vec<u8>,
+    line: u64,
+    room: &[u8],
+    members: usize,
+    names: &[&[u8]],
+) {
+    out.extend_from_slice(format!("{NOTICE_LINE}{line}: {members} {IN}").as_bytes());
+    out.extend_from_slice(room);
+    if !names.is_empty() {
+        out.extend_from_slice(b": ");
+        push_list(out, names);
+    }
+    if names.len() < members {
+        out.extend_from_slice(b", ...");
+    }
+    out.push(b'\n');
+}
+
+/// Who came to a room or left it: somebody, and how many others since.
+pub(crate) fn room_news(room: &Room, who: &Name, joined: bool, came: u64, left: u64) -> Vec<u8> {
+    let mut text = format!("{NOTICE}{room}: {who} {}", if joined { "joined" } else { "left" });
+    match came {
+        0 => {}
+        1 => text.push_str(", 1 other came"),
+        _ => text.push_str(&format!(", {came} others came")),
+    }
+    if left > 0 {
+        text.push_str(&format!(", {left} left"));
+    }
+    text.push('\n');
+    text.into_bytes()
+}
+
+/// Tells a member that it was put out of a room.
+pub(crate) fn put_out(room: &Room) -> Vec<u8> {
+    format!("{NOTICE}{room}{PUT_OUT}\n").into_bytes()
+}
+
+/// Appends the error reply to a refused line to a room.
+pub(crate) fn push_room_refusal(out: &mut Vec<u8>, line: u64, refusal: RoomRefusal, room: &[u8]) {
+    push_missing(out, line, &refusal.of(room));
+}
+
 /// The last line that a server sends before it shuts down: the counterpart of HTTP/2's GOAWAY,
 /// whose last stream id tells the client what to retry (RFC 9113, section 6.8).
 pub(crate) fn closing_notice(accepted: u64) -> String {
@@ -240,6 +392,76 @@ mod tests {
         assert_eq!(parse_request(b"/who bob: x"), Ok(Request::Who { names: b" bob: x" }));
         assert_eq!(parse_request(b"/who: x"), Ok(message("/who", "x")));
         assert_eq!(parse_request(b"/whom"), Err(LineRefusal::NoColon));
+    }
+
+    #[test]
+    fn requests_about_rooms_are_parsed() {
+        let room = b"#dev".as_slice();
+        let text = b"hi: all".as_slice();
+        for line in ["#dev: hi: all", "#dev:hi: all", " #dev ,, : hi: all", "\u{a0}#dev: hi: all"] {
+            assert_eq!(
+                parse_request(line.as_bytes()),
+                Ok(Request::RoomMessage { room, text }),
+                "{line}"
+            );
+        }
+        for (line, loud) in [
+            ("/join #dev", None),
+            ("/join \t#dev\u{a0} ", None),
+            ("/join #dev loud", Some(true)),
+            ("/join #dev  quiet ", Some(false)),
+        ] {
+            assert_eq!(parse_request(line.as_bytes()), Ok(Request::Join { room, loud }), "{line}");
+        }
+        assert_eq!(parse_request(b"/leave #dev"), Ok(Request::Leave { room }));
+        assert_eq!(parse_request(b"/who #dev"), Ok(Request::WhoIn { room }));
+        assert_eq!(parse_request(b"/who ,#dev,"), Ok(Request::WhoIn { room }));
+        for line in [
+            "#: x",
+            "# dev: x",
+            "##: x",
+            "#a b: x",
+            "#\u{e9}: x",
+            "/join",
+            "/join dev",
+            "/join #",
+            "/join #dev, #ops",
+            "/join #dev loudly",
+            "/join #devloud quiet loud",
+            "/join loud",
+            "/leave",
+            "/leave dev",
+            "/leave #dev loud",
+            "/who #",
+            "/who #a b",
+        ] {
+            assert_eq!(parse_request(line.as_bytes()), Err(LineRefusal::BadRoom), "{line}");
+        }
+        for line in ["#dev, #ops: x", "#dev, bob: x", "#dev, #dev: x", "/who #dev, bob"] {
+            assert_eq!(parse_request(line.as_bytes()), Err(LineRefusal::RoomNotAlone), "{line}");
+        }
+        assert_eq!(parse_request(b"/join: x"), Ok(message("/join", "x")));
+        assert_eq!(parse_request(b"/joint #dev"), Err(LineRefusal::NoColon));
+        assert_eq!(parse_request(b"#dev"), Err(LineRefusal::NoColon));
+    }
+
+    #[test]
+    fn replies_about_rooms_name_them() {
+        let mut out = Vec::new();
+        push_joined(&mut out, 3, b"#dev", 5);
+        push_left(&mut out, 4, b"#dev");
+        push_who_in(&mut out, 5, b"#dev", 2, &[b"alice", b"bob"]);
+        push_who_in(&mut out, 6, b"#dev", 200, &[b"alice"]);
+        push_who_in(&mut out, 7, b"#dev", 0, &[]);
+        push_room_refusal(&mut out, 8, RoomRefusal::NotIn, b"#dev");
+        let expected = "notice: line 3: in #dev, 5 are\n\
+                        notice: line 4: left #dev\n\
+                        notice: line 5: 2 in #dev: alice, bob\n\
+                        notice: line 6: 200 in #dev: alice, ...\n\
+                        notice: line 7: 0 in #dev\n\
+                        error: line 8: not in #dev\n";
+        assert_eq!(String::from_utf8(out).expect("text"), expected);
+        assert_eq!(room_prefix(b"from alice: ", b"#dev"), b"from alice #dev: ");
     }
 
     #[test]

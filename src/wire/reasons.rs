@@ -3,6 +3,9 @@
 
 use std::{error, fmt};
 
+use crate::wire::room;
+use crate::wire::room::MAX_ROOMS;
+
 /// How an error begins on the wire.
 pub(crate) const ERROR: &str = "error: ";
 
@@ -118,6 +121,12 @@ pub(crate) enum LineRefusal {
     NoRecipients,
     /// The list holds more than [`MAX_RECIPIENTS`] different names.
     TooManyNames,
+    /// A room stands beside other recipients.
+    RoomNotAlone,
+    /// Where a room is expected stands something else.
+    BadRoom,
+    /// The client is in [`MAX_ROOMS`] rooms.
+    TooManyRooms,
     /// The line is not UTF-8.
     NotUtf8,
     /// The line is longer than `limit` bytes, its line end not counted.
@@ -133,9 +142,50 @@ impl fmt::Display for LineRefusal {
             Self::NoColon => f.write_str("no ':' in it, expected \"name, name: text\""),
             Self::NoRecipients => f.write_str("no recipient before the ':'"),
             Self::TooManyNames => write!(f, "more than {MAX_RECIPIENTS} names in its list"),
+            Self::RoomNotAlone => f.write_str("a room stands alone in its list"),
+            Self::BadRoom => write!(f, "bad room, {}", room::RULE),
+            Self::TooManyRooms => write!(f, "in {MAX_ROOMS} rooms already"),
             Self::NotUtf8 => f.write_str("not UTF-8"),
             Self::TooLong { limit } => write!(f, "longer than {limit} bytes"),
         }
+    }
+}
+
+/// Why the server refuses a line to a room. Nobody got it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RoomRefusal {
+    /// The sender is not in the room.
+    NotIn,
+    /// Nobody else is in it.
+    NobodyElse,
+    /// It has more members than the line was charged for.
+    HasGrown,
+}
+
+impl RoomRefusal {
+    const ALL: [Self; 3] = [Self::NotIn, Self::NobodyElse, Self::HasGrown];
+
+    /// The text before and after the room's name.
+    fn texts(self) -> (&'static str, &'static str) {
+        match self {
+            Self::NotIn => ("not in ", ""),
+            Self::NobodyElse => ("nobody else is in ", ""),
+            Self::HasGrown => ("", " has grown, send it again"),
+        }
+    }
+
+    /// The refusal's text.
+    pub(crate) fn of(self, room: &[u8]) -> Vec<u8> {
+        let (before, after) = self.texts();
+        [before.as_bytes(), room, after.as_bytes()].concat()
+    }
+
+    fn parse(text: &str) -> Option<(Self, String)> {
+        Self::ALL.into_iter().find_map(|refusal| {
+            let (before, after) = refusal.texts();
+            let room = text.strip_prefix(before)?.strip_suffix(after)?;
+            room::is_room(room.as_bytes()).then(|| (refusal, room.to_owned()))
+        })
     }
 }
 
@@ -159,6 +209,18 @@ pub enum RefusalReason {
     NoRecipient,
     /// The list holds more different names than the server accepts.
     TooManyNames,
+    /// The client is not in this room.
+    NotInRoom(String),
+    /// Nobody else is in this room.
+    NobodyElseInRoom(String),
+    /// This room has grown so much since the line was charged that it has to be sent again.
+    RoomHasGrown(String),
+    /// A room stands beside other recipients.
+    RoomNotAlone,
+    /// Where a room is expected stands something else.
+    BadRoom,
+    /// The client is in as many rooms as it may be.
+    TooManyRooms,
     /// The line is not UTF-8.
     NotUtf8,
     /// The line is longer than the server accepts.
@@ -189,7 +251,22 @@ impl RefusalReason {
         if let Some(limit) = limit.and_then(|limit| limit.parse().ok()) {
             return Self::TooLong { limit };
         }
-        let known = [Self::NoColon, Self::NoRecipient, Self::TooManyNames, Self::NotUtf8];
+        if let Some((refusal, room)) = RoomRefusal::parse(text) {
+            return match refusal {
+                RoomRefusal::NotIn => Self::NotInRoom(room),
+                RoomRefusal::NobodyElse => Self::NobodyElseInRoom(room),
+                RoomRefusal::HasGrown => Self::RoomHasGrown(room),
+            };
+        }
+        let known = [
+            Self::NoColon,
+            Self::NoRecipient,
+            Self::TooManyNames,
+            Self::RoomNotAlone,
+            Self::BadRoom,
+            Self::TooManyRooms,
+            Self::NotUtf8,
+        ];
         let known = known.into_iter().find(|known| known.to_string() == text);
         known.unwrap_or_else(|| Self::Other(text.to_owned()))
     }
@@ -205,6 +282,12 @@ impl fmt::Display for RefusalReason {
                 }
                 return write!(f, "{NOT_A_NAME}{}", invalid.join(", "));
             }
+            Self::NotInRoom(room) => return write_room(f, RoomRefusal::NotIn, room),
+            Self::NobodyElseInRoom(room) => return write_room(f, RoomRefusal::NobodyElse, room),
+            Self::RoomHasGrown(room) => return write_room(f, RoomRefusal::HasGrown, room),
+            Self::RoomNotAlone => LineRefusal::RoomNotAlone,
+            Self::BadRoom => LineRefusal::BadRoom,
+            Self::TooManyRooms => LineRefusal::TooManyRooms,
             Self::Other(text) => return f.write_str(text),
             Self::NoColon => LineRefusal::NoColon,
             Self::NoRecipient => LineRefusal::NoRecipients,
@@ -217,6 +300,11 @@ impl fmt::Display for RefusalReason {
 }
 
 impl error::Error for RefusalReason {}
+
+fn write_room(f: &mut fmt::Formatter<'_>, refusal: RoomRefusal, room: &str) -> fmt::Result {
+    let (before, after) = refusal.texts();
+    write!(f, "{before}{room}{after}")
+}
 
 #[cfg(test)]
 mod tests {
@@ -237,6 +325,9 @@ mod tests {
             (LineRefusal::NoColon, RefusalReason::NoColon),
             (LineRefusal::NoRecipients, RefusalReason::NoRecipient),
             (LineRefusal::TooManyNames, RefusalReason::TooManyNames),
+            (LineRefusal::RoomNotAlone, RefusalReason::RoomNotAlone),
+            (LineRefusal::BadRoom, RefusalReason::BadRoom),
+            (LineRefusal::TooManyRooms, RefusalReason::TooManyRooms),
             (LineRefusal::NotUtf8, RefusalReason::NotUtf8),
             (LineRefusal::TooLong { limit: 9 }, RefusalReason::TooLong { limit: 9 }),
         ];
@@ -253,5 +344,20 @@ mod tests {
             assert_eq!(reason.to_string(), text);
         }
         assert_eq!(RefusalReason::parse("odd"), RefusalReason::Other("odd".to_owned()));
+    }
+
+    #[test]
+    fn refusals_of_lines_to_rooms_are_read_back_from_their_text() {
+        let room = || "#dev".to_owned();
+        for (text, reason) in [
+            ("not in #dev", RefusalReason::NotInRoom(room())),
+            ("nobody else is in #dev", RefusalReason::NobodyElseInRoom(room())),
+            ("#dev has grown, send it again", RefusalReason::RoomHasGrown(room())),
+        ] {
+            assert_eq!(RefusalReason::parse(text), reason);
+            assert_eq!(reason.to_string(), text);
+        }
+        let other = "not in a room";
+        assert_eq!(RefusalReason::parse(other), RefusalReason::Other(other.to_owned()));
     }
 }

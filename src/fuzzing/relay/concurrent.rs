@@ -4,7 +4,7 @@
 //! The server's lines to its clients tell how many lines of each it accepted, which determines what
 //! every client must have received.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{Client, LEAVE, SPEAKERS, STOP, TestServer};
 use crate::Config;
@@ -29,6 +29,8 @@ struct ReceivedLines {
     /// The number in the closing notice.
     accepted: Option<u64>,
     unterminated: bool,
+    /// The rooms from which it was told who comes and goes.
+    told_of: HashSet<String>,
 }
 
 pub(super) fn run(config: Config, input: &[u8]) {
@@ -106,6 +108,9 @@ impl ReceivedLines {
                 received.accepted = Some(number);
             } else if line.as_str() == Rejection::UnterminatedLine.line().trim_end() {
                 received.unterminated = true;
+            } else if let Some(notice) = line.strip_prefix("notice: #") {
+                let (room, _) = notice.split_once(": ").expect("what is told of a room");
+                received.told_of.insert(format!("#{room}"));
             } else {
                 let number = line_number(line).unwrap_or_else(|| panic!("unexpected {line:?}"));
                 assert!(number > last_replied, "{line:?} after line {last_replied}");
@@ -162,6 +167,7 @@ fn check(mut histories: Vec<History>) -> u64 {
         let requests = std::mem::take(&mut histories[sender].requests);
         let mut queued: HashMap<String, Vec<String>> = HashMap::new();
         let mut is_draining = false;
+        let mut rooms = Rooms::default();
         for (number, request) in (1..).zip(requests) {
             let reply = histories[sender].received.replies.remove(&number);
             match request {
@@ -169,8 +175,21 @@ fn check(mut histories: Vec<History>) -> u64 {
                 model::Request::Refused(why) => {
                     assert_eq!(reply, Some(format!("error: line {number}: {why}")));
                 }
+                model::Request::Join { .. }
+                | model::Request::Leave(_)
+                | model::Request::RoomMessage { .. } => {
+                    rooms.take(number, request, reply.as_deref());
+                }
                 // Not answered any more once shutdown has begun.
-                model::Request::Who(_) if reply.is_none() => is_draining = true,
+                model::Request::Who(_) | model::Request::WhoIn(_) if reply.is_none() => {
+                    is_draining = true
+                }
+                model::Request::WhoIn(room) => {
+                    assert!(!is_draining, "line {number} was answered, an earlier one was not");
+                    let reply = reply.expect("a reply");
+                    let expected = format!(" in {room}");
+                    assert!(reply.contains(&expected), "{reply:?}");
+                }
                 model::Request::Who(names) => {
                     assert!(!is_draining, "line {number} was answered, an earlier one was not");
                     check_who(number, &names, reply.as_deref());
@@ -193,7 +212,11 @@ fn check(mut histories: Vec<History>) -> u64 {
         for (recipient, history) in histories.iter_mut().enumerate() {
             let got = history.received.messages.remove(&name(sender));
             assert_eq!(got, queued.remove(&name(recipient)), "from {sender} to {recipient}");
+            owed += rooms.check(sender, recipient, &mut history.received.messages);
         }
+        let loud = &rooms.loud;
+        let told_of = &histories[sender].received.told_of;
+        assert!(told_of.is_subset(loud), "{told_of:?}, but loud in {loud:?}");
         assert!(queued.is_empty(), "without a recipient: {queued:?}");
     }
     for History { received, .. } in &histories {
@@ -203,6 +226,77 @@ fn check(mut histories: Vec<History>) -> u64 {
         );
     }
     owed
+}
+
+/// What a client did with rooms. Which others were in them when a line was routed is not known, but
+/// each of them received a part of what was sent, in order.
+#[derive(Default)]
+struct Rooms {
+    joined: HashSet<String>,
+    loud: HashSet<String>,
+    /// The texts sent to each room and not refused.
+    sent: HashMap<String, Vec<String>>,
+}
+
+impl Rooms {
+    fn take(&mut self, number: u64, request: model::Request, reply: Option<&str>) {
+        let refused = |why: String| Some(format!("error: line {number}: {why}"));
+        match request {
+            model::Request::Join { room, .. }
+                if self.joined.len() == model::MAX_ROOMS && !self.joined.contains(&room) =>
+            {
+                assert_eq!(reply, refused("in 64 rooms already".to_owned()).as_deref());
+            }
+            model::Request::Join { room, loud } => {
+                let reply = reply.expect("a reply");
+                let begins = format!("notice: line {number}: in {room}, ");
+                assert!(reply.starts_with(&begins) && reply.ends_with(" are"), "{reply:?}");
+                if loud == Some(true) {
+                    self.loud.insert(room.clone());
+                }
+                self.joined.insert(room);
+            }
+            model::Request::Leave(room) => {
+                let expected = if self.joined.remove(&room) {
+                    Some(format!("notice: line {number}: left {room}"))
+                } else {
+                    refused(format!("not in {room}"))
+                };
+                assert_eq!(reply, expected.as_deref());
+            }
+            model::Request::RoomMessage { room, text } => {
+                if !self.joined.contains(&room) {
+                    assert_eq!(reply, refused(format!("not in {room}")).as_deref());
+                } else if reply.is_none() {
+                    self.sent.entry(room).or_default().push(text);
+                } else {
+                    let nobody = refused(format!("nobody else is in {room}"));
+                    let grown = refused(format!("{room} has grown, send it again"));
+                    assert!([nobody.as_deref(), grown.as_deref()].contains(&reply), "{reply:?}");
+                }
+            }
+            request => panic!("{request:?} is not about rooms"),
+        }
+    }
+
+    /// Takes what a recipient received from this sender in rooms, and returns how much that is.
+    fn check(
+        &self,
+        sender: usize,
+        recipient: usize,
+        messages: &mut HashMap<String, Vec<String>>,
+    ) -> u64 {
+        let mut count = 0;
+        for (room, sent) in &self.sent {
+            let received = messages.remove(&format!("{} {room}", name(sender))).unwrap_or_default();
+            assert!(received.is_empty() || sender != recipient, "it is the sender");
+            let mut rest = sent.iter();
+            let in_order = received.iter().all(|text| rest.any(|sent| sent == text));
+            assert!(in_order, "{received:?} of {sent:?}, from {sender} to {recipient}");
+            count += received.len() as u64;
+        }
+        count
+    }
 }
 
 /// The recipients that did not get a message, by the reply to it. Any of the clients may have been

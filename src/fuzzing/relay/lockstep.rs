@@ -56,7 +56,9 @@ impl Clients {
     fn read(&mut self, speaker: usize) {
         if let Some((client, number)) = self.connected[speaker].take() {
             let received = client.read_to_end().expect("no reset");
+            let (received, moves) = without_moves(received);
             assert_eq!(sorted(received), sorted(self.model.received(number)));
+            assert_eq!(moves, self.model.moves(number));
         }
     }
 
@@ -88,6 +90,31 @@ impl Clients {
         let connections = model.connections();
         assert!((connections - unknown..=connections).contains(&report.connections), "{report}");
     }
+}
+
+/// Separates the notices about those who come and go, which are summed up as the client reads.
+fn without_moves(received: Vec<String>) -> (Vec<String>, model::Moves) {
+    let mut moves = model::Moves::new();
+    let others = received.into_iter().filter(|line| {
+        let Some(notice) = line.strip_prefix("notice: #") else { return true };
+        let (room, told) = notice.split_once(": ").expect("what is told of a room");
+        let told = told.split(", ").fold((0, 0), |(joined, left), told| match told {
+            told if told.ends_with(" joined") => (joined + 1, left),
+            "1 other came" => (joined + 1, left),
+            told if told.ends_with(" others came") => (joined + count(told), left),
+            told => (joined, left + if told.starts_with('c') { 1 } else { count(told) }),
+        });
+        let sum = moves.entry(format!("#{room}")).or_insert((0, 0));
+        *sum = (sum.0 + told.0, sum.1 + told.1);
+        false
+    });
+    (others.collect(), moves)
+}
+
+/// The number at the beginning of a text.
+fn count(text: &str) -> u64 {
+    let digits = text.split(' ').next().unwrap_or_default();
+    digits.parse().unwrap_or_else(|_| panic!("{text:?} begins with no number"))
 }
 
 /// Messages and replies, each in their order: a client that writes to itself receives both, and

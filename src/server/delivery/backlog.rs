@@ -127,7 +127,7 @@ impl Backlog {
         *self = Self::default();
     }
 
-    /// The next slices to write, up to the first error replies that are not rendered.
+    /// The next slices to write, up to the first error replies or notice that are not rendered.
     fn slices(&self) -> impl Iterator<Item = &FrameSlice> {
         self.queue.iter().map_while(Pending::as_slice)
     }
@@ -164,17 +164,25 @@ impl Backlog {
                 Pending::NoSuchPeerErrors(errors) if errors.fit_one_slice() => {
                     *pending = Pending::FrameSlice(errors.next_slice());
                 }
-                Pending::NoSuchPeerErrors(_) => break,
+                Pending::NoSuchPeerErrors(_) | Pending::RoomNews(_) => break,
                 Pending::FrameSlice(_) => {}
             }
         }
-        if let Some(Pending::NoSuchPeerErrors(errors)) = self.queue.front_mut() {
-            let slice = Pending::FrameSlice(errors.next_slice());
-            if errors.is_empty() {
-                self.queue[0] = slice;
-            } else {
-                self.queue.push_front(slice);
+        match self.queue.front_mut() {
+            Some(Pending::NoSuchPeerErrors(errors)) => {
+                let slice = Pending::FrameSlice(errors.next_slice());
+                if errors.is_empty() {
+                    self.queue[0] = slice;
+                } else {
+                    self.queue.push_front(slice);
+                }
             }
+            // Only when it is first: the later it is spelled out, the more it sums up.
+            Some(Pending::RoomNews(news)) => {
+                let notice = FrameSlice::from_text(news.spell_out());
+                self.queue[0] = Pending::FrameSlice(notice);
+            }
+            Some(Pending::FrameSlice(_)) | None => {}
         }
     }
 }

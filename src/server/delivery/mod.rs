@@ -3,5 +3,7 @@
 
 pub(crate) mod backlog;
 pub(crate) mod pending;
+pub(crate) mod room_news;
+pub(crate) mod ticket;
 pub(crate) mod in_flight;
 pub(crate) mod window;

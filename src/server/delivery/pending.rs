@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::server::delivery::room_news::RoomNews;
 use crate::server::delivery::window::Permit;
 use crate::wire::batch::{Frames, MAX_ERROR_BYTES};
 use crate::wire::protocol;
@@ -16,6 +17,8 @@ const ERRORS_CHUNK: usize = 4 * 1024;
 pub(crate) enum Pending {
     FrameSlice(FrameSlice),
     NoSuchPeerErrors(Box<NoSuchPeerErrors>),
+    /// Shared with the broker, which adds to the notice until it is written.
+    RoomNews(Arc<RoomNews>),
 }
 
 /// The error replies to consecutive lines with the same unknown recipients.
@@ -56,14 +59,14 @@ impl Pending {
     pub(crate) fn messages(&self) -> u64 {
         match self {
             Self::FrameSlice(slice) => u64::from(slice.messages),
-            Self::NoSuchPeerErrors(_) => 0,
+            Self::NoSuchPeerErrors(_) | Self::RoomNews(_) => 0,
         }
     }
 
     pub(crate) fn as_slice(&self) -> Option<&FrameSlice> {
         match self {
             Self::FrameSlice(slice) => Some(slice),
-            Self::NoSuchPeerErrors(_) => None,
+            Self::NoSuchPeerErrors(_) | Self::RoomNews(_) => None,
         }
     }
 }

@@ -24,6 +24,8 @@ mod model;
 pub(crate) struct Window {
     limit: usize,
     used: AtomicUsize,
+    /// How many of them stay charged as long as the client is in rooms. Nothing waits for these.
+    standing: AtomicUsize,
     /// How many bytes the reader waits for; 0 if it does not wait.
     wanted: AtomicUsize,
     reader: Thread,
@@ -38,11 +40,17 @@ pub(crate) struct Permit {
     bytes: usize,
 }
 
+/// A charge that lasts: while there are only such charges, the window counts as empty, so a line
+/// larger than the window does not wait for them.
+#[derive(Debug)]
+pub(crate) struct StandingPermit(Permit);
+
 impl Window {
     /// A window of `limit` bytes for the calling thread.
     pub(crate) fn new(limit: usize, counters: Arc<Counters>) -> Self {
         let reader = thread::current();
-        Self { limit, used: AtomicUsize::new(0), wanted: AtomicUsize::new(0), reader, counters }
+        let (used, standing) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { limit, used, standing, wanted: AtomicUsize::new(0), reader, counters }
     }
 
     pub(crate) fn limit(&self) -> usize {
@@ -85,7 +93,22 @@ impl Window {
 
     fn has_room(&self, bytes: usize) -> bool {
         let used = self.used.load(SeqCst);
-        used == 0 || used.saturating_add(bytes) <= self.limit
+        used == 0 || used.saturating_add(bytes) <= self.limit || used <= self.standing.load(SeqCst)
+    }
+}
+
+impl StandingPermit {
+    /// Makes a permit one that may be held for as long as the client likes.
+    pub(crate) fn new(permit: Permit) -> Self {
+        permit.window.standing.fetch_add(permit.bytes, SeqCst);
+        Self(permit)
+    }
+}
+
+impl Drop for StandingPermit {
+    fn drop(&mut self) {
+        // Before the permit itself is released, which wakes the reader.
+        self.0.window.standing.fetch_sub(self.0.bytes, SeqCst);
     }
 }
 
@@ -153,6 +176,21 @@ mod tests {
         assert!(refused.is_err());
         drop(more);
         window.acquire(10, WAIT_FOREVER).expect("it never fails");
+    }
+
+    #[test]
+    fn a_window_that_holds_only_what_stands_grants_a_larger_charge() {
+        let window = window(10);
+        let acquire = |bytes| window.acquire(bytes, || Err("it would wait"));
+        let standing = StandingPermit::new(acquire(4).expect("room"));
+        let more = StandingPermit::new(acquire(4).expect("room"));
+        let large = acquire(1000).expect("nothing else is charged");
+        assert!(acquire(1).is_err(), "now something is");
+        drop((standing, large));
+        let rest = acquire(6).expect("room");
+        assert!(acquire(1).is_err());
+        drop((more, rest));
+        assert_eq!((window.used(), window.standing.load(SeqCst)), (0, 0));
     }
 
     #[test]
