@@ -6,7 +6,12 @@
 
 mod common;
 
-use common::{Client, TestServer};
+use std::io::Write;
+use std::thread;
+use std::time::Duration;
+
+use a_chat::Config;
+use common::{Client, TestServer, send_until_blocked, wait_until};
 
 /// Enters a room, as the client's line of this number.
 fn join(client: &mut Client, line: u64, room: &str, members: usize) {
@@ -99,4 +104,156 @@ fn loud_members_are_told_who_comes_and_goes() {
     alice.expect_line("notice: line 2: in #dev, 1 are");
     join(&mut bob, 3, "#dev", 2);
     server.stop_with([(alice, 2), (bob, 3)]);
+}
+
+#[test]
+fn a_storm_of_joins_and_leaves_is_one_notice_for_a_member_that_does_not_read() {
+    const STORM: u64 = 500;
+    let server = TestServer::with(Config::default().stall_timeout(Duration::from_secs(300)));
+    let mut alice = server.login_with_small_buffers("alice");
+    let (bob, mut carol) = (server.login("bob"), server.login("carol"));
+    join(&mut alice, 1, "#dev loud", 1);
+    let line = format!("alice: {}\n", "x".repeat(500));
+    let sent = send_until_blocked(&bob.stream, line.as_bytes());
+    for round in 0..STORM {
+        join(&mut carol, 2 * round + 1, "#dev", 2);
+        carol.send("/leave #dev");
+        carol.expect_line(&format!("notice: line {}: left #dev", 2 * round + 2));
+    }
+    let last = loop {
+        let line = alice.line().expect("an open connection");
+        if !line.starts_with("from bob: ") {
+            break line;
+        }
+    };
+    // How many of the storm were before it was written depends on nothing but its length.
+    let (others, left) = (STORM - 1, STORM);
+    assert_eq!(last, format!("notice: #dev: carol joined, {others} others came, {left} left"));
+    assert!(sent > 256 * 1024, "{sent} bytes filled no window");
+    server.handle.force();
+}
+
+#[test]
+fn a_member_that_does_not_read_is_put_out_of_the_room() {
+    const LENGTH: usize = 500;
+    const COUNT: usize = 8000;
+    // It would not be evicted for hours.
+    let config = Config::default()
+        .stall_timeout(Duration::from_millis(500))
+        .stall_bytes(1)
+        .linger(Duration::from_millis(100));
+    let server = TestServer::with(config);
+    let mut stuck = server.login_with_small_buffers("stuck");
+    let [mut alice, mut bob, mut carol] = ["alice", "bob", "carol"].map(|name| server.login(name));
+    for (members, client) in (1..).zip([&mut stuck, &mut alice, &mut bob]) {
+        join(client, 1, "#dev", members);
+    }
+    let text = "x".repeat(LENGTH);
+    let expected = format!("from alice #dev: {text}");
+    let received = thread::scope(|scope| {
+        let line = format!("#dev: {text}\n");
+        scope.spawn(move || {
+            let mut stream = &alice.stream;
+            stream.write_all(line.repeat(COUNT).as_bytes()).expect("a server that goes on");
+        });
+        scope.spawn(|| (0..COUNT).for_each(|_| bob.expect_line(&expected)));
+        let mut line = 0;
+        wait_until("the slow member to be put out", || {
+            line += 1;
+            carol.send("/who #dev");
+            let reply = carol.line().expect("a reply");
+            reply == format!("notice: line {line}: 2 in #dev: alice, bob")
+        });
+        // What is queued for it by then is still due.
+        let mut received = 0;
+        loop {
+            let line = stuck.line().expect("an open connection");
+            if line != expected {
+                assert_eq!(line, "notice: #dev: you are out of it, too slow");
+                break received;
+            }
+            received += 1;
+        }
+    });
+    assert!(received > 0 && received < COUNT, "{received} of {COUNT}");
+    stuck.send("#dev: am I in?");
+    stuck.expect_line("error: line 2: not in #dev");
+    join(&mut stuck, 3, "#dev", 3);
+    let report = server.stop();
+    assert_eq!((report.owed, report.lost()), ((COUNT + received) as u64, 0), "{report}");
+}
+
+#[test]
+fn whoever_comes_and_goes_every_copy_is_a_delivery_and_in_order() {
+    const CLIENTS: usize = 8;
+    const LINES: usize = 3000;
+    let server = TestServer::start();
+    let clients: Vec<_> = (0..CLIENTS).map(|number| server.login(&format!("c{number}"))).collect();
+    let received = thread::scope(|scope| {
+        let threads = clients.into_iter().enumerate().map(|(number, mut client)| {
+            scope.spawn(move || {
+                let reader = client.stream.try_clone().expect("a descriptor");
+                let reader = thread::spawn(move || Client::from_stream(reader).lines_to_eof());
+                let mut lines = String::new();
+                for step in 0..LINES {
+                    let room = (step / 7 + number) % 3;
+                    lines += &match (step * 31 + number * 17) % 11 {
+                        0 | 1 => format!("/join #{room} loud\n"),
+                        2 => format!("/leave #{room}\n"),
+                        _ => format!("#{room}: {step}\n"),
+                    };
+                }
+                client.send_bytes(lines.as_bytes());
+                client.half_close();
+                reader.join().expect("no panic")
+            })
+        });
+        let threads: Vec<_> = threads.collect();
+        let lines = threads.into_iter().map(|thread| thread.join().expect("no panic"));
+        lines.collect::<Vec<_>>()
+    });
+    let report = server.stop();
+    let mut messages = 0;
+    for lines in &received {
+        let mut last = [[None; 3]; CLIENTS];
+        for line in lines {
+            let Some(line) = line.strip_prefix("from c") else { continue };
+            let (sender, rest) = line.split_once(" #").expect("a room");
+            let (room, step) = rest.split_once(": ").expect("a text");
+            let number = |text: &str| text.parse::<usize>().expect("a number");
+            let last = &mut last[number(sender)][number(room)];
+            assert!(*last < Some(number(step)), "{line:?} after {last:?}");
+            *last = Some(number(step));
+            messages += 1;
+        }
+    }
+    assert!(messages > 0, "nobody received anything");
+    assert_eq!((report.accepted, report.lost()), ((CLIENTS * LINES) as u64, 0), "{report}");
+    assert_eq!((report.owed, report.delivered), (messages, messages), "{report}");
+}
+
+#[test]
+fn a_line_reaches_a_large_room_and_its_members_wait_for_no_other() {
+    const MEMBERS: usize = 600;
+    let server = TestServer::start();
+    let mut members: Vec<_> =
+        (0..MEMBERS).map(|number| server.login(&format!("c{number}"))).collect();
+    for (count, member) in (1..).zip(&mut members) {
+        join(member, 1, "#all", count);
+    }
+    // Each wave takes several rounds of wake-ups; a line between two members waits for none.
+    for wave in 0..20 {
+        members[0].send(&format!("#all: {wave}\nc1: {wave}"));
+    }
+    for member in &mut members[2..] {
+        (0..20).for_each(|wave| member.expect_line(&format!("from c0 #all: {wave}")));
+    }
+    for wave in 0..20 {
+        let lines = [format!("from c0 #all: {wave}"), format!("from c0: {wave}")];
+        members[1].expect_lines(&lines.each_ref().map(String::as_str));
+    }
+    let others = members.drain(1..).map(|member| (member, 1)).collect::<Vec<_>>();
+    let first = members.pop().expect("the first");
+    let report = server.stop_with([(first, 41)].into_iter().chain(others));
+    assert_eq!((report.owed, report.lost()), (20 * MEMBERS as u64, 0), "{report}");
 }

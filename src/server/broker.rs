@@ -409,6 +409,7 @@ mod tests {
     use crossbeam_channel::unbounded;
 
     use super::*;
+    use crate::server::delivery::ticket::{Answer, ticket};
     use crate::server::delivery::window::Window;
     use crate::wire::batch::BatchBuilder;
     use crate::wire::framing::Line;
@@ -433,6 +434,45 @@ mod tests {
             let name = Name::new(name.as_bytes()).expect("a valid name");
             self.broker.handle(Event::Join { id: ConnectionId(id), name, queue });
             inbox
+        }
+
+        fn join_event(&self, id: u64, room: &str) -> (Event, Answer<RoomSize>) {
+            let permit = || {
+                let never = || -> Result<_, ()> { panic!("there is room") };
+                self.window.acquire(512, never).expect("there is room")
+            };
+            let (ticket, answer) = ticket();
+            let join = JoinRoom {
+                from: ConnectionId(id),
+                line: 7,
+                room: Room::new(room).expect("a room"),
+                loud: None,
+                permit: permit(),
+                standing: StandingPermit::new(permit()),
+                ticket,
+            };
+            (Event::JoinRoom(Box::new(join)), answer)
+        }
+
+        fn join_room(&mut self, id: u64, room: &str) -> RoomSize {
+            let (join, answer) = self.join_event(id, room);
+            self.broker.handle(join);
+            self.broker.flush_round();
+            let size = answer.wait(|| Err("it is not answered"));
+            size.expect("no wait").expect("an answer")
+        }
+
+        /// A line to a room, as it is charged now.
+        fn in_room(&self, name: &str, size: &RoomSize, line: &str) -> BatchBuilder {
+            let mut builder = BatchBuilder::new(&Name::new(name).expect("a valid name"), 100);
+            builder.joined(Room::new("#dev").expect("a room"), size.clone());
+            assert!(builder.push(Line::Text(line.as_bytes())).is_none());
+            builder
+        }
+
+        fn room_line(&mut self, id: u64, name: &str, size: &RoomSize, line: &str) {
+            let mut builder = self.in_room(name, size, line);
+            self.batch(id, &mut builder);
         }
 
         fn lines(&mut self, id: u64, name: &str, lines: &[&str]) {
@@ -613,6 +653,76 @@ mod tests {
         let names: Vec<_> = (301..400).map(|id| format!("new{id}")).collect();
         let expected = format!("notice: line 1: 151 here: crowd300, {}, ...\n", names.join(", "));
         assert_eq!(queued(&asks), expected);
+    }
+
+    #[test]
+    fn a_line_to_a_room_reaches_its_other_members() {
+        let mut bench = Bench::new();
+        let queues =
+            [(1, "alice"), (2, "bob"), (3, "carol")].map(|(id, name)| bench.join(id, name));
+        let sizes = [1, 2, 3].map(|id| bench.join_room(id, "#dev"));
+        assert!(sizes.iter().all(|size| size.get() == 3), "they share it");
+        assert!(queues.iter().all(|queue| queued(queue).starts_with("notice: line 7: in #dev, ")));
+        bench.room_line(1, "alice", &sizes[0], "#dev: x");
+        assert_eq!(queued(&queues[0]), "");
+        assert_eq!(queued(&queues[1]), "from alice #dev: x\n");
+        assert_eq!(queued(&queues[2]), "from alice #dev: x\n");
+        assert_eq!(bench.broker.counters.owed.get(), 2);
+    }
+
+    #[test]
+    fn a_line_to_a_room_that_has_more_than_doubled_is_refused() {
+        let mut bench = Bench::new();
+        let alice = bench.join(1, "alice");
+        let size = bench.join_room(1, "#dev");
+        queued(&alice);
+        let mut builder = bench.in_room("alice", &size, "#dev: x");
+        let bob = bench.join(2, "bob");
+        bench.join_room(2, "#dev");
+        queued(&bob);
+        bench.batch(1, &mut builder);
+        assert_eq!(queued(&alice), "error: line 1: #dev has grown, send it again\n");
+        bench.room_line(1, "alice", &size, "#dev: y");
+        assert_eq!(queued(&bob), "from alice #dev: y\n");
+        bench.broker.handle(Event::Leave { id: ConnectionId(2) });
+        bench.room_line(1, "alice", &size, "#dev: z");
+        assert_eq!(queued(&alice), "error: line 1: nobody else is in #dev\n");
+        assert_eq!(bench.broker.counters.owed.get(), 1);
+    }
+
+    #[test]
+    fn the_next_client_under_a_name_is_in_no_room() {
+        let mut bench = Bench::new();
+        let (alice, old) = (bench.join(1, "alice"), bench.join(2, "bob"));
+        let size = bench.join_room(1, "#dev");
+        bench.join_room(2, "#dev");
+        bench.broker.handle(Event::ReleaseName { id: ConnectionId(2) });
+        queued(&old);
+        // It has half-closed: what it had sent before is still routed, and nothing sent to it.
+        bench.room_line(2, "bob", &size, "#dev: last");
+        bench.room_line(1, "alice", &size, "#dev: too late");
+        let replies = queued(&alice);
+        assert!(
+            replies.ends_with("from bob #dev: last\nerror: line 1: nobody else is in #dev\n"),
+            "{replies}"
+        );
+        assert_eq!(queued(&old), "");
+        bench.broker.handle(Event::Leave { id: ConnectionId(2) });
+        let new = bench.join(3, "bob");
+        bench.room_line(3, "bob", &size, "#dev: forged");
+        assert_eq!(queued(&new), "error: line 1: not in #dev\n");
+        assert_eq!(queued(&alice), "");
+        let charged = bench.window.used();
+        bench.broker.handle(Event::Leave { id: ConnectionId(1) });
+        assert!(charged > 0 && bench.window.used() == 0, "a membership is charged while it lasts");
+    }
+
+    #[test]
+    fn a_reader_that_waits_for_a_broker_that_failed_is_woken() {
+        let bench = Bench::new();
+        let (join, answer) = bench.join_event(1, "#dev");
+        drop((join, bench));
+        assert!(matches!(answer.wait(|| Err("it sleeps")), Ok(None)));
     }
 
     #[test]
