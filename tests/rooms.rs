@@ -194,16 +194,16 @@ fn whoever_comes_and_goes_every_copy_is_a_delivery_and_in_order() {
             scope.spawn(move || {
                 let reader = client.stream.try_clone().expect("a descriptor");
                 let reader = thread::spawn(move || Client::from_stream(reader).lines_to_eof());
-                let mut lines = String::new();
-                for step in 0..LINES {
+                let line = |step| {
                     let room = (step / 7 + number) % 3;
-                    lines += &match (step * 31 + number * 17) % 11 {
+                    match (step * 31 + number * 17) % 11 {
                         0 | 1 => format!("/join #{room} loud\n"),
                         2 => format!("/leave #{room}\n"),
                         _ => format!("#{room}: {step}\n"),
-                    };
-                }
-                client.send_bytes(lines.as_bytes());
+                    }
+                };
+                let lines: Vec<_> = (0..LINES).map(line).collect();
+                client.send_bytes(lines.concat().as_bytes());
                 client.half_close();
                 reader.join().expect("no panic")
             })

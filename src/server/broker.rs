@@ -273,7 +273,7 @@ impl Broker {
                 }
                 // Delivering what is accepted comes first: a client that is about to get its closing
                 // notice needs no list.
-                Step::Who { .. } if self.shutdown.is_shutdown() => {}
+                Step::Who { .. } | Step::WhoIn { .. } if self.shutdown.is_shutdown() => {}
                 Step::Who { recipients, line } => {
                     let text = self.who(sender, batch.names(recipients), *line);
                     self.push(
@@ -289,7 +289,6 @@ impl Broker {
                         self.refuse_room(sender, lines, refusal.of(room), permit);
                     }
                 }
-                Step::WhoIn { .. } if self.shutdown.is_shutdown() => {}
                 Step::WhoIn { room, line } => self.who_in(sender, batch.name(room), *line, permit),
                 Step::Leave { room, line } => {
                     self.leave_room(sender, batch.name(room), *line, permit);
@@ -463,7 +462,7 @@ mod tests {
         }
 
         /// A line to a room, as it is charged now.
-        fn in_room(&self, name: &str, size: &RoomSize, line: &str) -> BatchBuilder {
+        fn in_room(name: &str, size: &RoomSize, line: &str) -> BatchBuilder {
             let mut builder = BatchBuilder::new(&Name::new(name).expect("a valid name"), 100);
             builder.joined(Room::new("#dev").expect("a room"), size.clone());
             assert!(builder.push(Line::Text(line.as_bytes())).is_none());
@@ -471,7 +470,7 @@ mod tests {
         }
 
         fn room_line(&mut self, id: u64, name: &str, size: &RoomSize, line: &str) {
-            let mut builder = self.in_room(name, size, line);
+            let mut builder = Self::in_room(name, size, line);
             self.batch(id, &mut builder);
         }
 
@@ -676,7 +675,7 @@ mod tests {
         let alice = bench.join(1, "alice");
         let size = bench.join_room(1, "#dev");
         queued(&alice);
-        let mut builder = bench.in_room("alice", &size, "#dev: x");
+        let mut builder = Bench::in_room("alice", &size, "#dev: x");
         let bob = bench.join(2, "bob");
         bench.join_room(2, "#dev");
         queued(&bob);

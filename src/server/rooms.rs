@@ -29,7 +29,7 @@ const CHECKS: u32 = 8;
 /// All rooms.
 #[derive(Debug)]
 pub(crate) struct Rooms {
-    rooms: Slab<RoomState>,
+    states: Slab<RoomState>,
     by_name: HashMap<Room, usize, RandomState>,
     /// The rooms that each client is in; none for a client that is in no room.
     of_client: HashMap<usize, Vec<Seat>, RandomState>,
@@ -108,7 +108,7 @@ impl Rooms {
     /// says.
     pub(crate) fn new(max_lag: Duration) -> Self {
         Self {
-            rooms: Slab::new(),
+            states: Slab::new(),
             by_name: HashMap::default(),
             of_client: HashMap::default(),
             max_lag,
@@ -127,7 +127,7 @@ impl Rooms {
     ) -> Joined {
         let room = self.by_name.get(name).copied().unwrap_or_else(|| self.open(name));
         let seats = self.of_client.entry(client).or_default();
-        let state = &mut self.rooms[room];
+        let state = &mut self.states[room];
         let size = state.size.clone();
         if let Some(seat) = seats.iter().find(|seat| seat.room == room) {
             if let (Some(loud), Some(member)) = (loud, &mut state.members[seat.place]) {
@@ -148,7 +148,7 @@ impl Rooms {
     }
 
     fn open(&mut self, name: &Room) -> usize {
-        let room = self.rooms.insert(RoomState {
+        let room = self.states.insert(RoomState {
             name: name.clone(),
             members: Vec::with_capacity(1),
             holes: 0,
@@ -190,7 +190,7 @@ impl Rooms {
     pub(crate) fn stop_receiving(&mut self, client: usize) -> Vec<usize> {
         let mut rooms = Vec::new();
         for seat in self.of_client.get(&client).into_iter().flatten() {
-            let state = &mut self.rooms[seat.room];
+            let state = &mut self.states[seat.room];
             let Some(member) = state.members[seat.place].as_mut().filter(|it| it.receives) else {
                 continue;
             };
@@ -205,13 +205,13 @@ impl Rooms {
 
     /// Returns the room if others are still in it.
     fn vacate(&mut self, seat: &Seat) -> Option<usize> {
-        let state = &mut self.rooms[seat.room];
+        let state = &mut self.states[seat.room];
         let member = state.members[seat.place].take()?;
         state.loud -= usize::from(member.is_loud);
         state.size.set(state.size.get() - u32::from(member.receives));
         state.holes += 1;
         if state.holes == state.members.len() {
-            let state = self.rooms.remove(seat.room);
+            let state = self.states.remove(seat.room);
             self.by_name.remove(&state.name);
             return None;
         }
@@ -224,7 +224,7 @@ impl Rooms {
 
     /// Closes the holes in a room's list: once for as many leaves as the list then has members.
     fn compact(&mut self, room: usize) {
-        let state = &mut self.rooms[room];
+        let state = &mut self.states[room];
         state.members.retain(Option::is_some);
         state.members.shrink_to_fit();
         state.holes = 0;
@@ -236,12 +236,12 @@ impl Rooms {
 
     /// How many get what is sent to the room.
     pub(crate) fn size(&self, room: usize) -> u32 {
-        self.rooms[room].size.get()
+        self.states[room].size.get()
     }
 
     /// Those who get what is sent to the room, in the order in which they came.
     pub(crate) fn members(&self, room: usize) -> impl Iterator<Item = usize> {
-        let members = self.rooms[room].members.iter().flatten();
+        let members = self.states[room].members.iter().flatten();
         members.filter(|member| member.receives).map(|member| member.client)
     }
 
@@ -257,7 +257,7 @@ impl Rooms {
 
     /// Remembers what was sent to the room last.
     pub(crate) fn sent(&mut self, room: usize, frames: &Arc<ChargedFrames>) {
-        self.rooms[room].last = Arc::downgrade(frames);
+        self.states[room].last = Arc::downgrade(frames);
     }
 
     /// Tells the loud members of a room what the client under this name did. Returns the notices to
@@ -269,7 +269,7 @@ impl Rooms {
         who: &Name,
         what: Move,
     ) -> Vec<(usize, Arc<RoomNews>)> {
-        let state = &mut self.rooms[room];
+        let state = &mut self.states[room];
         if state.loud == 0 {
             return Vec::new();
         }
@@ -295,7 +295,7 @@ impl Rooms {
     pub(crate) fn held_up(&mut self, client: usize, now: Instant) -> Lagging {
         let mut lagging = Lagging::default();
         for seat in self.of_client.get(&client).into_iter().flatten() {
-            self.rooms[seat.room].check_lag(client, self.max_lag, now, &mut lagging);
+            self.states[seat.room].check_lag(client, self.max_lag, now, &mut lagging);
         }
         lagging
     }
@@ -396,7 +396,7 @@ mod tests {
         assert_eq!((alice.size.get(), rooms.room_of(1, b"#dev")), (1, None));
         assert_eq!(rooms.leave(2, bob.room), None);
         assert_eq!(rooms.who(b"#dev"), (0, vec![]));
-        assert!(rooms.rooms.is_empty() && rooms.by_name.is_empty() && rooms.of_client.is_empty());
+        assert!(rooms.states.is_empty() && rooms.by_name.is_empty() && rooms.of_client.is_empty());
     }
 
     #[test]
@@ -417,7 +417,7 @@ mod tests {
         assert_eq!(rooms.room_of(2, b"#dev"), Some(dev));
         assert!(rooms.stop_receiving(2).is_empty());
         assert!(rooms.leave_all(2).is_empty(), "that it left was told already");
-        assert_eq!(rooms.rooms[dev].loud, 2);
+        assert_eq!(rooms.states[dev].loud, 2);
     }
 
     #[test]
@@ -434,7 +434,7 @@ mod tests {
         rooms.join(1, &room("#dev"), true, Some(false), standing());
         rooms.leave(2, dev);
         assert_eq!(
-            (rooms.rooms[dev].loud, rooms.tell(dev, 2, &name("n2"), Move::Left).len()),
+            (rooms.states[dev].loud, rooms.tell(dev, 2, &name("n2"), Move::Left).len()),
             (1, 0)
         );
     }
@@ -545,8 +545,8 @@ mod tests {
                     if let Some(&key) = rooms.by_name.get(name.as_bytes()) {
                         prop_assert_eq!(rooms.size(key) as usize, expected.len());
                         let loud = here.clone().filter(|it| it.3).count();
-                        prop_assert_eq!(rooms.rooms[key].loud, loud);
-                        let members = rooms.rooms[key].members.len();
+                        prop_assert_eq!(rooms.states[key].loud, loud);
+                        let members = rooms.states[key].members.len();
                         prop_assert!(members <= 2 * here.count() + 1, "holes are closed");
                     } else {
                         prop_assert_eq!(here.count(), 0);

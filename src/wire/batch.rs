@@ -285,9 +285,18 @@ impl BatchBuilder {
             Request::Empty => Ok(None),
             Request::Message { recipients, text } => self.start_run(recipients, text).map(no_join),
             Request::Who { names } => self.push_who(names).map(no_join),
-            Request::RoomMessage { room, text } => Ok(no_join(self.start_room_run(room, text))),
-            Request::WhoIn { room } => Ok(no_join(self.push_who_in(room))),
-            Request::Leave { room } => Ok(no_join(self.push_leave(room))),
+            Request::RoomMessage { room, text } => {
+                self.start_room_run(room, text);
+                Ok(None)
+            }
+            Request::WhoIn { room } => {
+                self.push_who_in(room);
+                Ok(None)
+            }
+            Request::Leave { room } => {
+                self.push_leave(room);
+                Ok(None)
+            }
             Request::Join { room, loud } => self.join(room, loud),
         });
         match outcome {

@@ -3,6 +3,8 @@
 //! Every text that the server sends to a client, and every reason for refusing a line, is defined
 //! here and nowhere else.
 
+use std::fmt::Write;
+
 use super::name::{Name, is_name};
 use super::reasons::{LineRefusal, NO_SUCH_PEER, NOT_A_NAME, RoomRefusal};
 use super::room::{self, Room, is_room};
@@ -304,10 +306,10 @@ pub(crate) fn room_news(room: &Room, who: &Name, joined: bool, came: u64, left: 
     match came {
         0 => {}
         1 => text.push_str(", 1 other came"),
-        _ => text.push_str(&format!(", {came} others came")),
+        _ => drop(write!(text, ", {came} others came")),
     }
     if left > 0 {
-        text.push_str(&format!(", {left} left"));
+        let _ = write!(text, ", {left} left");
     }
     text.push('\n');
     text.into_bytes()

@@ -182,7 +182,7 @@ fn check(mut histories: Vec<History>) -> u64 {
                 }
                 // Not answered any more once shutdown has begun.
                 model::Request::Who(_) | model::Request::WhoIn(_) if reply.is_none() => {
-                    is_draining = true
+                    is_draining = true;
                 }
                 model::Request::WhoIn(room) => {
                     assert!(!is_draining, "line {number} was answered, an earlier one was not");
