@@ -29,7 +29,8 @@ const WINDOW_BYTES: usize = 64 * 1024;
 pub enum Writes {
     /// When half of its window is free: many messages with one write.
     HalfWindow,
-    /// As soon as anything of its window is free, which in a mesh is a few messages at a time.
+    /// As soon as anything of its window is free: everything that became free when the load last read
+    /// what had arrived. In a mesh that is a few messages, unless the server hands over many at once.
     AtOnce,
 }
 
@@ -110,28 +111,20 @@ impl Mesh {
     ) -> Result<(), Error> {
         let mut budget = Budget::new(amount, control);
         let mut buffer = vec![0; CHUNK];
-        let (mut output, mut readable, mut freed) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut output, mut readable) = (Vec::new(), Vec::new());
         let (mut settled, mut received) = (0, 0);
         while received < tally.sent || !budget.is_spent() {
             for sender in 0..self.clients.len() {
                 self.send_for(sender, &mut budget, tally, &mut output)?;
             }
             let before = received;
-            let is_at_once = self.writes == Writes::AtOnce;
             readable.extend(self.readable.wait()?);
             for place in readable.drain(..) {
                 self.inboxes[place].read(&mut buffer, |arrival| {
                     self.credits[arrival.sender] += arrival.advance;
                     settled += u64::from(arrival.advance);
                     received += 1;
-                    if is_at_once {
-                        freed.push(arrival.sender);
-                    }
                 })?;
-                // They write before the next socket is read.
-                for sender in freed.drain(..) {
-                    self.send_for(sender, &mut budget, tally, &mut output)?;
-                }
             }
             if received > before {
                 tally.ended = Instant::now();

@@ -14,12 +14,12 @@ use crossbeam_channel::{Receiver, Sender};
 use foldhash::fast::RandomState;
 use slab::Slab;
 
-use crate::server::busy_poll::BusyPollReceiver;
 use crate::server::delivery::pending::{ChargedFrames, FrameSlice, NoSuchPeerErrors, Pending};
 use crate::server::delivery::ticket::Ticket;
 use crate::server::delivery::window::{Permit, StandingPermit};
 use crate::server::report::CloseReason;
 use crate::server::rooms::Rooms;
+use crate::server::scheduling::BusyPollReceiver;
 use crate::server::shutdown::ShutdownHandle;
 use crate::server::stats::Counters;
 use crate::server::wakes::{Dirty, MAX_URGENT, Waits};

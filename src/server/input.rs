@@ -66,6 +66,15 @@ impl Input {
     /// Reads available input, waiting until `until` for it; after shutdown, only what was available
     /// then.
     pub(crate) fn fill(&mut self, until: Option<Instant>) -> Result<ReadOutcome, CloseReason> {
+        self.fill_after(until, || ())
+    }
+
+    /// As [`fill`](Self::fill), and if it had to wait for input, calls `readable` before it reads.
+    pub(crate) fn fill_after(
+        &mut self,
+        until: Option<Instant>,
+        readable: impl Fn(),
+    ) -> Result<ReadOutcome, CloseReason> {
         let broken = |error| CloseReason::broken(&error);
         loop {
             let phase = self.shared.shutdown.phase();
@@ -110,14 +119,18 @@ impl Input {
             let socket = Some(self.connection.as_fd());
             let outcome = self.shared.shutdown.wait(socket, PollFlags::IN, deadline, phase);
             self.maybe_readable = true;
-            if outcome.map_err(broken)? == WaitOutcome::TimedOut {
-                if until.is_some_and(|until| Instant::now() >= until) {
-                    return Ok(ReadOutcome::TimedOut);
+            match outcome.map_err(broken)? {
+                WaitOutcome::Ready => readable(),
+                WaitOutcome::PhaseChanged => {}
+                WaitOutcome::TimedOut => {
+                    if until.is_some_and(|until| Instant::now() >= until) {
+                        return Ok(ReadOutcome::TimedOut);
+                    }
+                    if is_large {
+                        self.lines.shrink();
+                    }
+                    self.burst = None;
                 }
-                if is_large {
-                    self.lines.shrink();
-                }
-                self.burst = None;
             }
         }
     }

@@ -14,7 +14,7 @@ pub(crate) mod writer;
 pub(crate) mod linger;
 pub(crate) mod per_source;
 pub(crate) mod timeout;
-pub(crate) mod busy_poll;
+pub(crate) mod scheduling;
 pub(crate) mod context;
 pub(crate) mod delivery;
 pub(crate) mod report;

@@ -7,10 +7,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Select};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use rustix::event::PollFlags;
 
 use crate::server::context::Shared;
@@ -19,20 +18,11 @@ use crate::server::delivery::in_flight::InFlight;
 use crate::server::delivery::pending::{FrameSlice, Pending};
 use crate::server::linger::{AckPoll, check_drain_deadline, linger, wait};
 use crate::server::report::CloseReason;
+use crate::server::scheduling::YieldingReceiver;
 use crate::server::shutdown::is_past;
 use crate::server::timeout::StallDetector;
 use crate::socket::connection::Connection;
 use crate::wire::reasons::Rejection;
-
-/// After waiting this long, the writer considers its client idle.
-const IDLE_WAIT: Duration = Duration::from_millis(100);
-
-/// After this many consecutive shorter waits, it considers its client busy. A client that just
-/// logged in receives a message or two without being busy.
-const BUSY_AFTER_WAITS: u32 = 4;
-
-/// How often the writer of a busy client yields before it parks.
-const YIELDS_BEFORE_PARK: u32 = 4;
 
 /// How long written messages may remain unsettled while there is nothing to write.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(500);
@@ -96,10 +86,8 @@ impl WriterExit {
 #[derive(Debug)]
 pub(crate) struct Writer {
     connection: Arc<Connection>,
-    inbox: Receiver<Outgoing>,
+    inbox: YieldingReceiver<Outgoing>,
     shared: Arc<Shared>,
-    /// How many consecutive waits for the inbox were shorter than `IDLE_WAIT`.
-    short_waits: u32,
     backlog: Backlog,
     in_flight: InFlight,
     stall: StallDetector,
@@ -126,9 +114,8 @@ impl Writer {
         let stall = StallDetector::new(shared.config.stall_timeout, shared.config.stall_bytes);
         Self {
             connection,
-            inbox,
+            inbox: YieldingReceiver::new(inbox),
             shared,
-            short_waits: 0,
             backlog: Backlog::default(),
             in_flight: InFlight::default(),
             stall,
@@ -189,7 +176,7 @@ impl Writer {
         while !self.in_flight.is_empty() {
             let settle_at = Instant::now() + SETTLE_INTERVAL;
             let deadline = self.stall.next_check().map_or(settle_at, |check| settle_at.min(check));
-            match self.receive(Some(deadline)) {
+            match self.inbox.next(Some(deadline)) {
                 Ok(outgoing) => return Ok(Some(outgoing)),
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
                 Err(RecvTimeoutError::Timeout) => {
@@ -198,36 +185,13 @@ impl Writer {
                 }
             }
         }
-        let outgoing = self.receive(None).ok();
+        let outgoing = self.inbox.next(None).ok();
         self.stall.restart(self.written_bytes, Instant::now());
         Ok(outgoing)
     }
 
-    /// Waits for the broker, until the deadline if there is one.
-    ///
-    /// For a busy client it yields a few times before it parks: other threads then get to queue
-    /// more, and none of them has to wake it. A channel's own `recv` does that too, but on every
-    /// call, which accounts for a good part of a login's cost, and it spins in between.
-    fn receive(&mut self, deadline: Option<Instant>) -> Result<Outgoing, RecvTimeoutError> {
-        if let Ok(outgoing) = self.inbox.try_recv() {
-            return Ok(outgoing);
-        }
-        let yields = if self.short_waits < BUSY_AFTER_WAITS { 0 } else { YIELDS_BEFORE_PARK };
-        for _ in 0..yields {
-            thread::yield_now();
-            if let Ok(outgoing) = self.inbox.try_recv() {
-                return Ok(outgoing);
-            }
-        }
-        let started = Instant::now();
-        let received = recv_without_spinning(&self.inbox, deadline);
-        let was_idle = started.elapsed() >= IDLE_WAIT;
-        self.short_waits = if was_idle { 0 } else { self.short_waits.saturating_add(1) };
-        received
-    }
-
     fn enqueue_ready(&mut self) {
-        while let Ok(outgoing) = self.inbox.try_recv() {
+        while let Some(outgoing) = self.inbox.try_next() {
             self.enqueue(outgoing);
         }
     }
@@ -312,7 +276,7 @@ impl Writer {
     /// Writes as much of the backlog as the socket accepts, with one call. Returns the number of
     /// bytes.
     fn write_once(&mut self) -> Result<usize, CloseReason> {
-        let written = self.backlog.write(&self.connection);
+        let written = self.backlog.write(&self.connection, self.close.is_some());
         let written = written.map_err(|error| CloseReason::broken(&error))?;
         self.written_bytes += written as u64;
         if self.in_flight.wants_settling(written) {
@@ -361,7 +325,7 @@ impl Writer {
             if let Err(CloseReason::Deadline | CloseReason::Forced) = outcome {
                 break;
             }
-            while let Ok(outgoing) = self.inbox.try_recv() {
+            while let Some(outgoing) = self.inbox.try_next() {
                 self.discard(outgoing);
             }
         }
@@ -382,26 +346,10 @@ impl Writer {
     /// Counts everything that still arrives as lost, until the broker has dropped the queue's
     /// sender.
     fn discard_until_disconnected(&mut self) {
-        while let Ok(outgoing) = self.inbox.recv() {
+        while let Some(outgoing) = self.inbox.next_of_the_rest() {
             let owed = self.owed;
             self.discard(outgoing);
             self.shared.counters.lost.add(self.owed - owed);
         }
     }
-}
-
-/// Parks at once: a [`Select`] does not spin, even on a single channel.
-fn recv_without_spinning<T>(
-    inbox: &Receiver<T>,
-    deadline: Option<Instant>,
-) -> Result<T, RecvTimeoutError> {
-    let mut select = Select::new();
-    select.recv(inbox);
-    let ready = match deadline {
-        Some(deadline) => {
-            select.select_deadline(deadline).map_err(|_| RecvTimeoutError::Timeout)?
-        }
-        None => select.select(),
-    };
-    ready.recv(inbox).map_err(RecvTimeoutError::from)
 }

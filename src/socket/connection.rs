@@ -110,7 +110,17 @@ impl Connection {
     /// Writes as much of `parts`, in order, as the socket accepts; `Ok(0)` if it accepts nothing at
     /// the moment.
     pub(crate) fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        self.send(parts, SendFlags::empty())
+    }
+
+    /// As [`write`](Self::write), for a few bytes that end the stream: the kernel may keep them until
+    /// [`shutdown_write`](Self::shutdown_write), and send both in one packet.
+    pub(crate) fn write_last(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.send(parts, SendFlags::MORE)
+    }
+
+    fn send(&self, parts: &[IoSlice<'_>], flags: SendFlags) -> io::Result<usize> {
+        let flags = flags | SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         loop {
             match sendmsg(&self.socket, parts, &mut SendAncillaryBuffer::default(), flags) {
                 Ok(count) => return Ok(count),
