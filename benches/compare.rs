@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use products::dialect::Dialect;
 use products::stop::{self, Pace};
 use products::work::{self, Figures, works};
-use products::{SERVERS, STOPPED, can_be_stopped, is_installed, name, start_to_stop};
+use products::{SERVERS, STOPPED, Server, can_be_stopped, start_to_stop};
 use rig::baseline;
 use rig::table::median_of;
 
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let servers = installed(SERVERS, is_installed, name);
+    let servers = installed(&SERVERS, Server::is_installed, Server::name);
     let works: Vec<_> = works().into_iter().filter(|work| is_wanted(&work.name)).collect();
     for (cpus, place) in PLACES.into_iter().filter(|_| !works.is_empty()) {
         println!("\nServer on {place}, median of {rounds} rounds:\n");
@@ -53,13 +53,13 @@ fn main() -> ExitCode {
                 }
             }
             for (figures, &server) in figures.iter().zip(&servers) {
-                println!("{}", medians(figures).text(&work.name, name(server)));
+                println!("{}", medians(figures).text(&work.name, server.name()));
             }
         }
     }
     if is_wanted("idle") {
         println!("\nWith nothing to do:\n\n{}", products::IDLE_HEAD);
-        for &server in servers.iter().filter(|&&server| products::is_product(server)) {
+        for &server in servers.iter().filter(|server| server.is_product()) {
             println!("{}", products::idle(server, rounds));
         }
     }
@@ -77,7 +77,7 @@ fn rounds(asked: Option<&str>) -> Result<u32, String> {
 
 /// The installed servers; prints a note for each missing one.
 fn installed<S: Copy>(
-    all: [S; 4],
+    all: &[S],
     is_installed: fn(S) -> bool,
     name: fn(S) -> &'static str,
 ) -> Vec<S> {
@@ -88,7 +88,7 @@ fn installed<S: Copy>(
         }
         is_installed
     };
-    all.into_iter().filter(is_installed).collect()
+    all.iter().copied().filter(is_installed).collect()
 }
 
 /// Stops each server in the middle of a stream.
@@ -97,7 +97,7 @@ fn stops(paces: &[Pace], rounds: u32) {
         return;
     }
     println!("\nStopped in the middle of a stream, {rounds} rounds:\n\n{}", stop::HEAD);
-    let servers = installed(STOPPED, can_be_stopped, Dialect::name);
+    let servers = installed(&STOPPED, can_be_stopped, Dialect::name);
     for &pace in paces {
         for &server in &servers {
             let round = |round| stop::measure(server, start_to_stop(server), pace, round);

@@ -23,8 +23,22 @@ use crate::rig::baseline;
 use crate::rig::servers::{self, chat, command, free_address, start_on};
 use crate::rig::table::median_of;
 
+/// A server that gets the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Server {
+    Chat,
+    /// The baseline.
+    Raw,
+    Nats,
+    Redis,
+    Valkey,
+    /// With a second I/O thread, which spins for work while there is some.
+    ValkeyThreads,
+}
+
 /// In the order in which they take turns.
-pub const SERVERS: [Protocol; 4] = [Protocol::Chat, Protocol::Raw, Protocol::Nats, Protocol::Redis];
+pub const SERVERS: [Server; 6] =
+    [Server::Chat, Server::Raw, Server::Nats, Server::Redis, Server::Valkey, Server::ValkeyThreads];
 
 /// Idle clients connected to measure the memory of one.
 const IDLE_CLIENTS: usize = 5000;
@@ -32,37 +46,58 @@ const IDLE_CLIENTS: usize = 5000;
 pub const IDLE_HEAD: &str = "| server | start to first accept, ms | resident, MiB | KiB per idle client | binary, MiB |\n\
      | --- | --: | --: | --: | --: |";
 
-pub fn name(server: Protocol) -> &'static str {
-    match server {
-        Protocol::Chat => "a-chat",
-        Protocol::Raw => "raw relay",
-        Protocol::Nats => "NATS",
-        Protocol::Redis => "Redis",
+impl Server {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Chat => "a-chat",
+            Self::Raw => "raw relay",
+            Self::Nats => "NATS",
+            Self::Redis => "Redis",
+            Self::Valkey => "Valkey",
+            Self::ValkeyThreads => "Valkey, 2 I/O threads",
+        }
     }
-}
 
-pub fn is_product(server: Protocol) -> bool {
-    server != Protocol::Raw
-}
+    /// What its clients speak.
+    pub fn protocol(self) -> Protocol {
+        match self {
+            Self::Chat => Protocol::Chat,
+            Self::Raw => Protocol::Raw,
+            Self::Nats => Protocol::Nats,
+            Self::Redis | Self::Valkey | Self::ValkeyThreads => Protocol::Redis,
+        }
+    }
 
-/// True if the server can be started.
-pub fn is_installed(server: Protocol) -> bool {
-    match server {
-        Protocol::Chat | Protocol::Raw => true,
-        Protocol::Nats => find("nats-server").is_some(),
-        Protocol::Redis => find("redis-server").is_some(),
+    /// The name of its program; `None` if it comes with the bench.
+    fn program(self) -> Option<&'static str> {
+        match self {
+            Self::Chat | Self::Raw => None,
+            Self::Nats => Some("nats-server"),
+            Self::Redis => Some("redis-server"),
+            Self::Valkey | Self::ValkeyThreads => Some("valkey-server"),
+        }
+    }
+
+    pub fn is_product(self) -> bool {
+        self != Self::Raw
+    }
+
+    /// True if the server can be started.
+    pub fn is_installed(self) -> bool {
+        self.program().is_none_or(|program| find(program).is_some())
     }
 }
 
 /// Starts a server for a topology's clients, whose texts are `size` bytes long.
-pub fn start(server: Protocol, topology: &Topology, size: usize, cpus: Option<&str>) -> Process {
-    if server == Protocol::Raw {
+pub fn start(server: Server, topology: &Topology, size: usize, cpus: Option<&str>) -> Process {
+    if server == Server::Raw {
         let name = topology.name(0);
-        return baseline::relay(topology, server.frame(&name, &name, size).stride, cpus);
+        let stride = server.protocol().frame(&name, &name, size).stride;
+        return baseline::relay(topology, stride, cpus);
     }
     let address = free_address();
     let mut server_command = server_command(server, address, cpus);
-    if server == Protocol::Redis {
+    if server.protocol() == Protocol::Redis {
         // By default Redis drops a subscriber that is 32 MB behind; nothing may be lost here.
         server_command.args(["--client-output-buffer-limit", "pubsub 0 0 0"]);
     }
@@ -70,31 +105,27 @@ pub fn start(server: Protocol, topology: &Topology, size: usize, cpus: Option<&s
 }
 
 /// Ends a server; a-chat must report that nothing was lost.
-pub fn end(server: Protocol, process: Process) {
-    if server == Protocol::Chat {
+pub fn end(server: Server, process: Process) {
+    if server == Server::Chat {
         servers::end(process);
     }
 }
 
-fn server_command(server: Protocol, address: SocketAddr, cpus: Option<&str>) -> Command {
+fn server_command(server: Server, address: SocketAddr, cpus: Option<&str>) -> Command {
     let (host, port) = (address.ip().to_string(), address.port().to_string());
-    let installed = |name| find(name).expect("installed, as was checked before");
-    let mut server_command = match server {
-        Protocol::Nats => {
-            let mut nats = command(installed("nats-server"), cpus);
-            nats.args(["--addr", &host, "--port", &port, "--log", "/dev/null"]);
-            nats
-        }
-        Protocol::Redis => {
-            let mut redis = command(installed("redis-server"), cpus);
-            redis.args(["--bind", &host, "--port", &port, "--save", "", "--appendonly", "no"]);
-            redis.args(["--maxclients", "15000", "--loglevel", "warning"]);
-            redis
-        }
-        Protocol::Chat | Protocol::Raw => chat(&address.to_string(), cpus),
-    };
-    server_command.stdin(Stdio::null());
-    server_command
+    let Some(program) = server.program() else { return chat(&address.to_string(), cpus) };
+    let mut command = command(find(program).expect("installed, as was checked before"), cpus);
+    if server == Server::Nats {
+        command.args(["--addr", &host, "--port", &port, "--log", "/dev/null"]);
+    } else {
+        command.args(["--bind", &host, "--port", &port, "--save", "", "--appendonly", "no"]);
+        command.args(["--maxclients", "15000", "--loglevel", "warning"]);
+    }
+    if server == Server::ValkeyThreads {
+        command.args(["--io-threads", "2"]);
+    }
+    command.stdin(Stdio::null());
+    command
 }
 
 /// The products that are stopped in the middle of a stream.
@@ -105,8 +136,8 @@ pub fn can_be_stopped(server: Dialect) -> bool {
     match server {
         Dialect::Chat => true,
         Dialect::Ngircd => find("ngircd").is_some(),
-        Dialect::Nats => is_installed(Protocol::Nats),
-        Dialect::Redis => is_installed(Protocol::Redis),
+        Dialect::Nats => Server::Nats.is_installed(),
+        Dialect::Redis => Server::Redis.is_installed(),
     }
 }
 
@@ -114,9 +145,9 @@ pub fn can_be_stopped(server: Dialect) -> bool {
 pub fn start_to_stop(server: Dialect) -> Process {
     let address = free_address();
     let mut command = match server {
-        Dialect::Chat => server_command(Protocol::Chat, address, None),
-        Dialect::Nats => server_command(Protocol::Nats, address, None),
-        Dialect::Redis => server_command(Protocol::Redis, address, None),
+        Dialect::Chat => server_command(Server::Chat, address, None),
+        Dialect::Nats => server_command(Server::Nats, address, None),
+        Dialect::Redis => server_command(Server::Redis, address, None),
         Dialect::Ngircd => {
             // ngircd has read its settings once it accepts.
             let settings = ngircd_settings(address);
@@ -152,7 +183,7 @@ fn find(name: &str) -> Option<PathBuf> {
 }
 
 /// A row of the table: the cost of an idle server.
-pub fn idle(server: Protocol, rounds: u32) -> String {
+pub fn idle(server: Server, rounds: u32) -> String {
     let mut starts = Vec::new();
     for _ in 0..rounds * 3 {
         let address = free_address();
@@ -161,7 +192,8 @@ pub fn idle(server: Protocol, rounds: u32) -> String {
         let process = start_on(&mut server_command, address);
         starts.push(started.elapsed().as_secs_f64() * 1e3);
         // Its socket accepts before it handles signals; once it replies, it does both.
-        let known = Client::subscribe(server, address, "first", "first").expect("a login");
+        let known =
+            Client::subscribe(server.protocol(), address, "first", "first").expect("a login");
         drop(known);
         end(server, process);
     }
@@ -173,7 +205,7 @@ pub fn idle(server: Protocol, rounds: u32) -> String {
     // One connection each, even for Redis, whose second one is not needed here.
     let connect = |client| {
         let name = topology.name(client);
-        Client::subscribe(server, process.address, &name, &name).expect("a login")
+        Client::subscribe(server.protocol(), process.address, &name, &name).expect("a login")
     };
     let clients: Vec<_> = (0..topology.clients).map(connect).collect();
     let grown = resident(&process) - before;
@@ -182,7 +214,7 @@ pub fn idle(server: Protocol, rounds: u32) -> String {
     end(server, process);
     let each = grown * 1024.0 / to_float(IDLE_CLIENTS as u64);
     let start = median_of(starts);
-    format!("| {} | {start:.1} | {before:.1} | {each:.1} | {size:.1} |", name(server))
+    format!("| {} | {start:.1} | {before:.1} | {each:.1} | {size:.1} |", server.name())
 }
 
 /// From KiB, the unit of procfs.

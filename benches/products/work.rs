@@ -1,17 +1,17 @@
 //! The work given to each server, and the figures of one measurement.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use a_chat::load::beside::Beside;
 use a_chat::load::latency::PingPong;
 use a_chat::load::mesh::{Mesh, Writes};
 use a_chat::load::process::Process;
-use a_chat::load::protocol::Protocol;
 use a_chat::load::stream::{self, Stream};
 use a_chat::load::topology::Topology;
 use a_chat::load::{Amount, Control, Latencies, Outcome};
 
-use super::{end, mebibytes, start, to_float};
+use super::{Server, end, mebibytes, start, to_float};
 use crate::rig::clean;
 use crate::rig::table::Sample;
 
@@ -23,6 +23,12 @@ const MESH: usize = 100;
 /// Pairs that send single messages beside the one that is measured, and how many a second in total.
 const BESIDE_PAIRS: usize = 8;
 const BESIDE_RATE: f64 = 50_000.0;
+
+/// The search for the rate that a server can carry: where it begins, its step, and what it counts as
+/// late.
+const FIRST_RATE: f64 = 5_000.0;
+const RATE_STEP: f64 = 1.4;
+const LATE: Duration = Duration::from_millis(1);
 
 pub const HEAD: &str = "| work | server | messages/s | p50 us | p99 us | p99.9 us | CPU time, us each | load, CPUs | peak MiB \
      | threads |\n| --- | --- | --: | --: | --: | --: | --: | --: | --: | --: |";
@@ -43,6 +49,8 @@ enum Kind {
     Latency,
     /// Beside pairs that send this many messages a second in total.
     Beside(f64),
+    /// Beside half as many as the server can carry.
+    BesideHalf,
 }
 
 /// The figures of one server; 0 where a figure makes no sense for the work.
@@ -87,19 +95,22 @@ pub fn works() -> Vec<Work> {
     works.push(Work { name: "latency/idle".into(), kind: Kind::Latency, topology, size: 32 });
     let topology = Topology::pairs(BESIDE_PAIRS).with_pair();
     let (name, kind) = ("latency/beside_singles".into(), Kind::Beside(BESIDE_RATE));
+    works.push(Work { name, kind, topology: topology.clone(), size: 32 });
+    let (name, kind) = ("latency/beside_half".into(), Kind::BesideHalf);
     works.push(Work { name, kind, topology, size: 32 });
     works
 }
 
 impl Work {
     /// Starts the server, gives it the work, and ends it.
-    pub fn measure(&self, server: Protocol, cpus: Option<&str>) -> Figures {
+    pub fn measure(&self, server: Server, cpus: Option<&str>) -> Figures {
         let Self { topology, size, .. } = self;
         let process = start(server, topology, *size, cpus);
         let (address, control) = (process.address, &Control::default());
+        let protocol = server.protocol();
         let figures = match self.kind {
             Kind::Stream => {
-                let stream = Stream::connect(server, address, topology, *size, control);
+                let stream = Stream::connect(protocol, address, topology, *size, control);
                 let mut stream = stream.expect("logins");
                 let messages = stream::batch_messages(topology, *size) * topology.routes.len();
                 let amount = |rounds| Amount::Messages(rounds * messages as u64);
@@ -108,20 +119,31 @@ impl Work {
                 Figures::of(&process, deliveries, work)
             }
             Kind::Mesh(writes) => {
-                let mesh = Mesh::connect(server, address, topology, MESH, *size, writes, control);
+                let mesh = Mesh::connect(
+                    protocol,
+                    address,
+                    topology,
+                    topology.clients,
+                    *size,
+                    writes,
+                    control,
+                );
                 let mut mesh = mesh.expect("logins");
                 let work = |rounds| clean(mesh.run(Amount::Messages(1000 * rounds), control));
                 Figures::of(&process, 1000, work)
             }
             Kind::Latency => {
-                let ping = PingPong::connect(server, address, topology, *size);
+                let ping = PingPong::connect(protocol, address, topology, *size);
                 let mut ping = ping.expect("logins");
                 let work = |messages| clean(ping.run(Amount::Messages(messages), control));
                 Figures::of(&process, 1, work).with(&ping.latencies)
             }
-            Kind::Beside(rate) => {
-                let beside = Beside::connect(server, address, topology, *size, rate, control);
-                let mut beside = beside.expect("logins");
+            Kind::Beside(_) | Kind::BesideHalf => {
+                let rate = match self.kind {
+                    Kind::Beside(rate) => rate,
+                    _ => self.max_rate(server, cpus) / 2.0,
+                };
+                let mut beside = self.beside(server, address, rate);
                 // Rate and CPU time are those of all messages, most of which are the pairs'.
                 let mut share = 1.0;
                 let work = |messages| {
@@ -137,6 +159,32 @@ impl Work {
         };
         end(server, process);
         figures
+    }
+
+    fn beside(&self, server: Server, address: SocketAddr, rate: f64) -> Beside {
+        let (topology, control) = (&self.topology, Control::default());
+        let beside =
+            Beside::connect(server.protocol(), address, topology, self.size, rate, &control);
+        beside.expect("logins")
+    }
+
+    /// How many single messages a second the server carries without falling behind. A server that
+    /// falls behind gets several messages with one read, so its latency tells, not its throughput.
+    fn max_rate(&self, server: Server, cpus: Option<&str>) -> f64 {
+        let mut carried = FIRST_RATE;
+        loop {
+            let rate = carried * RATE_STEP;
+            let process = start(server, &self.topology, self.size, cpus);
+            let mut beside = self.beside(server, process.address, rate);
+            clean(beside.run(Amount::Time(TARGET / 4), &Control::default()));
+            let is_late = beside.pairs_latencies().quantile(0.5) > LATE;
+            drop(beside);
+            end(server, process);
+            if is_late {
+                return carried;
+            }
+            carried = rate;
+        }
     }
 }
 

@@ -43,6 +43,11 @@ impl Beside {
         Ok(Self { pairs, ping, rate })
     }
 
+    /// Those of the pairs' messages over all runs, from when each was due.
+    pub fn pairs_latencies(&self) -> &super::Latencies {
+        &self.pairs.latencies
+    }
+
     /// The latencies over all runs.
     pub fn latencies(&self) -> &super::Latencies {
         &self.ping.latencies
