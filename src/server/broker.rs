@@ -19,7 +19,7 @@ use crate::server::delivery::ticket::Ticket;
 use crate::server::delivery::window::{Permit, StandingPermit};
 use crate::server::report::CloseReason;
 use crate::server::rooms::Rooms;
-use crate::server::scheduling::BusyPollReceiver;
+use crate::server::scheduling::{BusyPollReceiver, Turns};
 use crate::server::shutdown::ShutdownHandle;
 use crate::server::stats::Counters;
 use crate::server::wakes::{Dirty, MAX_URGENT, Waits};
@@ -135,8 +135,8 @@ impl Broker {
     }
 
     /// The thread: routes until the inbox is disconnected, then queues the closing notices.
-    pub(crate) fn run(mut self, inbox: &Receiver<Event>) {
-        let mut events = BusyPollReceiver::new(inbox);
+    pub(crate) fn run(mut self, inbox: &Receiver<Event>, turns: &Turns) {
+        let mut events = BusyPollReceiver::new(inbox, turns);
         while let Some(event) = self.next(&mut events, inbox) {
             self.handle(event);
             for event in inbox.try_iter().take(MAX_ROUND_EVENTS - 1) {
@@ -627,7 +627,7 @@ mod tests {
         let (events, inbox) = unbounded();
         drop(events);
         let counters = Arc::clone(&bench.broker.counters);
-        bench.broker.run(&inbox);
+        bench.broker.run(&inbox, &Turns::new());
         let notice = format!("[server shut down, 1 accepted] {}", protocol::closing_notice(1));
         assert_eq!(queued(&bob), format!("from alice: in time\n{notice}"));
         assert_eq!(queued(&alice), format!("from bob: in time\n{notice}"));
@@ -731,7 +731,7 @@ mod tests {
         bench.lines(1, "alice", &["bob: x", "", "bob: y"]);
         let (events, inbox) = unbounded();
         drop(events);
-        bench.broker.run(&inbox);
+        bench.broker.run(&inbox, &Turns::new());
         let notice = |count| {
             let text = protocol::closing_notice(count);
             format!("[server shut down, {count} accepted] {text}")

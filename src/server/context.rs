@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 
 use super::config::Config;
+use super::scheduling::Turns;
 use super::shutdown::ShutdownHandle;
 use super::stats::{Counter, Counters};
 use crate::socket::sys;
@@ -28,6 +29,7 @@ pub(crate) struct Shared {
     pub(crate) finished_readers: Counter,
     /// How many connections are busy, see [`Burst`].
     pub(crate) busy: AtomicUsize,
+    pub(crate) turns: Turns,
 }
 
 /// Held by a connection while it is busy, so memory is returned to the system once none of them is.

@@ -44,6 +44,7 @@ use self::config::Config;
 use self::context::{Shared, spawn};
 use self::limits::Capacity;
 use self::report::Report;
+use self::scheduling::Turns;
 use self::shutdown::ShutdownHandle;
 use self::stats::{Counter, StatsHandle};
 use crate::error::Error;
@@ -156,6 +157,7 @@ impl Server {
             counters,
             finished_readers,
             busy: AtomicUsize::new(0),
+            turns: Turns::new(),
         });
         Ok(Self { listeners, addresses, capacity, shared })
     }
@@ -219,7 +221,9 @@ impl Server {
             Acceptor::new(listeners, arrivals, sender, capacity.connections, Arc::clone(&shared));
         let (counters, max_lag) = (Arc::clone(&shared.counters), shared.config.stall_timeout);
         let broker = Broker::new(counters, shared.shutdown.clone(), max_lag);
-        let broker = spawn_stage("broker", &shared.shutdown, move || broker.run(&inbox))?;
+        let others = Arc::clone(&shared);
+        let broker =
+            spawn_stage("broker", &shared.shutdown, move || broker.run(&inbox, &others.turns))?;
         let acceptor = match spawn_stage("acceptor", &shared.shutdown, || acceptor.run()) {
             Ok(acceptor) => acceptor,
             Err(error) => {

@@ -20,7 +20,6 @@ use crate::server::input::{Input, ReadOutcome};
 use crate::server::login::{login, reject};
 use crate::server::report::{CloseReason, ConnectionRecord};
 use crate::server::rooms::MEMBERSHIP_CHARGE;
-use crate::server::scheduling::let_broker_catch_up;
 use crate::server::shutdown::Phase;
 use crate::server::writer::{Outgoing, Writer, WriterExit};
 use crate::socket::connection::Connection;
@@ -167,7 +166,8 @@ impl Reader {
             if let Err(reason) = batches.send() {
                 return reason;
             }
-            match self.input.fill_after(None, || let_broker_catch_up(broker)) {
+            let before_reading = || batches.shared.turns.before_reading(broker);
+            match self.input.fill_after(None, before_reading) {
                 Ok(ReadOutcome::Read | ReadOutcome::TimedOut) => {}
                 Ok(ReadOutcome::Cutoff) => return CloseReason::Shutdown,
                 Ok(ReadOutcome::Eof) if self.input.is_cut_off() => {

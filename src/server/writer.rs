@@ -176,7 +176,7 @@ impl Writer {
         while !self.in_flight.is_empty() {
             let settle_at = Instant::now() + SETTLE_INTERVAL;
             let deadline = self.stall.next_check().map_or(settle_at, |check| settle_at.min(check));
-            match self.inbox.next(Some(deadline)) {
+            match self.inbox.next(Some(deadline), &self.shared.turns) {
                 Ok(outgoing) => return Ok(Some(outgoing)),
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
                 Err(RecvTimeoutError::Timeout) => {
@@ -185,7 +185,7 @@ impl Writer {
                 }
             }
         }
-        let outgoing = self.inbox.next(None).ok();
+        let outgoing = self.inbox.next(None, &self.shared.turns).ok();
         self.stall.restart(self.written_bytes, Instant::now());
         Ok(outgoing)
     }
