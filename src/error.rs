@@ -1,7 +1,8 @@
 //! Errors that keep a server from running.
 
-use std::net::SocketAddr;
 use std::{fmt, io};
+
+use crate::wire::endpoint::Endpoint;
 
 /// Why a server could not be bound or run. Nothing that a client does causes one of these.
 ///
@@ -13,8 +14,8 @@ pub enum Error {
     Config(&'static str),
     /// No address could be listened on.
     Bind {
-        /// The address that was tried; `None` if the name given for it has none.
-        address: Option<SocketAddr>,
+        /// What was tried; `None` if the name given for it has no address.
+        endpoint: Option<Endpoint>,
         /// The system's error.
         source: io::Error,
     },
@@ -36,8 +37,8 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(broken) => write!(f, "invalid configuration: {broken}"),
-            Self::Bind { address: Some(address), .. } => write!(f, "cannot listen on {address}"),
-            Self::Bind { address: None, .. } => f.write_str("cannot find an address to listen on"),
+            Self::Bind { endpoint: Some(endpoint), .. } => write!(f, "cannot listen on {endpoint}"),
+            Self::Bind { endpoint: None, .. } => f.write_str("cannot find an address to listen on"),
             Self::Start { what, .. } => write!(f, "cannot {what}"),
             Self::Panicked { thread } => write!(f, "the {thread} thread panicked"),
         }

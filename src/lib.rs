@@ -148,5 +148,10 @@ pub use server::running::Running;
 pub use server::shutdown::ShutdownHandle;
 #[cfg(target_os = "linux")]
 pub use server::stats::{Stats, StatsHandle};
+#[cfg(target_os = "linux")]
+pub use socket::listener::Listener;
+#[cfg(target_os = "linux")]
+pub use socket::unix::UnixOptions;
+pub use wire::endpoint::Endpoint;
 pub use wire::name::{InvalidName, Name};
 pub use wire::room::{InvalidRoom, Room};

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use a_chat::{CloseReason, Config, Report};
 use common::bystanders::{Bystanders, Peak};
+use common::wire::skipped_over_unix;
 use common::{Client, TEST_TIMEOUT, TestServer, read_to_end, send_until_blocked, wait_until};
 
 const WINDOW: usize = 64 * 1024;
@@ -304,6 +305,9 @@ fn a_recipient_that_never_reads_is_evicted_and_every_lost_message_is_counted() {
 
 #[test]
 fn a_recipient_is_evicted_even_if_all_its_messages_are_already_in_flight() {
+    if skipped_over_unix("nothing is in flight") {
+        return;
+    }
     let (stall_timeout, linger) = (Duration::from_secs(1), Duration::from_millis(100));
     let server = TestServer::with(strict().stall_timeout(stall_timeout).linger(linger));
     let bystanders = Bystanders::start(&server);

@@ -169,7 +169,7 @@ fn an_address_that_is_in_use_is_named() {
     let address = taken.local_addr().expect("an address");
     let error = Server::bind(address, Config::default()).expect_err("a taken port");
     assert_eq!(error.to_string(), format!("cannot listen on {address}"));
-    assert!(matches!(error, Error::Bind { address: Some(named), .. } if named == address));
+    assert!(matches!(error, Error::Bind { endpoint: Some(named), .. } if named == address.into()));
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn connect_from(source: [u8; 4], server: &TestServer) -> Client {
     let source = SocketAddr::from((Ipv4Addr::from(source), 0));
     socket.bind(&source.into()).expect("a free port of the loopback");
     socket.connect(&server.address.into()).expect("a listening server");
-    Client::from_stream(socket.into())
+    Client::from_stream(std::net::TcpStream::from(socket))
 }
 
 /// Connects, logs in, and waits for the reply; `None` if the address has too many connections.

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use a_chat::{CloseReason, Config, Report, Server};
 use common::population::{Population, Profile, Stop, Verdict, World};
 use common::rounds::rounds;
+use common::wire::Wire;
 use common::{
     Client, TEST_TIMEOUT, TestServer, fin_in_flight, read_to_end, send_until_blocked,
     unacknowledged, wait_until,
@@ -65,7 +66,7 @@ fn generous_timeouts() -> Config {
 /// Logs in, sends one message and stays until the connection ends. Returns what the server sent, if
 /// anything.
 fn log_in_and_send_one_message(address: SocketAddr, name: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(address).ok()?;
+    let mut stream = Wire::connect(address).ok()?;
     stream.write_all(format!("{name}\nbob: {name}\n").as_bytes()).ok()?;
     let received = String::from_utf8(read_to_end(&stream)).expect("the server writes UTF-8");
     (!received.is_empty()).then_some(received)
@@ -220,8 +221,8 @@ fn the_listener_closes_at_once_even_if_the_drain_takes_long() {
     let _clients = stuck_client_and_sender(&server);
     server.handle.shutdown();
     wait_until("the port to be closed", || {
-        TcpStream::connect(server.address)
-            .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+        let refused = [ErrorKind::ConnectionRefused, ErrorKind::NotFound];
+        Wire::connect(server.address).is_err_and(|error| refused.contains(&error.kind()))
     });
     // Only force ends this drain; the report names the stuck client's loss.
     server.handle.force();

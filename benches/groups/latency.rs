@@ -28,7 +28,7 @@ pub fn latency(criterion: &mut Criterion, table: &mut Table) {
             group.bench_function(format!("{row}/{name}"), |bencher| {
                 let (ping, _, server) = rig.get_or_insert_with(|| {
                     let server = start(protocol, &topology, SHORT);
-                    let address = server.address;
+                    let address = &server.address;
                     let mesh = (others > 0).then(|| {
                         let control = Control::default();
                         Mesh::connect(
@@ -78,7 +78,7 @@ pub fn beside_singles(criterion: &mut Criterion, table: &mut Table) {
             let (beside, server) = rig.get_or_insert_with(|| {
                 let server = start(protocol, &topology, SHORT);
                 let control = Control::default();
-                let (address, rate) = (server.address, BESIDE_RATE);
+                let (address, rate) = (&server.address, BESIDE_RATE);
                 let beside = Beside::connect(protocol, address, &topology, SHORT, rate, &control);
                 (beside.expect("logins"), server)
             });

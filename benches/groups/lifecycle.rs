@@ -34,7 +34,7 @@ pub fn connect(criterion: &mut Criterion, table: &mut Table) {
                     let server = start(protocol);
                     let mut logins = Logins::new().expect("a descriptor");
                     let sample = Sample::of(&server, LOGINS as u64, || {
-                        clean(logins.storm(protocol, server.address, &topology))
+                        clean(logins.storm(protocol, &server.address, &topology))
                     });
                     let kind =
                         Kind::Rate { bytes: logins::frame(Protocol::Chat, &topology, STAMP) };

@@ -50,7 +50,7 @@ fn saturate(
     let kind = Kind::Rate { bytes: logins::frame(Protocol::Chat, topology, size) };
     compare(group, table, (group_name, row), kind, deliveries, |protocol| {
         let server = start(protocol, topology, size);
-        let stream = Stream::connect(protocol, server.address, topology, size, &control);
+        let stream = Stream::connect(protocol, &server.address, topology, size, &control);
         let mut stream = stream.expect("logins");
         let control = &control;
         (server, move |rounds| clean(stream.run(Amount::Messages(rounds * messages), control)))
@@ -76,7 +76,7 @@ fn measure_mesh(criterion: &mut Criterion, table: &mut Table, name: &str, writes
     compare(group, table, (name, &row), kind, MESH_MESSAGES, |protocol| {
         let server = start(protocol, &topology, SHORT);
         let mesh =
-            Mesh::connect(protocol, server.address, &topology, MESH, SHORT, writes, &control);
+            Mesh::connect(protocol, &server.address, &topology, MESH, SHORT, writes, &control);
         let mut mesh = mesh.expect("logins");
         let control = &control;
         (server, move |rounds| clean(mesh.run(Amount::Messages(rounds * MESH_MESSAGES), control)))

@@ -192,8 +192,8 @@ pub fn idle(server: Server, rounds: u32) -> String {
         let process = start_on(&mut server_command, address);
         starts.push(started.elapsed().as_secs_f64() * 1e3);
         // Its socket accepts before it handles signals; once it replies, it does both.
-        let known =
-            Client::subscribe(server.protocol(), address, "first", "first").expect("a login");
+        let known = Client::subscribe(server.protocol(), &address.into(), "first", "first")
+            .expect("a login");
         drop(known);
         end(server, process);
     }
@@ -205,7 +205,7 @@ pub fn idle(server: Server, rounds: u32) -> String {
     // One connection each, even for Redis, whose second one is not needed here.
     let connect = |client| {
         let name = topology.name(client);
-        Client::subscribe(server.protocol(), process.address, &name, &name).expect("a login")
+        Client::subscribe(server.protocol(), &process.address, &name, &name).expect("a login")
     };
     let clients: Vec<_> = (0..topology.clients).map(connect).collect();
     let grown = resident(&process) - before;

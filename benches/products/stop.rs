@@ -5,12 +5,13 @@
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use a_chat::Endpoint;
 use a_chat::load::ARRIVAL_TIMEOUT;
 use a_chat::load::process::Process;
 use a_chat::load::protocol::{encode_bits, read_stamp};
@@ -96,8 +97,8 @@ impl Pace {
 
 /// Stops a server while a sender writes to it as fast as possible.
 pub fn measure(dialect: Dialect, mut server: Process, pace: Pace, round: u32) -> Round {
-    let recipient = login(server.address, &dialect.recipient());
-    let sender = login(server.address, &dialect.sender());
+    let recipient = login(&server.address, &dialect.recipient());
+    let sender = login(&server.address, &dialect.sender());
     let progress = &Progress::default();
     thread::scope(|scope| {
         let receiver = scope.spawn(|| receive(&recipient, pace, progress));
@@ -120,8 +121,8 @@ pub fn measure(dialect: Dialect, mut server: Process, pace: Pace, round: u32) ->
 }
 
 /// Connects a client and waits until the server knows it.
-fn login(address: SocketAddr, handshake: &Handshake) -> TcpStream {
-    let mut socket = TcpStream::connect(address).expect("a connection");
+fn login(address: &Endpoint, handshake: &Handshake) -> TcpStream {
+    let mut socket = TcpStream::connect(address.tcp_addr().expect("TCP")).expect("a connection");
     socket.set_nodelay(true).expect("a socket");
     socket.set_read_timeout(Some(ARRIVAL_TIMEOUT)).expect("a socket");
     socket.set_write_timeout(Some(ARRIVAL_TIMEOUT)).expect("a socket");

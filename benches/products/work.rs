@@ -1,8 +1,8 @@
 //! The work given to each server, and the figures of one measurement.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use a_chat::Endpoint;
 use a_chat::load::beside::Beside;
 use a_chat::load::latency::PingPong;
 use a_chat::load::mesh::{Mesh, Writes};
@@ -106,7 +106,7 @@ impl Work {
     pub fn measure(&self, server: Server, cpus: Option<&str>) -> Figures {
         let Self { topology, size, .. } = self;
         let process = start(server, topology, *size, cpus);
-        let (address, control) = (process.address, &Control::default());
+        let (address, control) = (&process.address, &Control::default());
         let protocol = server.protocol();
         let figures = match self.kind {
             Kind::Stream => {
@@ -161,7 +161,7 @@ impl Work {
         figures
     }
 
-    fn beside(&self, server: Server, address: SocketAddr, rate: f64) -> Beside {
+    fn beside(&self, server: Server, address: &Endpoint, rate: f64) -> Beside {
         let (topology, control) = (&self.topology, Control::default());
         let beside =
             Beside::connect(server.protocol(), address, topology, self.size, rate, &control);
@@ -175,7 +175,7 @@ impl Work {
         loop {
             let rate = carried * RATE_STEP;
             let process = start(server, &self.topology, self.size, cpus);
-            let mut beside = self.beside(server, process.address, rate);
+            let mut beside = self.beside(server, &process.address, rate);
             clean(beside.run(Amount::Time(TARGET / 4), &Control::default()));
             let is_late = beside.pairs_latencies().quantile(0.5) > LATE;
             drop(beside);

@@ -27,7 +27,8 @@ pub struct Crowd {
 impl Crowd {
     pub fn connect(protocol: Protocol, server: &Process, count: usize, size: usize) -> Self {
         let topology = Topology::ring(count, count);
-        let clients = Client::connect_all(protocol, server.address, &topology, &Control::default());
+        let clients =
+            Client::connect_all(protocol, &server.address, &topology, &Control::default());
         let clients = clients.expect("logins");
         Self { protocol, topology, clients, size }
     }

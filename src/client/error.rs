@@ -1,9 +1,9 @@
 //! Why a client could not connect, send or ask.
 
-use std::net::SocketAddr;
 use std::{error, fmt, io};
 
 use super::outcome::DisconnectReason;
+use crate::wire::endpoint::Endpoint;
 use crate::wire::name::Name;
 use crate::wire::reasons::RefusalReason;
 
@@ -19,7 +19,7 @@ pub enum ConnectError {
         /// The name or address as it was given, where the client was given text.
         host: Option<String>,
         /// The address that was tried last.
-        address: Option<SocketAddr>,
+        address: Option<Endpoint>,
         /// What the system said.
         source: io::Error,
     },
@@ -39,13 +39,13 @@ pub enum ConnectError {
         /// The name that was to log in.
         name: Name,
         /// The server's address.
-        address: SocketAddr,
+        address: Endpoint,
     },
     /// Whatever listens at this address is no server of this kind.
     #[non_exhaustive]
     NotAChat {
         /// Its address.
-        address: SocketAddr,
+        address: Endpoint,
         /// The first line that it sent.
         line: String,
     },

@@ -1,7 +1,8 @@
 //! Connecting and logging in, with every limit of a connection and its default.
 
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::ToSocketAddrs;
+use std::path::Path;
 use std::slice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +18,8 @@ use super::shared::Shared;
 use super::threads::{Ends, Threads};
 use super::update::Update;
 use crate::socket::keepalive::keepalive;
+use crate::socket::stream::Stream;
+use crate::wire::endpoint::Endpoint;
 use crate::wire::name::Name;
 
 /// How many checkpoints fit into the room for lines on their way: with this many a sender hardly
@@ -125,7 +128,63 @@ impl Options {
     ///
     /// [`ConnectError`] says what failed, and where.
     pub fn connect(&self, address: impl ToSocketAddrs) -> Result<Client, ConnectError> {
-        let (socket, address) = self.open(address)?;
+        let failure = |address, source| ConnectError::Connect { host: None, address, source };
+        let addresses = address.to_socket_addrs().map_err(|source| failure(None, source))?;
+        let mut last = None;
+        for address in addresses.map(Endpoint::Tcp) {
+            match Stream::connect(&address, self.connect_timeout) {
+                Ok(socket) => return self.start(socket, address),
+                Err(error) => last = Some(failure(Some(address), error)),
+            }
+        }
+        Err(last.unwrap_or_else(|| failure(None, io::ErrorKind::AddrNotAvailable.into())))
+    }
+
+    /// Connects to a server of this host by the path of its Unix socket, and logs in.
+    ///
+    /// ```
+    /// use a_chat::client::Options;
+    /// use a_chat::{Config, Listener, Name, Server, UnixOptions};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("chat.sock");
+    /// let listener = Listener::bind_unix(&path, UnixOptions::default())?;
+    /// let server = Server::from_listeners([listener], Config::default())?.spawn()?;
+    ///
+    /// let mut client = Options::new(&Name::new("alice")?).connect_unix(&path)?;
+    /// client.send("alice: a note")?;
+    /// # drop(client);
+    /// # server.stop()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`] says what failed.
+    pub fn connect_unix(&self, path: impl AsRef<Path>) -> Result<Client, ConnectError> {
+        let endpoint = Endpoint::Unix(path.as_ref().to_owned());
+        match Stream::connect(&endpoint, self.connect_timeout) {
+            Ok(socket) => self.start(socket, endpoint),
+            Err(source) => {
+                Err(ConnectError::Connect { host: None, address: Some(endpoint), source })
+            }
+        }
+    }
+
+    /// Connects to what this text stands for: a host and a port, or `unix:` and a path.
+    pub(crate) fn connect_to(&self, address: &str) -> Result<Client, ConnectError> {
+        match Endpoint::unix_path(address) {
+            Some(path) => self.connect_unix(path),
+            None => self.connect(address),
+        }
+    }
+
+    /// Starts the threads of a connection, and logs in.
+    fn start(&self, socket: Stream, address: Endpoint) -> Result<Client, ConnectError> {
+        if let Stream::Tcp(socket) = &socket {
+            // The connection works without this, only less well.
+            let _ = SockRef::from(socket).set_tcp_keepalive(&keepalive());
+        }
         // Should the server have closed already, reading finds out why.
         let _ = (&socket).write_all(format!("{}\n", self.name).as_bytes());
         let who_query = who_query(slice::from_ref(&self.name));
@@ -140,31 +199,13 @@ impl Options {
         self.log_in(outbox, inbox, &shared, address)
     }
 
-    fn open(&self, address: impl ToSocketAddrs) -> Result<(TcpStream, SocketAddr), ConnectError> {
-        let failure = |address, source| ConnectError::Connect { host: None, address, source };
-        let addresses = address.to_socket_addrs().map_err(|source| failure(None, source))?;
-        let mut last = None;
-        for address in addresses {
-            match TcpStream::connect_timeout(&address, self.connect_timeout) {
-                Ok(socket) => {
-                    // The connection works without these, only less well.
-                    let _ = socket.set_nodelay(true);
-                    let _ = SockRef::from(&socket).set_tcp_keepalive(&keepalive());
-                    return Ok((socket, address));
-                }
-                Err(error) => last = Some(failure(Some(address), error)),
-            }
-        }
-        Err(last.unwrap_or_else(|| failure(None, io::ErrorKind::AddrNotAvailable.into())))
-    }
-
     /// Waits for the reply to the first question, which shows that the login worked.
     fn log_in(
         &self,
         mut outbox: Outbox,
         inbox: Inbox,
         shared: &Shared,
-        address: SocketAddr,
+        address: Endpoint,
     ) -> Result<Client, ConnectError> {
         // Other clients may be quick to send: that must not delay the reply.
         shared.set_limit(usize::MAX);

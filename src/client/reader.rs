@@ -6,7 +6,7 @@
 //! holds up the server.
 
 use std::io;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use super::ledger::{Answered, Ledger, Probe, Sent};
 use super::outcome::DisconnectReason;
 use super::shared::{Entry, Shared};
 use super::update::Update;
+use crate::socket::stream::Stream;
 use crate::wire::protocol::{self, ERROR_LINE, NOTICE_LINE};
 use crate::wire::reasons::{RefusalReason, Rejection};
 
@@ -34,7 +35,7 @@ const MIN_STALL: Duration = Duration::from_secs(1);
 /// The thread's state.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    socket: Arc<TcpStream>,
+    socket: Arc<Stream>,
     /// The lines that the writer is about to write, sent before it does.
     sent: Receiver<Sent>,
     ledger: Ledger,
@@ -60,7 +61,7 @@ pub(crate) struct ReaderEnd {
 
 impl Reader {
     pub(crate) fn new(
-        socket: Arc<TcpStream>,
+        socket: Arc<Stream>,
         sent: Receiver<Sent>,
         updates: Sender<Update>,
         shared: Arc<Shared>,
@@ -256,7 +257,7 @@ impl Reader {
 }
 
 /// Whether the server has closed the connection or it was lost, however much is still unread.
-fn has_ended(socket: &TcpStream) -> bool {
+fn has_ended(socket: &Stream) -> bool {
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
     let events = PollFlags::RDHUP;
     #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
@@ -268,7 +269,7 @@ fn has_ended(socket: &TcpStream) -> bool {
 
 /// Reads from a socket that the writer writes to.
 #[derive(Debug)]
-struct SharedSocket(Arc<TcpStream>);
+struct SharedSocket(Arc<Stream>);
 
 impl io::Read for SharedSocket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

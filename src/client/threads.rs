@@ -1,7 +1,7 @@
 //! The two threads of a connection: started and joined here, and ended by force if need be.
 
 use std::io;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -15,6 +15,7 @@ use super::reader::{Reader, ReaderEnd};
 use super::shared::Shared;
 use super::update::Update;
 use super::writer::Writer;
+use crate::socket::stream::Stream;
 
 /// The threads of one connection, until they are joined.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ pub(crate) struct Ends {
 /// Ends a connection at once, from any thread.
 #[derive(Clone, Debug)]
 pub(crate) struct AbortHandle {
-    socket: Arc<TcpStream>,
+    socket: Arc<Stream>,
     shared: Arc<Shared>,
 }
 
@@ -51,7 +52,7 @@ impl Threads {
     /// Starts the threads of a connection. `who_query` is the client's question, and `checkpoint`
     /// the number of bytes after which the writer asks it.
     pub(crate) fn start(
-        socket: TcpStream,
+        socket: Stream,
         shared: &Arc<Shared>,
         who_query: Vec<u8>,
         checkpoint: usize,

@@ -6,7 +6,7 @@
 //! the server's reply shows what was accepted.
 
 use std::io::{self, IoSlice, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::ledger::{Probe, Sent};
 use super::update::Update;
+use crate::socket::stream::Stream;
 
 /// The server is asked for a reply after this long without a new line.
 const QUIET_INTERVAL: Duration = Duration::from_secs(1);
@@ -24,7 +25,7 @@ const MAX_IOVECS: usize = 64;
 /// The thread's state.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    socket: Arc<TcpStream>,
+    socket: Arc<Stream>,
     queue: Receiver<Sent>,
     /// Gets each piece before it is written.
     ledger: Sender<Sent>,
@@ -43,7 +44,7 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(crate) fn new(
-        socket: Arc<TcpStream>,
+        socket: Arc<Stream>,
         queue: Receiver<Sent>,
         ledger: Sender<Sent>,
         updates: Sender<Update>,

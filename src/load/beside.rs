@@ -1,7 +1,6 @@
 //! One message in flight beside pairs of clients that send single messages at a fixed rate. The pairs
 //! run on a thread of their own, which ends with the measurement; the rest on the caller's thread.
 
-use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use super::open_loop::OpenLoop;
 use super::protocol::Protocol;
 use super::topology::Topology;
 use super::{Aborted, Amount, Control, Error, Outcome};
+use crate::wire::endpoint::Endpoint;
 
 /// Connected clients: the pairs, and two whose message is measured.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl Beside {
     /// As [`OpenLoop::connect`].
     pub fn connect(
         protocol: Protocol,
-        address: SocketAddr,
+        address: &Endpoint,
         topology: &Topology,
         size: usize,
         rate: f64,

@@ -2,21 +2,22 @@
 //! it, which waits for the server's reply.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use super::check::{refusal, unexpected};
 use super::protocol::{Handshake, Protocol};
 use super::topology::Topology;
 use super::{ARRIVAL_TIMEOUT, Control, Error, TICK};
+use crate::socket::stream::Stream;
+use crate::wire::endpoint::Endpoint;
 
 /// A connected client, known to the server.
 #[derive(Debug)]
 pub struct Client {
     /// The connection it sends on.
-    pub output: Arc<TcpStream>,
+    pub output: Arc<Stream>,
     /// The connection it receives on: a second one for Redis, otherwise the same.
-    pub input: Arc<TcpStream>,
+    pub input: Arc<Stream>,
 }
 
 impl Client {
@@ -27,7 +28,7 @@ impl Client {
     /// If the connection fails or the server replies with anything unexpected.
     pub fn connect(
         protocol: Protocol,
-        address: SocketAddr,
+        address: &Endpoint,
         name: &str,
         subject: &str,
     ) -> Result<Self, Error> {
@@ -46,10 +47,10 @@ impl Client {
     /// As [`connect`](Self::connect).
     pub fn subscribe(
         protocol: Protocol,
-        address: SocketAddr,
+        address: &Endpoint,
         name: &str,
         subject: &str,
-    ) -> Result<TcpStream, Error> {
+    ) -> Result<Stream, Error> {
         perform_handshake(address, &protocol.handshake(name, subject))
     }
 
@@ -60,7 +61,7 @@ impl Client {
     /// As [`connect`](Self::connect), and if the load is stopped.
     pub fn connect_all(
         protocol: Protocol,
-        address: SocketAddr,
+        address: &Endpoint,
         topology: &Topology,
         control: &Control,
     ) -> Result<Vec<Self>, Error> {
@@ -80,10 +81,9 @@ impl Client {
 
 /// A connection whose writes time out when the server reads nothing, and whose reads return
 /// empty-handed every [`TICK`].
-pub(super) fn connect(address: SocketAddr) -> Result<TcpStream, Error> {
+pub(super) fn connect(address: &Endpoint) -> Result<Stream, Error> {
     let connect = || {
-        let socket = TcpStream::connect_timeout(&address, ARRIVAL_TIMEOUT)?;
-        socket.set_nodelay(true)?;
+        let socket = Stream::connect(address, ARRIVAL_TIMEOUT)?;
         socket.set_read_timeout(Some(TICK))?;
         socket.set_write_timeout(Some(ARRIVAL_TIMEOUT))?;
         Ok(socket)
@@ -91,7 +91,7 @@ pub(super) fn connect(address: SocketAddr) -> Result<TcpStream, Error> {
     connect().map_err(Error::Connect)
 }
 
-fn perform_handshake(address: SocketAddr, handshake: &Handshake) -> Result<TcpStream, Error> {
+fn perform_handshake(address: &Endpoint, handshake: &Handshake) -> Result<Stream, Error> {
     let mut stream = connect(address)?;
     stream.set_read_timeout(Some(ARRIVAL_TIMEOUT)).map_err(Error::io("set a time-out"))?;
     // If this fails, the server's reply may say why.

@@ -1,6 +1,5 @@
 //! The receiving side of a client. Owned by the thread that receives.
 
-use std::net::TcpStream;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -12,11 +11,12 @@ use super::client::Client;
 use super::control::Tally;
 use super::protocol::{Frame, Protocol};
 use super::{Aborted, Error, Outcome};
+use crate::socket::stream::Stream;
 
 /// One connection on which messages arrive.
 #[derive(Debug)]
 pub struct Inbox {
-    input: Arc<TcpStream>,
+    input: Arc<Stream>,
     check: SequenceChecker,
     /// The beginning of an incomplete frame.
     partial: Vec<u8>,
@@ -30,7 +30,7 @@ impl Inbox {
     }
 
     /// The socket to wait on.
-    pub fn socket(&self) -> &TcpStream {
+    pub fn socket(&self) -> &Stream {
         &self.input
     }
 

@@ -2,7 +2,6 @@
 //! caller's thread alone.
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::client::Client;
@@ -11,6 +10,7 @@ use super::inbox::{Inbox, counts, finish};
 use super::protocol::{Lines, Protocol};
 use super::topology::Topology;
 use super::{ARRIVAL_TIMEOUT, Aborted, Amount, Control, Error, Latencies, Outcome};
+use crate::wire::endpoint::Endpoint;
 
 /// Two clients and the latencies measured between them.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl PingPong {
     /// As [`Client::connect`].
     pub fn connect(
         protocol: Protocol,
-        address: SocketAddr,
+        address: &Endpoint,
         topology: &Topology,
         size: usize,
     ) -> Result<Self, Error> {

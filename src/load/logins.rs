@@ -2,7 +2,6 @@
 //! that message has arrived. Runs on the caller's thread alone.
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -16,6 +15,8 @@ use super::protocol::{Protocol, STAMP};
 use super::readable::Readable;
 use super::topology::Topology;
 use super::{ARRIVAL_TIMEOUT, Aborted, Amount, Control, Error, Latencies, Outcome, TICK};
+use crate::socket::stream::Stream;
+use crate::wire::endpoint::Endpoint;
 
 /// Length of a frame, in bytes.
 pub fn frame(protocol: Protocol, topology: &Topology, size: usize) -> usize {
@@ -26,7 +27,7 @@ pub fn frame(protocol: Protocol, topology: &Topology, size: usize) -> usize {
 /// A client that is logging in.
 #[derive(Debug)]
 struct Login {
-    socket: TcpStream,
+    socket: Stream,
     started: Instant,
     /// What the server has sent so far.
     reply: Vec<u8>,
@@ -52,7 +53,7 @@ impl Logins {
     ///
     /// If there are no file descriptors left.
     pub fn new() -> Result<Self, Error> {
-        let readable = Readable::of([])?;
+        let readable = Readable::of::<Stream>([])?;
         let (clients, ended, latencies) = (Vec::new(), Instant::now(), Latencies::default());
         Ok(Self { clients, readable, begun: 0, done: 0, ended, latencies })
     }
@@ -65,7 +66,7 @@ impl Logins {
     pub fn storm(
         &mut self,
         protocol: Protocol,
-        address: SocketAddr,
+        address: &Endpoint,
         topology: &Topology,
     ) -> Result<Outcome, Aborted> {
         let control = Control::default();
@@ -81,7 +82,7 @@ impl Logins {
     /// Connects one client per handshake, up to the budget, and waits for all of them.
     fn connect_all(
         &mut self,
-        address: SocketAddr,
+        address: &Endpoint,
         handshakes: Vec<(Vec<u8>, Vec<u8>)>,
         budget: &mut Budget<'_>,
         schedule: &Schedule,
@@ -142,7 +143,7 @@ impl Logins {
 
     fn run(
         &mut self,
-        address: SocketAddr,
+        address: &Endpoint,
         topology: &Topology,
         budget: &mut Budget<'_>,
         schedule: &Schedule,
@@ -158,7 +159,7 @@ impl Logins {
                 break;
             }
             self.clients.clear();
-            self.readable = Readable::of([])?;
+            self.readable = Readable::of::<Stream>([])?;
         }
         Ok(())
     }
@@ -196,7 +197,7 @@ fn handshake(protocol: Protocol, name: &str) -> (Vec<u8>, Vec<u8>) {
 /// If the connection fails, or the server refuses a client, ends its connection or sends anything
 /// unexpected.
 pub fn run(
-    address: SocketAddr,
+    address: &Endpoint,
     topology: &Topology,
     amount: Amount,
     rate: Option<f64>,

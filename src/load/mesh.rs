@@ -5,7 +5,6 @@
 //! has arrived.
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::client::Client;
@@ -16,6 +15,7 @@ use super::readable::Readable;
 use super::stream::{CHUNK, arrival_timeout};
 use super::topology::Topology;
 use super::{Aborted, Amount, Control, Error, Outcome};
+use crate::wire::endpoint::Endpoint;
 
 /// Maximum unreceived messages per sender.
 pub const WINDOW: u32 = 256;
@@ -61,7 +61,7 @@ impl Mesh {
     /// As [`Client::connect`], and if the load is stopped.
     pub fn connect(
         protocol: Protocol,
-        address: SocketAddr,
+        address: &Endpoint,
         topology: &Topology,
         count: usize,
         size: usize,

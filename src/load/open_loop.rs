@@ -6,7 +6,6 @@
 //! delays every message due meanwhile; measuring from the actual send would record one slow message
 //! instead of many (coordinated omission).
 
-use std::net::{SocketAddr, TcpStream};
 use std::num::NonZero;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +21,8 @@ use super::readable::Readable;
 use super::stream::{CHUNK, arrival_timeout, inboxes};
 use super::topology::Topology;
 use super::{Aborted, Amount, Control, Error, Latencies, Outcome, TICK, timed};
+use crate::socket::stream::Stream;
+use crate::wire::endpoint::Endpoint;
 
 /// With this many unwritten bytes, no further messages are built; they stay due.
 const MAX_UNWRITTEN: usize = 1 << 20;
@@ -78,7 +79,7 @@ pub struct OpenLoop {
 #[derive(Debug)]
 struct Sender {
     client: usize,
-    socket: Arc<TcpStream>,
+    socket: Arc<Stream>,
     /// The lines it sends, one of them at random, and the number of each one's next message.
     targets: Vec<(u32, u32)>,
     unwritten: Vec<u8>,
@@ -94,7 +95,7 @@ impl OpenLoop {
     /// As [`Client::connect_all`].
     pub fn connect(
         protocol: Protocol,
-        address: SocketAddr,
+        address: &Endpoint,
         topology: &Topology,
         mesh: bool,
         size: usize,

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use crate::wire::endpoint::Endpoint;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A running server, killed when dropped.
@@ -13,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 pub struct Process {
     child: Child,
     /// The address it listens on.
-    pub address: SocketAddr,
+    pub address: Endpoint,
 }
 
 impl Process {
@@ -23,7 +24,8 @@ impl Process {
     ///
     /// If it cannot be started, or exits without printing an address.
     pub fn start(command: &mut Command) -> io::Result<Self> {
-        let mut child = Self::of(command.stdout(Stdio::piped()).spawn()?, ([0; 4], 0).into());
+        let nowhere = SocketAddr::from(([0; 4], 0));
+        let mut child = Self::of(command.stdout(Stdio::piped()).spawn()?, nowhere);
         let mut line = String::new();
         if let Some(stdout) = child.child.stdout.as_mut() {
             BufReader::new(stdout).read_line(&mut line)?;
@@ -35,8 +37,8 @@ impl Process {
     }
 
     /// A server that listens on this address, or will.
-    pub fn of(child: Child, address: SocketAddr) -> Self {
-        Self { child, address }
+    pub fn of(child: Child, address: impl Into<Endpoint>) -> Self {
+        Self { child, address: address.into() }
     }
 
     /// CPU time of all its threads so far, in steps of 10 ms.

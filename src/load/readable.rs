@@ -1,7 +1,6 @@
 //! An epoll instance over many sockets. Owned by the thread that receives.
 
 use std::mem::MaybeUninit;
-use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -23,7 +22,7 @@ impl Readable {
     /// # Errors
     ///
     /// If the system is out of resources.
-    pub fn of<'a>(sockets: impl IntoIterator<Item = &'a TcpStream>) -> Result<Self, Error> {
+    pub fn of<'a, S: AsFd + 'a>(sockets: impl IntoIterator<Item = &'a S>) -> Result<Self, Error> {
         let epoll =
             epoll::create(epoll::CreateFlags::CLOEXEC).map_err(Error::io("watch sockets"))?;
         let readable = Self { epoll, places: Vec::new() };
@@ -34,7 +33,7 @@ impl Readable {
     }
 
     /// Watches one more.
-    pub(super) fn add(&self, place: usize, socket: &TcpStream) -> Result<(), Error> {
+    pub(super) fn add(&self, place: usize, socket: impl AsFd) -> Result<(), Error> {
         let data = epoll::EventData::new_u64(place as u64);
         epoll::add(&self.epoll, socket, data, epoll::EventFlags::IN)
             .map_err(Error::io("watch a socket"))

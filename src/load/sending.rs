@@ -1,7 +1,6 @@
 //! The sending thread of a stream. It owns the outboxes, numbers and writes batches within the
 //! limit of queued deliveries, and exits when the amount is spent or receiving has ended.
 
-use std::net::TcpStream;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -14,6 +13,7 @@ use rustix::net::{SendFlags, send};
 use super::control::Budget;
 use super::protocol::Lines;
 use super::{Amount, Control, Error, TICK};
+use crate::socket::stream::Stream;
 
 /// State shared by the sending and the receiving thread.
 #[derive(Debug, Default)]
@@ -45,7 +45,7 @@ impl Progress {
 #[derive(Debug)]
 pub(super) struct Outbox {
     sender: usize,
-    socket: Arc<TcpStream>,
+    socket: Arc<Stream>,
     recipients: u64,
     /// Messages per batch.
     messages: usize,
@@ -62,7 +62,7 @@ impl Outbox {
     /// Sends `line` to `recipients` clients, `messages` at a time.
     pub(super) fn new(
         client: usize,
-        socket: &Arc<TcpStream>,
+        socket: &Arc<Stream>,
         line: Lines,
         messages: usize,
         recipients: usize,

@@ -3,7 +3,6 @@
 //! One thread sends and one receives, however many clients there are, because every further thread
 //! would take CPU time from the server. Writes are prepared batches that only get new numbers.
 
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use super::readable::Readable;
 use super::sending::{Outbox, Progress, send_all, sent, sent_deliveries};
 use super::topology::{Route, Topology};
 use super::{ARRIVAL_TIMEOUT, Aborted, Amount, Control, Error, Outcome, REORDER_TIMEOUT};
+use crate::wire::endpoint::Endpoint;
 
 /// Approximate bytes that a batch delivers to each recipient.
 const BATCH: usize = 64 * 1024;
@@ -46,7 +46,7 @@ impl Stream {
     /// As [`Client::connect_all`].
     pub fn connect(
         protocol: Protocol,
-        address: SocketAddr,
+        address: &Endpoint,
         topology: &Topology,
         size: usize,
         control: &Control,

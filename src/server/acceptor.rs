@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -24,6 +23,7 @@ use crate::server::reader::Reader;
 use crate::server::report::{ConnectionRecord, Totals};
 use crate::server::shutdown::{Phase, WaitOutcome};
 use crate::socket::connection::{Connection, ConnectionId};
+use crate::socket::listener::Listener;
 use crate::socket::peer::Peer;
 use crate::socket::stream::Stream;
 use crate::socket::sys;
@@ -57,7 +57,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// The thread's state.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     /// Readable while a client waits at one of them.
     arrivals: OwnedFd,
     /// Dropped before the readers are joined: the broker exits once the last sender is dropped.
@@ -81,9 +81,9 @@ pub(crate) struct Acceptor {
 }
 
 impl Acceptor {
-    /// Takes ownership of listeners that are already non-blocking.
+    /// Takes ownership of the listeners.
     pub(crate) fn new(
-        listeners: Vec<TcpListener>,
+        listeners: Vec<Listener>,
         arrivals: OwnedFd,
         broker: Sender<Event>,
         max_connections: usize,
@@ -156,7 +156,7 @@ impl Acceptor {
             match self.listeners[listener].accept() {
                 Ok((socket, peer)) => {
                     (self.backoff, connection_errors, idle_listeners) = (None, 0, 0);
-                    self.admit(socket.into(), Peer::tcp(peer));
+                    self.admit(socket, peer);
                 }
                 Err(error) => match Errno::from_io_error(&error) {
                     Some(Errno::AGAIN) => {

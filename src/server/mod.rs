@@ -48,8 +48,9 @@ use self::scheduling::Turns;
 use self::shutdown::ShutdownHandle;
 use self::stats::{Counter, StatsHandle};
 use crate::error::Error;
-use crate::socket::listener::{arrivals, listen, set_options};
+use crate::socket::listener::{Listener, arrivals};
 use crate::socket::sys;
+use crate::wire::endpoint::Endpoint;
 
 /// A relay that is bound to its address and ready to run.
 ///
@@ -72,8 +73,8 @@ use crate::socket::sys;
 /// ```
 #[derive(Debug)]
 pub struct Server {
-    listeners: Vec<TcpListener>,
-    addresses: Vec<SocketAddr>,
+    listeners: Vec<Listener>,
+    endpoints: Endpoints,
     capacity: Capacity,
     shared: Arc<Shared>,
 }
@@ -111,7 +112,7 @@ impl Server {
         config: Config,
     ) -> Result<Self, Error> {
         config.validate()?;
-        Self::of_listeners(listen(addresses)?, config)
+        Self::from_listeners(Listener::bind_tcp(addresses)?, config)
     }
 
     /// Serves on a listener that the program already has, for example one that was inherited through
@@ -135,18 +136,28 @@ impl Server {
     /// its options or the system has no file descriptors left.
     pub fn from_listener(listener: TcpListener, config: Config) -> Result<Self, Error> {
         config.validate()?;
-        set_options(&listener)
-            .map_err(|source| Error::Start { what: "set the listener's options", source })?;
-        Self::of_listeners(vec![listener], config)
+        Self::from_listeners([Listener::from_fd(listener.into())?], config)
     }
 
-    fn of_listeners(listeners: Vec<TcpListener>, config: Config) -> Result<Self, Error> {
+    /// Serves on several listeners, of any kind: see [`Listener`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if a limit is out of range or there is no listener, [`Error::Start`] if the
+    /// system has no file descriptors left.
+    pub fn from_listeners(
+        listeners: impl IntoIterator<Item = Listener>,
+        config: Config,
+    ) -> Result<Self, Error> {
+        config.validate()?;
+        let listeners: Vec<_> = listeners.into_iter().collect();
+        if listeners.is_empty() {
+            return Err(Error::Config("at least one listener is needed"));
+        }
         // Without it everything written would count as delivered.
         sys::check_unacknowledged()
             .map_err(|source| Error::Start { what: "count unacknowledged bytes", source })?;
-        let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>();
-        let addresses = addresses
-            .map_err(|source| Error::Start { what: "get the listener's address", source })?;
+        let endpoints = Endpoints::new(listeners.iter().map(Listener::endpoint).cloned());
         let shutdown = ShutdownHandle::new(config.drain_timeout)
             .map_err(|source| Error::Start { what: "create the shutdown descriptors", source })?;
         let capacity = Capacity::of(&config);
@@ -159,19 +170,30 @@ impl Server {
             busy: AtomicUsize::new(0),
             turns: Turns::new(),
         });
-        Ok(Self { listeners, addresses, capacity, shared })
+        Ok(Self { listeners, endpoints, capacity, shared })
     }
 
     /// The first address that clients can connect to, with the actual port.
+    ///
+    /// # Panics
+    ///
+    /// If the server listens on Unix sockets only.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.addresses[0]
+        self.endpoints.first_tcp()
     }
 
-    /// All addresses that clients can connect to, with the actual ports. There is at least one.
+    /// All addresses that clients can connect to, with the actual ports. There is at least one,
+    /// unless the server listens on Unix sockets only.
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
-        &self.addresses
+        &self.endpoints.tcp
+    }
+
+    /// Everything that clients can connect to, Unix sockets included, in the order of the listeners.
+    #[must_use]
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints.all
     }
 
     /// How many clients can be connected at once, and which limit determines that number.
@@ -249,8 +271,8 @@ impl Server {
     }
 
     fn log_start(&self) {
-        let Self { addresses, capacity, .. } = self;
-        let list: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
+        let Self { endpoints, capacity, .. } = self;
+        let list: Vec<_> = endpoints.all.iter().map(Endpoint::to_string).collect();
         let list = list.join(" and ");
         log::info!(
             addresses = list.as_str(), capacity = capacity.connections;
@@ -261,9 +283,28 @@ impl Server {
         if config.max_connections.is_some_and(|wanted| wanted > machine.connections) {
             log::warn!("max_connections exceeds what this machine can hold: {machine}");
         }
-        for address in addresses.iter().filter(|it| !it.ip().to_canonical().is_loopback()) {
+        for address in endpoints.tcp.iter().filter(|it| !it.ip().to_canonical().is_loopback()) {
             log::warn!("{address} is reachable from other hosts, and names are not authenticated");
         }
+    }
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoints {
+    all: Vec<Endpoint>,
+    tcp: Vec<SocketAddr>,
+}
+
+impl Endpoints {
+    fn new(all: impl Iterator<Item = Endpoint>) -> Self {
+        let all: Vec<_> = all.collect();
+        let tcp = all.iter().filter_map(Endpoint::tcp_addr).collect();
+        Self { all, tcp }
+    }
+
+    fn first_tcp(&self) -> SocketAddr {
+        *self.tcp.first().expect("the server listens on an address")
     }
 }
 

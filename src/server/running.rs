@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
 
-use super::Server;
 use super::context::spawn;
 use super::report::Report;
 use super::shutdown::ShutdownHandle;
 use super::stats::StatsHandle;
+use super::{Endpoints, Server};
 use crate::error::Error;
+use crate::wire::endpoint::Endpoint;
 
 /// A server that runs on a thread of its own, see [`Server::spawn`].
 ///
@@ -16,7 +17,7 @@ use crate::error::Error;
 #[derive(Debug)]
 #[must_use = "dropping it shuts the server down"]
 pub struct Running {
-    addresses: Vec<SocketAddr>,
+    endpoints: Endpoints,
     shutdown: ShutdownHandle,
     stats: StatsHandle,
     /// The server's thread, until it is joined.
@@ -40,25 +41,36 @@ impl Server {
     ///
     /// [`Error::Start`] if the system refuses the thread.
     pub fn spawn(self) -> Result<Running, Error> {
-        let addresses = self.local_addrs().to_vec();
+        let endpoints = self.endpoints.clone();
         let (shutdown, stats) = (self.shutdown_handle(), self.stats_handle());
         let thread = spawn("a-chat", || self.run())
             .map_err(|source| Error::Start { what: "start a thread", source })?;
-        Ok(Running { addresses, shutdown, stats, thread: Some(thread) })
+        Ok(Running { endpoints, shutdown, stats, thread: Some(thread) })
     }
 }
 
 impl Running {
     /// The first address that clients can connect to.
+    ///
+    /// # Panics
+    ///
+    /// If the server listens on Unix sockets only.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.addresses[0]
+        self.endpoints.first_tcp()
     }
 
-    /// All addresses that clients can connect to. There is at least one.
+    /// All addresses that clients can connect to. There is at least one, unless the server listens
+    /// on Unix sockets only.
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
-        &self.addresses
+        &self.endpoints.tcp
+    }
+
+    /// Everything that clients can connect to, Unix sockets included.
+    #[must_use]
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints.all
     }
 
     /// A handle that shuts the server down.

@@ -10,6 +10,10 @@ pub(crate) mod peer;
 pub(crate) mod stream;
 #[cfg(target_os = "linux")]
 pub(crate) mod sys;
+#[cfg(target_os = "linux")]
+pub(crate) mod tcp;
+#[cfg(target_os = "linux")]
+pub(crate) mod unix;
 #[cfg(any(feature = "users", test))]
 #[allow(dead_code, reason = "who watches files comes with the features that need it")]
 pub(crate) mod watch;

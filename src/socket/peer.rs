@@ -9,7 +9,6 @@ pub(crate) enum Peer {
     /// An address; an IPv4 one is always written as such.
     Tcp(SocketAddr),
     /// A process of this host.
-    #[cfg_attr(not(test), expect(dead_code, reason = "until there is a listener"))]
     Unix(Credentials),
 }
 

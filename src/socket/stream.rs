@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use crate::wire::endpoint::Endpoint;
+
 /// A connected socket. Both variants hold nothing but a descriptor, so a call that does not depend
 /// on the kind costs no comparison.
 #[derive(Debug)]
@@ -19,6 +21,24 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// Connects, with the options that a client's connection has. A Unix socket answers at once, or
+    /// waits as long as its server's backlog is full.
+    ///
+    /// # Errors
+    ///
+    /// As connect(2), and if a TCP address does not answer within the timeout.
+    pub fn connect(endpoint: &Endpoint, timeout: Duration) -> io::Result<Self> {
+        match endpoint {
+            Endpoint::Tcp(address) => {
+                let socket = TcpStream::connect_timeout(address, timeout)?;
+                // The connection works without this, only less well.
+                let _ = socket.set_nodelay(true);
+                Ok(Self::Tcp(socket))
+            }
+            Endpoint::Unix(path) => UnixStream::connect(path).map(Self::Unix),
+        }
+    }
+
     /// True if the socket is a TCP socket.
     #[must_use]
     pub fn is_tcp(&self) -> bool {

@@ -12,6 +12,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use rustix::ioctl::{Getter, Opcode, ioctl};
 use socket2::{Domain, Socket, Type};
 
+use super::peer::Credentials;
+
 /// `SIOCOUTQ` of `linux/sockios.h` (the same number as `TIOCOUTQ`), see tcp(7).
 const SIOCOUTQ: Opcode = 0x5411;
 
@@ -83,6 +85,34 @@ pub(crate) fn offered_window(socket: impl AsFd) -> io::Result<u32> {
         Some(window) if length as usize >= LENGTH => Ok(u32::from_ne_bytes(*window)),
         _ => Err(io::ErrorKind::Unsupported.into()),
     }
+}
+
+/// The user and the process that connected a Unix socket, or that made the pair.
+///
+/// `rustix` has a wrapper, in which a process of another namespace, which has the number 0 here,
+/// is an invalid value.
+///
+/// # Errors
+///
+/// Fails if the socket is not a connected Unix socket.
+pub(crate) fn peer_credentials(socket: impl AsFd) -> io::Result<Credentials> {
+    let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = libc::socklen_t::try_from(size_of::<libc::ucred>()).unwrap_or(0);
+    // SAFETY: getsockopt(2) writes at most `length` bytes to `credentials`, which has that many, and
+    // any bytes make a valid one.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut credentials).cast(),
+            &raw mut length,
+        )
+    };
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Credentials { uid: credentials.uid, pid: credentials.pid })
 }
 
 /// Gives this process a futex hash table with `slots` buckets, a power of two.

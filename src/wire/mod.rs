@@ -2,6 +2,7 @@
 #![cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "half of it is the server's"))]
 
 pub(crate) mod batch;
+pub(crate) mod endpoint;
 pub(crate) mod framing;
 pub(crate) mod name;
 pub(crate) mod protocol;

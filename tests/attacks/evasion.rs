@@ -184,7 +184,7 @@ fn many_source_addresses_leave_no_trace_in_the_limit_per_address() {
         let source = Ipv4Addr::from_bits(0x7F02_0000 + number);
         socket.bind(&SocketAddr::from((source, 0)).into()).expect("an address of the loopback");
         socket.connect(&target.address.into()).expect("a listening server");
-        Client::from_stream(socket.into())
+        Client::from_stream(std::net::TcpStream::from(socket))
     };
     let come_and_go = |first: u32, count: u32| {
         for number in first..first + count {

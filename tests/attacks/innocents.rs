@@ -68,7 +68,7 @@ impl Innocents {
         let sender_reads = {
             let finish = Arc::clone(&finish);
             thread::spawn(move || {
-                let seen = read_to_end(&from, |_| {});
+                let seen = read_to_end(from.tcp(), |_| {});
                 finish.store(true, SeqCst);
                 seen
             })
@@ -76,7 +76,7 @@ impl Innocents {
         let recipient_reads = {
             let (arrived, latencies) = (Arc::clone(&arrived), Arc::clone(&latencies));
             thread::spawn(move || {
-                read_to_end(&to, |line| {
+                read_to_end(to.tcp(), |line| {
                     if line.starts_with(b"from ") {
                         let sent = lock(&times).pop_front().expect("it was sent");
                         lock(&latencies).push(sent.elapsed());

@@ -294,7 +294,7 @@ fn recipients_of_every_character(seed: u64, window: &str) {
             let mut client = Client::from_stream(stream);
             client.send(&format!("{0}\n/who {0}", plan.name));
             client.expect_line(&format!("notice: line 1: here: {}", plan.name));
-            (plan.name, character, client.stream.try_clone().expect("a descriptor"))
+            (plan.name, character, client.stream.tcp().try_clone().expect("a descriptor"))
         })
         .collect();
     let addresses: Vec<SocketAddr> =

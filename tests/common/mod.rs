@@ -7,13 +7,18 @@ pub mod population;
 pub mod rounds;
 pub mod script;
 pub mod stream;
+pub mod wire;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use a_chat::{Config, Error, Report, Server, ShutdownHandle, Stats, StatsHandle};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use a_chat::{Config, Error, Report, ShutdownHandle, Stats, StatsHandle};
+
+use self::wire::{Transport, Wire, transport};
 
 /// How long a test waits for an event that must happen.
 pub const TEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,7 +39,7 @@ impl TestServer {
     }
 
     pub fn with(config: Config) -> Self {
-        let server = Server::bind("127.0.0.1:0", config).expect("a free port");
+        let server = wire::bind(config);
         let (address, handle) = (server.local_addr(), server.shutdown_handle());
         let stats = server.stats_handle();
         let thread = std::thread::Builder::new()
@@ -133,18 +138,23 @@ impl Drop for TestServer {
 
 /// A client that reads line by line and times out after [`TEST_TIMEOUT`].
 pub struct Client {
-    pub stream: TcpStream,
-    input: BufReader<TcpStream>,
+    pub stream: Wire,
+    input: BufReader<Wire>,
 }
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
-        Self::from_stream(TcpStream::connect(address).expect("a listening server"))
+        Self::from_stream(Wire::connect(address).expect("a listening server"))
     }
 
     /// Connects a client whose small buffers make the server queue soon if it does not read. With a
     /// small `segment`, in bytes, its data also arrives in portions, as over a network.
+    ///
+    /// A Unix socket has no such buffers: it is the server's that hold what was written.
     pub fn connect_with_small_buffers(address: SocketAddr, segment: Option<u32>) -> Self {
+        if transport() == Transport::Unix {
+            return Self::connect(address);
+        }
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
             .expect("a descriptor");
         socket.set_recv_buffer_size(4096).expect("an option");
@@ -153,13 +163,16 @@ impl Client {
             socket.set_tcp_mss(segment).expect("an option");
         }
         socket.connect(&address.into()).expect("a listening server");
-        Self::from_stream(socket.into())
+        Self::from_stream(std::net::TcpStream::from(socket))
     }
 
-    pub fn from_stream(stream: TcpStream) -> Self {
+    pub fn from_stream(stream: impl Into<Wire>) -> Self {
+        let stream = stream.into();
         stream.set_read_timeout(Some(TEST_TIMEOUT)).expect("a timeout");
         stream.set_write_timeout(Some(TEST_TIMEOUT)).expect("a timeout");
-        stream.set_nodelay(true).expect("an option");
+        if let Wire::Tcp(socket) = &stream {
+            socket.set_nodelay(true).expect("an option");
+        }
         let input = BufReader::new(stream.try_clone().expect("a descriptor"));
         Self { stream, input }
     }
@@ -227,7 +240,7 @@ impl Client {
         self.stream.shutdown(Shutdown::Write).expect("an open connection");
     }
 
-    /// Resets the connection.
+    /// Resets the connection. Over a Unix socket it is merely closed, with its input unread.
     pub fn reset(self) {
         let socket = socket2::SockRef::from(&self.stream);
         socket.set_linger(Some(Duration::ZERO)).expect("an option");
@@ -289,7 +302,7 @@ pub fn descriptor_count() -> usize {
 
 /// Sends `lines` over and over until no more is accepted for a while, because the server has stopped
 /// reading and every buffer in between is full. Returns the number of bytes sent.
-pub fn send_until_blocked(stream: &TcpStream, lines: &[u8]) -> u64 {
+pub fn send_until_blocked(stream: &Wire, lines: &[u8]) -> u64 {
     let timeout = stream.write_timeout().expect("an option");
     // The timeout need not be exact: if the server resumes later, the caller has only sent less.
     stream.set_write_timeout(Some(Duration::from_millis(300))).expect("a timeout");
@@ -308,7 +321,12 @@ pub fn send_until_blocked(stream: &TcpStream, lines: &[u8]) -> u64 {
 }
 
 /// How many sent bytes the other side's kernel has not acknowledged.
-pub fn unacknowledged(stream: &TcpStream) -> u64 {
+///
+/// Over a Unix socket, none: a write puts them into the other side's receive queue.
+pub fn unacknowledged(stream: &Wire) -> u64 {
+    if matches!(stream, Wire::Unix(_)) {
+        return 0;
+    }
     let local = stream.local_addr().expect("an address");
     unacknowledged_between(local, stream.peer_addr().expect("a connection"))
 }
@@ -321,8 +339,13 @@ pub fn unacknowledged_between(local: SocketAddr, remote: SocketAddr) -> u64 {
 }
 
 /// Whether the other side has sent a FIN that this side's kernel has not yet acknowledged.
-pub fn fin_in_flight(stream: &TcpStream) -> bool {
+/// Over a Unix socket, whether it has closed its sending side.
+pub fn fin_in_flight(stream: &Wire) -> bool {
     const FIN_WAIT1: &str = "04";
+    if matches!(stream, Wire::Unix(_)) {
+        let mut fds = [PollFd::new(stream, PollFlags::RDHUP)];
+        return poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0);
+    }
     let local = stream.local_addr().expect("an address");
     let remote = stream.peer_addr().expect("a connection");
     table_entry(remote, local).is_some_and(|entry| entry.state == FIN_WAIT1)
@@ -366,7 +389,7 @@ pub fn table() -> Vec<TableEntry> {
 }
 
 /// Reads the rest of a stream.
-pub fn read_to_end(mut stream: &TcpStream) -> Vec<u8> {
+pub fn read_to_end(mut stream: &Wire) -> Vec<u8> {
     let mut bytes = Vec::new();
     stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
     // The bytes received before a clean end or a reset are kept either way.

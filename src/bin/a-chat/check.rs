@@ -12,9 +12,10 @@ use crate::{logger, output};
 
 /// Checks what the command line alone cannot tell: names of hosts, and files.
 pub(crate) fn check(args: &ServeArgs) -> Result<(), Box<dyn Error>> {
-    for name in &args.listen {
+    for name in args.doors.addresses() {
         name.to_socket_addrs().map_err(|error| format!("cannot listen on {name}: {error}"))?;
     }
+    args.doors.unix_options()?;
     logger::check(args.log_file.as_deref())?;
     output::to_stdout(b"the configuration is valid\n")?;
     Ok(())

@@ -12,12 +12,12 @@ use std::process::ExitCode;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use a_chat::{Report, Server, ShutdownHandle, StatsHandle};
+use a_chat::{Endpoint, Listener, Report, Server, ShutdownHandle, StatsHandle};
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use nix::sys::signal::SigSet;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
-use crate::cli::ServeArgs;
+use crate::cli::{DoorArgs, ServeArgs};
 use crate::logger::LogHandle;
 use crate::operator::{self, Operator};
 use crate::signals::{self, Caught};
@@ -51,9 +51,9 @@ pub(crate) fn run(args: &ServeArgs, held_back: &SigSet) -> Result<ExitCode, Box<
 
 fn serve(args: &ServeArgs, signals: Caught, log: LogHandle) -> Result<ExitCode, Box<dyn Error>> {
     let _ = a_chat::raise_nofile_limit();
-    let names = args.listen.iter().map(|name| resolve(name));
-    let names: Vec<_> = names.collect::<Result<_, _>>()?;
-    let server = Server::bind_all(names.iter().map(Vec::as_slice), args.config())?;
+    let config = args.config();
+    config.validate()?;
+    let server = Server::from_listeners(listen(&args.doors)?, config)?;
     let handle = server.shutdown_handle();
     let operator = Operator { log, stats: server.stats_handle() };
     signals.react(handle.clone(), move || operator.attend())?;
@@ -65,8 +65,8 @@ fn serve(args: &ServeArgs, signals: Caught, log: LogHandle) -> Result<ExitCode, 
     let json = args.report.as_deref().map(create_report).transpose()?;
     let stats = args.stats_every.map(|interval| log_stats(interval, server.stats_handle()));
     let stats = stats.transpose()?;
-    let addresses = server.local_addrs().to_vec();
-    let report = server.run_with(|| greet(&addresses))?;
+    let endpoints = server.endpoints().to_vec();
+    let report = server.run_with(|| greet(&endpoints))?;
     if let Some((running, thread)) = stats {
         drop(running);
         // A panic is in the log's place already: on standard error.
@@ -84,20 +84,37 @@ fn resolve(name: &str) -> Result<Vec<SocketAddr>, String> {
     addresses.map(Iterator::collect).map_err(|error| format!("cannot listen on {name}: {error}"))
 }
 
+/// Opens everything that clients can connect to: addresses first, then Unix sockets.
+fn listen(doors: &DoorArgs) -> Result<Vec<Listener>, Box<dyn Error>> {
+    let names = doors.addresses().into_iter().map(resolve);
+    let names: Vec<_> = names.collect::<Result<_, _>>()?;
+    let mut listeners = Vec::new();
+    if !names.is_empty() {
+        listeners = Listener::bind_tcp(names.iter().map(Vec::as_slice))?;
+    }
+    let options = doors.unix_options()?;
+    for path in doors.paths() {
+        listeners.push(Listener::bind_unix(path, options)?);
+    }
+    Ok(listeners)
+}
+
 /// Prints where the server listens, now that it serves.
-fn greet(addresses: &[SocketAddr]) {
+fn greet(endpoints: &[Endpoint]) {
     let mut greeting = String::new();
-    for address in addresses {
+    for endpoint in endpoints {
         // Writing to a string cannot fail.
-        let _ = writeln!(greeting, "a-chat listens on {address}");
+        let _ = writeln!(greeting, "a-chat listens on {endpoint}");
     }
-    if let Some(first) = addresses.first() {
-        let (ip, port) = (first.ip(), first.port());
-        let _ = writeln!(
-            greeting,
-            "connect with: nc {ip} {port}, type a name, then lines like \"bob, carol: hello\""
-        );
-    }
+    let command = match endpoints.first() {
+        Some(Endpoint::Unix(path)) => format!("nc -U {}", path.display()),
+        Some(Endpoint::Tcp(address)) => format!("nc {} {}", address.ip(), address.port()),
+        _ => String::new(),
+    };
+    let _ = writeln!(
+        greeting,
+        "connect with: {command}, type a name, then lines like \"bob, carol: hello\""
+    );
     // A closed standard output does not keep the server from serving.
     let _ = output::to_stdout(greeting.as_bytes());
 }

@@ -137,7 +137,8 @@ pub struct SessionSummary {
 }
 
 impl Session {
-    /// A session with the server at this address: a host and a port, looked up for each connection.
+    /// A session with the server at this address: a host and a port, looked up for each connection,
+    /// or `unix:` and the path of a Unix socket.
     pub fn new(address: impl Into<String>, name: &Name) -> Self {
         Self {
             address: address.into(),
@@ -288,7 +289,7 @@ impl<O: SessionOutput> Run<O> {
             .name("connect".to_owned())
             .spawn(move || {
                 // It fails if the attempt was abandoned.
-                let _ = sender.send(options.connect(&*address));
+                let _ = sender.send(options.connect_to(&address));
             })
             .map_err(ConnectError::Start)?;
         let (started, mut slow) = (Instant::now(), Some(SLOW_CONNECT));

@@ -10,7 +10,7 @@ use super::values::{ADDRESS, NAME, TIME};
 /// The arguments of `connect`.
 #[derive(Debug, Args)]
 pub(crate) struct ConnectArgs {
-    /// Address of the server
+    /// Address of the server, or its Unix socket as in `unix:/run/a-chat.sock`
     #[arg(
         value_name = "ADDR:PORT",
         env = "A_CHAT_CONNECT",

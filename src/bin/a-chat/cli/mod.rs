@@ -4,6 +4,7 @@
 mod config_file;
 mod configuration;
 mod connect;
+mod doors;
 mod serve;
 mod stress;
 mod values;
@@ -21,6 +22,7 @@ use configuration::unknown_variables;
 
 pub(crate) use configuration::Settings;
 pub(crate) use connect::ConnectArgs;
+pub(crate) use doors::DoorArgs;
 pub(crate) use serve::ServeArgs;
 pub(crate) use stress::{Mode, OWN_PREFIX, OWN_SERVER, Plan, StressArgs};
 

@@ -12,24 +12,14 @@ use crate::logger::LogFormat;
 
 use super::config_file::ConfigFile;
 use super::configuration::ConfigurationArgs;
-use super::values::{ADDRESS, BYTES, COUNT, LEVEL, LOG_FORMAT, TIME, refusal};
+use super::doors::DoorArgs;
+use super::values::{BYTES, COUNT, LEVEL, LOG_FORMAT, TIME, refusal};
 
 /// The arguments of `serve`.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    /// Address to listen on; the flag can be repeated, and the variable can hold a list with commas
-    ///
-    /// A name stands for all its addresses. Port 0 picks a free port, which is printed.
-    #[arg(
-        short,
-        long,
-        value_name = "ADDR:PORT",
-        env = "A_CHAT_LISTEN",
-        default_value = "127.0.0.1:8080",
-        value_delimiter = ',',
-        value_parser = ADDRESS
-    )]
-    pub(crate) listen: Vec<String>,
+    #[command(flatten)]
+    pub(crate) doors: DoorArgs,
 
     #[command(flatten)]
     limits: Limits,

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fmt::Display;
 use std::time::Duration;
 
-use a_chat::Name;
+use a_chat::{Endpoint, Name};
 use bytesize::ByteSize;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
@@ -20,7 +20,12 @@ const MAX_TIME: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 pub(super) const ADDRESS: Value<String> = Value {
     parse: address,
-    expected: "expected an address and a port, as in 127.0.0.1:8080 or [::1]:8080",
+    expected: "expected an address and a port, as in 127.0.0.1:8080 or [::1]:8080, or a Unix socket, \
+               as in unix:/run/a-chat.sock",
+};
+pub(super) const MODE: Value<u32> = Value {
+    parse: mode,
+    expected: "expected a file mode in octal digits, as in 660, that lets the owner write",
 };
 pub(super) const NAME: Value<Name> =
     Value { parse: name, expected: "expected 1 to 32 of A-Z a-z 0-9 _ . -, as in alice" };
@@ -166,8 +171,18 @@ pub(super) fn refusal(
 /// Checks the form alone: only listening on the address shows whether it exists.
 fn address(text: &str) -> Option<String> {
     let text = text.trim();
+    if let Some(path) = Endpoint::unix_path(text) {
+        return (!path.as_os_str().is_empty()).then(|| text.to_owned());
+    }
     let (host, port) = text.rsplit_once(':')?;
     (!host.is_empty() && port.parse::<u16>().is_ok()).then(|| text.to_owned())
+}
+
+/// Permissions in octal. A server that could not connect to its own socket would be a mistake.
+fn mode(text: &str) -> Option<u32> {
+    let mode = u32::from_str_radix(text, 8).ok()?;
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && mode <= 0o777;
+    (is_plain && mode & 0o200 != 0).then_some(mode)
 }
 
 fn name(text: &str) -> Option<Name> {
@@ -229,11 +244,25 @@ mod tests {
 
     #[test]
     fn an_address_needs_a_host_and_a_port() {
-        for text in ["127.0.0.1:8080", "[::1]:0", "localhost:80", " host:1 "] {
+        for text in ["127.0.0.1:8080", "[::1]:0", "localhost:80", " host:1 ", "unix:a", "unix:/a:b"]
+        {
             assert_eq!(address(text).as_deref(), Some(text.trim()));
         }
-        for text in ["", "8080", ":8080", "host", "host:", "host:x", "host:65536", "host:-1"] {
+        for text in
+            ["", "8080", ":8080", "host", "host:", "host:x", "host:65536", "host:-1", "unix:"]
+        {
             assert_eq!(address(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_mode_is_octal_and_lets_the_owner_write() {
+        let cases = [("660", Some(0o660)), ("0600", Some(0o600)), ("777", Some(0o777))];
+        for (text, expected) in cases {
+            assert_eq!(mode(text), expected, "{text}");
+        }
+        for text in ["", "8", "u+w", "+660", "440", "0", "1660", "99999999999"] {
+            assert_eq!(mode(text), None, "{text}");
         }
     }
 }

@@ -1,7 +1,6 @@
 //! The figures of a load, as a table for people or as JSON for programs. Plain data.
 
 use std::fmt::{self, Write};
-use std::net::SocketAddr;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use indicatif::{BinaryBytes, DecimalBytes, HumanCount, HumanFloatCount};
 use serde::Serialize;
 
 use crate::cli::Mode;
+use a_chat::Endpoint;
 use a_chat::load::{Latencies, Outcome};
 
 use super::own_server::Usage;
@@ -17,7 +17,7 @@ use super::own_server::Usage;
 #[derive(Debug)]
 pub(super) struct Figures {
     pub(super) mode: Mode,
-    pub(super) address: SocketAddr,
+    pub(super) address: Endpoint,
     pub(super) own_server: bool,
     pub(super) clients: usize,
     /// Length of a text, in bytes.
@@ -165,7 +165,7 @@ impl Figures {
         let Self { outcome, .. } = self;
         let json = Json {
             mode: self.mode.name(),
-            address: self.address,
+            address: self.address.to_string(),
             own_server: self.own_server,
             clients: self.clients,
             size_bytes: (self.mode != Mode::Connect).then_some(self.size),
@@ -210,7 +210,7 @@ impl Figures {
 #[derive(Serialize)]
 struct Json<'a> {
     mode: String,
-    address: SocketAddr,
+    address: String,
     own_server: bool,
     clients: usize,
     size_bytes: Option<usize>,

@@ -9,11 +9,11 @@ mod progress;
 mod resolve;
 
 use std::error::Error;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::cli::{Mode, OWN_PREFIX, Plan, StressArgs};
+use a_chat::Endpoint;
 use a_chat::load::beside::Beside;
 use a_chat::load::client::Client;
 use a_chat::load::latency::PingPong;
@@ -44,10 +44,10 @@ pub(crate) fn run(args: &StressArgs) -> Result<ExitCode, Box<dyn Error>> {
     stop_on_signals(&control)?;
     let (address, server) = match &plan.address {
         Some(address) => (resolve(address)?, None),
-        None => OwnServer::start().map(|server| (server.address(), Some(server)))?,
+        None => OwnServer::start().map(|server| (server.address().clone(), Some(server)))?,
     };
     let topology = plan.topology(prefix(server.is_some()));
-    let measured = measure(&plan, address, &topology, server, &control);
+    let measured = measure(&plan, &address, &topology, server, &control);
     let figures = measured.map_err(|error| format!("{address}: {error}"))?;
     let text = if args.json { figures.json()? } else { figures.table() };
     output::to_stdout(text.as_bytes())?;
@@ -68,7 +68,7 @@ fn prefix(is_own: bool) -> String {
 /// that failed has figures if anything arrived.
 fn measure(
     plan: &Plan,
-    address: SocketAddr,
+    address: &Endpoint,
     topology: &Topology,
     server: Option<OwnServer>,
     control: &Arc<Control>,
@@ -93,7 +93,7 @@ fn measure(
     let exit = server.map(OwnServer::end).transpose()?;
     Ok(Figures {
         mode: plan.mode,
-        address,
+        address: address.clone(),
         own_server,
         clients: plan.clients,
         size: plan.size,
@@ -131,7 +131,7 @@ enum Load {
 impl Load {
     fn connect(
         plan: &Plan,
-        address: SocketAddr,
+        address: &Endpoint,
         topology: &Topology,
         control: &Control,
     ) -> Result<Self, load::Error> {
@@ -168,7 +168,7 @@ impl Load {
     fn run(
         &mut self,
         plan: &Plan,
-        address: SocketAddr,
+        address: &Endpoint,
         topology: &Topology,
         control: &Control,
     ) -> Result<Outcome, Aborted> {

@@ -2,12 +2,12 @@
 //! and memory can be told from the load's. It ends with the load, however the load ends.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use crate::cli::OWN_SERVER;
+use a_chat::Endpoint;
 use a_chat::load::process::Process;
 
 /// A running server.
@@ -38,8 +38,8 @@ impl OwnServer {
         server.map(Self).map_err(|error| format!("cannot start a server: {error}"))
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
-        self.0.address
+    pub(super) fn address(&self) -> &Endpoint {
+        &self.0.address
     }
 
     pub(super) fn cpu(&self) -> io::Result<Duration> {

@@ -5,6 +5,8 @@ use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
+use a_chat::Endpoint;
+
 /// How long to wait for one of several addresses.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -12,10 +14,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The address to use for a name, which may have several.
-pub(super) fn resolve(name: &str) -> Result<SocketAddr, String> {
+pub(super) fn resolve(name: &str) -> Result<Endpoint, String> {
+    if let Some(path) = Endpoint::unix_path(name) {
+        return Ok(Endpoint::Unix(path.to_owned()));
+    }
     let addresses = name.to_socket_addrs();
     let addresses = addresses.map_err(|error| format!("cannot find {name}: {error}"))?;
-    first_that_accepts(name, &addresses.collect::<Vec<_>>())
+    first_that_accepts(name, &addresses.collect::<Vec<_>>()).map(Endpoint::Tcp)
 }
 
 fn first_that_accepts(name: &str, addresses: &[SocketAddr]) -> Result<SocketAddr, String> {
