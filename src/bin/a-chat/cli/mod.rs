@@ -52,7 +52,7 @@ pub(crate) enum Command {
     ///
     /// Exit status: 0 if the drain delivered every accepted message, 1 if a message was lost or
     /// the server could not start, 2 if the command line is wrong.
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
 
     /// Connect to a server, to chat at a terminal or to send and receive lines in a pipe.
     ///
