@@ -49,10 +49,16 @@ fn main() -> ExitCode {
             // In turn, so other activity on the machine affects all of them.
             for _ in 0..rounds {
                 for (figures, &server) in figures.iter_mut().zip(&servers) {
+                    if !work.suits(server) {
+                        continue;
+                    }
                     figures.push(work.measure(server, cpus));
                 }
             }
             for (figures, &server) in figures.iter().zip(&servers) {
+                if figures.is_empty() {
+                    continue;
+                }
                 println!("{}", medians(figures).text(&work.name, server.name()));
             }
         }

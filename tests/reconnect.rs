@@ -301,6 +301,44 @@ fn unaccepted_lines_wait_for_their_recipients() {
     }
 }
 
+/// What counts is what was accepted: the rooms that it left in lines to be sent again it enters, too.
+#[test]
+fn a_client_enters_its_rooms_again_before_it_sends() {
+    let script = Script::listen();
+    let mut alice = steady(script.address, "alice", &[]);
+    let mut peer = script.log_in("alice");
+    let lines = ["/join #dev loud", "/join #ops", "/join #old", "/leave #old", "/leave #ops"];
+    alice.write(&(lines.join("\n") + "\n#dev: 1\n"));
+    for line in lines {
+        peer.expect_line(line);
+    }
+    peer.expect_line("#dev: 1");
+    // The login's question was the first line.
+    peer.close_after(5);
+    drop(peer);
+    let mut peer = script.log_in("alice");
+    for (line, room) in [("/join #dev loud", "#dev"), ("/join #ops quiet", "#ops")] {
+        peer.expect_line(line);
+        let number = peer.line;
+        peer.client.send(&format!("notice: line {number}: in {room}, 1 are"));
+    }
+    // Nothing is sent to an empty room.
+    peer.expect_line("/leave #ops");
+    for reply in ["1 in #dev: alice", "2 in #dev: alice, bob"] {
+        let line = loop {
+            match peer.line() {
+                line if line == "/who alice" => {}
+                line => break line,
+            }
+        };
+        assert_eq!(line, "/who #dev");
+        let number = peer.line;
+        peer.client.send(&format!("notice: line {number}: {reply}"));
+    }
+    alice.log.expect("a-chat: waiting for others in #dev");
+    peer.expect_line("#dev: 1");
+}
+
 #[test]
 fn unaccepted_lines_do_not_wait_with_no_wait() {
     let script = Script::listen();

@@ -115,6 +115,28 @@ fn plain_lines_go_to_the_recipients_in_the_prompt() {
     leave(alice, 0);
 }
 
+#[test]
+fn a_room_that_is_entered_takes_plain_lines() {
+    let server = TestServer::start();
+    let (mut alice, mut bob) = alice_and_bob(&server);
+    bob.send("/join #dev");
+    bob.expect_line("notice: line 1: in #dev, 1 are");
+    alice.press("/join #dev loud\r");
+    alice.expect(&["notice: in #dev, 2 are", "#dev>"]);
+    alice.press("PS: hello\r");
+    alice.expect(&["to #dev: PS: hello", "#dev>"]);
+    bob.expect_line("from alice #dev: PS: hello");
+    bob.send("#dev: \x1b[2Jhello yourself\n/leave #dev");
+    alice.expect(&["from bob #dev: ^[[2Jhello yourself", "notice: #dev: bob left", "#dev>"]);
+    alice.press("/leave\r");
+    alice.expect(&["notice: left #dev", ">"]);
+    alice.press("/who #d\t\r");
+    alice.expect(&["notice: 0 in #dev", ">"]);
+    alice.press("#d\thi\r");
+    alice.expect(&["to #dev: hi", "error: not in #dev; that was your line 5: #dev: hi", ">"]);
+    leave(alice, 1);
+}
+
 /// While recipients are set, only a command addresses anyone else.
 #[test]
 fn a_plain_line_never_goes_to_a_name_at_its_beginning() {

@@ -81,6 +81,8 @@ pub fn works() -> Vec<Work> {
     }
     let topology = Topology::fan_out(100);
     works.push(Work { name: "fan_out/1to100x64".into(), kind: Kind::Stream, topology, size: 64 });
+    let topology = Topology::room(MESH, false);
+    works.push(Work { name: "room/100x64".into(), kind: Kind::Stream, topology, size: 64 });
     let topology = Topology::ring(MESH, MESH);
     works.push(Work {
         name: "mesh/100x32".into(),
@@ -102,9 +104,16 @@ pub fn works() -> Vec<Work> {
 }
 
 impl Work {
+    /// The raw relay forwards one sender's bytes to each recipient, so it has no rooms.
+    pub fn suits(&self, server: Server) -> bool {
+        !self.topology.is_room || server != Server::Raw
+    }
+
     /// Starts the server, gives it the work, and ends it.
     pub fn measure(&self, server: Server, cpus: Option<&str>) -> Figures {
         let Self { topology, size, .. } = self;
+        let echoing = Topology::room(topology.clients, server.protocol().echoes());
+        let topology = if topology.is_room { &echoing } else { topology };
         let process = start(server, topology, *size, cpus);
         let (address, control) = (&process.address, &Control::default());
         let protocol = server.protocol();

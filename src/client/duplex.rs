@@ -10,8 +10,10 @@ use super::event::Event;
 use super::inbox::{Block, Inbox};
 use super::outbox::{Outbox, Wait, message};
 use super::outcome::ConnectionOutcome;
+use super::room::{RoomNotices, join_line, leave_line, room_message};
 use super::shared::Owner;
 use crate::wire::name::Name;
+use crate::wire::room::Room;
 
 /// A connection that one thread both sends and receives on.
 ///
@@ -106,6 +108,36 @@ impl Client {
         text: impl AsRef<str>,
     ) -> Result<u64, SendError> {
         self.send(message(recipients, text.as_ref())?)
+    }
+
+    /// Enters a room and returns the number of the line that asks for it; the reply is
+    /// [`RoomEvent::Joined`]. Lines to the room may follow at once.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send).
+    pub fn join(&mut self, room: &Room, notices: RoomNotices) -> Result<u64, SendError> {
+        self.send(join_line(room, notices))
+    }
+
+    /// Leaves a room and returns the number of the line that asks for it; the reply is
+    /// [`RoomEvent::Left`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send).
+    pub fn leave(&mut self, room: &Room) -> Result<u64, SendError> {
+        self.send(leave_line(room))
+    }
+
+    /// Sends a message to all others in a room, in which this client must be, and returns the number
+    /// of its line.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Outbox::send_to_room`] and [`send`](Self::send).
+    pub fn send_to_room(&mut self, room: &Room, text: impl AsRef<str>) -> Result<u64, SendError> {
+        self.send(room_message(room, text.as_ref())?)
     }
 
     /// Sends complete lines, given with their line ends, and returns their numbers.

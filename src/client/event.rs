@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use super::room::RoomEvent;
 use crate::wire::name::Name;
 use crate::wire::protocol::{self, ERROR_LINE, FROM, HERE, NOT_HERE, NOTICE, NOTICE_LINE};
 use crate::wire::reasons::{ERROR, RefusalReason, Rejection};
+use crate::wire::room::Room;
 
 /// A line from the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +19,17 @@ pub enum Event {
         /// Any text without a line end, control characters included.
         text: String,
     },
+    /// A message to a room in which this client is.
+    RoomMessage {
+        /// The room.
+        room: Room,
+        /// The sender.
+        from: Name,
+        /// As in [`Message`](Self::Message).
+        text: String,
+    },
+    /// Something about a room.
+    Room(RoomEvent),
     /// The server refused one of the user's lines, as a whole or for some of its recipients.
     Refused(Refusal),
     /// The reply to `/who`.
@@ -123,6 +136,7 @@ impl fmt::Display for WhoReply {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ServerLine<'a> {
     Message { from: Name, text: &'a str },
+    RoomMessage { room: Room, from: Name, text: &'a str },
     Refusal { line: u64, reason: &'a str },
     Reply { line: u64, text: &'a str },
     ShuttingDown { accepted: u64 },
@@ -140,7 +154,13 @@ impl<'a> ServerLine<'a> {
     fn parse_known(line: &'a str) -> Option<Self> {
         if let Some(message) = line.strip_prefix(FROM) {
             let (from, text) = message.split_once(": ")?;
-            return Some(Self::Message { from: Name::new(from).ok()?, text });
+            return Some(match from.split_once(' ') {
+                None => Self::Message { from: Name::new(from).ok()?, text },
+                Some((from, room)) => {
+                    let (from, room) = (Name::new(from).ok()?, Room::new(room).ok()?);
+                    Self::RoomMessage { room, from, text }
+                }
+            });
         }
         if let Some((line, reason)) = numbered(line, ERROR_LINE) {
             return Some(Self::Refusal { line, reason });
@@ -164,14 +184,20 @@ impl<'a> ServerLine<'a> {
     ) -> Event {
         match self {
             Self::Message { from, text } => Event::Message { from, text: text.to_owned() },
+            Self::RoomMessage { room, from, text } => {
+                Event::RoomMessage { room, from, text: text.to_owned() }
+            }
             Self::Refusal { .. } => {
                 refusal().map_or_else(|| Event::Other(whole.to_owned()), Event::Refused)
             }
             Self::Reply { line, text } => WhoReply::parse(line, text)
-                .map_or_else(|| Event::Notice(format!("line {line}: {text}")), Event::Who),
+                .map(Event::Who)
+                .or_else(|| RoomEvent::parse_reply(line, text).map(Event::Room))
+                .unwrap_or_else(|| Event::Notice(format!("line {line}: {text}"))),
             Self::ShuttingDown { accepted } => Event::ShuttingDown { accepted },
             Self::Error(text) => Event::Error(Rejection::parse(text)),
-            Self::Notice(text) => Event::Notice(text.to_owned()),
+            Self::Notice(text) => RoomEvent::parse_notice(text)
+                .map_or_else(|| Event::Notice(text.to_owned()), Event::Room),
             Self::Other => Event::Other(whole.to_owned()),
         }
     }

@@ -66,6 +66,7 @@ mod ledger;
 mod blocks;
 mod inbox;
 mod event;
+mod room;
 mod shared;
 mod update;
 mod outcome;
@@ -80,6 +81,7 @@ pub use self::inbox::{Block, BlockEvents, Inbox, InboxEvents};
 pub use self::options::Options;
 pub use self::outbox::Outbox;
 pub use self::outcome::{ConnectionOutcome, DisconnectReason, Lines, LinesIter};
+pub use self::room::{RoomEvent, RoomNotices};
 pub use self::session::{
     LineReceiver, LineSender, Session, SessionHandle, SessionOutput, SessionStatus, SessionSummary,
     lines,

@@ -12,7 +12,7 @@ use socket2::SockRef;
 use super::duplex::Client;
 use super::error::ConnectError;
 use super::inbox::Inbox;
-use super::outbox::{Ended, Outbox, Room, Wait, who_query};
+use super::outbox::{Allowance, Ended, Outbox, Wait, who_query};
 use super::outcome::DisconnectReason;
 use super::shared::Shared;
 use super::threads::{Ends, Threads};
@@ -193,7 +193,7 @@ impl Options {
         let (threads, Ends { queue, updates, blocks }) =
             Threads::start(socket, &shared, who_query, checkpoint).map_err(ConnectError::Start)?;
         let max = self.overflow_bytes.max(self.unconfirmed_bytes);
-        let room = Room { usual: self.unconfirmed_bytes, max };
+        let room = Allowance { usual: self.unconfirmed_bytes, max };
         let inbox = Inbox::new(blocks, Arc::clone(&shared));
         let outbox = Outbox::new(queue, updates, threads, Arc::clone(&shared), room, self.after);
         self.log_in(outbox, inbox, &shared, address)

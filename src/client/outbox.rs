@@ -10,12 +10,14 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use super::error::{AbsentError, SendError};
 use super::ledger::{Probe, Sent};
 use super::outcome::ConnectionOutcome;
+use super::room::{RoomEvent, RoomNotices, join_line, leave_line, room_message, who_line};
 use super::shared::{Owner, Shared};
 use super::threads::{AbortHandle, Threads};
 use super::update::Update;
 use crate::wire::name::Name;
 use crate::wire::protocol::{self, WHO};
-use crate::wire::reasons::MAX_RECIPIENTS;
+use crate::wire::reasons::{MAX_RECIPIENTS, RefusalReason};
+use crate::wire::room::Room;
 
 /// What a piece costs beside its bytes: its entry, its counts, its allocation.
 const PIECE_CHARGE: usize = 96;
@@ -31,7 +33,7 @@ pub struct Outbox {
     updates: Receiver<Update>,
     threads: Threads,
     shared: Arc<Shared>,
-    room: Room,
+    room: Allowance,
     /// The number of the last line that was taken.
     number: u64,
     /// The charge of the lines that are not known to be accepted.
@@ -48,7 +50,7 @@ pub struct Outbox {
 
 /// How many bytes of lines may be on their way and not known to be accepted.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Room {
+pub(crate) struct Allowance {
     /// Sending waits for room beyond this.
     pub(crate) usual: usize,
     /// Beyond this it fails, where waiting is in vain.
@@ -70,7 +72,7 @@ impl Outbox {
         updates: Receiver<Update>,
         threads: Threads,
         shared: Arc<Shared>,
-        room: Room,
+        room: Allowance,
         number: u64,
     ) -> Self {
         Self {
@@ -155,6 +157,37 @@ impl Outbox {
         text: impl AsRef<str>,
     ) -> Result<u64, SendError> {
         self.send(message(recipients, text.as_ref())?)
+    }
+
+    /// Enters a room and returns the number of the line that asks for it; the reply is
+    /// [`RoomEvent::Joined`]. Lines to the room may follow at once.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send).
+    pub fn join(&mut self, room: &Room, notices: RoomNotices) -> Result<u64, SendError> {
+        self.send(join_line(room, notices))
+    }
+
+    /// Leaves a room and returns the number of the line that asks for it; the reply is
+    /// [`RoomEvent::Left`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send).
+    pub fn leave(&mut self, room: &Room) -> Result<u64, SendError> {
+        self.send(leave_line(room))
+    }
+
+    /// Sends a message to all others in a room, in which this client must be, and returns the number
+    /// of its line.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send), with [`SendError::NotALine`] if the text holds a line feed or
+    /// ends with a carriage return.
+    pub fn send_to_room(&mut self, room: &Room, text: impl AsRef<str>) -> Result<u64, SendError> {
+        self.send(room_message(room, text.as_ref())?)
     }
 
     /// Sends complete lines, given with their line ends, and returns their numbers.
@@ -274,6 +307,35 @@ impl Outbox {
         let bytes = who_query(names).into();
         // A question takes no room, since its sender waits for the reply.
         self.enqueue(Sent { bytes, lines: 1, own: Some(Probe::Question), charge: 0 })
+    }
+
+    /// Enters a room with a line of the client's own, and waits for the reply.
+    pub(crate) fn rejoin(&mut self, room: &Room, notices: RoomNotices) -> Result<(), SendError> {
+        match self.ask_about_room(join_line(room, notices)) {
+            Ok(_) | Err(AbsentError::Refused(_)) => Ok(()),
+            Err(AbsentError::Send(error)) => Err(error),
+        }
+    }
+
+    /// How many are in a room, asked with a line of the client's own.
+    pub(crate) fn members(&mut self, room: &Room) -> Result<u64, AbsentError> {
+        match self.ask_about_room(who_line(room))? {
+            Some(RoomEvent::Members { count, .. }) => Ok(count),
+            _ => Ok(0),
+        }
+    }
+
+    fn ask_about_room(&mut self, line: String) -> Result<Option<RoomEvent>, AbsentError> {
+        self.note_all();
+        let bytes = (line + "\n").into_bytes().into();
+        self.enqueue(Sent { bytes, lines: 1, own: Some(Probe::Question), charge: 0 })?;
+        match self.await_reply(Owner::AnyThread) {
+            // The reader knows no other replies to its client's questions.
+            Err(AbsentError::Refused(RefusalReason::Other(text))) => {
+                Ok(RoomEvent::parse_reply(0, &text))
+            }
+            reply => reply.map(|_| None),
+        }
     }
 
     pub(crate) fn finish_of(mut self, within: Option<Duration>, owner: Owner) -> ConnectionOutcome {

@@ -185,7 +185,10 @@ impl Reader {
             ServerLine::Error(error) => {
                 self.reason = Some(DisconnectReason::Rejected(Rejection::parse(error)));
             }
-            ServerLine::Message { .. } | ServerLine::Notice(_) | ServerLine::Other => {}
+            ServerLine::Message { .. }
+            | ServerLine::RoomMessage { .. }
+            | ServerLine::Notice(_)
+            | ServerLine::Other => {}
         }
         out.extend_from_slice(line);
         out.push(b'\n');

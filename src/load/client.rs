@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::check::{refusal, unexpected};
 use super::protocol::{Handshake, Protocol};
-use super::topology::Topology;
+use super::topology::{ROOM, Topology};
 use super::{ARRIVAL_TIMEOUT, Control, Error, TICK};
 use crate::socket::stream::Stream;
 use crate::wire::endpoint::Endpoint;
@@ -73,7 +73,12 @@ impl Client {
                 return Err(Error::Stopped);
             }
             let name = topology.name(client);
-            Self::connect(protocol, address, &name, protocol.subject(&name, in_group))
+            let subject = if topology.is_room && protocol == Protocol::Chat {
+                ROOM
+            } else {
+                protocol.subject(&name, in_group)
+            };
+            Self::connect(protocol, address, &name, subject)
         };
         in_group.into_iter().enumerate().map(connect).collect()
     }

@@ -7,6 +7,8 @@
 
 use std::fmt::Write;
 
+use super::topology::ROOM;
+
 /// The server's protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
@@ -69,7 +71,7 @@ impl Protocol {
     /// through a common subject.
     pub fn subject(self, name: &str, group: bool) -> &str {
         match self {
-            Self::Nats | Self::Redis if group => "all",
+            Self::Nats | Self::Redis if group || name == ROOM => "all",
             _ => name,
         }
     }
@@ -78,16 +80,26 @@ impl Protocol {
     pub fn handshake(self, name: &str, subject: &str) -> Handshake {
         let (request, reply_end) = match self {
             Self::Raw => (String::new(), String::new()),
+            // All of a room's members are in it before anything is sent.
+            Self::Chat if subject == ROOM => {
+                (format!("{name}\n/join {ROOM}\n/who {name}\n"), format!("here: {name}\n"))
+            }
             Self::Chat => {
                 (format!("{name}\n/who {name}\n"), format!("notice: line 1: here: {name}\n"))
             }
             Self::Nats => {
-                let options = r#"{"verbose":false,"pedantic":false}"#;
+                let options = r#"{"verbose":false,"pedantic":false,"protocol":1,"echo":false}"#;
                 (format!("CONNECT {options}\r\nSUB {subject} 1\r\nPING\r\n"), "PONG\r\n".to_owned())
             }
             Self::Redis => (format!("SUBSCRIBE {subject}\r\n"), ":1\r\n".to_owned()),
         };
-        Handshake { request, reply_end, chatty: self != Self::Chat }
+        Handshake { request, reply_end, chatty: self != Self::Chat || subject == ROOM }
+    }
+
+    /// Whether clients that subscribe to a subject receive what they send to it themselves: those of
+    /// Redis do, on another connection than the one that sends.
+    pub fn echoes(self) -> bool {
+        self == Self::Redis
     }
 
     /// The handshake of the sending connection, where the receiving one cannot send.

@@ -10,15 +10,18 @@ use std::time::{Duration, Instant};
 use super::client::Client;
 use super::control::Tally;
 use super::inbox::{Inbox, counts, finish};
-use super::protocol::Protocol;
+use super::protocol::{Lines, Protocol};
 use super::readable::Readable;
 use super::sending::{Outbox, Progress, send_all, sent, sent_deliveries};
-use super::topology::{Route, Topology};
+use super::topology::{ROOM, Route, Topology};
 use super::{ARRIVAL_TIMEOUT, Aborted, Amount, Control, Error, Outcome, REORDER_TIMEOUT};
 use crate::wire::endpoint::Endpoint;
 
 /// Approximate bytes that a batch delivers to each recipient.
 const BATCH: usize = 64 * 1024;
+
+/// The same if everyone sends to everyone: what is in flight grows with the square of the clients.
+const ROOM_BATCH: usize = 4 * 1024;
 
 /// Maximum batches per sender that have not been received. This keeps a server with unbounded
 /// queues from being measured by how much it can queue.
@@ -54,10 +57,10 @@ impl Stream {
         let clients = Client::connect_all(protocol, address, topology, control)?;
         let names = topology.names();
         let outbox = |route: &Route| {
-            let to: Vec<_> = route.to.iter().map(|&to| names[to].as_str()).collect();
-            let line = protocol.line(&names[route.from], &to, size);
+            let line = line(protocol, topology, &names, route, size);
             let messages = batch_messages(topology, size);
-            Outbox::new(route.from, &clients[route.from].output, line, messages, to.len())
+            let recipients = route.to.len();
+            Outbox::new(route.from, &clients[route.from].output, line, messages, recipients)
         };
         let inboxes = inboxes(protocol, &clients, topology, size);
         Ok(Self {
@@ -109,6 +112,22 @@ impl Stream {
     }
 }
 
+/// A line of one of a topology's senders.
+pub fn line(
+    protocol: Protocol,
+    topology: &Topology,
+    names: &[String],
+    route: &Route,
+    size: usize,
+) -> Lines {
+    let to: Vec<_> = if topology.is_room {
+        vec![ROOM]
+    } else {
+        route.to.iter().map(|&to| names[to].as_str()).collect()
+    };
+    protocol.line(&names[route.from], &to, size)
+}
+
 /// An inbox for each client, in order.
 pub(super) fn inboxes(
     protocol: Protocol,
@@ -117,7 +136,9 @@ pub(super) fn inboxes(
     size: usize,
 ) -> Vec<Inbox> {
     let name = topology.name(0);
-    let frame = protocol.frame(&name, protocol.subject(&name, topology.is_group()), size);
+    let in_room = topology.is_room && protocol == Protocol::Chat;
+    let from = if in_room { format!("{name} {ROOM}") } else { name.clone() };
+    let frame = protocol.frame(&from, protocol.subject(&name, topology.is_group()), size);
     let inbox = |(client, senders)| Inbox::new(protocol, client, frame, senders);
     clients.iter().zip(topology.senders_to()).map(inbox).collect()
 }
@@ -125,7 +146,8 @@ pub(super) fn inboxes(
 /// Messages per batch, the same for all protocols.
 pub fn batch_messages(topology: &Topology, size: usize) -> usize {
     let name = topology.name(0);
-    (BATCH / Protocol::Chat.frame(&name, &name, size).stride).max(1)
+    let batch = if topology.is_room { ROOM_BATCH } else { BATCH };
+    (batch / Protocol::Chat.frame(&name, &name, size).stride).max(1)
 }
 
 /// Deliveries of one round, one batch from each sender.

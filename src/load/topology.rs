@@ -20,7 +20,12 @@ pub struct Topology {
     pub routes: Vec<Route>,
     /// The prefix of all client names.
     pub prefix: String,
+    /// All clients are in one room, and send to it.
+    pub is_room: bool,
 }
+
+/// The room of a topology whose clients are in one.
+pub const ROOM: &str = "#all";
 
 impl Topology {
     /// Client `i` sends to client `count + i`.
@@ -40,6 +45,14 @@ impl Topology {
         Self::of(count + 1, routes)
     }
 
+    /// Every client sends to all others, in one room. `echoes` says whether the server sends clients
+    /// what they send themselves, too.
+    pub fn room(clients: usize, echoes: bool) -> Self {
+        let others = |from| (0..clients).filter(|&to| echoes || to != from).collect();
+        let routes = (0..clients).map(|from| Route { from, to: others(from) });
+        Self { is_room: true, ..Self::of(clients, routes) }
+    }
+
     /// Each of the first `busy` clients sends to the next one, in a ring.
     pub fn ring(busy: usize, clients: usize) -> Self {
         let routes = (0..busy).map(|from| Route { from, to: vec![(from + 1) % busy] });
@@ -52,7 +65,8 @@ impl Topology {
     }
 
     fn of(clients: usize, routes: impl IntoIterator<Item = Route>) -> Self {
-        Self { clients, routes: routes.into_iter().collect(), prefix: "c".to_owned() }
+        let routes = routes.into_iter().collect();
+        Self { clients, routes, prefix: "c".to_owned(), is_room: false }
     }
 
     /// Adds two clients, the first of which sends to the second.

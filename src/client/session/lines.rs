@@ -7,7 +7,9 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::super::error::SendError;
 use super::super::outbox::message;
+use super::super::room::{RoomNotices, join_line, room_message};
 use crate::wire::name::Name;
+use crate::wire::room::Room;
 
 /// How many bytes the session's own output may queue, since it cannot wait for room.
 const MAX_OVERFLOW: usize = 64 * 1024 * 1024;
@@ -91,6 +93,24 @@ impl LineSender {
         text: impl AsRef<str>,
     ) -> Result<(), SendError> {
         self.send(message(recipients, text.as_ref())?)
+    }
+
+    /// Hands over a message to all others in a room, in which the session's client must be.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send) and [`Outbox::send_to_room`](super::super::Outbox::send_to_room).
+    pub fn send_to_room(&self, room: &Room, text: impl AsRef<str>) -> Result<(), SendError> {
+        self.send(room_message(room, text.as_ref())?)
+    }
+
+    /// Hands over a line that enters a room. The session enters it again after each reconnection.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send).
+    pub fn join(&self, room: &Room, notices: RoomNotices) -> Result<(), SendError> {
+        self.send(join_line(room, notices))
     }
 
     /// Hands over complete lines, given with their line ends.

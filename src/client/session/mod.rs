@@ -10,6 +10,7 @@ mod backoff;
 mod control;
 mod lines;
 mod presence;
+mod rooms;
 mod send_queue;
 mod status;
 
@@ -26,7 +27,8 @@ use self::backoff::Backoff;
 use self::control::Control;
 pub use self::control::SessionHandle;
 pub use self::lines::{LineReceiver, LineSender, lines};
-use self::presence::Presence;
+use self::presence::{Presence, Unknown};
+use self::rooms::Rooms;
 use self::send_queue::{SendQueue, Waited};
 pub use self::status::SessionStatus;
 use super::duplex::Client;
@@ -36,6 +38,7 @@ use super::options::Options;
 use super::outbox::Outbox;
 use super::outcome::{ConnectionOutcome, DisconnectReason, Lines};
 use crate::wire::name::Name;
+use crate::wire::room::Room;
 
 /// Between attempts to connect.
 const CONNECT_BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
@@ -202,6 +205,7 @@ impl Session {
         let mut run = Run {
             session: self,
             queue,
+            rooms: Rooms::default(),
             output,
             backoff: CONNECT_BACKOFF,
             futile: false,
@@ -220,6 +224,7 @@ impl Session {
 struct Run<O> {
     session: Session,
     queue: SendQueue,
+    rooms: Rooms,
     output: O,
     backoff: Backoff,
     /// The last connection achieved nothing, so the next one has to wait.
@@ -369,6 +374,12 @@ impl<O: SessionOutput> Run<O> {
     /// Sends until the input or the connection ends.
     fn send_all(&mut self, outbox: &mut Outbox, end: &Receiver<()>) {
         let mut presence = Presence::default();
+        // Before anything else: lines to a room are refused until then.
+        for (room, notices) in self.rooms.joined() {
+            if outbox.rejoin(room, notices).is_err() {
+                return;
+            }
+        }
         while let Some(lines) = self.queue.next(end) {
             let lines = if self.session.wait_for_recipients && self.logins > 1 {
                 let Some(lines) = self.await_recipients(outbox, lines, &mut presence, end) else {
@@ -378,10 +389,11 @@ impl<O: SessionOutput> Run<O> {
             } else {
                 lines
             };
-            if outbox.send_lines(&lines).is_err() {
+            let Ok(numbers) = outbox.send_lines(&lines) else {
                 self.queue.put_back(lines);
                 return;
-            }
+            };
+            self.rooms.sent(numbers.start, &lines);
         }
     }
 
@@ -396,26 +408,30 @@ impl<O: SessionOutput> Run<O> {
         end: &Receiver<()>,
     ) -> Option<Vec<u8>> {
         loop {
-            let (sendable_prefix, unknown_recipients) = presence.sendable_prefix(&lines);
+            let (sendable_prefix, unknown) = presence.sendable_prefix(&lines);
             if sendable_prefix > 0 {
                 self.queue.put_back(lines.split_off(sendable_prefix));
                 return Some(lines);
             }
-            if self.wait_for(outbox, &unknown_recipients, end).is_break() {
+            if self.wait_for(outbox, &unknown, end).is_break() {
                 self.queue.put_back(lines);
                 return None;
             }
-            presence.add(unknown_recipients);
+            presence.add(unknown);
         }
     }
 
-    /// Waits until all of these are connected.
+    /// Waits until all of these are connected, or somebody else is in the room.
     fn wait_for(
         &mut self,
         outbox: &mut Outbox,
-        names: &[Name],
+        unknown: &Unknown,
         end: &Receiver<()>,
     ) -> ControlFlow<()> {
+        let Unknown { names, room } = unknown;
+        if let Some(room) = room {
+            return self.wait_for_room(outbox, room, end);
+        }
         let mut backoff = WHO_BACKOFF;
         let mut reported = Vec::new();
         loop {
@@ -442,6 +458,34 @@ impl<O: SessionOutput> Run<O> {
         }
     }
 
+    /// Waits until somebody else is in a room, unless this client is not in it.
+    fn wait_for_room(
+        &mut self,
+        outbox: &mut Outbox,
+        room: &Room,
+        end: &Receiver<()>,
+    ) -> ControlFlow<()> {
+        let mut backoff = WHO_BACKOFF;
+        for attempt in 0.. {
+            match outbox.members(room) {
+                Ok(1) => {}
+                Ok(_) | Err(AbsentError::Refused(_)) => break,
+                Err(AbsentError::Send(_)) => return ControlFlow::Break(()),
+            }
+            if attempt == 0 {
+                self.output.status(&SessionStatus::WaitingForRoom { room });
+            }
+            match self.queue.wait(Some(backoff.pause()), end) {
+                Waited::Elapsed | Waited::InputEnded => {}
+                Waited::Other(_) | Waited::Over => return ControlFlow::Break(()),
+            }
+            if self.queue.is_time_over() {
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
     /// Takes over the account of a connection; `Break` if no other is to follow.
     fn settle(&mut self, outcome: ConnectionOutcome) -> ControlFlow<()> {
         let settled = outcome.settled();
@@ -458,6 +502,7 @@ impl<O: SessionOutput> Run<O> {
             self.output.status(&SessionStatus::InDoubt { lines: &in_doubt });
         }
         self.settled = settled;
+        self.rooms.settled(settled);
         self.queue.put_back(unaccepted.into_bytes());
         let clean = matches!(
             reason,

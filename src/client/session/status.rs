@@ -6,6 +6,7 @@ use std::{error, fmt, io};
 use super::super::error::ConnectError;
 use super::super::outcome::{DisconnectReason, Lines};
 use crate::wire::name::Name;
+use crate::wire::room::Room;
 
 /// How many lines in doubt or not accepted are shown. Of more, the numbers have to do.
 const SHOWN: usize = 10;
@@ -34,6 +35,11 @@ pub enum SessionStatus<'a> {
     WaitingFor {
         /// Its recipients that are not.
         names: &'a [Name],
+    },
+    /// The next line waits until somebody else is in this room.
+    WaitingForRoom {
+        /// The room.
+        room: &'a Room,
     },
     /// A connection ended.
     Ended {
@@ -76,6 +82,7 @@ impl fmt::Display for SessionStatus<'_> {
                 }
                 Ok(())
             }
+            Self::WaitingForRoom { room } => write!(f, "waiting for others in {room}"),
             Self::Ended { reason, accepted } => {
                 write!(f, "{reason}")?;
                 let (first, last) = (accepted.start(), accepted.end());

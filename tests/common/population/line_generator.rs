@@ -4,6 +4,7 @@
 use std::sync::LazyLock;
 
 use super::World;
+use super::rooms::ROOMS;
 use super::session_plan::SessionId;
 
 /// Topics of random choices.
@@ -42,6 +43,8 @@ pub struct LineGenerator {
 #[derive(Clone, Debug)]
 struct Theme {
     to: Vec<u16>,
+    /// The room to which all messages go, if it is one about a room.
+    room: Option<usize>,
     /// The recipients as typed.
     list: Vec<u8>,
     long_texts: bool,
@@ -63,6 +66,14 @@ pub enum Meaning {
     Nothing,
     /// It is sent to these; a reply names those not connected.
     Message { to: Vec<u16>, text: Vec<u8> },
+    /// It is sent to the other members of this room, or refused.
+    RoomMessage { room: usize, text: Vec<u8> },
+    /// A reply says how many are in this room.
+    Join { room: usize },
+    /// A reply says that the client has left this room, or was not in it.
+    Leave { room: usize },
+    /// A reply says who is in this room.
+    WhoIn { room: usize },
     /// A reply says which of these are connected.
     Who { about: Vec<u16> },
     /// A reply says how many clients are connected, and lists them.
@@ -88,7 +99,9 @@ impl LineGenerator {
             _ => Theme::of(world, self, number / THEME_LINES),
         };
         let mut random = world.random(self.who, LINE, number);
-        let (meaning, mut wire) = if theme.nonsense {
+        let (meaning, mut wire) = if let Some(room) = theme.room {
+            self.in_room(world, &theme, room, &mut random, number)
+        } else if theme.nonsense {
             self.nonsense(world, &theme, &mut random, number)
         } else {
             let odd = random.u8(..16) == 0;
@@ -118,6 +131,31 @@ impl LineGenerator {
         text.extend_from_slice(if odd { "\u{2003}\t ".as_bytes() } else { b"" });
         let wire = [&theme.list[..], b":", before.as_bytes(), &text].concat();
         (Meaning::Message { to: theme.to.clone(), text }, wire)
+    }
+
+    /// A line about a room: the client enters it at the beginning of a theme, and leaves it some time.
+    fn in_room(
+        &self,
+        world: &World,
+        theme: &Theme,
+        room: usize,
+        random: &mut fastrand::Rng,
+        number: u64,
+    ) -> (Meaning, Vec<u8>) {
+        let name = ROOMS[room];
+        match number % THEME_LINES {
+            0 => {
+                let notices = ["", " loud", " quiet"][random.usize(..3)];
+                (Meaning::Join { room }, format!("/join {name}{notices}").into_bytes())
+            }
+            20 if random.bool() => (Meaning::Leave { room }, format!("/leave {name}").into_bytes()),
+            10 => (Meaning::WhoIn { room }, format!("/who {name}").into_bytes()),
+            _ => {
+                let (meaning, wire) = self.message(world, theme, number, random.usize(..60), false);
+                let Meaning::Message { text, .. } = meaning else { return (meaning, wire) };
+                (Meaning::RoomMessage { room, text }, wire)
+            }
+        }
     }
 
     /// The beginning of a text: its session, the line's number, the sender and the recipients.
@@ -208,9 +246,13 @@ impl Theme {
                 }
             }
         }
-        let list = spell(world, &to, &mut random);
+        let mut list = spell(world, &to, &mut random);
+        let room = (random.u8(..6) == 0).then(|| random.usize(..ROOMS.len()));
+        if let Some(room) = room {
+            list = ROOMS[room].into();
+        }
         let long_texts = random.u8(..12) == 0;
-        Self { to, list, long_texts, nonsense: random.u8(..6) == 0 }
+        Self { to, room, list, long_texts, nonsense: random.u8(..6) == 0 }
     }
 }
 

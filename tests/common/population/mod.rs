@@ -12,6 +12,7 @@
 //! tells the model how many of its lines were accepted even when no notice could.
 
 mod reply;
+mod rooms;
 mod client;
 mod log_capture;
 mod session_plan;

@@ -77,7 +77,8 @@ pub fn check(
     for connection in &connections {
         presence.check(connection);
     }
-    let in_doubt = streams::check(world, &connections, &presence);
+    let patient = world.is_patient(stopped.how);
+    let in_doubt = streams::check(world, &connections, &presence, patient);
     let received = connections.iter().map(|connection| connection.seen.messages.len() as u64);
     Verdict { connections: report.connections, received: received.sum(), in_doubt }
 }

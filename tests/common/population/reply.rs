@@ -6,6 +6,7 @@ use a_chat::Name;
 
 use super::World;
 use super::line_generator::{LineGenerator, Meaning};
+use super::rooms::ROOMS;
 
 /// Maximum names in the reply to a bare `/who`.
 const MAX_WHO_NAMES: usize = 100;
@@ -18,6 +19,19 @@ pub struct Reply {
     pub absent: Vec<u16>,
     /// Names connected.
     pub present: Vec<u16>,
+    /// What it says about a room.
+    pub room: Option<RoomReply>,
+}
+
+/// What a reply says about a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoomReply {
+    Joined,
+    Left,
+    NotIn,
+    /// Nobody got the line, although its sender is in the room.
+    NotSent,
+    Members,
 }
 
 impl Reply {
@@ -34,16 +48,47 @@ impl Reply {
             None => (false, said.strip_prefix("error: line ")?),
         };
         let (line, text) = said.split_once(": ")?;
-        let mut reply =
-            Self { line: line.parse().ok()?, came, absent: Vec::new(), present: Vec::new() };
+        let mut reply = Self {
+            line: line.parse().ok()?,
+            came,
+            absent: Vec::new(),
+            present: Vec::new(),
+            room: None,
+        };
         let meaning = lines.line(world, reply.line).meaning;
-        let is_question = matches!(meaning, Meaning::Who { .. } | Meaning::WhoAll);
+        let is_question = match meaning {
+            Meaning::Who { .. }
+            | Meaning::WhoAll
+            | Meaning::WhoIn { .. }
+            | Meaning::Join { .. } => true,
+            Meaning::Leave { .. } => text.starts_with("left "),
+            _ => false,
+        };
         let is_right = match meaning {
             Meaning::Nothing => false,
             Meaning::Refused(reason) => text == reason,
             Meaning::Message { to, .. } => reply.read_missing(world, text, &to)?,
             Meaning::Who { about } => reply.read_who(world, text, &about)?,
             Meaning::WhoAll => reply.read_who_all(world, text, lines.name())?,
+            Meaning::Join { room } => {
+                let members = text.strip_prefix("in ")?.strip_prefix(ROOMS[room])?;
+                let members = members.strip_prefix(", ")?.strip_suffix(" are")?;
+                reply.room = Some(RoomReply::Joined);
+                members.parse::<usize>().is_ok_and(|members| members > 0)
+            }
+            Meaning::WhoIn { room } => reply.read_who_in(world, text, ROOMS[room])?,
+            Meaning::Leave { room } | Meaning::RoomMessage { room, .. } => {
+                let room = ROOMS[room];
+                reply.room = [
+                    (format!("left {room}"), RoomReply::Left),
+                    (format!("not in {room}"), RoomReply::NotIn),
+                    (format!("nobody else is in {room}"), RoomReply::NotSent),
+                    (format!("{room} has grown, send it again"), RoomReply::NotSent),
+                ]
+                .into_iter()
+                .find_map(|(expected, reply)| (text == expected).then_some(reply));
+                reply.room.is_some()
+            }
         };
         let is_right = is_right && is_notice == is_question;
         (is_right && !reply.absent.contains(&lines.name())).then_some(reply)
@@ -83,6 +128,19 @@ impl Reply {
         }
         let are_all = self.present.len() + self.absent.len() == about.len();
         Some(are_all && is_part_of(&self.present, about) && is_part_of(&self.absent, about))
+    }
+
+    /// The list must have the stated length, or the maximum.
+    fn read_who_in(&mut self, world: &World, text: &str, room: &str) -> Option<bool> {
+        let (count, names) = text.split_once(" in ")?;
+        let names = names.strip_prefix(room)?;
+        let (count, is_whole) = (count.parse::<usize>().ok()?, !names.ends_with(", ..."));
+        if let Some(names) = names.strip_suffix(", ...").unwrap_or(names).strip_prefix(": ") {
+            self.present = read_list(world, names)?;
+        }
+        self.room = Some(RoomReply::Members);
+        let listed = self.present.len();
+        Some(listed == MAX_WHO_NAMES.min(count) && is_whole == (listed == count))
     }
 
     /// The list must have the stated length, or the maximum; a complete one contains the client

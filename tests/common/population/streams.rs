@@ -2,11 +2,13 @@
 //! whose loss it must be.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Instant;
 
 use super::World;
 use super::line_generator::Meaning;
 use super::model::Connection;
 use super::presence::Presence;
+use super::rooms::{Owed, Rooms};
 use super::session_plan::SessionId;
 
 /// A line received under a name, by a connection's index.
@@ -24,6 +26,8 @@ struct Missing {
     owed: Vec<(SessionId, u64)>,
     /// Owed, or refused in a reply that the sender did not receive.
     in_doubt: u64,
+    /// Owed if the client was in the room at the time, which is not known.
+    in_room: u64,
 }
 
 /// One sender's messages to one name.
@@ -40,6 +44,7 @@ struct Streams<'a> {
     world: &'a World,
     connections: &'a [Connection],
     presence: &'a Presence,
+    rooms: Rooms,
     missing: HashMap<u16, Missing>,
     successions: HashSet<(usize, usize)>,
 }
@@ -47,7 +52,7 @@ struct Streams<'a> {
 /// Checks that each recipient's messages from each sender are gap-free from the first one on, that
 /// the others are counted as lost, and that all senders saw a name pass between clients in the same
 /// order. Returns the deliveries that may or may not be owed.
-pub fn check(world: &World, connections: &[Connection], presence: &Presence) -> u64 {
+pub fn check(world: &World, connections: &[Connection], presence: &Presence, patient: bool) -> u64 {
     let index = connections.iter().enumerate();
     let index: HashMap<_, _> =
         index.map(|(index, client)| (client.seen.session.who, index)).collect();
@@ -61,7 +66,8 @@ pub fn check(world: &World, connections: &[Connection], presence: &Presence) -> 
         }
     }
     let (missing, successions) = (HashMap::new(), HashSet::new());
-    let mut streams = Streams { world, connections, presence, missing, successions };
+    let rooms = Rooms::of(world, connections, patient);
+    let mut streams = Streams { world, connections, presence, rooms, missing, successions };
     for (sender, mut receipts) in connections.iter().zip(receipts) {
         receipts.sort_unstable();
         streams.follow(sender, &receipts);
@@ -86,8 +92,18 @@ impl Streams<'_> {
             let is_settled = line <= last_reply || sender.knows_all_replies();
             let to = match lines.line(self.world, line).meaning {
                 Meaning::Message { to, .. } => to,
-                Meaning::Nothing => continue,
-                Meaning::Who { .. } | Meaning::WhoAll => {
+                Meaning::RoomMessage { room, .. } => {
+                    let mut got = Vec::new();
+                    while let Some(receipt) = receipts.next_if(|receipt| receipt.line == line) {
+                        got.push(receipt.by);
+                    }
+                    let later = replies.peek().map(|reply| reply.came);
+                    let refused = is_settled.then_some(reply.is_some());
+                    self.follow_in_room(sender, (line, room), &got, refused, later);
+                    continue;
+                }
+                Meaning::Nothing | Meaning::Join { .. } | Meaning::Leave { .. } => continue,
+                Meaning::Who { .. } | Meaning::WhoAll | Meaning::WhoIn { .. } => {
                     // The server answers no `/who` that it routes after shutdown has begun, so
                     // none that follows one without a reply.
                     assert!(reply.is_none() || !is_draining, "late reply to {line}: {sender}");
@@ -139,6 +155,40 @@ impl Streams<'_> {
         assert!(more.is_none(), "replied, not accepted: {more:?} to {sender}");
     }
 
+    /// Finds each delivery of a line to a room, which was refused or not, if that is known. The reply
+    /// to a later line came `later`.
+    fn follow_in_room(
+        &mut self,
+        sender: &Connection,
+        (line, room): (u64, usize),
+        got: &[usize],
+        refused: Option<bool>,
+        later: Option<Instant>,
+    ) {
+        let (who, made) = (sender.seen.session.who, sender.seen.made(line));
+        assert!(refused != Some(true) || got.is_empty(), "{who} #{line} was refused, and received");
+        for (by, connection) in self.connections.iter().enumerate() {
+            if connection.seen.session.who == who {
+                continue;
+            }
+            let owed = self.rooms.owed(by, room, made, later);
+            let is_received = got.iter().filter(|&&receiver| receiver == by).count();
+            assert!(is_received <= 1, "{who} #{line} was received {is_received} times");
+            assert!(
+                is_received == 0 || owed != Owed::No,
+                "{who} #{line} was received by a client that was not in the room: {connection}"
+            );
+            if is_received == 0 && refused != Some(true) {
+                let missing = self.missing.entry(connection.seen.session.name).or_default();
+                match (owed, refused) {
+                    (Owed::Yes, Some(false)) => missing.owed.push((who, line)),
+                    (Owed::Yes | Owed::Maybe, _) => missing.in_room += 1,
+                    (Owed::No, _) => {}
+                }
+            }
+        }
+    }
+
     /// Records a sender's next message to a name, received `by` a connection or by none.
     fn advance(&mut self, stream: &mut Stream, by: Option<usize>, (who, line): (SessionId, u64)) {
         if stream.holder == by {
@@ -162,12 +212,12 @@ impl Streams<'_> {
         let none = Missing::default();
         for name in 0..u16::try_from(self.world.names.len()).expect("few names") {
             let gap = gaps.get(&name).copied().unwrap_or(0);
-            let Missing { owed, in_doubt } = self.missing.get(&name).unwrap_or(&none);
+            let Missing { owed, in_doubt, in_room } = self.missing.get(&name).unwrap_or(&none);
             let least = owed.len() as u64;
             assert!(
-                (least..=least + in_doubt).contains(&gap),
-                "{}: {gap} reported as not received, {least} are missing and {in_doubt} may be: \
-                 {:?}",
+                (least..=least + in_doubt + in_room).contains(&gap),
+                "{}: {gap} reported as not received, {least} are missing and {in_doubt} may be, or \
+                 {in_room} in rooms: {:?}",
                 self.world.name(name),
                 &owed[..owed.len().min(8)],
             );

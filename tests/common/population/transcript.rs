@@ -11,6 +11,7 @@ use std::time::Instant;
 use super::World;
 use super::line_generator::{LineGenerator, Meaning, parse_origin};
 use super::reply::Reply;
+use super::rooms::ROOMS;
 use super::session_plan::{SessionId, SessionPlan};
 
 /// Everything known of a finished session.
@@ -202,6 +203,9 @@ impl Transcript {
             self.logged_in_at.get_or_insert(now);
             return self.take_reply(world, line, now);
         }
+        if let Some(notice) = line.strip_prefix("notice: #") {
+            return take_room_notice(world, notice);
+        }
         if line == UNTERMINATED {
             return (!std::mem::replace(&mut self.unterminated, true)).then_some(());
         }
@@ -225,13 +229,20 @@ impl Transcript {
         let speaker = self.speakers.entry(from);
         let (lines, last) =
             speaker.or_insert_with(|| (SessionPlan::of(world, from).line_generator(), 0));
-        let Meaning::Message { to, text: expected } = lines.line(world, number).meaning else {
-            return None;
+        let from_whom = world.name(lines.name());
+        let (is_for_me, is_named, expected) = match lines.line(world, number).meaning {
+            Meaning::Message { to, text } => {
+                (to.contains(&self.session.name), from_whom.as_bytes() == name, text)
+            }
+            // Whether it was in the room, the model checks.
+            Meaning::RoomMessage { room, text } => {
+                let is_named = format!("{from_whom} {}", ROOMS[room]).as_bytes() == name;
+                (from != self.session.who, is_named, text)
+            }
+            _ => return None,
         };
-        let is_named = world.name(lines.name()).as_bytes() == name;
         let after = std::mem::replace(last, number);
         let is_right = is_named && expected == text && number > after;
-        let is_for_me = to.contains(&self.session.name);
         let line = u32::try_from(number).ok()?;
         self.messages.push(ReceivedMessage { from, line, end: self.bytes_received });
         (is_right && is_for_me).then_some(())
@@ -245,6 +256,23 @@ impl Transcript {
         self.replies.push(reply);
         is_next.then_some(())
     }
+}
+
+/// Who came to a room and left it, or that this client was too slow for it.
+fn take_room_notice(world: &World, notice: &str) -> Option<()> {
+    let (room, told) = notice.split_once(": ")?;
+    let is_room = ROOMS.iter().any(|known| known[1..] == *room);
+    if told == "you are out of it, too slow" {
+        return is_room.then_some(());
+    }
+    let mut told = told.split(", ");
+    let (name, verb) = told.next()?.split_once(' ')?;
+    let is_right = is_room && world.find(name).is_some() && ["joined", "left"].contains(&verb);
+    let is_count = |told: &str| {
+        let (count, what) = told.split_once(' ').unwrap_or_default();
+        count.parse::<u64>().is_ok() && ["other came", "others came", "left"].contains(&what)
+    };
+    (is_right && told.all(is_count)).then_some(())
 }
 
 impl fmt::Display for Transcript {

@@ -8,6 +8,7 @@ use rustix::process::{Resource, getrlimit};
 
 use a_chat::load::Amount;
 use a_chat::load::protocol::{Protocol, SENDERS, STAMP, TIMED};
+use a_chat::load::stream;
 use a_chat::load::topology::Topology;
 use a_chat::{Capacity, Config};
 
@@ -38,8 +39,8 @@ pub(crate) struct StressArgs {
     #[arg(value_name = "ADDR:PORT", value_parser = ADDRESS)]
     address: Option<String>,
 
-    /// Number of clients [default: 16 in pair, 101 in fan-out, 100 in mesh, 2 in latency, 1000 in
-    /// connect]
+    /// Number of clients [default: 16 in pair, 101 in fan-out, 100 in mesh and room, 2 in latency,
+    /// 1000 in connect]
     #[arg(long, value_name = "COUNT", value_parser = COUNT)]
     clients: Option<usize>,
 
@@ -86,6 +87,8 @@ pub(crate) enum Mode {
     FanOut,
     /// All clients send, each message to a random client
     Mesh,
+    /// All clients are in one room and send, each message to all others
+    Room,
     /// One client sends to one other, one message at a time; further clients are idle
     Latency,
     /// All clients log in, send themselves a message, disconnect, and repeat
@@ -128,6 +131,9 @@ impl StressArgs {
         let name = mode.name();
         if at_once && mode != Mode::Mesh {
             return Err(format!("'--at-once' is for mesh, not for {name}"));
+        }
+        if rate.is_some() && mode == Mode::Room {
+            return Err("'--rate' is not for room".to_owned());
         }
         if beside.is_some() && mode != Mode::Latency {
             return Err(format!("'--beside' is for latency, not for {name}"));
@@ -196,6 +202,7 @@ impl Mode {
             Self::Pair => (16, 2, 2 * SENDERS),
             Self::FanOut => (101, 2, MAX_RECIPIENTS + 1),
             Self::Mesh => (100, 2, SENDERS),
+            Self::Room => (100, 2, MAX_RECIPIENTS),
             Self::Latency => (2, 2, 100_000),
             Self::Connect => (1000, 1, 100_000),
         }
@@ -235,10 +242,7 @@ impl Plan {
         let name = |client: usize| names[client].as_str();
         let longest = topology.routes.first().map_or_else(
             || Protocol::Chat.line(name(0), &[name(0)], STAMP),
-            |it| {
-                let to: Vec<_> = it.to.iter().map(|&to| name(to)).collect();
-                Protocol::Chat.line(name(it.from), &to, *size)
-            },
+            |it| stream::line(Protocol::Chat, &topology, &names, it, *size),
         );
         let length = longest.stride - 1;
         let max_line = config.max_line;
@@ -283,6 +287,7 @@ impl Plan {
             Mode::Pair => Topology::pairs(self.clients / 2),
             Mode::FanOut => Topology::fan_out(self.clients - 1),
             Mode::Mesh => Topology::ring(self.clients, self.clients),
+            Mode::Room => Topology::room(self.clients, Protocol::Chat.echoes()),
             Mode::Latency if self.beside.is_some() => {
                 Topology::pairs(self.clients / 2 - 1).with_pair()
             }

@@ -22,7 +22,7 @@ use a_chat::load::open_loop::OpenLoop;
 use a_chat::load::process::own_cpu;
 use a_chat::load::protocol::Protocol;
 use a_chat::load::stream::Stream;
-use a_chat::load::topology::Topology;
+use a_chat::load::topology::{ROOM, Topology};
 use a_chat::load::{self, Aborted, Control, Outcome, logins, timed};
 
 use self::figures::Figures;
@@ -100,7 +100,7 @@ fn measure(
         rate: plan.rate,
         at_once: plan.at_once,
         beside: plan.beside,
-        frame: logins::frame(Protocol::Chat, topology, plan.size),
+        frame: frame(topology, plan.size),
         interrupted: control.is_stopped(),
         failure,
         outcome,
@@ -108,6 +108,12 @@ fn measure(
         usage,
         exit,
     })
+}
+
+/// Length of a message as it arrives, in bytes.
+fn frame(topology: &Topology, size: usize) -> usize {
+    let room = if topology.is_room { 1 + ROOM.len() } else { 0 };
+    logins::frame(Protocol::Chat, topology, size) + room
 }
 
 /// Deliveries owed per message; 1 for logins.
@@ -145,7 +151,7 @@ impl Load {
                     rate,
                 )
             }
-            (Mode::Pair | Mode::FanOut, None) => {
+            (Mode::Pair | Mode::FanOut | Mode::Room, None) => {
                 Self::Stream(Stream::connect(chat, address, topology, size, control)?)
             }
             (Mode::Mesh, None) => {

@@ -3,8 +3,9 @@
 //! While recipients are set, only commands address anyone else: a line such as `PS: see you` must not
 //! go to whoever is called PS. And only typed text contains commands and names, see [`Text`].
 
-use a_chat::Name;
+use a_chat::Room;
 
+use super::recipient::Recipient;
 use super::text::Text;
 
 /// The text that `/help` shows.
@@ -14,7 +15,10 @@ bob, carol: hello        says hello to bob and carol, unless recipients are set
 hello                    says hello to them
 /msg carol: hello        says hello to carol alone, whoever the recipients are
 //hello                  says /hello
-/who, /who bob           asks who is connected
+/who, /who bob           asks who is connected; /who #dev, who is in a room
+/join #dev               enters a room, and makes it the recipient of plain lines;
+                         /join #dev loud also tells who else comes and goes
+/leave                   leaves it; /leave #ops leaves another
 /quit                    leaves, as do Ctrl-D and Ctrl-C, also in the middle of a line:
                          what you have sent still goes out, what is due to you is shown
 Pasted text is text: it contains no commands, and all its lines go to the same.
@@ -28,13 +32,19 @@ pub(crate) enum UserCommand {
     Nothing,
     /// One message for each line of the text.
     Messages {
-        to: Vec<Name>,
+        to: Vec<Recipient>,
         lines: Vec<String>,
     },
     /// A command of the server's, sent as it is.
     Ask(String),
     /// Plain lines go to these from now on.
-    To(Vec<Name>),
+    To(Vec<Recipient>),
+    /// Enters a room with this line; plain lines go to it from now on.
+    Join {
+        room: Room,
+        line: String,
+    },
+    Leave(Room),
     Help,
     Quit,
     /// None of these, and why.
@@ -42,14 +52,14 @@ pub(crate) enum UserCommand {
 }
 
 /// Parses an entered line, given the recipients of plain lines.
-pub(crate) fn interpret(line: &Text, to: &[Name]) -> UserCommand {
+pub(crate) fn interpret(line: &Text, to: &[Recipient]) -> UserCommand {
     let text = line.as_str();
     if text.trim().is_empty() && (to.is_empty() || line.is_typed(0..line.len())) {
         return UserCommand::Nothing;
     }
     if text.starts_with('/') && line.is_typed(0..1) {
         let is_text = text[1..].starts_with('/');
-        return if is_text { plain(&text[1..], to) } else { command(line) };
+        return if is_text { plain(&text[1..], to) } else { command(line, to) };
     }
     if to.is_empty() {
         addressed(line, 0).unwrap_or_else(|| plain(text, to))
@@ -58,7 +68,7 @@ pub(crate) fn interpret(line: &Text, to: &[Name]) -> UserCommand {
     }
 }
 
-fn command(line: &Text) -> UserCommand {
+fn command(line: &Text, to: &[Recipient]) -> UserCommand {
     let text = line.as_str();
     let end = text.find(char::is_whitespace).unwrap_or(text.len());
     let (word, rest) = text.split_at(end);
@@ -69,7 +79,9 @@ fn command(line: &Text) -> UserCommand {
     match word {
         "/msg" => addressed(line, end)
             .unwrap_or_else(|| invalid("/msg takes names and a text: /msg bob: hello".to_owned())),
-        "/to" | "/who" | "/help" | "/quit" if rest.trim_end().contains('\n') => {
+        "/to" | "/who" | "/join" | "/leave" | "/help" | "/quit"
+            if rest.trim_end().contains('\n') =>
+        {
             match addressed(line, end) {
                 Some(messages) if word == "/to" => messages,
                 _ => invalid(format!("{word} takes no text of several lines")),
@@ -82,6 +94,18 @@ fn command(line: &Text) -> UserCommand {
                 .unwrap_or_else(|| invalid(format!("not a list of names: {}", rest.trim()))),
         },
         "/who" => UserCommand::Ask(text.trim_end().to_owned()),
+        "/join" => {
+            let room = rest.split_whitespace().next().and_then(|room| Room::new(room).ok());
+            let join = |room| UserCommand::Join { room, line: text.trim_end().to_owned() };
+            room.map_or_else(|| invalid("/join takes a room: /join #dev".to_owned()), join)
+        }
+        "/leave" => match (rest.trim(), to) {
+            ("", [Recipient::Room(room)]) => UserCommand::Leave(room.clone()),
+            (room, _) => Room::new(room).map_or_else(
+                |_| invalid("/leave takes a room: /leave #dev".to_owned()),
+                UserCommand::Leave,
+            ),
+        },
         "/help" => UserCommand::Help,
         "/quit" => UserCommand::Quit,
         _ => invalid(format!(
@@ -102,7 +126,7 @@ fn addressed(line: &Text, start: usize) -> Option<UserCommand> {
     Some(UserCommand::Messages { to, lines: lines(text.strip_prefix(' ').unwrap_or(text)) })
 }
 
-fn plain(text: &str, to: &[Name]) -> UserCommand {
+fn plain(text: &str, to: &[Recipient]) -> UserCommand {
     if to.is_empty() {
         let why = "to whom? Type bob: before it, or /to bob first";
         return UserCommand::Invalid(why.to_owned());
@@ -115,29 +139,30 @@ fn lines(text: &str) -> Vec<String> {
     text.strip_suffix('\n').unwrap_or(text).split('\n').map(str::to_owned).collect()
 }
 
-/// The names of a list, each once; `None` if it is empty or holds anything else.
-fn names(list: &str) -> Option<Vec<Name>> {
+/// The names of a list, each once, or one room; `None` if it is empty or holds anything else.
+fn names(list: &str) -> Option<Vec<Recipient>> {
     let mut names = Vec::new();
     for item in list.split(',').map(str::trim).filter(|item| !item.is_empty()) {
-        let name = Name::new(item).ok()?;
+        let name = Recipient::parse(item)?;
         if !names.contains(&name) {
             names.push(name);
         }
     }
-    (!names.is_empty()).then_some(names)
+    let is_alone = names.len() == 1 || !names.iter().any(Recipient::is_room);
+    (!names.is_empty() && is_alone).then_some(names)
 }
 
 /// Names as a list.
-pub(crate) fn list(names: &[Name]) -> String {
-    names.iter().map(Name::as_str).collect::<Vec<_>>().join(", ")
+pub(crate) fn list(names: &[Recipient]) -> String {
+    names.iter().map(Recipient::as_str).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn names(list: &[&str]) -> Vec<Name> {
-        list.iter().filter_map(|name| Name::new(name).ok()).collect()
+    fn names(list: &[&str]) -> Vec<Recipient> {
+        list.iter().filter_map(|name| Recipient::parse(name)).collect()
     }
 
     fn typed(line: &str, to: &[&str]) -> UserCommand {
@@ -247,6 +272,24 @@ mod tests {
         assert_eq!(typed("/quit", &["bob"]), UserCommand::Quit);
         for who_query in ["/who", "/who bob, carol"] {
             assert_eq!(typed(who_query, &["bob"]), UserCommand::Ask(who_query.to_owned()));
+        }
+        let dev = || Room::new("#dev").expect("a room");
+        for (line, sent) in
+            [("/join #dev", "/join #dev"), ("/join  #dev loud ", "/join  #dev loud")]
+        {
+            let join = UserCommand::Join { room: dev(), line: sent.to_owned() };
+            assert_eq!(typed(line, &["bob"]), join);
+        }
+        assert_eq!(typed("/leave #dev", &["bob"]), UserCommand::Leave(dev()));
+        assert_eq!(typed("/leave", &["#dev"]), UserCommand::Leave(dev()));
+        assert_eq!(typed("/to #dev", &[]), UserCommand::To(names(&["#dev"])));
+        assert_eq!(typed("/msg #dev: hi", &["bob"]), messages(&["#dev"], &["hi"]));
+        assert_eq!(typed("#dev: hi", &[]), messages(&["#dev"], &["hi"]));
+        assert_eq!(typed("hi", &["#dev"]), messages(&["#dev"], &["hi"]));
+        assert_eq!(typed("/who #dev", &[]), UserCommand::Ask("/who #dev".to_owned()));
+        for line in ["/leave", "/leave dev", "/join", "/join dev", "/to #dev, bob", "#dev, bob: x"]
+        {
+            assert!(matches!(typed(line, &[]), UserCommand::Invalid(_)), "{line}");
         }
         for line in ["/to a b", "/to ,", "/whoever", "/", "/To bob"] {
             assert!(matches!(typed(line, &[]), UserCommand::Invalid(_)), "{line}");

@@ -1,20 +1,24 @@
 //! Completion of names and commands. Plain state owned by the thread `terminal`.
 
 use std::collections::BTreeSet;
-use std::slice;
 
 use a_chat::Name;
-use a_chat::client::Event;
+use a_chat::client::{Event, RoomEvent};
+
+use super::recipient::Recipient;
 
 /// How many names are kept: a flood of messages under ever new names must not fill the memory.
 const MAX_NAMES: usize = 4096;
 
-/// The commands; a blank follows those that take names.
-const COMMANDS: [&str; 5] = ["/help", "/msg ", "/quit", "/to ", "/who "];
+/// The commands; a blank follows those that take names or rooms.
+const COMMANDS: [&str; 7] = ["/help", "/join ", "/leave ", "/msg ", "/quit", "/to ", "/who "];
 
-/// Names that appeared in messages, answers or commands.
+/// The commands that take rooms only.
+const OF_ROOMS: [&str; 2] = ["/join ", "/leave "];
+
+/// Names and rooms that appeared in messages, answers or commands.
 #[derive(Debug, Default)]
-pub(crate) struct Names(BTreeSet<Name>);
+pub(crate) struct Names(BTreeSet<Recipient>);
 
 /// How the beginning of a word is completed.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,16 +33,39 @@ pub(crate) struct Completion {
 
 impl Names {
     /// Adds names, up to the maximum.
-    pub(crate) fn add(&mut self, names: &[Name]) {
-        let room = MAX_NAMES.saturating_sub(self.0.len());
-        self.0.extend(names.iter().take(room).cloned());
+    pub(crate) fn add(&mut self, names: &[Recipient]) {
+        for name in names {
+            self.learn(name.clone());
+        }
     }
 
-    /// Adds the sender of a message, or the names that an answer says are connected.
+    fn learn(&mut self, name: Recipient) {
+        if self.0.len() < MAX_NAMES {
+            self.0.insert(name);
+        }
+    }
+
+    /// Adds the sender and the room of a message, or the names in an answer.
     pub(crate) fn add_from(&mut self, event: &Event) {
         match event {
-            Event::Message { from, .. } => self.add(slice::from_ref(from)),
-            Event::Who(reply) => self.add(&reply.here),
+            Event::Message { from, .. } => self.learn(from.into()),
+            Event::RoomMessage { room, from, .. } => {
+                self.learn(room.into());
+                self.learn(from.into());
+            }
+            Event::Room(event) => {
+                self.learn(event.room().into());
+                match event {
+                    RoomEvent::Members { names, .. } => {
+                        for name in names {
+                            self.learn(name.into());
+                        }
+                    }
+                    RoomEvent::Moved { name, .. } => self.learn(name.into()),
+                    _ => {}
+                }
+            }
+            Event::Who(reply) => reply.here.iter().for_each(|name| self.learn(name.into())),
             _ => {}
         }
     }
@@ -63,11 +90,16 @@ impl Names {
             Some(list) => is_list(list),
             None => addressed && is_list(context),
         };
-        let listing = addressing || ["/to ", "/who "].iter().any(|word| context.starts_with(word));
+        let of_rooms = OF_ROOMS.contains(&context);
+        let listing = addressing
+            || of_rooms
+            || ["/to ", "/who "].iter().any(|word| context.starts_with(word));
         if word.is_empty() && !listing {
             return None;
         }
-        let names = self.0.iter().map(Name::as_str).filter(|name| starts_with(name, word));
+        let fits = |it: &&Recipient| !of_rooms || it.is_room();
+        let names = self.0.iter().filter(fits).map(Recipient::as_str);
+        let names = names.filter(|name| starts_with(name, word));
         let end = if addressing && !after.starts_with([':', ',']) { ": " } else { "" };
         completion(start, word, names.map(str::to_owned).collect(), end)
     }
@@ -112,8 +144,9 @@ fn is_list(text: &str) -> bool {
     }
 }
 
+/// True for what names and rooms consist of.
 fn is_legal(char: char) -> bool {
-    Name::new(char.encode_utf8(&mut [0; 4])).is_ok()
+    char == '#' || Name::new(char.encode_utf8(&mut [0; 4])).is_ok()
 }
 
 #[cfg(test)]
@@ -122,8 +155,8 @@ mod tests {
 
     use super::*;
 
-    fn names(list: &[&str]) -> Vec<Name> {
-        list.iter().filter_map(|name| Name::new(name).ok()).collect()
+    fn names(list: &[&str]) -> Vec<Recipient> {
+        list.iter().filter_map(|name| Recipient::parse(name)).collect()
     }
 
     fn seen(list: &[&str]) -> Names {
@@ -161,6 +194,28 @@ mod tests {
         for before in ["x", "hello ", "bob: ", "/x", "bob: ask car\u{e9}"] {
             assert_eq!(tab(&seen, before), None, "{before}");
         }
+    }
+
+    #[test]
+    fn rooms_complete_as_names_do() {
+        let seen = seen(&["dave", "#dev", "#deploy", "#ops"]);
+        for (before, after) in [
+            ("#o", "#ops: "),
+            ("#d", "#de"),
+            ("/join #o", "/join #ops"),
+            ("/join ", "/join #"),
+            ("/leave #DEV", "/leave #dev"),
+            ("/who #o", "/who #ops"),
+            ("/to d", "/to dave"),
+            ("see #o", "see #ops"),
+        ] {
+            assert_eq!(
+                tab(&seen, before).map(|(line, _)| line),
+                Some(after.to_owned()),
+                "{before}"
+            );
+        }
+        assert_eq!(tab(&seen, "/join d"), None);
     }
 
     #[test]
@@ -214,12 +269,15 @@ mod tests {
 
     #[test]
     fn names_are_learnt_from_messages_and_answers() {
-        let alice = names(&["alice"]).remove(0);
+        let alice = "alice".parse().expect("a name");
         let mut seen = Names::default();
         seen.add_from(&Event::Message { from: alice, text: "hi".to_owned() });
         for text in ["here: bob; not here: dave", "2 here: carol, eve, ...", "not here: dave"] {
             seen.add_from(&Event::Who(WhoReply::parse(1, text).expect("a reply")));
         }
-        assert!(seen.0.into_iter().eq(names(&["alice", "bob", "carol", "eve"])));
+        let (room, from) = ("#dev".parse().expect("a room"), "frank".parse().expect("a name"));
+        seen.add_from(&Event::RoomMessage { room, from, text: "hi".to_owned() });
+        let all = ["alice", "bob", "carol", "eve", "frank", "#dev"];
+        assert!(seen.0.into_iter().eq(names(&all)));
     }
 }

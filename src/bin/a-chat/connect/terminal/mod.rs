@@ -24,6 +24,7 @@ mod console;
 mod login;
 mod ui;
 mod line;
+mod recipient;
 mod text;
 mod history;
 mod completion;

@@ -5,13 +5,13 @@
 
 use std::env;
 
-use a_chat::Name;
 use a_chat::client::{Event, Refusal};
 
 use unicode_width::UnicodeWidthStr;
 
 use super::super::escape::escape_controls;
 use super::command::list;
+use super::recipient::Recipient;
 
 /// Colours for names, as ECMA-48 codes. They exclude those of errors and notices, and colours that
 /// are hard to read on black or on white.
@@ -59,10 +59,15 @@ impl Style {
                 format!(
                     "{}{}: {}\n",
                     self.escape(FAINT, "from "),
-                    self.name(from),
+                    self.name(from.as_str()),
                     escape_controls(text)
                 )
             }
+            Event::RoomMessage { room, from, text } => {
+                let (from, room) = (self.name(from.as_str()), self.name(room.as_str()));
+                format!("{}{from} {room}: {}\n", self.escape(FAINT, "from "), escape_controls(text))
+            }
+            Event::Room(event) => self.notice(&event.to_string()),
             Event::Refused(refusal) => {
                 let Refusal { line, reason, text, .. } = refusal;
                 let beginning: String = text.chars().take(MAX_QUOTED_CHARS).collect();
@@ -81,8 +86,8 @@ impl Style {
     }
 
     /// A message that this user sent.
-    pub(crate) fn own(&self, to: &[Name], text: &str) -> String {
-        let names: Vec<_> = to.iter().map(|name| self.name(name)).collect();
+    pub(crate) fn own(&self, to: &[Recipient], text: &str) -> String {
+        let names: Vec<_> = to.iter().map(|it| self.name(it.as_str())).collect();
         format!("{}{}: {}\n", self.escape(FAINT, "to "), names.join(", "), escape_controls(text))
     }
 
@@ -117,7 +122,13 @@ impl Style {
 
     /// The prompt of a search through the history; it takes at most half of the columns, so that the
     /// line found has the rest.
-    pub(crate) fn search(&self, to: &[Name], pattern: &str, found: bool, columns: usize) -> Prompt {
+    pub(crate) fn search(
+        &self,
+        to: &[Recipient],
+        pattern: &str,
+        found: bool,
+        columns: usize,
+    ) -> Prompt {
         let what = if found { "search" } else { "not found" };
         let text = format!("({what}: {}) ", escape_controls(pattern));
         let recipients = self.prompt(to, columns / 2);
@@ -129,7 +140,7 @@ impl Style {
     }
 
     /// The prompt while plain lines go to `to`; it takes at most half of the columns.
-    pub(crate) fn prompt(&self, to: &[Name], columns: usize) -> Prompt {
+    pub(crate) fn prompt(&self, to: &[Recipient], columns: usize) -> Prompt {
         let room = columns / 2;
         if room < "> ".len() {
             return Prompt::plain("");
@@ -142,19 +153,19 @@ impl Style {
         if count == 0 && others.as_ref().is_some_and(|others| others.len() + "> ".len() > room) {
             return Prompt::plain("> ");
         }
-        let plain = join(to[..count].iter().map(Name::to_string).collect()).join(", ") + "> ";
-        let painted = join(to[..count].iter().map(|name| self.name(name)).collect()).join(", ");
+        let plain = join(to[..count].iter().map(Recipient::to_string).collect()).join(", ") + "> ";
+        let painted =
+            join(to[..count].iter().map(|it| self.name(it.as_str())).collect()).join(", ");
         Prompt { text: painted + "> ", width: plain.len() }
     }
 
-    /// A name in its colour, which depends on nothing but the name.
-    fn name(&self, name: &Name) -> String {
+    /// A name or a room in its colour, which depends on nothing but the name.
+    fn name(&self, name: &str) -> String {
         // FNV-1a; its low bits are its best.
         let hash = name
-            .as_str()
             .bytes()
             .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-        self.escape(NAME_COLOURS[hash as usize % NAME_COLOURS.len()], name.as_str())
+        self.escape(NAME_COLOURS[hash as usize % NAME_COLOURS.len()], name)
     }
 
     fn escape(&self, code: &str, text: &str) -> String {
@@ -171,18 +182,21 @@ mod tests {
     const PLAIN: Style = Style { colours: false };
     const COLOURED: Style = Style { colours: true };
 
-    fn names(list: &[&str]) -> Vec<Name> {
-        list.iter().filter_map(|name| Name::new(name).ok()).collect()
+    fn names(list: &[&str]) -> Vec<Recipient> {
+        list.iter().filter_map(|name| Recipient::parse(name)).collect()
     }
 
     fn message(from: &str, text: &str) -> Event {
-        Event::Message { from: names(&[from]).remove(0), text: text.to_owned() }
+        Event::Message { from: from.parse().expect("a name"), text: text.to_owned() }
     }
 
     #[test]
     fn each_kind_of_line_is_recognisable() {
         assert_eq!(PLAIN.event(&message("error", "x")), "from error: x\n");
         assert_eq!(PLAIN.own(&names(&["bob", "carol"]), "hi"), "to bob, carol: hi\n");
+        let (room, from) = ("#dev".parse().expect("a room"), "bob".parse().expect("a name"));
+        let in_room = Event::RoomMessage { room, from, text: "\x1b".to_owned() };
+        assert_eq!(PLAIN.event(&in_room), "from bob #dev: ^[\n");
         let reason = RefusalReason::NoSuchPeer(vec!["bob".to_owned()]);
         let refusal = Refusal::new(3, reason, "bob: \x1b");
         let expected = "error: no such peer: bob; that was your line 3: bob: ^[\n";
@@ -235,6 +249,7 @@ mod tests {
     fn the_prompt_names_the_recipients_and_stays_short() {
         let prompt = |to: &[&str], columns| PLAIN.prompt(&names(to), columns).text;
         assert_eq!(prompt(&[], 80), "> ");
+        assert_eq!(prompt(&["#dev"], 80), "#dev> ");
         assert_eq!(prompt(&["bob", "carol"], 80), "bob, carol> ");
         assert_eq!(prompt(&["bob", "carol", "dave"], 32), "bob, +2> ");
         assert_eq!(prompt(&["bob", "carol"], 10), "+2> ");

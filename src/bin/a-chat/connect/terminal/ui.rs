@@ -7,7 +7,6 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use a_chat::Name;
 use a_chat::client::{Block, LineSender, SessionHandle};
 use crossbeam_channel::{Receiver, after, never, select};
 use unicode_segmentation::UnicodeSegmentation;
@@ -18,6 +17,7 @@ use super::console::Console;
 use super::history::History;
 use super::keys::Key;
 use super::line::Line;
+use super::recipient::Recipient;
 use super::screen::Screen;
 use super::style::Style;
 
@@ -46,7 +46,7 @@ pub(crate) struct Ui {
     search: Option<Search>,
     names: Names,
     /// The recipients of plain lines.
-    to: Vec<Name>,
+    to: Vec<Recipient>,
     /// Where entered lines go; dropped when the user leaves.
     lines: Option<LineSender>,
     /// Told when the user leaves, since there may be no connection yet.
@@ -294,6 +294,15 @@ impl Ui {
                 self.names.add(&to);
             }
             UserCommand::Ask(line) => self.send(&line),
+            UserCommand::Join { room, line } => {
+                self.send(&line);
+                self.to = vec![Recipient::Room(room)];
+                self.names.add(&self.to);
+            }
+            UserCommand::Leave(room) => {
+                self.send(&format!("/leave {room}"));
+                self.to.retain(|to| *to != Recipient::Room(room.clone()));
+            }
             UserCommand::To(names) => {
                 self.names.add(&names);
                 self.to = names;
