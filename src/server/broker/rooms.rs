@@ -21,7 +21,8 @@ impl Broker {
         };
         let receives = self.peers[client].has_name;
         let joined = self.rooms.join(client, &room, receives, loud, standing);
-        let members = joined.size.get();
+        // It is counted itself, although it gets nothing more if it has half-closed.
+        let members = joined.size.get() + u32::from(!receives);
         ticket.answer(joined.size);
         self.reply(client, &Arc::new(permit), |text| {
             protocol::push_joined(text, line, room.as_str().as_bytes(), members);
