@@ -57,7 +57,8 @@
 //! | feature | default | what it adds |
 //! | --- | --- | --- |
 //! | `cli` | yes | everything that only the program `a-chat` needs: turn it off in a program of your own |
-//! | `serde` | with `cli` | `Serialize` for [`Stats`], [`Report`] and what they hold, `Deserialize` for [`Name`] and [`Config`] |
+//! | `proxy` | with the program | `Config::proxy_from`: a proxy in front says who its client is, by a PROXY header |
+| `serde` | with `cli` | `Serialize` for [`Stats`], [`Report`] and what they hold, `Deserialize` for [`Name`] and [`Config`] |
 //!
 //! Other features are internal. The client builds on every Unix, the server on Linux only: its exact
 //! report rests on `SIOCOUTQ` and `TCP_NOTSENT_LOWAT`. The oldest supported Rust is 1.85; raising it
@@ -152,6 +153,8 @@ pub use server::stats::{Stats, StatsHandle};
 pub use socket::listener::Listener;
 #[cfg(target_os = "linux")]
 pub use socket::unix::UnixOptions;
+#[cfg(feature = "proxy")]
+pub use wire::address_range::{AddressRange, InvalidRange};
 pub use wire::endpoint::Endpoint;
 pub use wire::name::{InvalidName, Name};
 pub use wire::room::{InvalidRoom, Room};

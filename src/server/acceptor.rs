@@ -18,7 +18,7 @@ use rustix::io::Errno;
 
 use crate::server::broker::Event;
 use crate::server::context::{Shared, spawn};
-use crate::server::per_source::{PerSourceLimit, SourcePrefix};
+use crate::server::per_source::SourcePrefix;
 use crate::server::reader::Reader;
 use crate::server::report::{ConnectionRecord, Totals};
 use crate::server::shutdown::{Phase, WaitOutcome};
@@ -62,9 +62,8 @@ pub(crate) struct Acceptor {
     arrivals: OwnedFd,
     /// Dropped before the readers are joined: the broker exits once the last sender is dropped.
     broker: Sender<Event>,
-    readers: Vec<(Option<SourcePrefix>, JoinHandle<ConnectionRecord>)>,
+    readers: Vec<JoinHandle<ConnectionRecord>>,
     max_connections: usize,
-    per_source: PerSourceLimit,
     totals: Totals,
     /// Refused clients, and until when each lingers: closing at once could reset the connection
     /// before the client receives the error.
@@ -89,14 +88,12 @@ impl Acceptor {
         max_connections: usize,
         shared: Arc<Shared>,
     ) -> Self {
-        let per_source = PerSourceLimit::new(shared.config.max_per_address);
         Self {
             listeners,
             arrivals,
             broker,
             readers: Vec::new(),
             max_connections,
-            per_source,
             totals: Totals::default(),
             refused: VecDeque::new(),
             shared,
@@ -120,11 +117,11 @@ impl Acceptor {
         for (_, client) in refused {
             discard_unread_input(&client);
         }
-        for (_, reader) in &readers {
+        for reader in &readers {
             // A reader that waits for its window must notice the shutdown too.
             reader.thread().unpark();
         }
-        for (_, reader) in readers {
+        for reader in readers {
             join(reader, &mut totals);
         }
         if let Err(panic) = accepted {
@@ -213,27 +210,28 @@ impl Acceptor {
         self.last_id += 1;
         let id = ConnectionId(self.last_id);
         let connection = Arc::new(Connection::new(id, socket, peer));
-        let source = SourcePrefix::of(peer);
-        self.reap(source);
+        self.reap();
         if self.readers.len() >= self.max_connections {
             let cause = "connection limit reached";
             return self.refuse(connection, &Rejection::ServerFull, &cause);
         }
-        if self.per_source.is_full(source) {
+        // A proxy takes no place of its own: its clients do, once it has said who they are.
+        let is_proxy = self.shared.config.is_proxy(peer);
+        let source = SourcePrefix::of(peer).filter(|_| !is_proxy);
+        let Some(place) = self.shared.places.take(source) else {
             let cause = "per-address limit reached";
             return self.refuse(connection, &Rejection::PerAddressLimit, &cause);
-        }
+        };
         let (client, shared) = (Arc::clone(&connection), Arc::clone(&self.shared));
         let broker = self.broker.clone();
         let spawned = spawn(format!("reader-{id}"), move || {
             let _counted_even_after_a_panic = CountFinished(Arc::clone(&shared));
-            Reader::new(client, shared).run(broker)
+            Reader::new(client, shared, Some(place)).run(broker)
         });
         match spawned {
             Ok(reader) => {
                 self.shared.counters.connections.add(1);
-                self.per_source.add(source);
-                self.readers.push((source, reader));
+                self.readers.push(reader);
                 self.shared.shutdown.note_connections(self.readers.len());
             }
             Err(error) => {
@@ -248,11 +246,11 @@ impl Acceptor {
         self.shared.finished_readers.get().saturating_sub(self.totals.connections)
     }
 
-    /// Joins finished readers if there are enough of them to justify a scan, or if a client from
-    /// `source` needs the place of one.
-    fn reap(&mut self, source: Option<SourcePrefix>) {
+    /// Joins finished readers if there are enough of them to justify a scan, or if a client needs the
+    /// place of one.
+    fn reap(&mut self) {
         let finished = self.finished_readers();
-        let full = self.readers.len() >= self.max_connections || self.per_source.is_full(source);
+        let full = self.readers.len() >= self.max_connections;
         if finished > 0 && (full || finished >= 16 + self.readers.len() as u64 / 8) {
             self.join_finished();
         }
@@ -260,10 +258,9 @@ impl Acceptor {
 
     fn join_finished(&mut self) {
         let mut next = 0;
-        while let Some((_, reader)) = self.readers.get(next) {
+        while let Some(reader) = self.readers.get(next) {
             if reader.is_finished() {
-                let (source, reader) = self.readers.swap_remove(next);
-                self.per_source.remove(source);
+                let reader = self.readers.swap_remove(next);
                 join(reader, &mut self.totals);
                 self.joined_since_trim += 1;
             } else {

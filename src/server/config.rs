@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::socket::peer::Peer;
+#[cfg(feature = "proxy")]
+use crate::wire::address_range::AddressRange;
 use crate::wire::framing::MAX_LINE_CEILING;
 
 /// The limits of a server. The defaults suit a relay for people who type.
@@ -36,6 +39,17 @@ pub struct Config {
     /// of them. `None`, the default, sets no limit: a whole office may share one address, and
     /// loopback has only one.
     pub max_per_address: Option<usize>,
+
+    /// From which addresses connections are those of a proxy: each has to begin with a header of the
+    /// PROXY protocol, version 1 or 2, which says who the client is. From all others such a header is
+    /// never read. Default none. Everybody at these addresses can claim any address, so list hosts,
+    /// and not the network of an office.
+    #[cfg(feature = "proxy")]
+    pub proxy_from: Vec<AddressRange>,
+
+    /// Whether connections to Unix sockets are those of a proxy, too. Default false.
+    #[cfg(feature = "proxy")]
+    pub proxy_from_unix: bool,
 
     /// The maximum length of a client's line, in bytes, not counting the line end. Default 64 KiB.
     /// The rest of a longer line is discarded, and the connection stays open.
@@ -102,6 +116,10 @@ impl Default for Config {
         Self {
             max_connections: None,
             max_per_address: None,
+            #[cfg(feature = "proxy")]
+            proxy_from: Vec::new(),
+            #[cfg(feature = "proxy")]
+            proxy_from_unix: false,
             max_line: 64 * 1024,
             window: 256 * 1024,
             login_timeout: Duration::from_secs(10),
@@ -129,6 +147,38 @@ impl Config {
     pub fn max_per_address(mut self, max_per_address: impl Into<Option<usize>>) -> Self {
         self.max_per_address = max_per_address.into();
         self
+    }
+
+    /// Sets [`proxy_from`](field@Self::proxy_from).
+    #[cfg(feature = "proxy")]
+    #[must_use]
+    pub fn proxy_from(mut self, ranges: impl IntoIterator<Item = AddressRange>) -> Self {
+        self.proxy_from = ranges.into_iter().collect();
+        self
+    }
+
+    /// Sets [`proxy_from_unix`](field@Self::proxy_from_unix).
+    #[cfg(feature = "proxy")]
+    #[must_use]
+    pub fn proxy_from_unix(mut self, expected: bool) -> Self {
+        self.proxy_from_unix = expected;
+        self
+    }
+
+    /// Whether connections of this peer begin with a PROXY header.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn is_proxy(&self, peer: Peer) -> bool {
+        match peer {
+            Peer::Tcp(address) => self.proxy_from.iter().any(|it| it.contains(address.ip())),
+            Peer::Unix(_) => self.proxy_from_unix,
+        }
+    }
+
+    /// Proxies are known only with the feature `proxy`.
+    #[cfg(not(feature = "proxy"))]
+    #[expect(clippy::unused_self, reason = "with the feature it is used")]
+    pub(crate) fn is_proxy(&self, _peer: Peer) -> bool {
+        false
     }
 
     /// Sets [`max_line`](field@Self::max_line).

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 
 use super::config::Config;
+use super::per_source::Places;
 use super::scheduling::Turns;
 use super::shutdown::ShutdownHandle;
 use super::stats::{Counter, Counters};
@@ -25,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) shutdown: ShutdownHandle,
     pub(crate) counters: Arc<Counters>,
+    /// How many clients are connected from each address.
+    pub(crate) places: Arc<Places>,
     /// Readers that are about to exit, so the acceptor knows when there are threads to join.
     pub(crate) finished_readers: Counter,
     /// How many connections are busy, see [`Burst`].

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 
 use crate::server::context::{Burst, Shared};
+use crate::server::per_source::Place;
 use crate::server::report::CloseReason;
 use crate::server::shutdown::{Phase, WaitOutcome};
 use crate::socket::connection::{Connection, ReadResult};
@@ -24,6 +25,8 @@ pub(crate) struct Input {
     pub(crate) connection: Arc<Connection>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) lines: LineBuffer,
+    /// Held for as long as the connection counts among those of its address.
+    pub(crate) place: Option<Place>,
     /// The last read filled the buffer, so the next one is tried without polling first.
     maybe_readable: bool,
     /// Set once shutdown is noticed: how much of the input available at that moment is still
@@ -46,12 +49,17 @@ pub(crate) enum ReadOutcome {
 }
 
 impl Input {
-    pub(crate) fn new(connection: Arc<Connection>, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(
+        connection: Arc<Connection>,
+        shared: Arc<Shared>,
+        place: Option<Place>,
+    ) -> Self {
         let lines = LineBuffer::new(shared.config.max_line);
         Self {
             connection,
             shared,
             lines,
+            place,
             maybe_readable: true,
             cutoff_remaining: None,
             burst: None,

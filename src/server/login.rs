@@ -30,6 +30,8 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 #[inline(never)]
 pub(crate) fn login(input: &mut Input) -> Result<Name, CloseReason> {
     let mut budget = WaitBudget::new(input.shared.config.login_timeout, Instant::now());
+    #[cfg(feature = "proxy")]
+    crate::server::proxy::read_header(input, &mut budget)?;
     // Set while the line so far ends with a carriage return.
     let mut line_feed: Option<WaitBudget> = None;
     loop {
@@ -75,6 +77,8 @@ pub(crate) fn reject(input: &Input, reason: CloseReason) -> WriterExit {
         CloseReason::NoLineFeed => Rejection::NoLineFeed.line(),
         CloseReason::LoginTimeout => Rejection::LoginTimeout.line(),
         CloseReason::ServerFull => Rejection::ServerFull.line(),
+        CloseReason::PerAddressLimit => Rejection::PerAddressLimit.line(),
+        CloseReason::NoProxyHeader => Rejection::NoProxyHeader.line(),
         CloseReason::Shutdown => protocol::closing_notice(0),
         CloseReason::LeftBeforeLogin if input.lines.partial_len() > 0 => {
             input.shared.counters.unterminated.add(1);

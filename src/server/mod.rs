@@ -13,6 +13,8 @@ pub(crate) mod writer;
 // What they are built on.
 pub(crate) mod linger;
 pub(crate) mod per_source;
+#[cfg(feature = "proxy")]
+pub(crate) mod proxy;
 pub(crate) mod timeout;
 pub(crate) mod scheduling;
 pub(crate) mod context;
@@ -43,6 +45,7 @@ use self::broker::Broker;
 use self::config::Config;
 use self::context::{Shared, spawn};
 use self::limits::Capacity;
+use self::per_source::Places;
 use self::report::Report;
 use self::scheduling::Turns;
 use self::shutdown::ShutdownHandle;
@@ -162,7 +165,9 @@ impl Server {
             .map_err(|source| Error::Start { what: "create the shutdown descriptors", source })?;
         let capacity = Capacity::of(&config);
         let (counters, finished_readers) = (Arc::default(), Counter::default());
+        let places = Places::new(config.max_per_address);
         let shared = Arc::new(Shared {
+            places,
             config,
             shutdown,
             counters,

@@ -1,7 +1,9 @@
-//! Per-source connection limit. Plain state, owned by the acceptor.
+//! Per-source connection limit: shared by the acceptor and, for clients behind a proxy, the readers. A
+//! connection holds its place and frees it with its end.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
 
@@ -31,36 +33,51 @@ impl SourcePrefix {
 
 /// Counts connected clients by source, up to a limit.
 #[derive(Debug)]
-pub(crate) struct PerSourceLimit {
+pub(crate) struct Places {
     /// `None` means no limit, and then nothing is counted.
     limit: Option<usize>,
     /// Sources without clients are removed, so the map grows no larger than the number of clients.
-    connected: HashMap<SourcePrefix, usize, RandomState>,
+    /// Locked for one look-up: readers take places, too, for clients behind a proxy.
+    taken: Mutex<HashMap<SourcePrefix, usize, RandomState>>,
 }
 
-impl PerSourceLimit {
-    pub(crate) fn new(limit: Option<usize>) -> Self {
-        Self { limit, connected: HashMap::default() }
+/// A client's place among those of its source. Dropping it frees the place.
+#[derive(Debug)]
+pub(crate) struct Place(Option<(Arc<Places>, SourcePrefix)>);
+
+impl Places {
+    pub(crate) fn new(limit: Option<usize>) -> Arc<Self> {
+        Arc::new(Self { limit, taken: Mutex::default() })
     }
 
-    /// Whether a further client from this source must be refused.
-    pub(crate) fn is_full(&self, source: Option<SourcePrefix>) -> bool {
-        let connected = |source| self.connected.get(&source).copied().unwrap_or(0);
-        self.limit.zip(source).is_some_and(|(limit, source)| connected(source) >= limit)
-    }
-
-    pub(crate) fn add(&mut self, source: Option<SourcePrefix>) {
-        if let Some(source) = source.filter(|_| self.limit.is_some()) {
-            *self.connected.entry(source).or_default() += 1;
+    /// A place for a further client from this source, if there is one. What has no source, and
+    /// everything without a limit, needs none.
+    pub(crate) fn take(self: &Arc<Self>, source: Option<SourcePrefix>) -> Option<Place> {
+        let Some((limit, source)) = self.limit.zip(source) else { return Some(Place(None)) };
+        let mut taken = self.lock();
+        let connected = taken.get(&source).copied().unwrap_or(0);
+        if connected >= limit {
+            return None;
         }
+        taken.insert(source, connected + 1);
+        drop(taken);
+        Some(Place(Some((Arc::clone(self), source))))
     }
 
-    pub(crate) fn remove(&mut self, source: Option<SourcePrefix>) {
-        let Some(source) = source else { return };
-        if let Some(connected) = self.connected.get_mut(&source) {
+    fn lock(&self) -> MutexGuard<'_, HashMap<SourcePrefix, usize, RandomState>> {
+        // No call between locking and unlocking panics.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some((places, source)) = self.0.take() else { return };
+        let mut taken = places.lock();
+        if let Some(connected) = taken.get_mut(&source) {
             *connected -= 1;
             if *connected == 0 {
-                self.connected.remove(&source);
+                taken.remove(&source);
             }
         }
     }
@@ -92,32 +109,39 @@ mod tests {
     #[test]
     fn sources_are_counted_up_to_the_limit_and_removed_when_empty() {
         let (one, other) = (Some(source("192.0.2.1")), Some(source("2001:db8::1")));
-        let mut per_source = PerSourceLimit::new(Some(2));
-        per_source.add(one);
-        per_source.add(other);
-        assert!(!per_source.is_full(one) && !per_source.is_full(other));
-        per_source.add(one);
-        assert!(per_source.is_full(one) && !per_source.is_full(other));
-        per_source.remove(one);
-        assert!(!per_source.is_full(one));
-        per_source.remove(one);
-        per_source.remove(other);
-        assert!(per_source.connected.is_empty());
+        let places = Places::new(Some(2));
+        let first = places.take(one);
+        let (second, elsewhere) = (places.take(one), places.take(other));
+        assert!(first.is_some() && second.is_some() && elsewhere.is_some());
+        assert!(places.take(one).is_none());
+        drop(first);
+        let third = places.take(one);
+        assert!(third.is_some() && places.take(one).is_none());
+        drop((second, third, elsewhere));
+        assert!(places.lock().is_empty());
     }
 
     #[test]
-    fn without_a_limit_nothing_is_counted() {
-        let mut per_source = PerSourceLimit::new(None);
-        per_source.add(Some(source("192.0.2.1")));
-        assert!(per_source.connected.is_empty() && !per_source.is_full(Some(source("192.0.2.1"))));
-        per_source.remove(Some(source("192.0.2.1")));
+    fn of_many_threads_as_many_get_a_place_as_there_are() {
+        let (one, places) = (Some(source("192.0.2.1")), Places::new(Some(3)));
+        for _ in 0..100 {
+            let taken = std::thread::scope(|scope| {
+                let all: Vec<_> = (0..8).map(|_| scope.spawn(|| places.take(one))).collect();
+                let all = all.into_iter().filter_map(|one| one.join().expect("no panic"));
+                all.collect::<Vec<_>>()
+            });
+            assert_eq!(taken.len(), 3);
+        }
+        assert!(places.lock().is_empty());
     }
 
     #[test]
-    fn a_client_of_a_unix_socket_has_no_address_to_be_counted_by() {
-        let peer = Peer::Unix(Credentials { uid: 0, pid: 1 });
-        let mut per_source = PerSourceLimit::new(Some(1));
-        per_source.add(SourcePrefix::of(peer));
-        assert!(per_source.connected.is_empty() && !per_source.is_full(SourcePrefix::of(peer)));
+    fn without_a_limit_or_an_address_nothing_is_counted() {
+        let unix = SourcePrefix::of(Peer::Unix(Credentials { uid: 0, pid: 1 }));
+        for (limit, source) in [(None, Some(source("192.0.2.1"))), (Some(1), unix)] {
+            let places = Places::new(limit);
+            let _taken = [places.take(source), places.take(source)].map(|it| it.expect("room"));
+            assert!(places.lock().is_empty());
+        }
     }
 }

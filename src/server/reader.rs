@@ -18,6 +18,7 @@ use crate::server::delivery::ticket::ticket;
 use crate::server::delivery::window::{Permit, StandingPermit, Window};
 use crate::server::input::{Input, ReadOutcome};
 use crate::server::login::{login, reject};
+use crate::server::per_source::Place;
 use crate::server::report::{CloseReason, ConnectionRecord};
 use crate::server::rooms::MEMBERSHIP_CHARGE;
 use crate::server::shutdown::Phase;
@@ -55,8 +56,12 @@ struct Session {
 }
 
 impl Reader {
-    pub(crate) fn new(connection: Arc<Connection>, shared: Arc<Shared>) -> Self {
-        Self { input: Input::new(connection, shared) }
+    pub(crate) fn new(
+        connection: Arc<Connection>,
+        shared: Arc<Shared>,
+        place: Option<Place>,
+    ) -> Self {
+        Self { input: Input::new(connection, shared, place) }
     }
 
     /// The thread: serves the client until it disconnects or the cutoff is reached, and returns the

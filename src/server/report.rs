@@ -36,6 +36,10 @@ pub enum CloseReason {
     LoginTimeout,
     /// No thread could be spawned for it.
     ServerFull,
+    /// As many connections as allowed came from its address, which a proxy told.
+    PerAddressLimit,
+    /// A proxy sent no PROXY header.
+    NoProxyHeader,
     /// It acknowledged too little of what was pending for it within the stall timeout.
     Evicted,
     /// The server shut down, and the client received everything.
@@ -69,6 +73,8 @@ impl fmt::Display for CloseReason {
             Self::NameTaken => "name taken",
             Self::LoginTimeout => "login not in time",
             Self::ServerFull => "server is full",
+            Self::PerAddressLimit => "too many connections from its address",
+            Self::NoProxyHeader => "no PROXY header",
             Self::Evicted => "evicted, nothing was read for too long",
             Self::Shutdown => "server shut down",
             Self::Deadline => "drain deadline",

@@ -34,6 +34,9 @@ pub(crate) struct Connection {
     id: ConnectionId,
     socket: Stream,
     peer: Peer,
+    /// Who the client is, if the peer is a proxy that has said so.
+    #[cfg(feature = "proxy")]
+    client: std::sync::OnceLock<Peer>,
     /// True once a FIN was sent. The kernel counts it as one unacknowledged byte.
     fin_sent: AtomicBool,
 }
@@ -62,15 +65,34 @@ pub(crate) enum ReadResult {
 impl Connection {
     /// Wraps an accepted socket.
     pub(crate) fn new(id: ConnectionId, socket: impl Into<Stream>, peer: Peer) -> Self {
-        Self { id, socket: socket.into(), peer, fin_sent: AtomicBool::new(false) }
+        Self {
+            id,
+            socket: socket.into(),
+            peer,
+            #[cfg(feature = "proxy")]
+            client: std::sync::OnceLock::new(),
+            fin_sent: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn id(&self) -> ConnectionId {
         self.id
     }
 
+    /// Who the client is: the peer, or whom a proxy has named.
     pub(crate) fn peer(&self) -> Peer {
+        #[cfg(feature = "proxy")]
+        if let Some(client) = self.client.get() {
+            return *client;
+        }
         self.peer
+    }
+
+    /// Notes whom the peer, a proxy, speaks for.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn set_client(&self, client: Peer) {
+        // A header is read once.
+        let _ = self.client.set(client);
     }
 
     /// Reads available input into `buffer`, which must not be empty.

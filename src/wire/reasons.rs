@@ -47,12 +47,15 @@ pub enum Rejection {
     UnterminatedLine,
     /// The first line ended with a carriage return alone.
     NoLineFeed,
+    /// The server expects a PROXY header from the address of the proxy in front of it, which sent
+    /// none.
+    NoProxyHeader,
     /// Something that this version does not know.
     Other(String),
 }
 
 impl Rejection {
-    const KNOWN: [Self; 8] = [
+    const KNOWN: [Self; 9] = [
         Self::BadName,
         Self::NameTaken,
         Self::LoginTimeout,
@@ -61,6 +64,7 @@ impl Rejection {
         Self::Evicted,
         Self::UnterminatedLine,
         Self::NoLineFeed,
+        Self::NoProxyHeader,
     ];
 
     /// Whether logging in again, later, may work.
@@ -72,7 +76,11 @@ impl Rejection {
             | Self::ServerFull
             | Self::PerAddressLimit
             | Self::Evicted => true,
-            Self::BadName | Self::UnterminatedLine | Self::NoLineFeed | Self::Other(_) => false,
+            Self::BadName
+            | Self::UnterminatedLine
+            | Self::NoLineFeed
+            | Self::NoProxyHeader
+            | Self::Other(_) => false,
         }
     }
 
@@ -99,6 +107,7 @@ impl Rejection {
             Self::NoLineFeed => {
                 "the first line ended with a carriage return alone, lines end with a line feed"
             }
+            Self::NoProxyHeader => "expected a PROXY header from your address",
             Self::Other(text) => text,
         }
     }

@@ -39,7 +39,11 @@ impl TestServer {
     }
 
     pub fn with(config: Config) -> Self {
-        let server = wire::bind(config);
+        Self::of(wire::bind(config))
+    }
+
+    /// Runs a server that a test has bound by itself.
+    pub fn of(server: a_chat::Server) -> Self {
         let (address, handle) = (server.local_addr(), server.shutdown_handle());
         let stats = server.stats_handle();
         let thread = std::thread::Builder::new()

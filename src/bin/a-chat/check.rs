@@ -16,6 +16,7 @@ pub(crate) fn check(args: &ServeArgs) -> Result<(), Box<dyn Error>> {
         name.to_socket_addrs().map_err(|error| format!("cannot listen on {name}: {error}"))?;
     }
     args.doors.unix_options()?;
+    args.doors.proxies(args.config())?;
     logger::check(args.log_file.as_deref())?;
     output::to_stdout(b"the configuration is valid\n")?;
     Ok(())

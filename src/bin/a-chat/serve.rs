@@ -51,7 +51,7 @@ pub(crate) fn run(args: &ServeArgs, held_back: &SigSet) -> Result<ExitCode, Box<
 
 fn serve(args: &ServeArgs, signals: Caught, log: LogHandle) -> Result<ExitCode, Box<dyn Error>> {
     let _ = a_chat::raise_nofile_limit();
-    let config = args.config();
+    let config = args.doors.proxies(args.config())?;
     config.validate()?;
     let server = Server::from_listeners(listen(&args.doors)?, config)?;
     let handle = server.shutdown_handle();

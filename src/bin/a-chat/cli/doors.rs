@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use a_chat::{Endpoint, UnixOptions};
+use a_chat::{Config, Endpoint, UnixOptions};
 use clap::Args;
 use nix::unistd::Group;
 
@@ -40,6 +40,13 @@ pub(crate) struct DoorArgs {
     /// Group of the Unix sockets' files, by name or number [default: the process's own]
     #[arg(long, value_name = "GROUP", env = "A_CHAT_UNIX_GROUP", help_heading = "Unix sockets")]
     unix_group: Option<String>,
+
+    /// Addresses of proxies, alone or as ranges, each of whose connections must begin with a PROXY
+    /// header; `unix` stands for all Unix sockets [default: none]
+    ///
+    /// The header, of version 1 or 2, says who the client is. From other addresses it is never read.
+    #[arg(long, value_name = "ADDR,...", env = "A_CHAT_PROXY_FROM", value_delimiter = ',')]
+    proxy_from: Vec<String>,
 }
 
 impl DoorArgs {
@@ -56,6 +63,35 @@ impl DoorArgs {
         paths.sort();
         paths.dedup();
         paths
+    }
+
+    /// Sets which peers are proxies.
+    ///
+    /// # Errors
+    ///
+    /// The text that is no range of addresses.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn proxies(&self, config: Config) -> Result<Config, String> {
+        let (unix, ranges): (Vec<_>, Vec<_>) =
+            self.proxy_from.iter().map(|text| text.trim()).partition(|text| *text == "unix");
+        let ranges = ranges.into_iter().map(|text| {
+            let range = text.parse::<a_chat::AddressRange>();
+            range.map_err(|why| {
+                format!("invalid value '{}' for '--proxy-from': {why}", text.escape_debug())
+            })
+        });
+        let ranges: Vec<_> = ranges.collect::<Result<_, _>>()?;
+        Ok(config.proxy_from(ranges).proxy_from_unix(!unix.is_empty()))
+    }
+
+    /// Says that this program knows no proxies.
+    #[cfg(not(feature = "proxy"))]
+    pub(crate) fn proxies(&self, config: Config) -> Result<Config, String> {
+        if self.proxy_from.is_empty() {
+            return Ok(config);
+        }
+        Err("'--proxy-from' needs a build with it: cargo install a-chat --features proxy"
+            .to_owned())
     }
 
     /// Who may connect to them.
