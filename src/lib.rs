@@ -58,7 +58,7 @@
 //! | --- | --- | --- |
 //! | `cli` | yes | everything that only the program `a-chat` needs: turn it off in a program of your own |
 //! | `proxy` | with the program | `Config::proxy_from`: a proxy in front says who its client is, by a PROXY header |
-| `serde` | with `cli` | `Serialize` for [`Stats`], [`Report`] and what they hold, `Deserialize` for [`Name`] and [`Config`] |
+//! | `serde` | with `cli` | `Serialize` for [`Stats`], [`Report`] and what they hold, `Deserialize` for [`Name`] and [`Config`] |
 //!
 //! Other features are internal. The client builds on every Unix, the server on Linux only: its exact
 //! report rests on `SIOCOUTQ` and `TCP_NOTSENT_LOWAT`. The oldest supported Rust is 1.85; raising it

@@ -561,8 +561,11 @@ fn a_wrong_command_line_is_refused() {
 
 /// Every flag, its environment variable, its default, and an unusable value if the command line can
 /// tell.
-const FLAGS: [(&str, &str, Option<&str>, Option<&str>); 16] = [
+const FLAGS: [(&str, &str, Option<&str>, Option<&str>); 19] = [
     ("--listen", "A_CHAT_LISTEN", Some("127.0.0.1:8080"), Some("8080")),
+    ("--unix-mode", "A_CHAT_UNIX_MODE", Some("660"), Some("rw")),
+    ("--unix-group", "A_CHAT_UNIX_GROUP", None, None),
+    ("--proxy-from", "A_CHAT_PROXY_FROM", None, Some("10.0.0.1/8")),
     ("--max-connections", "A_CHAT_MAX_CONNECTIONS", None, Some("many")),
     ("--max-per-address", "A_CHAT_MAX_PER_ADDRESS", None, Some("few")),
     ("--max-line", "A_CHAT_MAX_LINE", Some("64KiB"), Some("long")),

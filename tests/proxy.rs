@@ -135,13 +135,16 @@ fn a_header_that_does_not_end_meets_the_login_timeout_and_the_shutdown() {
     client.expect_eof();
 }
 
-/// HAProxy in front of a server, killed when dropped.
-struct HaProxy(Child, tempfile::TempDir);
+/// `HAProxy` in front of a server, killed when dropped.
+struct HaProxy {
+    process: Child,
+    _folder: tempfile::TempDir,
+}
 
 impl Drop for HaProxy {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -159,7 +162,7 @@ impl HaProxy {
         std::fs::write(&path, settings).expect("a file");
         let mut command = Command::new("haproxy");
         command.arg("-db").arg("-f").arg(path).stdout(Stdio::null()).stderr(Stdio::null());
-        let proxy = Self(command.spawn().ok()?, folder);
+        let proxy = Self { process: command.spawn().ok()?, _folder: folder };
         wait_until("HAProxy", || TcpStream::connect(free).is_ok());
         Some((proxy, free))
     }

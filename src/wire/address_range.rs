@@ -72,7 +72,11 @@ impl FromStr for AddressRange {
             prefix.parse().ok().filter(|prefix| is_plain && *prefix <= bits).ok_or(InvalidRange)
         })?;
         // Bits after the prefix are a mistake of which nobody knows what was meant.
-        if masked(address, prefix) == address { Ok(Self { address, prefix }) } else { Err(InvalidRange) }
+        if masked(address, prefix) == address {
+            Ok(Self { address, prefix })
+        } else {
+            Err(InvalidRange)
+        }
     }
 }
 
@@ -109,7 +113,11 @@ mod tests {
     #[test]
     fn a_range_holds_the_addresses_with_its_prefix() {
         let cases = [
-            ("192.0.2.0/24", &["192.0.2.0", "192.0.2.255", "::ffff:192.0.2.9"][..], &["192.0.3.0"][..]),
+            (
+                "192.0.2.0/24",
+                &["192.0.2.0", "192.0.2.255", "::ffff:192.0.2.9"][..],
+                &["192.0.3.0"][..],
+            ),
             ("192.0.2.7", &["192.0.2.7"], &["192.0.2.6", "2001:db8::1"]),
             ("0.0.0.0/0", &["0.0.0.0", "255.255.255.255"], &["::1"]),
             ("2001:db8::/32", &["2001:db8::", "2001:db8:ffff::1"], &["2001:db9::", "192.0.2.1"]),
@@ -129,8 +137,20 @@ mod tests {
     #[test]
     fn a_text_that_is_no_range_is_refused() {
         for text in [
-            "", "/", "/8", "10.0.0.0/", "10.0.0.0/33", "10.0.0.0/+8", "10.0.0.0/-1", "10.0.0.1/8",
-            "10.0.0/8", "::1/129", "2001:db8::1/32", "localhost", "10.0.0.0/8/8", "10.0.0.0/256",
+            "",
+            "/",
+            "/8",
+            "10.0.0.0/",
+            "10.0.0.0/33",
+            "10.0.0.0/+8",
+            "10.0.0.0/-1",
+            "10.0.0.1/8",
+            "10.0.0/8",
+            "::1/129",
+            "2001:db8::1/32",
+            "localhost",
+            "10.0.0.0/8/8",
+            "10.0.0.0/256",
         ] {
             text.parse::<AddressRange>().expect_err(text);
         }

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 const MAX_V1: usize = 107;
 
 /// The maximum length of a version 2 header, in bytes. Proxies append certificates' names and the
-/// like; HAProxy and nginx read no more than this either.
+/// like; `HAProxy` and nginx read no more than this either.
 pub(crate) const MAX_HEADER: usize = 4096;
 
 /// The shortest header of version 1, `PROXY UNKNOWN` and its line end. One of version 2 is longer.
@@ -55,7 +55,7 @@ fn parse_v1(bytes: &[u8]) -> Result<Progress, NoHeader> {
     match memchr::memchr(b'\n', bytes) {
         Some(end) if end + 1 == bytes.len() => {
             let line = bytes.strip_suffix(b"\r\n").ok_or(NoHeader)?;
-            let line = str::from_utf8(line).map_err(|_| NoHeader)?;
+            let line = std::str::from_utf8(line).map_err(|_| NoHeader)?;
             parse_line(line).map(Progress::Complete)
         }
         // More was read than asked for.
@@ -104,16 +104,17 @@ fn parse_v2(bytes: &[u8]) -> Result<Progress, NoHeader> {
         // Both versions are longer than what tells them apart.
         return Ok(Progress::Wants(MIN_V1.max(bytes.len() + 1).min(V2_FIXED) - bytes.len()));
     };
-    let (command, family) = (fixed[12], fixed[13]);
+    let (version, command, family) = (fixed[12] >> 4, fixed[12] & 0x0F, fixed[13]);
     let length = V2_FIXED + usize::from(u16::from_be_bytes([fixed[14], fixed[15]]));
-    if length > MAX_HEADER || command & 0xF0 != 0x20 || command & 0x0F > 1 {
+    if length > MAX_HEADER || version != 2 || command > 1 {
         return Err(NoHeader);
     }
     if bytes.len() < length {
         return Ok(Progress::Wants(length - bytes.len()));
     }
-    let addresses = bytes.get(V2_FIXED..length).filter(|_| bytes.len() == length).ok_or(NoHeader)?;
-    let is_local = command & 0x0F == 0;
+    let addresses =
+        bytes.get(V2_FIXED..length).filter(|_| bytes.len() == length).ok_or(NoHeader)?;
+    let is_local = command == 0;
     let port = |at: usize| {
         let port = addresses.get(at..at + 2).and_then(|bytes| bytes.try_into().ok());
         port.map(u16::from_be_bytes).ok_or(NoHeader)
@@ -145,7 +146,10 @@ mod tests {
 
     /// Feeds a stream as a connection would: as many bytes as are wanted, or fewer. Returns the
     /// client's address and how many bytes were the header's; `None` if it is incomplete.
-    fn feed(stream: &[u8], at_most: usize) -> Result<Option<(Option<SocketAddr>, usize)>, NoHeader> {
+    fn feed(
+        stream: &[u8],
+        at_most: usize,
+    ) -> Result<Option<(Option<SocketAddr>, usize)>, NoHeader> {
         let mut taken = 0;
         loop {
             match parse(&stream[..taken])? {

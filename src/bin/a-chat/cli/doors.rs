@@ -6,7 +6,7 @@ use a_chat::{Config, Endpoint, UnixOptions};
 use clap::Args;
 use nix::unistd::Group;
 
-use super::values::{ADDRESS, MODE};
+use super::values::{ADDRESS, MODE, PROXY};
 
 /// Where `serve` listens.
 #[derive(Debug, Args)]
@@ -45,7 +45,7 @@ pub(crate) struct DoorArgs {
     /// header; `unix` stands for all Unix sockets [default: none]
     ///
     /// The header, of version 1 or 2, says who the client is. From other addresses it is never read.
-    #[arg(long, value_name = "ADDR,...", env = "A_CHAT_PROXY_FROM", value_delimiter = ',')]
+    #[arg(long, value_name = "ADDR,...", env = "A_CHAT_PROXY_FROM", value_delimiter = ',', value_parser = PROXY)]
     proxy_from: Vec<String>,
 }
 

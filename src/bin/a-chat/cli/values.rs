@@ -23,6 +23,10 @@ pub(super) const ADDRESS: Value<String> = Value {
     expected: "expected an address and a port, as in 127.0.0.1:8080 or [::1]:8080, or a Unix socket, \
                as in unix:/run/a-chat.sock",
 };
+pub(super) const PROXY: Value<String> = Value {
+    parse: proxy,
+    expected: "expected an address, a range of them, or unix, as in 192.0.2.10 or 192.0.2.0/28",
+};
 pub(super) const MODE: Value<u32> = Value {
     parse: mode,
     expected: "expected a file mode in octal digits, as in 660, that lets the owner write",
@@ -176,6 +180,21 @@ fn address(text: &str) -> Option<String> {
     }
     let (host, port) = text.rsplit_once(':')?;
     (!host.is_empty() && port.parse::<u16>().is_ok()).then(|| text.to_owned())
+}
+
+/// Checks what says which peers are proxies.
+#[cfg(feature = "proxy")]
+fn proxy(text: &str) -> Option<String> {
+    let text = text.trim();
+    let is_valid = text == "unix" || text.parse::<a_chat::AddressRange>().is_ok();
+    is_valid.then(|| text.to_owned())
+}
+
+/// The flag is refused as a whole.
+#[cfg(not(feature = "proxy"))]
+#[expect(clippy::unnecessary_wraps, reason = "with the feature it may refuse")]
+fn proxy(text: &str) -> Option<String> {
+    Some(text.to_owned())
 }
 
 /// Permissions in octal. A server that could not connect to its own socket would be a mistake.
