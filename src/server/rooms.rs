@@ -19,7 +19,7 @@ use crate::wire::protocol::MAX_WHO_NAMES;
 use crate::wire::room::{MAX_ROOMS, Room, RoomSize};
 
 /// The charge for each room that a client is in, in bytes, as long as it is in it. A client that is
-/// alone in 64 rooms was measured to take 430 bytes for each.
+/// alone in 64 rooms was measured to take 312 bytes for each, one in rooms with others 111.
 pub(crate) const MEMBERSHIP_CHARGE: usize = 512;
 
 /// How often it is checked whether some members of a room are too slow, in parts of the time they

@@ -31,6 +31,7 @@ mod evasion;
 mod force;
 mod latency;
 mod memory;
+mod rooms;
 mod afterwards;
 mod storms;
 mod slow_readers;
