@@ -26,6 +26,8 @@ pub enum Error {
         /// The system's error.
         source: io::Error,
     },
+    /// A file that the server needs cannot be used: the text says which, and why.
+    File(String),
     /// A thread that every client depends on panicked. All other threads were joined.
     Panicked {
         /// The thread's name.
@@ -40,6 +42,7 @@ impl fmt::Display for Error {
             Self::Bind { endpoint: Some(endpoint), .. } => write!(f, "cannot listen on {endpoint}"),
             Self::Bind { endpoint: None, .. } => f.write_str("cannot find an address to listen on"),
             Self::Start { what, .. } => write!(f, "cannot {what}"),
+            Self::File(problem) => f.write_str(problem),
             Self::Panicked { thread } => write!(f, "the {thread} thread panicked"),
         }
     }
@@ -49,7 +52,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Bind { source, .. } | Self::Start { source, .. } => Some(source),
-            Self::Config(_) | Self::Panicked { .. } => None,
+            Self::Config(_) | Self::File(_) | Self::Panicked { .. } => None,
         }
     }
 }

@@ -58,6 +58,7 @@
 //! | --- | --- | --- |
 //! | `cli` | yes | everything that only the program `a-chat` needs: turn it off in a program of your own |
 //! | `proxy` | with the program | `Config::proxy_from`: a proxy in front says who its client is, by a PROXY header |
+//! | `users` | yes | names that only their users can take, proven by tokens: [`Config::users`] |
 //! | `serde` | with `cli` | `Serialize` for [`Stats`], [`Report`] and what they hold, `Deserialize` for [`Name`] and [`Config`] |
 //!
 //! Other features are internal. The client builds on every Unix, the server on Linux only: its exact
@@ -107,7 +108,7 @@
 //! # Non-goals
 //!
 //! No async runtime, no storage (a message is owed only to recipients connected when it is routed),
-//! no authentication, no encryption. The library neither prints, nor exits, nor handles
+//! no encryption. The library neither prints, nor exits, nor handles
 //! signals: the program supplies the address, the logger and the shutdown.
 
 #[cfg(target_os = "linux")]
@@ -140,6 +141,8 @@ pub use server::Server;
 #[cfg(target_os = "linux")]
 pub use server::config::Config;
 #[cfg(target_os = "linux")]
+pub use server::files::{FileStatus, FilesHandle};
+#[cfg(target_os = "linux")]
 pub use server::limits::{Capacity, enlarge_futex_hash, limit_malloc_arenas, raise_nofile_limit};
 #[cfg(target_os = "linux")]
 pub use server::report::{CloseReason, Loss, Report};
@@ -149,6 +152,8 @@ pub use server::running::Running;
 pub use server::shutdown::ShutdownHandle;
 #[cfg(target_os = "linux")]
 pub use server::stats::{Stats, StatsHandle};
+#[cfg(all(feature = "users", target_os = "linux"))]
+pub use server::users::table::{InvalidUserFile, User, UserTable};
 #[cfg(target_os = "linux")]
 pub use socket::listener::Listener;
 #[cfg(target_os = "linux")]
@@ -158,3 +163,6 @@ pub use wire::address_range::{AddressRange, InvalidRange};
 pub use wire::endpoint::Endpoint;
 pub use wire::name::{InvalidName, Name};
 pub use wire::room::{InvalidRoom, Room};
+#[cfg(feature = "users")]
+pub use wire::token::TokenHash;
+pub use wire::token::{InvalidToken, Token};

@@ -561,11 +561,17 @@ fn a_wrong_command_line_is_refused() {
 
 /// Every flag, its environment variable, its default, and an unusable value if the command line can
 /// tell.
-const FLAGS: [(&str, &str, Option<&str>, Option<&str>); 19] = [
+const FLAGS: [(&str, &str, Option<&str>, Option<&str>); 25] = [
     ("--listen", "A_CHAT_LISTEN", Some("127.0.0.1:8080"), Some("8080")),
     ("--unix-mode", "A_CHAT_UNIX_MODE", Some("660"), Some("rw")),
     ("--unix-group", "A_CHAT_UNIX_GROUP", None, None),
     ("--proxy-from", "A_CHAT_PROXY_FROM", None, Some("10.0.0.1/8")),
+    ("--users", "A_CHAT_USERS", None, None),
+    ("--guests", "A_CHAT_GUESTS", Some("no"), Some("some")),
+    ("--takeover", "A_CHAT_TAKEOVER", Some("no"), Some("maybe")),
+    ("--failed-logins", "A_CHAT_FAILED_LOGINS", Some("10/60s"), Some("10")),
+    ("--max-logins", "A_CHAT_MAX_LOGINS", None, Some("few")),
+    ("--rate", "A_CHAT_RATE", None, Some("0")),
     ("--max-connections", "A_CHAT_MAX_CONNECTIONS", None, Some("many")),
     ("--max-per-address", "A_CHAT_MAX_PER_ADDRESS", None, Some("few")),
     ("--max-line", "A_CHAT_MAX_LINE", Some("64KiB"), Some("long")),
@@ -829,7 +835,8 @@ fn the_help_lists_every_flag_default_and_environment_variable() {
     let mut current = String::new();
     for line in lines.iter().map(|line| line.trim()) {
         if line.starts_with('-') {
-            current = line.split(' ').find(|word| word.starts_with("--")).expect("a name").into();
+            current =
+                line.split([' ', '[']).find(|word| word.starts_with("--")).expect("a name").into();
         }
         flags.entry(current.clone()).or_insert_with(Vec::new).push(line);
     }

@@ -360,7 +360,7 @@ fn a_line_full_of_unknown_names_gets_a_single_reply() {
 fn a_thousand_silent_clients_time_out_and_leave_no_thread_or_descriptor_behind() {
     const SILENT: usize = 1000;
     let _ = raise_nofile_limit();
-    let config = short_linger().login_timeout(Duration::from_secs(2));
+    let config = short_linger().login_timeout(Duration::from_secs(2)).max_logins(SILENT);
     let report = run_attack_alone(config, |server, bystanders| {
         let before = (client_threads(), descriptor_count());
         let clients: Vec<_> =

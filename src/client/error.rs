@@ -1,5 +1,6 @@
 //! Why a client could not connect, send or ask.
 
+use std::net::SocketAddr;
 use std::{error, fmt, io};
 
 use super::outcome::DisconnectReason;
@@ -41,6 +42,13 @@ pub enum ConnectError {
         /// The server's address.
         address: Endpoint,
     },
+    /// The token would have been sent unencrypted, so no connection was made. See
+    /// [`Options::plaintext_token`](super::Options::plaintext_token).
+    #[non_exhaustive]
+    PlaintextToken {
+        /// The server's address.
+        address: SocketAddr,
+    },
     /// Whatever listens at this address is no server of this kind.
     #[non_exhaustive]
     NotAChat {
@@ -65,7 +73,7 @@ impl ConnectError {
             Self::Login { reason: DisconnectReason::Rejected(rejection), .. } => {
                 rejection.is_temporary()
             }
-            Self::NotAChat { .. } => false,
+            Self::NotAChat { .. } | Self::PlaintextToken { .. } => false,
             _ => true,
         }
     }
@@ -100,6 +108,12 @@ impl fmt::Display for ConnectError {
             Self::LoginTimeout { name, address } => {
                 write!(f, "cannot log in as {name}: {address} does not reply")
             }
+            Self::PlaintextToken { address } => {
+                write!(
+                    f,
+                    "the token would be sent unencrypted to {address}, where others can read it"
+                )
+            }
             Self::NotAChat { address, line } => {
                 let quoted: String = line.chars().take(QUOTED).collect();
                 let more = if quoted.len() < line.len() { "..." } else { "" };
@@ -116,7 +130,10 @@ impl error::Error for ConnectError {
             Self::Connect { source, .. } | Self::Start(source) => Some(source),
             Self::Login { reason: DisconnectReason::Rejected(rejection), .. } => Some(rejection),
             Self::Login { reason, .. } => Some(reason),
-            Self::LoginTimeout { .. } | Self::NotAChat { .. } | Self::Abandoned { .. } => None,
+            Self::LoginTimeout { .. }
+            | Self::PlaintextToken { .. }
+            | Self::NotAChat { .. }
+            | Self::Abandoned { .. } => None,
         }
     }
 }

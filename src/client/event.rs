@@ -135,11 +135,30 @@ impl fmt::Display for WhoReply {
 /// A line from the server, borrowed from it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ServerLine<'a> {
-    Message { from: Name, text: &'a str },
-    RoomMessage { room: Room, from: Name, text: &'a str },
-    Refusal { line: u64, reason: &'a str },
-    Reply { line: u64, text: &'a str },
-    ShuttingDown { accepted: u64 },
+    Message {
+        from: Name,
+        text: &'a str,
+    },
+    RoomMessage {
+        room: Room,
+        from: Name,
+        text: &'a str,
+    },
+    Refusal {
+        line: u64,
+        reason: &'a str,
+    },
+    Reply {
+        line: u64,
+        text: &'a str,
+    },
+    ShuttingDown {
+        accepted: u64,
+    },
+    /// What the server accepted, before the error that says why it parts with the client.
+    Parting {
+        accepted: u64,
+    },
     Error(&'a str),
     Notice(&'a str),
     Other,
@@ -171,6 +190,9 @@ impl<'a> ServerLine<'a> {
         if let Some(accepted) = protocol::accepted_in_closing_notice(line) {
             return Some(Self::ShuttingDown { accepted });
         }
+        if let Some(accepted) = protocol::accepted_in_parting_notice(line) {
+            return Some(Self::Parting { accepted });
+        }
         let error = line.strip_prefix(ERROR).map(Self::Error);
         error.or_else(|| line.strip_prefix(NOTICE).map(Self::Notice))
     }
@@ -195,6 +217,9 @@ impl<'a> ServerLine<'a> {
                 .or_else(|| RoomEvent::parse_reply(line, text).map(Event::Room))
                 .unwrap_or_else(|| Event::Notice(format!("line {line}: {text}"))),
             Self::ShuttingDown { accepted } => Event::ShuttingDown { accepted },
+            Self::Parting { .. } => {
+                Event::Notice(whole.strip_prefix(NOTICE).unwrap_or(whole).to_owned())
+            }
             Self::Error(text) => Event::Error(Rejection::parse(text)),
             Self::Notice(text) => RoomEvent::parse_notice(text)
                 .map_or_else(|| Event::Notice(text.to_owned()), Event::Room),
@@ -242,6 +267,11 @@ mod tests {
         assert_eq!(ServerLine::parse(&no_peer), ServerLine::Refusal { line: 8, reason });
         let closing = written(&|out| out.extend_from_slice(protocol::closing_notice(3).as_bytes()));
         assert_eq!(ServerLine::parse(&closing), ServerLine::ShuttingDown { accepted: 3 });
+        let parting = written(&|out| out.extend_from_slice(protocol::parting_notice(3).as_bytes()));
+        assert_eq!(ServerLine::parse(&parting), ServerLine::Parting { accepted: 3 });
+        let slow = written(&|out| protocol::push_rate_notice(out, 100));
+        let notice = "you send faster than 100 lines a second and are slowed down";
+        assert_eq!(ServerLine::parse(&slow), ServerLine::Notice(notice));
         let taken = Rejection::NameTaken.line();
         assert_eq!(ServerLine::parse(taken.trim_end()), ServerLine::Error("name taken"));
     }

@@ -60,12 +60,23 @@ pub(crate) struct Ledger {
     bytes: u64,
     /// The charge of what was dropped since that was last asked for.
     freed: usize,
+    /// The server has reported how many lines it accepted, and accepts no more.
+    is_final: bool,
 }
 
 impl Ledger {
     /// A ledger for lines that the user counts from `after + 1` on.
     pub(crate) fn new(after: u64) -> Self {
-        Self { sent: VecDeque::new(), skip: 0, line: 0, number: after, last: 0, bytes: 0, freed: 0 }
+        Self {
+            sent: VecDeque::new(),
+            skip: 0,
+            line: 0,
+            number: after,
+            last: 0,
+            bytes: 0,
+            freed: 0,
+            is_final: false,
+        }
     }
 
     /// Notes what is sent next.
@@ -132,12 +143,18 @@ impl Ledger {
         }
     }
 
+    /// Notes that the server accepted its lines up to `line` and accepts no more.
+    pub(crate) fn accept_only(&mut self, line: u64) {
+        self.accept(line);
+        self.is_final = true;
+    }
+
     /// What became of all lines, if `written` bytes of them were written to the socket.
     ///
     /// Unless the server reported how many it accepted, every line that was written up to its last
     /// byte may have been accepted, and is in doubt.
     pub(crate) fn settle(self, reason: DisconnectReason, written: u64) -> ConnectionOutcome {
-        let sure = matches!(reason, DisconnectReason::ShutDown);
+        let sure = self.is_final || matches!(reason, DisconnectReason::ShutDown);
         let mut in_doubt = Lines::after(self.number);
         let (mut rest, mut offset) = (Vec::new(), self.bytes);
         let mut skip = self.skip;

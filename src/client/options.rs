@@ -21,6 +21,7 @@ use crate::socket::keepalive::keepalive;
 use crate::socket::stream::Stream;
 use crate::wire::endpoint::Endpoint;
 use crate::wire::name::Name;
+use crate::wire::token::{Token, wipe};
 
 /// How many checkpoints fit into the room for lines on their way: with this many a sender hardly
 /// ever waits for the reply to one.
@@ -52,6 +53,8 @@ const CHECKPOINTS: usize = 8;
 #[must_use]
 pub struct Options {
     name: Name,
+    token: Option<Token>,
+    plaintext_token: bool,
     after: u64,
     connect_timeout: Duration,
     login_timeout: Duration,
@@ -65,6 +68,8 @@ impl Options {
     pub fn new(name: &Name) -> Self {
         Self {
             name: name.clone(),
+            token: None,
+            plaintext_token: false,
             after: 0,
             connect_timeout: Duration::from_secs(5),
             // A little longer than a server's default for its clients.
@@ -85,6 +90,19 @@ impl Options {
     /// The number that lines are counted on from.
     pub(crate) fn number(&self) -> u64 {
         self.after
+    }
+
+    /// Proves the name with this token. It is sent only where nobody else can read it: to a loopback
+    /// address, or encrypted. Default none.
+    pub fn token(mut self, token: impl Into<Option<Token>>) -> Self {
+        self.token = token.into();
+        self
+    }
+
+    /// Whether the token may be sent unencrypted to any address. Default false.
+    pub fn plaintext_token(mut self, may_be_sent: bool) -> Self {
+        self.plaintext_token = may_be_sent;
+        self
     }
 
     /// How long each address may take to answer the first packet. Default 5 s.
@@ -131,7 +149,13 @@ impl Options {
         let failure = |address, source| ConnectError::Connect { host: None, address, source };
         let addresses = address.to_socket_addrs().map_err(|source| failure(None, source))?;
         let mut last = None;
-        for address in addresses.map(Endpoint::Tcp) {
+        for address in addresses {
+            // The client speaks first, so the server could not keep it from giving the token away.
+            let is_private = address.ip().to_canonical().is_loopback();
+            if self.token.is_some() && !is_private && !self.plaintext_token {
+                return Err(ConnectError::PlaintextToken { address });
+            }
+            let address = Endpoint::Tcp(address);
             match Stream::connect(&address, self.connect_timeout) {
                 Ok(socket) => return self.start(socket, address),
                 Err(error) => last = Some(failure(Some(address), error)),
@@ -186,7 +210,9 @@ impl Options {
             let _ = SockRef::from(socket).set_tcp_keepalive(&keepalive());
         }
         // Should the server have closed already, reading finds out why.
-        let _ = (&socket).write_all(format!("{}\n", self.name).as_bytes());
+        let mut line = self.login_line();
+        let _ = (&socket).write_all(&line);
+        wipe(&mut line);
         let who_query = who_query(slice::from_ref(&self.name));
         let shared = Arc::new(Shared::new(self.inbox_bytes, self.after));
         let checkpoint = self.unconfirmed_bytes / CHECKPOINTS;
@@ -197,6 +223,18 @@ impl Options {
         let inbox = Inbox::new(blocks, Arc::clone(&shared));
         let outbox = Outbox::new(queue, updates, threads, Arc::clone(&shared), room, self.after);
         self.log_in(outbox, inbox, &shared, address)
+    }
+
+    /// The first line that a server gets. It may hold a secret.
+    fn login_line(&self) -> Vec<u8> {
+        let mut line = Vec::with_capacity(128);
+        line.extend_from_slice(self.name.as_str().as_bytes());
+        if let Some(token) = &self.token {
+            line.push(b' ');
+            line.extend_from_slice(token.expose().as_bytes());
+        }
+        line.push(b'\n');
+        line
     }
 
     /// Waits for the reply to the first question, which shows that the login worked.

@@ -182,6 +182,13 @@ impl Reader {
                 let _ = self.socket.shutdown(Shutdown::Write);
                 return;
             }
+            ServerLine::Parting { accepted } => {
+                self.take_sent();
+                self.ledger.accept_only(accepted);
+                let notice = protocol::parting_notice(self.ledger.accepted());
+                out.extend_from_slice(notice.as_bytes());
+                return;
+            }
             ServerLine::Error(error) => {
                 self.reason = Some(DisconnectReason::Rejected(Rejection::parse(error)));
             }

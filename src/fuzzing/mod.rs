@@ -8,10 +8,14 @@ mod batches;
 mod framing;
 mod model;
 mod relay;
+#[cfg(feature = "users")]
+mod users;
 
 pub use batches::batches;
 pub use framing::framing;
 pub use relay::relay;
+#[cfg(feature = "users")]
+pub use users::users;
 
 /// Bytes from here on are commands: they say what happens between pieces of data. They never occur
 /// in UTF-8, and inserting or removing one leaves the rest of an input as it was, so small changes
@@ -78,6 +82,24 @@ mod tests {
         replay("relay", relay);
     }
 
+    #[cfg(feature = "users")]
+    #[test]
+    fn corpus_of_users() {
+        replay("users", users);
+    }
+
+    /// Lines made of what user files are made of.
+    #[cfg(feature = "users")]
+    fn user_file() -> impl Strategy<Value = Vec<u8>> {
+        let hash = format!("sha256:{}", "0123456789abcdef".repeat(4));
+        let other = format!("sha256:{}", "f".repeat(64));
+        let words = [" ", "\t", "\n", "\r", "#", "a", "A", "bob", "disabled", "rate=", "9", ","];
+        let words = words.map(str::to_owned).into_iter().chain([hash, other]);
+        let words: Vec<_> = words.chain(["since=2026-11-25".to_owned()]).collect();
+        prop::collection::vec(prop::sample::select(words), 0..40)
+            .prop_map(|words| words.concat().into_bytes())
+    }
+
     /// Inputs made of meaningful and meaningless words.
     fn input() -> impl Strategy<Value = Vec<u8>> {
         let word = prop_oneof![
@@ -94,6 +116,14 @@ mod tests {
             1 => prop::collection::vec(b'a'..b'e', 0..200),
         ];
         prop::collection::vec(word, 0..100).prop_map(|words| words.concat())
+    }
+
+    #[cfg(feature = "users")]
+    proptest! {
+        #[test]
+        fn users_of_any_file(file in user_file()) {
+            users(&file);
+        }
     }
 
     proptest! {

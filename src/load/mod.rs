@@ -28,6 +28,7 @@ pub mod parse;
 pub mod process;
 pub mod protocol;
 pub mod readable;
+pub mod tokens;
 pub mod topology;
 
 pub use control::{Aborted, Amount, Control, Latencies, Outcome, timed};

@@ -7,6 +7,7 @@
 
 use std::fmt::Write;
 
+use super::tokens;
 use super::topology::ROOM;
 
 /// The server's protocol.
@@ -85,7 +86,8 @@ impl Protocol {
                 (format!("{name}\n/join {ROOM}\n/who {name}\n"), format!("here: {name}\n"))
             }
             Self::Chat => {
-                (format!("{name}\n/who {name}\n"), format!("notice: line 1: here: {name}\n"))
+                let login = tokens::login(name);
+                (format!("{login}\n/who {name}\n"), format!("notice: line 1: here: {name}\n"))
             }
             Self::Nats => {
                 let options = r#"{"verbose":false,"pedantic":false,"protocol":1,"echo":false}"#;

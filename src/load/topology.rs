@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use super::tokens;
+
 /// One sender and its recipients, by their index among the clients.
 #[derive(Clone, Debug)]
 pub struct Route {
@@ -79,6 +81,9 @@ impl Topology {
 
     /// A client's name; all names have the same width.
     pub fn name(&self, client: usize) -> String {
+        if let Some(name) = tokens::name(client) {
+            return name.to_string();
+        }
         let width = (self.clients - 1).max(1).ilog10() as usize + 1;
         format!("{}{client:0width$}", self.prefix)
     }

@@ -22,6 +22,8 @@ use crate::server::per_source::SourcePrefix;
 use crate::server::reader::Reader;
 use crate::server::report::{ConnectionRecord, Totals};
 use crate::server::shutdown::{Phase, WaitOutcome};
+#[cfg(feature = "users")]
+use crate::server::users::Users;
 use crate::socket::connection::{Connection, ConnectionId};
 use crate::socket::listener::Listener;
 use crate::socket::peer::Peer;
@@ -135,6 +137,8 @@ impl Acceptor {
         while self.shared.shutdown.phase() == Phase::Running {
             self.accept_all();
             self.expire_refused();
+            #[cfg(feature = "users")]
+            self.pass_on_users();
             if self.wait() == WaitOutcome::TimedOut {
                 self.join_finished();
                 self.return_memory();
@@ -154,6 +158,9 @@ impl Acceptor {
                 Ok((socket, peer)) => {
                     (self.backoff, connection_errors, idle_listeners) = (None, 0, 0);
                     self.admit(socket, peer);
+                    if self.backoff.is_some() {
+                        return;
+                    }
                 }
                 Err(error) => match Errno::from_io_error(&error) {
                     Some(Errno::AGAIN) => {
@@ -213,20 +220,29 @@ impl Acceptor {
         self.reap();
         if self.readers.len() >= self.max_connections {
             let cause = "connection limit reached";
-            return self.refuse(connection, &Rejection::ServerFull, &cause);
+            return self.refuse(connection, &Rejection::ServerFull, Some(&cause));
         }
         // A proxy takes no place of its own: its clients do, once it has said who they are.
         let is_proxy = self.shared.config.is_proxy(peer);
         let source = SourcePrefix::of(peer).filter(|_| !is_proxy);
         let Some(place) = self.shared.places.take(source) else {
             let cause = "per-address limit reached";
-            return self.refuse(connection, &Rejection::PerAddressLimit, &cause);
+            return self.refuse(connection, &Rejection::PerAddressLimit, Some(&cause));
         };
+        #[cfg(feature = "users")]
+        if let Some(rejection) = self.failed_logins(peer).filter(|_| !is_proxy) {
+            return self.refuse(connection, &rejection, None);
+        }
+        let (login_place, is_within) = self.shared.login_places.take(source, &connection);
+        if !is_within {
+            // Everyone else has sent something that the readers had no time for yet: now they have.
+            self.backoff = Some(ACCEPT_BACKOFF.0);
+        }
         let (client, shared) = (Arc::clone(&connection), Arc::clone(&self.shared));
         let broker = self.broker.clone();
         let spawned = spawn(format!("reader-{id}"), move || {
             let _counted_even_after_a_panic = CountFinished(Arc::clone(&shared));
-            Reader::new(client, shared, Some(place)).run(broker)
+            Reader::new(client, shared, Some(place)).run(broker, login_place)
         });
         match spawned {
             Ok(reader) => {
@@ -236,8 +252,25 @@ impl Acceptor {
             }
             Err(error) => {
                 let cause = format!("cannot spawn a thread: {error}");
-                self.refuse(connection, &Rejection::ServerFull, &cause);
+                self.refuse(connection, &Rejection::ServerFull, Some(&cause));
             }
+        }
+    }
+
+    /// Why a client is refused because of others from its address.
+    #[cfg(feature = "users")]
+    fn failed_logins(&self, peer: Peer) -> Option<Rejection> {
+        let failed_logins = self.shared.failed_logins.as_ref()?;
+        let seconds = failed_logins.refuses(peer.ip()?, Instant::now())?;
+        Some(Rejection::TooManyFailedLogins { seconds })
+    }
+
+    /// Sends the broker the user table if it has changed.
+    #[cfg(feature = "users")]
+    fn pass_on_users(&self) {
+        if let Some(version) = self.shared.users.as_ref().and_then(Users::fetch) {
+            // Fails only if the broker has exited.
+            let _ = self.broker.send(Event::Users(version));
         }
     }
 
@@ -286,16 +319,16 @@ impl Acceptor {
         }
     }
 
-    /// Refuses a client with this error line; `cause` is for the log.
+    /// Refuses a client with this error line; `cause` is for the log, unless it has been logged.
     fn refuse(
         &mut self,
         client: Arc<Connection>,
         rejection: &Rejection,
-        cause: &dyn std::fmt::Display,
+        cause: Option<&dyn std::fmt::Display>,
     ) {
         self.totals.refused += 1;
         self.shared.counters.refused.add(1);
-        if self.log_allowed() {
+        if let Some(cause) = cause.filter(|_| self.log_allowed()) {
             let (peer, refused) = (client.peer(), self.totals.refused);
             log::warn!(
                 address:% = peer, refused, reason:% = cause;

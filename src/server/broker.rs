@@ -5,6 +5,9 @@
 //! disconnection ends the loop. Shutdown changes what is routed, never whether the loop goes on:
 //! `/who` is no longer answered, and lines that come too late for the drain are not accepted.
 
+#[cfg(feature = "users")]
+mod users;
+
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,6 +17,7 @@ use crossbeam_channel::{Receiver, Sender};
 use foldhash::fast::RandomState;
 use slab::Slab;
 
+use crate::server::access::Access;
 use crate::server::delivery::pending::{ChargedFrames, FrameSlice, NoSuchPeerErrors, Pending};
 use crate::server::delivery::ticket::Ticket;
 use crate::server::delivery::window::{Permit, StandingPermit};
@@ -22,6 +26,8 @@ use crate::server::rooms::Rooms;
 use crate::server::scheduling::{BusyPollReceiver, Turns};
 use crate::server::shutdown::ShutdownHandle;
 use crate::server::stats::Counters;
+#[cfg(feature = "users")]
+use crate::server::users::Version;
 use crate::server::wakes::{Dirty, MAX_URGENT, Waits};
 use crate::server::writer::{Close, Outgoing};
 use crate::socket::connection::ConnectionId;
@@ -43,8 +49,9 @@ const MAX_ROUND_SPREAD: usize = 8 * 1024;
 /// What readers send to the broker.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// A client logs in under a name; `queue` leads to its writer.
-    Join { id: ConnectionId, name: Name, queue: Sender<Outgoing> },
+    /// A client logs in under a name; `queue` leads to its writer. The access is boxed since few
+    /// servers have users.
+    Join { id: ConnectionId, name: Name, access: Option<Box<Access>>, queue: Sender<Outgoing> },
     /// A client's lines, and the charge on its window for them. Boxed because every event is as
     /// large as the largest variant, both on each sender's stack and in the inbox.
     ///
@@ -60,6 +67,9 @@ pub(crate) enum Event {
     HeldUp { id: ConnectionId },
     /// A client disconnected or will send no more. This is its last event.
     Leave { id: ConnectionId },
+    /// The user file has changed.
+    #[cfg(feature = "users")]
+    Users(Arc<Version>),
 }
 
 /// A line that asks to enter a room.
@@ -95,11 +105,18 @@ pub(crate) struct Broker {
     owed: u64,
     counters: Arc<Counters>,
     shutdown: ShutdownHandle,
+    /// The latest user table, once it was needed.
+    #[cfg(feature = "users")]
+    users: Option<Arc<Version>>,
 }
 
 #[derive(Debug)]
 struct Peer {
+    id: ConnectionId,
     name: Name,
+    /// The right to its name, on a server that has users.
+    #[cfg_attr(not(feature = "users"), expect(dead_code, reason = "nobody has users"))]
+    access: Option<Box<Access>>,
     queue: Sender<Outgoing>,
     /// What is queued for the peer until its writer is woken.
     pending: Vec<Pending>,
@@ -131,6 +148,8 @@ impl Broker {
             owed: 0,
             counters,
             shutdown,
+            #[cfg(feature = "users")]
+            users: None,
         }
     }
 
@@ -170,7 +189,7 @@ impl Broker {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Join { id, name, queue } => self.join(id, name, queue),
+            Event::Join { id, name, access, queue } => self.join(id, name, access, queue),
             Event::Batch { from, batch, permit, errors } => {
                 self.route(from, &batch, &Arc::new(permit));
                 drop(errors);
@@ -179,14 +198,28 @@ impl Broker {
             Event::JoinRoom(join) => self.join_room(*join),
             Event::HeldUp { id } => self.held_up(id, Instant::now()),
             Event::Leave { id } => self.leave(id),
+            #[cfg(feature = "users")]
+            Event::Users(version) => self.adopt(&version),
         }
     }
 
-    fn join(&mut self, id: ConnectionId, name: Name, queue: Sender<Outgoing>) {
+    fn join(
+        &mut self,
+        id: ConnectionId,
+        name: Name,
+        access: Option<Box<Access>>,
+        queue: Sender<Outgoing>,
+    ) {
         #[cfg(test)]
         crate::fault::point("panic-broker", name.as_str().as_bytes());
+        #[cfg(feature = "users")]
+        let mut access = access;
+        #[cfg(feature = "users")]
+        let refused = access.as_mut().and_then(|access| self.judge(&name, access));
         let peer = Peer {
+            id,
             name: name.clone(),
+            access,
             queue,
             pending: Vec::new(),
             waits: Waits::default(),
@@ -194,6 +227,10 @@ impl Broker {
             has_name: true,
             was_cut_off: false,
         };
+        #[cfg(feature = "users")]
+        if let Some(reason) = refused {
+            return peer.close(reason, Some(Rejection::WrongToken.line().into()));
+        }
         if self.by_name.contains_key(name.as_str().as_bytes()) {
             // The connection gets no entry, so nothing that it already sent is routed.
             peer.close(CloseReason::NameTaken, Some(Rejection::NameTaken.line().into()));
@@ -222,20 +259,27 @@ impl Broker {
 
     /// Frees the name immediately, even while the peer's writer still delivers its queue.
     fn leave(&mut self, id: ConnectionId) {
-        self.release_name(id);
-        let Some(key) = self.by_id.remove(&id) else {
+        let Some(peer) = self.by_id.get(&id).copied().and_then(|key| self.remove(key)) else {
             return;
         };
-        self.leave_rooms(key, false);
-        let mut peer = self.peers.remove(key);
-        self.counters.connected.sub(1);
-        self.counters.owed.add(std::mem::take(&mut self.owed));
-        peer.flush();
         if peer.was_cut_off {
             peer.close_for_shutdown();
         } else {
             peer.close(CloseReason::Left, None);
         }
+    }
+
+    /// Removes a peer, whose queue then lacks nothing but its last entry.
+    fn remove(&mut self, key: usize) -> Option<Peer> {
+        let id = self.peers.get(key)?.id;
+        self.release_name(id);
+        self.by_id.remove(&id);
+        self.leave_rooms(key, false);
+        let mut peer = self.peers.remove(key);
+        self.counters.connected.sub(1);
+        self.counters.owed.add(std::mem::take(&mut self.owed));
+        peer.flush();
+        Some(peer)
     }
 
     /// Accepts lines from a client, unless they come too late for the drain.
@@ -431,7 +475,8 @@ mod tests {
         fn join(&mut self, id: u64, name: &str) -> Receiver<Outgoing> {
             let (queue, inbox) = unbounded();
             let name = Name::new(name.as_bytes()).expect("a valid name");
-            self.broker.handle(Event::Join { id: ConnectionId(id), name, queue });
+            let id = ConnectionId(id);
+            self.broker.handle(Event::Join { id, name, access: None, queue });
             inbox
         }
 

@@ -1,5 +1,7 @@
 //! Every limit of a server, with its unit and the reason for its default.
 
+#[cfg(feature = "users")]
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Error;
@@ -50,6 +52,45 @@ pub struct Config {
     /// Whether connections to Unix sockets are those of a proxy, too. Default false.
     #[cfg(feature = "proxy")]
     pub proxy_from_unix: bool,
+
+    /// How many connections may be open whose clients have not logged in. `None`, the default, is a
+    /// quarter of the server's capacity, but no fewer than 8 and no more than 512. At the limit the
+    /// oldest of the address that has most of them makes room for a new one, so that clients that
+    /// never log in cannot keep out those that do.
+    pub max_logins: Option<usize>,
+
+    /// How many lines a second a client may send on average, and as many at once after a pause.
+    /// `None`, the default, sets no limit. The server stops reading from a client that sends faster,
+    /// so TCP slows it down and nothing is lost; the client is told once. A line to many recipients
+    /// counts as one for each 16 of them. At a shutdown nothing is held back.
+    pub rate: Option<u32>,
+
+    /// The user file: names that only their users can take, with hashes of the tokens that prove
+    /// them. `None`, the default, lets everyone take any name. [`UserTable`](crate::UserTable) is its
+    /// format. The file is read again when it has changed; clients whose token has left it are
+    /// disconnected within a second. A broken file changes nothing.
+    #[cfg(feature = "users")]
+    pub users: Option<PathBuf>,
+
+    /// Whether names that are not in the user file can be taken by anyone. Default false.
+    #[cfg(feature = "users")]
+    pub guests: bool,
+
+    /// Whether a client that proves its name takes it over from an earlier connection, once in 10 s.
+    /// Default false: the name is taken until that connection ends.
+    #[cfg(feature = "users")]
+    pub takeover: bool,
+
+    /// How many wrong tokens may come from one address within
+    /// [`failed_logins_time`](Self::failed_logins_time). Then, unless somebody from there is logged
+    /// in, it is refused for as long. Default 10; `None` sets no limit. Loopback addresses are exempt.
+    #[cfg(feature = "users")]
+    pub failed_logins: Option<u32>,
+
+    /// The time for `failed_logins`. Default 60 s.
+    #[cfg(feature = "users")]
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::server::seconds::deserialize"))]
+    pub failed_logins_time: Duration,
 
     /// The maximum length of a client's line, in bytes, not counting the line end. Default 64 KiB.
     /// The rest of a longer line is discarded, and the connection stays open.
@@ -120,6 +161,18 @@ impl Default for Config {
             proxy_from: Vec::new(),
             #[cfg(feature = "proxy")]
             proxy_from_unix: false,
+            max_logins: None,
+            rate: None,
+            #[cfg(feature = "users")]
+            users: None,
+            #[cfg(feature = "users")]
+            guests: false,
+            #[cfg(feature = "users")]
+            takeover: false,
+            #[cfg(feature = "users")]
+            failed_logins: Some(10),
+            #[cfg(feature = "users")]
+            failed_logins_time: Duration::from_secs(60),
             max_line: 64 * 1024,
             window: 256 * 1024,
             login_timeout: Duration::from_secs(10),
@@ -181,6 +234,60 @@ impl Config {
         false
     }
 
+    /// Sets [`max_logins`](field@Self::max_logins).
+    #[must_use]
+    pub fn max_logins(mut self, max_logins: impl Into<Option<usize>>) -> Self {
+        self.max_logins = max_logins.into();
+        self
+    }
+
+    /// Sets [`rate`](field@Self::rate).
+    #[must_use]
+    pub fn rate(mut self, lines_per_second: impl Into<Option<u32>>) -> Self {
+        self.rate = lines_per_second.into();
+        self
+    }
+
+    /// Sets [`users`](field@Self::users).
+    #[cfg(feature = "users")]
+    #[must_use]
+    pub fn users(mut self, file: impl Into<Option<PathBuf>>) -> Self {
+        self.users = file.into();
+        self
+    }
+
+    /// Sets [`guests`](field@Self::guests).
+    #[cfg(feature = "users")]
+    #[must_use]
+    pub fn guests(mut self, guests: bool) -> Self {
+        self.guests = guests;
+        self
+    }
+
+    /// Sets [`takeover`](field@Self::takeover).
+    #[cfg(feature = "users")]
+    #[must_use]
+    pub fn takeover(mut self, takeover: bool) -> Self {
+        self.takeover = takeover;
+        self
+    }
+
+    /// Sets [`failed_logins`](field@Self::failed_logins).
+    #[cfg(feature = "users")]
+    #[must_use]
+    pub fn failed_logins(mut self, count: impl Into<Option<u32>>) -> Self {
+        self.failed_logins = count.into();
+        self
+    }
+
+    /// Sets [`failed_logins_time`](field@Self::failed_logins_time).
+    #[cfg(feature = "users")]
+    #[must_use]
+    pub fn failed_logins_time(mut self, time: Duration) -> Self {
+        self.failed_logins_time = time;
+        self
+    }
+
     /// Sets [`max_line`](field@Self::max_line).
     #[must_use]
     pub fn max_line(mut self, max_line: usize) -> Self {
@@ -239,6 +346,14 @@ impl Config {
         let rules = [
             (self.max_connections != Some(0), "max_connections must be at least 1"),
             (self.max_per_address != Some(0), "max_per_address must be at least 1"),
+            (self.max_logins != Some(0), "max_logins must be at least 1"),
+            (self.rate != Some(0), "rate must be at least 1 line a second"),
+            #[cfg(feature = "users")]
+            (self.failed_logins != Some(0), "failed_logins must be at least 1"),
+            #[cfg(feature = "users")]
+            (!self.failed_logins_time.is_zero(), "failed_logins_time must not be zero"),
+            #[cfg(feature = "users")]
+            (self.failed_logins_time <= MAX_TIMEOUT, "failed_logins_time must be at most a year"),
             (self.max_line > 0, "max_line must be at least 1 byte"),
             (self.max_line <= MAX_LINE_CEILING, "max_line must be at most 64 MiB"),
             (self.window > 0, "window must be at least 1 byte"),

@@ -6,11 +6,15 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 
 use super::config::Config;
+use super::login_places::LoginPlaces;
 use super::per_source::Places;
 use super::scheduling::Turns;
 use super::shutdown::ShutdownHandle;
 use super::stats::{Counter, Counters};
+#[cfg(feature = "users")]
+use super::users::{Users, failed_logins::FailedLogins};
 use crate::socket::sys;
+use crate::socket::watch::Watch;
 
 /// A thread's stack size, in bytes. This is address space; only pages that were touched take
 /// memory. A logger of the embedding program runs on this stack too.
@@ -30,9 +34,41 @@ pub(crate) struct Shared {
     pub(crate) places: Arc<Places>,
     /// Readers that are about to exit, so the acceptor knows when there are threads to join.
     pub(crate) finished_readers: Counter,
+    /// For connections before their login.
+    pub(crate) login_places: Arc<LoginPlaces>,
+    /// Who may have which name, if the server has users.
+    #[cfg(feature = "users")]
+    pub(crate) users: Option<Users>,
+    /// Who sent too many wrong tokens, if that is limited.
+    #[cfg(feature = "users")]
+    pub(crate) failed_logins: Option<Arc<FailedLogins>>,
     /// How many connections are busy, see [`Burst`].
     pub(crate) busy: AtomicUsize,
     pub(crate) turns: Turns,
+}
+
+impl Shared {
+    /// What a server that strangers can reach should have and this one has not, with the flag for it.
+    pub(crate) fn lacks(&self) -> impl Iterator<Item = &'static str> {
+        #[cfg(feature = "users")]
+        let has_users = self.users.is_some();
+        #[cfg(not(feature = "users"))]
+        let has_users = false;
+        [(has_users, "anyone can take any name (--users)")]
+            .into_iter()
+            .filter_map(|(is_there, lack)| (!is_there).then_some(lack))
+    }
+
+    /// Everything that is read again when it changes.
+    pub(crate) fn watches(&self) -> impl Iterator<Item = &Watch> {
+        let watches: [Option<&Watch>; 1] = [
+            #[cfg(feature = "users")]
+            self.users.as_ref().map(Users::watch),
+            #[cfg(not(feature = "users"))]
+            None,
+        ];
+        watches.into_iter().flatten()
+    }
 }
 
 /// Held by a connection while it is busy, so memory is returned to the system once none of them is.

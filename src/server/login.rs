@@ -6,14 +6,25 @@
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
+use crate::server::access::Access;
+use crate::server::context::Shared;
 use crate::server::input::{Input, ReadOutcome};
 use crate::server::linger::linger;
+use crate::server::login_places::LoginPlace;
 use crate::server::report::CloseReason;
+#[cfg(feature = "users")]
+use crate::server::shutdown::Phase;
 use crate::server::timeout::{StallDetector, WaitBudget};
+#[cfg(feature = "users")]
+use crate::server::users::Proof;
 use crate::server::writer::WriterExit;
+use crate::socket::connection::Connection;
+#[cfg(feature = "users")]
+use crate::socket::peer::Peer;
 use crate::wire::name::Name;
 use crate::wire::protocol;
 use crate::wire::reasons::Rejection;
+use crate::wire::token;
 
 /// The maximum length of a login line, in bytes, its line end not counted: a name and the white space
 /// around it.
@@ -23,12 +34,33 @@ const MAX_LOGIN_BYTES: usize = 100;
 /// one, and would otherwise wait for the login timeout without knowing why.
 const LINE_FEED_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a login waits for a look at the user file. It is there at once, unless its file system
+/// hangs; then the table at hand has to do.
+#[cfg(feature = "users")]
+const LOOK_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Some programs write this mark before UTF-8 text.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// Reads the login line.
+/// A client that may log in.
+#[derive(Debug)]
+pub(crate) struct Login {
+    pub(crate) name: Name,
+    /// Its right to the name, on a server that has users.
+    pub(crate) access: Option<Box<Access>>,
+}
+
+/// Reads the login line and decides whether the client may have the name. The place is given back
+/// as soon as there is a line, unless it was lost to another connection.
 #[inline(never)]
-pub(crate) fn login(input: &mut Input) -> Result<Name, CloseReason> {
+pub(crate) fn login(input: &mut Input, mut place: LoginPlace) -> Result<Login, CloseReason> {
+    let login = read_login(input, &mut place);
+    // The line may have held a token.
+    input.lines.wipe_taken();
+    if place.is_lost() { Err(CloseReason::LoginCrowd) } else { login }
+}
+
+fn read_login(input: &mut Input, place: &mut LoginPlace) -> Result<Login, CloseReason> {
     let mut budget = WaitBudget::new(input.shared.config.login_timeout, Instant::now());
     #[cfg(feature = "proxy")]
     crate::server::proxy::read_header(input, &mut budget)?;
@@ -36,7 +68,9 @@ pub(crate) fn login(input: &mut Input) -> Result<Name, CloseReason> {
     let mut line_feed: Option<WaitBudget> = None;
     loop {
         if let Some(line) = input.lines.next_line() {
-            return line.text().map_or(Err(CloseReason::BadName), parse_login);
+            place.give_back();
+            let line = line.text().ok_or(CloseReason::BadName)?;
+            return admit(line, &input.connection, &input.shared, &mut budget);
         }
         // A line end may be two bytes.
         if input.lines.partial_len() > MAX_LOGIN_BYTES + 1 {
@@ -76,6 +110,9 @@ pub(crate) fn reject(input: &Input, reason: CloseReason) -> WriterExit {
         CloseReason::BadName => Rejection::BadName.line(),
         CloseReason::NoLineFeed => Rejection::NoLineFeed.line(),
         CloseReason::LoginTimeout => Rejection::LoginTimeout.line(),
+        CloseReason::NeedsToken => Rejection::NeedsToken.line(),
+        CloseReason::WrongToken => Rejection::WrongToken.line(),
+        CloseReason::NoTokens => Rejection::NoTokens.line(),
         CloseReason::ServerFull => Rejection::ServerFull.line(),
         CloseReason::PerAddressLimit => Rejection::PerAddressLimit.line(),
         CloseReason::NoProxyHeader => Rejection::NoProxyHeader.line(),
@@ -98,8 +135,76 @@ pub(crate) fn reject(input: &Input, reason: CloseReason) -> WriterExit {
     WriterExit::without_deliveries(reason)
 }
 
-/// The name in a login line, which must be UTF-8.
-fn parse_login(line: &[u8]) -> Result<Name, CloseReason> {
+/// Decides whether a client may log in with this line.
+#[cfg(not(feature = "users"))]
+fn admit(
+    line: &[u8],
+    _: &Connection,
+    _: &Shared,
+    _: &mut WaitBudget,
+) -> Result<Login, CloseReason> {
+    admit_anyone(parse_login(line)?)
+}
+
+/// Decides whether a client may log in with this line, within its time for that.
+#[cfg(feature = "users")]
+fn admit(
+    line: &[u8],
+    connection: &Connection,
+    shared: &Shared,
+    budget: &mut WaitBudget,
+) -> Result<Login, CloseReason> {
+    let login = parse_login(line)?;
+    let Some(users) = &shared.users else { return admit_anyone(login) };
+    let (name, token) = login;
+    let mut patience = WaitBudget::new(LOOK_PATIENCE, Instant::now());
+    let access = users.admit(&name, token, || {
+        let now = Instant::now();
+        let is_over = budget.is_exhausted(now) || patience.is_exhausted(now);
+        let is_running = shared.shutdown.phase() == Phase::Running;
+        if is_over || !is_running {
+            return None;
+        }
+        budget.next_check().into_iter().chain(patience.next_check()).min()
+    });
+    let peer = connection.peer();
+    match &access {
+        Ok(access) if access.proof != Proof::Guest && !is_private(connection) => {
+            warn_about_token(&name, peer);
+        }
+        Err(CloseReason::WrongToken) => {
+            if let (Some(failed_logins), Some(ip)) = (&shared.failed_logins, peer.ip()) {
+                failed_logins.add(ip, Instant::now());
+            }
+        }
+        _ => {}
+    }
+    Ok(Login { name, access: Some(Box::new(access?)) })
+}
+
+/// Whether nobody on the way can read what a client sends.
+#[cfg(feature = "users")]
+fn is_private(connection: &Connection) -> bool {
+    connection.peer().is_local()
+}
+
+#[cfg(feature = "users")]
+#[inline(never)] // Formatting takes much of the stack, see `Reader::run`.
+fn warn_about_token(name: &Name, from: Peer) {
+    log::warn!("the token of {name} came from {from} unencrypted, change it");
+}
+
+/// On a server without users every valid name is as good as any other.
+fn admit_anyone((name, token): (Name, Option<&[u8]>)) -> Result<Login, CloseReason> {
+    match token {
+        None => Ok(Login { name, access: None }),
+        Some(token) if token.starts_with(token::PREFIX.as_bytes()) => Err(CloseReason::NoTokens),
+        Some(_) => Err(CloseReason::BadName),
+    }
+}
+
+/// The name in a login line, which must be UTF-8, and what stands behind it.
+fn parse_login(line: &[u8]) -> Result<(Name, Option<&[u8]>), CloseReason> {
     if line.len() > MAX_LOGIN_BYTES {
         return Err(CloseReason::BadName);
     }
@@ -107,5 +212,14 @@ fn parse_login(line: &[u8]) -> Result<Name, CloseReason> {
         return Err(CloseReason::NoLineFeed);
     }
     let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
-    Name::new(protocol::trim(line)).map_err(|_| CloseReason::BadName)
+    let line = protocol::trim(line);
+    let (name, token) = match memchr::memchr2(b' ', b'\t', line) {
+        Some(end) => (&line[..end], Some(line[end..].trim_ascii_start())),
+        None => (line, None),
+    };
+    // The start of a request in another protocol has more words.
+    if token.is_some_and(|token| token.iter().any(u8::is_ascii_whitespace)) {
+        return Err(CloseReason::BadName);
+    }
+    Name::new(name).map(|name| (name, token)).map_err(|_| CloseReason::BadName)
 }

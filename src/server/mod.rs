@@ -6,6 +6,9 @@ pub(crate) mod acceptor;
 pub(crate) mod reader;
 pub(crate) mod input;
 pub(crate) mod login;
+pub(crate) mod login_places;
+pub(crate) mod rate;
+pub(crate) mod access;
 pub(crate) mod broker;
 pub(crate) mod wakes;
 pub(crate) mod writer;
@@ -29,6 +32,9 @@ pub(crate) mod config;
 pub(crate) mod counted;
 pub(crate) mod limits;
 pub(crate) mod stats;
+pub(crate) mod files;
+#[cfg(feature = "users")]
+pub(crate) mod users;
 
 #[cfg(test)]
 mod panics;
@@ -44,13 +50,22 @@ use self::acceptor::Acceptor;
 use self::broker::Broker;
 use self::config::Config;
 use self::context::{Shared, spawn};
+use self::files::FilesHandle;
 use self::limits::Capacity;
+use self::login_places::LoginPlaces;
 use self::per_source::Places;
 use self::report::Report;
 use self::scheduling::Turns;
 use self::shutdown::ShutdownHandle;
 use self::stats::{Counter, StatsHandle};
+#[cfg(feature = "users")]
+use self::users::{
+    Users,
+    failed_logins::{FailedLogins, Limit},
+};
 use crate::error::Error;
+#[cfg(feature = "users")]
+use crate::socket::listener::also_wake;
 use crate::socket::listener::{Listener, arrivals};
 use crate::socket::sys;
 use crate::wire::endpoint::Endpoint;
@@ -164,6 +179,16 @@ impl Server {
         let shutdown = ShutdownHandle::new(config.drain_timeout)
             .map_err(|source| Error::Start { what: "create the shutdown descriptors", source })?;
         let capacity = Capacity::of(&config);
+        let login_places = LoginPlaces::new(config.max_logins, capacity.connections);
+        #[cfg(feature = "users")]
+        let users = config
+            .users
+            .clone()
+            .map(|file| Users::start(file, config.guests, config.takeover).map_err(Error::File));
+        #[cfg(feature = "users")]
+        let limit = config.users.as_ref().and(config.failed_logins);
+        #[cfg(feature = "users")]
+        let limit = limit.map(|count| Limit { count, time: config.failed_logins_time });
         let (counters, finished_readers) = (Arc::default(), Counter::default());
         let places = Places::new(config.max_per_address);
         let shared = Arc::new(Shared {
@@ -172,6 +197,11 @@ impl Server {
             shutdown,
             counters,
             finished_readers,
+            login_places,
+            #[cfg(feature = "users")]
+            users: users.transpose()?,
+            #[cfg(feature = "users")]
+            failed_logins: limit.map(FailedLogins::new),
             busy: AtomicUsize::new(0),
             turns: Turns::new(),
         });
@@ -219,6 +249,12 @@ impl Server {
         StatsHandle::new(Arc::clone(&self.shared.counters))
     }
 
+    /// A handle to the files that this server reads again when they change.
+    #[must_use]
+    pub fn files_handle(&self) -> FilesHandle {
+        FilesHandle::new(Arc::clone(&self.shared))
+    }
+
     /// Serves until shutdown, drains, joins every thread, and reports what happened.
     ///
     /// # Errors
@@ -240,6 +276,11 @@ impl Server {
         let Self { listeners, capacity, shared, .. } = self;
         let arrivals = arrivals(&listeners)
             .map_err(|source| Error::Start { what: "poll the listeners", source })?;
+        #[cfg(feature = "users")]
+        if let Some(users) = &shared.users {
+            also_wake(&arrivals, users.changed())
+                .map_err(|source| Error::Start { what: "watch the user file", source })?;
+        }
 
         // The acceptor spawns a reader for each client, with a clone of the sender. Readers send
         // to the broker, and each spawns the writer that the broker sends to.
@@ -288,8 +329,11 @@ impl Server {
         if config.max_connections.is_some_and(|wanted| wanted > machine.connections) {
             log::warn!("max_connections exceeds what this machine can hold: {machine}");
         }
-        for address in endpoints.tcp.iter().filter(|it| !it.ip().to_canonical().is_loopback()) {
-            log::warn!("{address} is reachable from other hosts, and names are not authenticated");
+        let reachable = endpoints.tcp.iter().find(|it| !it.ip().to_canonical().is_loopback());
+        if let Some(address) = reachable {
+            for lack in self.shared.lacks() {
+                log::warn!("{address} is reachable from other hosts, and {lack}");
+            }
         }
     }
 }

@@ -24,7 +24,11 @@ impl SourcePrefix {
     }
 
     fn of_address(address: SocketAddr) -> Self {
-        match address.ip().to_canonical() {
+        Self::of_ip(address.ip())
+    }
+
+    pub(crate) fn of_ip(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
             IpAddr::V6(ip) => Self(Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).into()),
             ip @ IpAddr::V4(_) => Self(ip),
         }

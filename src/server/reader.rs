@@ -7,21 +7,26 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, unbounded};
 
+use crate::server::access::Access;
 use crate::server::broker::{Event, JoinRoom};
 use crate::server::context::{Shared, spawn};
 use crate::server::delivery::ticket::ticket;
 use crate::server::delivery::window::{Permit, StandingPermit, Window};
 use crate::server::input::{Input, ReadOutcome};
-use crate::server::login::{login, reject};
+use crate::server::login::{Login, login, reject};
+use crate::server::login_places::LoginPlace;
 use crate::server::per_source::Place;
+use crate::server::rate::Rate;
 use crate::server::report::{CloseReason, ConnectionRecord};
 use crate::server::rooms::MEMBERSHIP_CHARGE;
 use crate::server::shutdown::Phase;
+#[cfg(feature = "users")]
+use crate::server::users::failed_logins::Present;
 use crate::server::writer::{Outgoing, Writer, WriterExit};
 use crate::socket::connection::Connection;
 use crate::wire::batch::{BatchBuilder, JOIN_CHARGE, Join};
@@ -47,10 +52,11 @@ pub(crate) struct Reader {
     input: Input,
 }
 
-/// A logged-in client: its name, its queue and its writer.
+/// A logged-in client: its name and its right to it, its queue and its writer.
 #[derive(Debug)]
 struct Session {
     name: Name,
+    access: Option<Box<Access>>,
     queue: Sender<Outgoing>,
     writer: JoinHandle<WriterExit>,
 }
@@ -72,8 +78,8 @@ impl Reader {
     ///
     /// None of the steps is ever inlined: the stack frame of each would otherwise lie beneath all
     /// the others, and an idle client's reader must fit in two pages (see `context::spawn`).
-    pub(crate) fn run(mut self, broker: Sender<Event>) -> ConnectionRecord {
-        let session = login(&mut self.input).and_then(|name| self.start_writer(name));
+    pub(crate) fn run(mut self, broker: Sender<Event>, place: LoginPlace) -> ConnectionRecord {
+        let session = login(&mut self.input, place).and_then(|login| self.start_writer(login));
         let record = match session {
             Ok(session) => self.serve(session, broker),
             Err(reason) => {
@@ -88,7 +94,8 @@ impl Reader {
 
     /// Spawns the writer of a client that sent a valid name.
     #[inline(never)]
-    fn start_writer(&self, name: Name) -> Result<Session, CloseReason> {
+    fn start_writer(&self, login: Login) -> Result<Session, CloseReason> {
+        let Login { name, access } = login;
         let (connection, shared) =
             (Arc::clone(&self.input.connection), Arc::clone(&self.input.shared));
         let (id, peer, client) = (connection.id(), connection.peer(), name.clone());
@@ -102,7 +109,7 @@ impl Reader {
             Writer::new(connection, inbox, shared).run()
         });
         match writer {
-            Ok(writer) => Ok(Session { name, queue, writer }),
+            Ok(writer) => Ok(Session { name, access, queue, writer }),
             Err(error) => {
                 log::error!("cannot spawn a writer for {name} (connection {id}): {error}");
                 Err(CloseReason::ServerFull)
@@ -113,11 +120,14 @@ impl Reader {
     /// Serves a client until the end of its connection.
     #[inline(never)]
     fn serve(&mut self, session: Session, broker: Sender<Event>) -> ConnectionRecord {
-        let Session { name, queue, writer } = session;
+        let Session { name, access, queue, writer } = session;
         let id = self.input.connection.id();
+        let rate = self.rate(access.as_deref());
+        #[cfg(feature = "users")]
+        let _present = self.note_presence();
         // Fails only if the broker has exited, which the first batch will find too.
-        let _ = broker.send(Event::Join { id, name: name.clone(), queue });
-        let read_lines = || self.read_lines(&name, &broker);
+        let _ = broker.send(Event::Join { id, name: name.clone(), access, queue });
+        let read_lines = || self.read_lines(&name, &broker, rate);
         let reason = catch_unwind(AssertUnwindSafe(read_lines)).unwrap_or(CloseReason::Panicked);
         if reason != CloseReason::Shutdown {
             // No `Leave` at shutdown: it would overtake lines that other readers still have for
@@ -139,7 +149,12 @@ impl Reader {
 
     /// Reads and forwards lines until the connection ends, for any reason, or until the shutdown
     /// cutoff ([`CloseReason::Shutdown`]).
-    fn read_lines(&mut self, name: &Name, broker: &Sender<Event>) -> CloseReason {
+    fn read_lines(
+        &mut self,
+        name: &Name,
+        broker: &Sender<Event>,
+        rate: Option<Box<Rate>>,
+    ) -> CloseReason {
         let config = &self.input.shared.config;
         let window = Window::new(config.window, Arc::clone(&self.input.shared.counters));
         let mut batches = BatchSender {
@@ -152,6 +167,7 @@ impl Reader {
                 Arc::default(),
             )),
             broker,
+            rate,
             shared: Arc::clone(&self.input.shared),
             name_released: false,
             next_liveness_check: Instant::now(),
@@ -189,6 +205,23 @@ impl Reader {
         }
     }
 
+    /// How fast the client may send, if that is limited.
+    fn rate(&self, access: Option<&Access>) -> Option<Box<Rate>> {
+        #[cfg(feature = "users")]
+        let own = access.and_then(|access| access.rate);
+        #[cfg(not(feature = "users"))]
+        let own = access.and(None);
+        let rate = own.or(self.input.shared.config.rate)?;
+        Some(Box::new(Rate::new(rate, Instant::now())))
+    }
+
+    /// Notes where the client is logged in from, until the result is dropped.
+    #[cfg(feature = "users")]
+    fn note_presence(&self) -> Option<Present> {
+        let failed_logins = self.input.shared.failed_logins.as_ref()?;
+        failed_logins.enter(self.input.connection.peer().ip()?)
+    }
+
     fn record(&self, name: Option<Name>, exit: &WriterExit) -> ConnectionRecord {
         let WriterExit { reason, accepted, delivered, lost, unacknowledged, in_drain } = *exit;
         ConnectionRecord {
@@ -215,6 +248,8 @@ struct BatchSender<'a> {
     /// For the error replies that unrouted batches can cause beyond their charge.
     errors: Arc<Window>,
     broker: &'a Sender<Event>,
+    /// How fast lines may come, if that is limited.
+    rate: Option<Box<Rate>>,
     shared: Arc<Shared>,
     /// Set once the broker was told that the name is free.
     name_released: bool,
@@ -226,6 +261,9 @@ impl BatchSender<'_> {
     /// Adds a line and sends the batch when it is large enough: before the line if the window could
     /// not hold both, otherwise after it.
     fn push(&mut self, line: Line<'_>) -> Result<(), CloseReason> {
+        if self.rate.is_some() {
+            self.hold_back(line.text().unwrap_or_default())?;
+        }
         if !self.builder.has_room_for(&line, self.window.limit()) {
             self.send()?;
         }
@@ -238,12 +276,36 @@ impl BatchSender<'_> {
     /// Adds as many of these lines as continue the run of the last one, and sends the batch if they
     /// are as many as it may have.
     fn push_run(&mut self, lines: &[u8]) -> Result<usize, CloseReason> {
+        if self.rate.is_some() {
+            // Each line is held back on its own.
+            return Ok(0);
+        }
         let limit = self.window.limit();
         let taken = self.builder.push_run(lines, self.flush_threshold, limit);
         if self.builder.run_errors() > limit / 4 && taken < lines.len() {
             self.send()?;
         }
         Ok(taken)
+    }
+
+    /// Waits until a line may come, parked. Nothing is lost: TCP slows the client down meanwhile. A
+    /// shutdown ends the wait, since whatever was received by then is to be delivered.
+    fn hold_back(&mut self, line: &[u8]) -> Result<(), CloseReason> {
+        let Some(rate) = &mut self.rate else { return Ok(()) };
+        let now = Instant::now();
+        let until = rate.wait_until(now);
+        rate.charge(line, until.unwrap_or(now));
+        let Some(until) = until else { return Ok(()) };
+        if !std::mem::replace(&mut rate.is_told, true) {
+            self.builder.push_rate_notice(rate.lines_per_second());
+        }
+        // What was accepted so far must not wait as well.
+        self.send()?;
+        while self.shared.shutdown.phase() == Phase::Running && Instant::now() < until {
+            let next = self.check_client(false)?.map_or(until, |check| check.min(until));
+            thread::park_timeout(next.saturating_duration_since(Instant::now()));
+        }
+        Ok(())
     }
 
     /// Sends the lines added so far, once the windows have room for them.
@@ -277,7 +339,7 @@ impl BatchSender<'_> {
         let join = JoinRoom { from, line, room: room.clone(), loud, permit, standing, ticket };
         let event = Event::JoinRoom(Box::new(join));
         self.broker.send(event).map_err(|_| CloseReason::ServerFailed)?;
-        if let Some(size) = answer.wait(|| self.check_client())? {
+        if let Some(size) = answer.wait(|| self.check_client(true))? {
             self.builder.joined(room, size);
         }
         Ok(())
@@ -286,12 +348,12 @@ impl BatchSender<'_> {
     /// Waits until a window has room. Meanwhile it notices that the client has gone, and that
     /// shutdown leaves no time.
     fn acquire(&mut self, window: &Arc<Window>, bytes: usize) -> Result<Permit, CloseReason> {
-        window.acquire(bytes, || self.check_client())
+        window.acquire(bytes, || self.check_client(true))
     }
 
     /// Before each wait for something other than the client: until when to wait, or why the
-    /// connection ends instead.
-    fn check_client(&mut self) -> Result<Option<Instant>, CloseReason> {
+    /// connection ends instead. `by_others` says whether it may be others that hold the client up.
+    fn check_client(&mut self, by_others: bool) -> Result<Option<Instant>, CloseReason> {
         let shutdown = &self.shared.shutdown;
         match shutdown.phase() {
             Phase::Running => {
@@ -308,7 +370,7 @@ impl BatchSender<'_> {
                         self.name_released = true;
                         let _ = self.broker.send(Event::ReleaseName { id });
                     }
-                    if self.builder.is_in_rooms() {
+                    if by_others && self.builder.is_in_rooms() {
                         let _ = self.broker.send(Event::HeldUp { id });
                     }
                 }

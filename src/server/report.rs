@@ -34,6 +34,20 @@ pub enum CloseReason {
     NameTaken,
     /// The login line did not arrive in time.
     LoginTimeout,
+    /// The name has to be proven by a token, and none came.
+    NeedsToken,
+    /// The token is not one of this name, or nobody has the name.
+    WrongToken,
+    /// A token came, and this server has none.
+    NoTokens,
+    /// Too many connections waited for their login, and this one waited longest.
+    LoginCrowd,
+    /// Another connection has proven the name.
+    LoggedInElsewhere,
+    /// The token that proved the name has left the user file.
+    Revoked,
+    /// The name was a guest's, and is in the user file now.
+    NameReserved,
     /// No thread could be spawned for it.
     ServerFull,
     /// As many connections as allowed came from its address, which a proxy told.
@@ -72,6 +86,13 @@ impl fmt::Display for CloseReason {
             Self::NoLineFeed => "first line ended with a carriage return alone",
             Self::NameTaken => "name taken",
             Self::LoginTimeout => "login not in time",
+            Self::NeedsToken => "no token",
+            Self::WrongToken => "name or token wrong",
+            Self::NoTokens => "a token, and there are no users",
+            Self::LoginCrowd => "too many connections waited to log in",
+            Self::LoggedInElsewhere => "logged in elsewhere",
+            Self::Revoked => "token no longer valid",
+            Self::NameReserved => "name reserved for a user",
             Self::ServerFull => "server is full",
             Self::PerAddressLimit => "too many connections from its address",
             Self::NoProxyHeader => "no PROXY header",

@@ -219,6 +219,13 @@ pub(crate) fn arrivals(listeners: &[Listener]) -> io::Result<OwnedFd> {
     Ok(all)
 }
 
+/// Makes the descriptor of [`arrivals`] readable while this one is.
+#[cfg(feature = "users")]
+pub(crate) fn also_wake(arrivals: &OwnedFd, other: BorrowedFd<'_>) -> io::Result<()> {
+    let data = epoll::EventData::new_u64(u64::MAX);
+    epoll::add(arrivals, other, data, epoll::EventFlags::IN).map_err(io::Error::from)
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{TcpStream, UdpSocket};

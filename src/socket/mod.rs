@@ -14,6 +14,6 @@ pub(crate) mod sys;
 pub(crate) mod tcp;
 #[cfg(target_os = "linux")]
 pub(crate) mod unix;
-#[cfg(any(feature = "users", test))]
+#[cfg(target_os = "linux")]
 #[allow(dead_code, reason = "who watches files comes with the features that need it")]
 pub(crate) mod watch;

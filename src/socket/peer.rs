@@ -1,7 +1,7 @@
 //! Who is at the other end of a connection, as the socket tells. Plain value.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// The other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +27,17 @@ impl Peer {
         Self::Tcp(SocketAddr::new(address.ip().to_canonical(), address.port()))
     }
 
+    /// The address that others can be recognised by; `None` for a process of this host.
+    #[cfg_attr(not(feature = "users"), expect(dead_code, reason = "nobody has to log in"))]
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(address) => Some(address.ip()),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// True if everything that is sent stays on this host.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the parts that judge a login"))]
+    #[cfg_attr(not(any(test, feature = "users")), expect(dead_code, reason = "nobody logs in"))]
     pub(crate) fn is_local(&self) -> bool {
         match self {
             Self::Tcp(address) => address.ip().is_loopback(),

@@ -265,6 +265,11 @@ impl<F: FnMut(&[Vec<u8>]) -> Result<(), String>> Group<F> {
     }
 }
 
+/// Reads a file as a [`Watch`] does, and forgets it.
+pub(crate) fn read_once(file: &Watched) -> Result<Vec<u8>, String> {
+    read(file).map(|(bytes, _)| bytes)
+}
+
 /// Reads a file, and says whether others can read it although that is worth a warning.
 fn read(file: &Watched) -> Result<(Vec<u8>, bool), String> {
     // A FIFO without a writer would block here, and a terminal would become the process's own.

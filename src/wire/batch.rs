@@ -232,7 +232,7 @@ impl BatchBuilder {
 
     /// True if no line was pushed since the last [`finish`](Self::finish).
     pub(crate) fn is_empty(&self) -> bool {
-        self.lines + self.unterminated == 0
+        self.lines + self.unterminated == 0 && self.steps.is_empty()
     }
 
     /// Returns the accumulated batch and starts the next one.
@@ -322,6 +322,12 @@ impl BatchBuilder {
         self.push_reply(|frames| {
             frames.extend_from_slice(Rejection::UnterminatedLine.line().as_bytes());
         });
+    }
+
+    /// Tells the client that its lines are held back.
+    pub(crate) fn push_rate_notice(&mut self, lines_per_second: u32) {
+        self.run.clear();
+        self.push_reply(|frames| protocol::push_rate_notice(frames, lines_per_second));
     }
 
     /// Adds lines from the front of `lines`, which must be complete and UTF-8, as long as they

@@ -3,6 +3,8 @@
 //! UTF-8 is validated once for all complete lines of a read, since a line end cannot occur inside a
 //! character. Only if that fails is each line validated on its own.
 
+use crate::wire::token::wipe;
+
 /// The maximum number of bytes for one read. Larger reads did not increase throughput.
 const READ_CHUNK: usize = 64 * 1024;
 
@@ -152,6 +154,11 @@ impl LineBuffer {
         if self.skipping { usize::MAX } else { self.end - self.lines_end }
     }
 
+    /// Overwrites the lines that were taken since the last read: they held a secret.
+    pub(crate) fn wipe_taken(&mut self) {
+        wipe(&mut self.bytes[..self.start]);
+    }
+
     /// True if [`shrink`](Self::shrink) would free a worthwhile amount of memory.
     pub(crate) fn is_large(&self) -> bool {
         let unread = self.end - self.start;
@@ -236,6 +243,20 @@ mod tests {
             assert!(buffer.bytes.len() <= 2 * READ_CHUNK);
         }
         assert_eq!(buffer.partial_len(), usize::MAX);
+    }
+
+    #[test]
+    fn a_line_that_held_a_secret_is_overwritten_and_what_follows_stays() {
+        let mut buffer = LineBuffer::new(MAX_LINE);
+        buffer.spare()[..19].copy_from_slice(b"alice secret\nbob: x");
+        buffer.advance(19);
+        assert_eq!(buffer.next_line(), Some(Line::Text(b"alice secret")));
+        buffer.wipe_taken();
+        assert_eq!(buffer.bytes[..13], [0; 13]);
+        assert_eq!(buffer.partial(), b"bob: x");
+        buffer.spare()[..1].copy_from_slice(b"\n");
+        buffer.advance(1);
+        assert_eq!(buffer.next_line(), Some(Line::Text(b"bob: x")));
     }
 
     #[test]

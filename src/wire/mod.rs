@@ -12,3 +12,4 @@ pub(crate) mod protocol;
 pub(crate) mod proxy_header;
 pub(crate) mod reasons;
 pub(crate) mod room;
+pub(crate) mod token;

@@ -45,6 +45,9 @@ pub(crate) const PUT_OUT: &str = ": you are out of it, too slow";
 /// The text before and after the number of accepted lines in a closing notice.
 const CLOSING: (&str, &str) = ("notice: server is shutting down, ", " of your lines were accepted");
 
+/// The text before and after the number of accepted lines in a parting notice.
+const PARTING: (&str, &str) = (NOTICE, CLOSING.1);
+
 /// What a client's complete line asks for. All parts borrow from the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request<'a> {
@@ -330,6 +333,27 @@ pub(crate) fn push_room_refusal(out: &mut Vec<u8>, line: u64, refusal: RoomRefus
 pub(crate) fn closing_notice(accepted: u64) -> String {
     let (before, after) = CLOSING;
     format!("{before}{accepted}{after}\n")
+}
+
+/// The line before the error to a client that must leave although it did nothing wrong on this
+/// connection. As after a [`closing_notice`], it knows which of its lines to send again.
+pub(crate) fn parting_notice(accepted: u64) -> String {
+    let (before, after) = PARTING;
+    format!("{before}{accepted}{after}\n")
+}
+
+/// The number in a [`parting_notice`] without its line end.
+pub(crate) fn accepted_in_parting_notice(line: &str) -> Option<u64> {
+    let (before, after) = PARTING;
+    line.strip_prefix(before)?.strip_suffix(after)?.parse().ok()
+}
+
+/// Appends the notice to a client whose lines are held back.
+pub(crate) fn push_rate_notice(out: &mut Vec<u8>, lines_per_second: u32) {
+    let lines = if lines_per_second == 1 { "line" } else { "lines" };
+    let text =
+        format!("you send faster than {lines_per_second} {lines} a second and are slowed down");
+    out.extend_from_slice(format!("{NOTICE}{text}\n").as_bytes());
 }
 
 /// The number in a [`closing_notice`] without its line end.

@@ -50,12 +50,35 @@ pub enum Rejection {
     /// The server expects a PROXY header from the address of the proxy in front of it, which sent
     /// none.
     NoProxyHeader,
+    /// The name has to be proven by a token, and none came.
+    NeedsToken,
+    /// The token is not one of this name, or nobody has the name.
+    WrongToken,
+    /// A token came to a server that has none.
+    NoTokens,
+    /// Too many wrong tokens came from this address.
+    TooManyFailedLogins {
+        /// How long the address is refused, in seconds.
+        seconds: u64,
+    },
+    /// More connections wait for their login than the server allows, and this one waited longest.
+    LoginCrowd,
+    /// Another connection has proven the name.
+    LoggedInElsewhere,
+    /// The token that proved the name is no longer valid.
+    Revoked,
+    /// The name was a guest's, and belongs to a user now.
+    NameReserved,
     /// Something that this version does not know.
     Other(String),
 }
 
+/// Stand around the seconds of [`Rejection::TooManyFailedLogins`].
+const TOO_MANY_FAILED_LOGINS: (&str, &str) =
+    ("too many failed logins from your address, try again in ", " s");
+
 impl Rejection {
-    const KNOWN: [Self; 9] = [
+    const KNOWN: [Self; 16] = [
         Self::BadName,
         Self::NameTaken,
         Self::LoginTimeout,
@@ -65,6 +88,13 @@ impl Rejection {
         Self::UnterminatedLine,
         Self::NoLineFeed,
         Self::NoProxyHeader,
+        Self::NeedsToken,
+        Self::WrongToken,
+        Self::NoTokens,
+        Self::LoginCrowd,
+        Self::LoggedInElsewhere,
+        Self::Revoked,
+        Self::NameReserved,
     ];
 
     /// Whether logging in again, later, may work.
@@ -75,11 +105,20 @@ impl Rejection {
             | Self::LoginTimeout
             | Self::ServerFull
             | Self::PerAddressLimit
+            | Self::TooManyFailedLogins { .. }
+            | Self::LoginCrowd
             | Self::Evicted => true,
-            Self::BadName
+            // Two clients of one name that both came back would take it from each other forever.
+            Self::LoggedInElsewhere
+            | Self::BadName
             | Self::UnterminatedLine
             | Self::NoLineFeed
             | Self::NoProxyHeader
+            | Self::NeedsToken
+            | Self::WrongToken
+            | Self::NoTokens
+            | Self::Revoked
+            | Self::NameReserved
             | Self::Other(_) => false,
         }
     }
@@ -91,10 +130,16 @@ impl Rejection {
 
     /// Reads what follows `error: `.
     pub(crate) fn parse(text: &str) -> Self {
+        let (before, after) = TOO_MANY_FAILED_LOGINS;
+        let seconds = text.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+        if let Some(seconds) = seconds.and_then(|seconds| seconds.parse().ok()) {
+            return Self::TooManyFailedLogins { seconds };
+        }
         let known = Self::KNOWN.into_iter().find(|known| known.text() == text);
         known.unwrap_or_else(|| Self::Other(text.to_owned()))
     }
 
+    /// The text, up to a number in it.
     fn text(&self) -> &str {
         match self {
             Self::BadName => "bad name, expected 1 to 32 of A-Z a-z 0-9 _ . -",
@@ -108,6 +153,14 @@ impl Rejection {
                 "the first line ended with a carriage return alone, lines end with a line feed"
             }
             Self::NoProxyHeader => "expected a PROXY header from your address",
+            Self::NeedsToken => "log in with a name and its token, as in: alice achat_...",
+            Self::WrongToken => "name or token wrong",
+            Self::NoTokens => "this server has no tokens, log in with the name alone",
+            Self::TooManyFailedLogins { .. } => TOO_MANY_FAILED_LOGINS.0,
+            Self::LoginCrowd => "too many connections wait to log in, try again",
+            Self::LoggedInElsewhere => "your name has logged in elsewhere",
+            Self::Revoked => "your token is no longer valid",
+            Self::NameReserved => "your name belongs to a user of this server now",
             Self::Other(text) => text,
         }
     }
@@ -115,7 +168,13 @@ impl Rejection {
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.text())
+        f.write_str(self.text())?;
+        match self {
+            Self::TooManyFailedLogins { seconds } => {
+                write!(f, "{seconds}{}", TOO_MANY_FAILED_LOGINS.1)
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -324,6 +383,9 @@ mod tests {
         for rejection in Rejection::KNOWN {
             assert_eq!(Rejection::parse(&rejection.to_string()), rejection);
         }
+        let refused = Rejection::TooManyFailedLogins { seconds: 60 };
+        let text = "too many failed logins from your address, try again in 60 s";
+        assert_eq!((refused.to_string().as_str(), Rejection::parse(text)), (text, refused));
         assert_eq!(Rejection::parse("odd"), Rejection::Other("odd".to_owned()));
         assert_eq!(Rejection::NameTaken.line(), "error: name taken\n");
     }

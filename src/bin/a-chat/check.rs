@@ -18,6 +18,10 @@ pub(crate) fn check(args: &ServeArgs) -> Result<(), Box<dyn Error>> {
     args.doors.unix_options()?;
     args.doors.proxies(args.config())?;
     logger::check(args.log_file.as_deref())?;
+    #[cfg(feature = "users")]
+    if let Some(file) = args.config().users {
+        a_chat::UserTable::read(file)?;
+    }
     output::to_stdout(b"the configuration is valid\n")?;
     Ok(())
 }

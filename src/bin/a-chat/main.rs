@@ -17,6 +17,8 @@ mod serve;
 mod signal_stacks;
 mod signals;
 mod stress;
+mod token;
+mod user;
 
 use std::process::ExitCode;
 
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
     signal_stacks::restore_default();
     // An operator may send these at any time, also before anything is ready for them.
     let held_back = signals::hold_back();
+    token::take_from_environment();
     // A write beyond the limit of file sizes then fails, as on a full disk.
     dispositions::ignore(libc::SIGXFSZ);
     let command = cli::parse();
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args, &held_back),
         Command::Connect(args) => connect::run(args),
         Command::Stress(args) => stress::run(args),
+        Command::User(args) => user::run(args),
         Command::Completions { shell } => generate::completions(*shell).map(|()| ExitCode::SUCCESS),
         Command::Manual { directory } => generate::manual(directory).map(|()| ExitCode::SUCCESS),
     };

@@ -1,7 +1,7 @@
 //! What an operator may request of a running server at any time, with SIGUSR1. Runs on the thread
 //! `signals`.
 
-use a_chat::{Stats, StatsHandle};
+use a_chat::{FilesHandle, Stats, StatsHandle};
 
 use crate::logger::LogHandle;
 
@@ -10,13 +10,19 @@ use crate::logger::LogHandle;
 pub(crate) struct Operator {
     pub(crate) log: LogHandle,
     pub(crate) stats: StatsHandle,
+    pub(crate) files: FilesHandle,
 }
 
 impl Operator {
-    /// Opens the log anew, and logs one line of figures, the first one in the new file.
+    /// Opens the log anew, logs one line of figures, the first one in the new file, and has the server
+    /// look at its files.
     pub(crate) fn attend(&self) {
         self.log.reopen();
         log_figures(&self.stats.read());
+        for file in self.files.status().iter().filter(|file| file.failed) {
+            log::warn!("{}: the file cannot be used, what it held before is in force", file.name);
+        }
+        self.files.check_now();
     }
 }
 

@@ -55,7 +55,7 @@ fn serve(args: &ServeArgs, signals: Caught, log: LogHandle) -> Result<ExitCode, 
     config.validate()?;
     let server = Server::from_listeners(listen(&args.doors)?, config)?;
     let handle = server.shutdown_handle();
-    let operator = Operator { log, stats: server.stats_handle() };
+    let operator = Operator { log, stats: server.stats_handle(), files: server.files_handle() };
     signals.react(handle.clone(), move || operator.attend())?;
     shut_down_on_signals(handle.clone())?;
     if let Some(parent) = args.parent {

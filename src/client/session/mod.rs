@@ -38,6 +38,7 @@ use super::options::Options;
 use super::outbox::Outbox;
 use super::outcome::{ConnectionOutcome, DisconnectReason, Lines};
 use crate::wire::name::Name;
+use crate::wire::reasons::Rejection;
 use crate::wire::room::Room;
 
 /// Between attempts to connect.
@@ -509,7 +510,10 @@ impl<O: SessionOutput> Run<O> {
             DisconnectReason::Left | DisconnectReason::ShutDown | DisconnectReason::GivenUp
         );
         self.clean &= in_doubt.is_empty() && clean;
-        let over = self.output_failed || !self.session.reconnect || self.queue.is_over();
+        let is_final =
+            matches!(&reason, DisconnectReason::Rejected(reason) if ends_session(reason));
+        let over =
+            self.output_failed || !self.session.reconnect || self.queue.is_over() || is_final;
         if over || self.queue.is_time_over() {
             ControlFlow::Break(())
         } else {
@@ -530,6 +534,12 @@ impl<O: SessionOutput> Run<O> {
         let is_clean = self.clean && over && !aborted && unaccepted.is_empty();
         SessionSummary { settled: self.settled, unaccepted, input_ended, is_clean }
     }
+}
+
+/// Whether the server parted with the client for a reason that another connection would not change,
+/// or would only pass on to the client that has the name now.
+fn ends_session(reason: &Rejection) -> bool {
+    matches!(reason, Rejection::LoggedInElsewhere | Rejection::Revoked | Rejection::NameReserved)
 }
 
 /// What a `receiver` thread found.

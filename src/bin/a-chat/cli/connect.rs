@@ -5,6 +5,7 @@ use std::time::Duration;
 use a_chat::Name;
 use clap::Args;
 
+use super::token::TokenFlags;
 use super::values::{ADDRESS, NAME, TIME};
 
 /// The arguments of `connect`.
@@ -22,6 +23,9 @@ pub(crate) struct ConnectArgs {
     /// Name to log in with [default: prompted for at a terminal, the first line in a pipe]
     #[arg(short, long, value_name = "NAME", env = "A_CHAT_NAME", value_parser = NAME)]
     pub(crate) name: Option<Name>,
+
+    #[command(flatten)]
+    pub(crate) token: TokenFlags,
 
     /// Send nothing, and stay until the server closes the connection or a signal arrives
     #[arg(long, requires = "name", conflicts_with = "wait")]

@@ -7,6 +7,8 @@ mod connect;
 mod doors;
 mod serve;
 mod stress;
+mod token;
+mod users;
 mod values;
 
 use std::ffi::{OsStr, OsString};
@@ -25,6 +27,12 @@ pub(crate) use connect::ConnectArgs;
 pub(crate) use doors::DoorArgs;
 pub(crate) use serve::ServeArgs;
 pub(crate) use stress::{Mode, OWN_PREFIX, OWN_SERVER, Plan, StressArgs};
+pub(crate) use token::{LoginsFlags, TokenFlags};
+#[cfg(not(feature = "users"))]
+pub(crate) use users::NOT_BUILT_IN;
+pub(crate) use users::UserArgs;
+#[cfg(feature = "users")]
+pub(crate) use users::{UserAction, UserName};
 
 /// The width of the help in columns. It does not depend on the terminal, since the documents show it.
 const HELP_WIDTH: usize = 80;
@@ -81,6 +89,12 @@ pub(crate) enum Command {
     /// Exit status: 0 if every message arrived, once and in order, 1 if not, or if the server could
     /// not be reached, refused something or stopped, 2 if the command line is wrong.
     Stress(StressArgs),
+
+    /// Change or show a file of users, for `serve --users`.
+    ///
+    /// A token is printed once, alone on standard output, and only its hash is kept. A running server
+    /// sees a change within a second, and disconnects whoever uses a token that is no longer valid.
+    User(UserArgs),
 
     /// Write a completion script for a shell to standard output.
     Completions {

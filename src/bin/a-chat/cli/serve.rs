@@ -13,6 +13,7 @@ use crate::logger::LogFormat;
 use super::config_file::ConfigFile;
 use super::configuration::ConfigurationArgs;
 use super::doors::DoorArgs;
+use super::users::{RateFlags, UserFlags};
 use super::values::{BYTES, COUNT, LEVEL, LOG_FORMAT, TIME, refusal};
 
 /// The arguments of `serve`.
@@ -22,7 +23,13 @@ pub(crate) struct ServeArgs {
     pub(crate) doors: DoorArgs,
 
     #[command(flatten)]
+    users: UserFlags,
+
+    #[command(flatten)]
     limits: Limits,
+
+    #[command(flatten)]
+    rates: RateFlags,
 
     #[command(flatten)]
     timeouts: Timeouts,
@@ -167,7 +174,8 @@ struct Timeouts {
 impl ServeArgs {
     /// The limits of the server that the arguments describe.
     pub(crate) fn config(&self) -> Config {
-        Config::default()
+        let config = self.rates.apply(self.users.apply(Config::default()));
+        config
             .max_connections(self.limits.max_connections)
             .max_per_address(self.limits.max_per_address)
             .max_line(self.limits.max_line)
@@ -191,6 +199,11 @@ impl ServeArgs {
             (Err(Error::Config(rule)), _) => rule.split_once(' '),
             (_, Some(Duration::ZERO)) => Some((id, "must not be zero")),
             _ => None,
+        };
+        #[cfg(not(feature = "users"))]
+        let broken = match &self.users.users {
+            Some(_) => Some(("users", super::users::NOT_BUILT_IN)),
+            None => broken,
         };
         let Some((id, rule)) = broken else { return Ok(()) };
         let arg = command.get_arguments().find(|arg| arg.get_id() == id);

@@ -13,6 +13,7 @@ use a_chat::load::topology::Topology;
 use a_chat::{Capacity, Config};
 
 use super::Command;
+use super::token::LoginsFlags;
 use super::values::{ADDRESS, BYTES, COUNT, LONG_COUNT, RATE, TIME};
 
 /// Maximum length of a text, in bytes: the default limit of a line.
@@ -38,6 +39,9 @@ pub(crate) struct StressArgs {
     /// Server to put under load [default: one started for the duration of the load]
     #[arg(value_name = "ADDR:PORT", value_parser = ADDRESS)]
     address: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) token: LoginsFlags,
 
     /// Number of clients [default: 16 in pair, 101 in fan-out, 100 in mesh and room, 2 in latency,
     /// 1000 in connect]
@@ -129,6 +133,12 @@ impl StressArgs {
     fn check(&self) -> Result<Plan, String> {
         let Self { mode, rate, at_once, beside, .. } = *self;
         let name = mode.name();
+        if self.token.token_file.is_some() && mode == Mode::Connect {
+            return Err(
+                "'--token-file' cannot be used in connect mode, whose clients take many names"
+                    .to_owned(),
+            );
+        }
         if at_once && mode != Mode::Mesh {
             return Err(format!("'--at-once' is for mesh, not for {name}"));
         }

@@ -47,6 +47,27 @@ pub(super) const TIME: Value<Duration> = Value {
 pub(super) const RATE: Value<f64> =
     Value { parse: rate, expected: "expected 0.001 to 1000000000 a second, as in 5000" };
 
+pub(super) const RATE_LIMIT: Value<u32> = Value {
+    parse: rate_limit,
+    expected: "expected a whole number of lines a second from 1 on, as in 100",
+};
+pub(super) const FAILED_LOGINS: Value<FailedLogins> = Value {
+    parse: failed_logins,
+    expected: "expected a count and a time of at most a year, as in 10/60s, or no",
+};
+pub(super) const YES_OR_NO: Value<bool> = Value {
+    parse: |text| match text {
+        "yes" => Some(true),
+        "no" => Some(false),
+        _ => None,
+    },
+    expected: "expected yes or no",
+};
+
+/// How many wrong tokens may come in which time; `None` sets no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FailedLogins(pub(super) Option<(u32, Duration)>);
+
 /// Parses a value. A refusal names the flag or variable that the value came from, and an example of a
 /// usable one.
 #[derive(Clone, Copy, Debug)]
@@ -224,6 +245,22 @@ fn time(text: &str) -> Option<Duration> {
     time.filter(|time| *time <= MAX_TIME)
 }
 
+/// A number of lines a second.
+fn rate_limit(text: &str) -> Option<u32> {
+    let count = text.strip_suffix("/s").unwrap_or(text).parse().ok();
+    count.filter(|count| *count > 0)
+}
+
+fn failed_logins(text: &str) -> Option<FailedLogins> {
+    if text == "no" {
+        return Some(FailedLogins(None));
+    }
+    let (count, text) = text.split_once('/')?;
+    let count = count.parse().ok().filter(|count| *count > 0)?;
+    let time = time(text).filter(|time| !time.is_zero())?;
+    Some(FailedLogins(Some((count, time))))
+}
+
 fn rate(text: &str) -> Option<f64> {
     let rate: Option<f64> = text.parse().ok();
     rate.filter(|rate| (1e-3..=1e9).contains(rate))
@@ -258,6 +295,25 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(time(text), expected.map(Duration::from_millis), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_a_number_of_lines_a_second() {
+        assert_eq!((rate_limit("100"), rate_limit("7/s")), (Some(100), Some(7)));
+        for odd in ["", "0", "-1", "1.5", "100/m", "/s", "99999999999"] {
+            assert_eq!(rate_limit(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn failed_logins_are_a_count_and_a_time() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(failed_logins("10/60s"), Some(FailedLogins(Some((10, minute)))));
+        assert_eq!(failed_logins("1/1min"), Some(FailedLogins(Some((1, minute)))));
+        assert_eq!(failed_logins("no"), Some(FailedLogins(None)));
+        for odd in ["", "10", "0/60s", "10/0s", "/60s", "10/", "10/60s/1"] {
+            assert_eq!(failed_logins(odd), None, "{odd}");
         }
     }
 

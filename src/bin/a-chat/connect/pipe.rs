@@ -46,7 +46,7 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
         let (name, rest) = name_and_rest(block)?;
         (name, rest.to_vec())
     };
-    let session = reconnect::session(args, &name);
+    let session = reconnect::session(args, &name)?;
     stop_on_signals(stop.clone(), session.handle())?;
     let (lines, waiting) = client::lines(INPUT_CAPACITY_BYTES);
     let reader = thread::Builder::new().name("input".to_owned());

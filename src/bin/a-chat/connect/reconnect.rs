@@ -1,17 +1,22 @@
 //! From the command line to a session, which survives restarts of the server.
 
 use a_chat::Name;
-use a_chat::client::Session;
+use a_chat::client::{Options, Session};
 
 use crate::cli::ConnectArgs;
+use crate::token;
 
 /// The session that the command line asks for.
-pub(crate) fn session(args: &ConnectArgs, name: &Name) -> Session {
+pub(crate) fn session(args: &ConnectArgs, name: &Name) -> Result<Session, String> {
+    let options = Options::new(name)
+        .token(token::of(&args.token)?)
+        .plaintext_token(args.token.plaintext_token);
     let session = Session::new(&args.address, name)
+        .options(options)
         .reconnect(args.reconnect)
         .wait_for_recipients(!args.no_wait);
-    match args.wait {
+    Ok(match args.wait {
         Some(stay) => session.stay(stay),
         None => session,
-    }
+    })
 }

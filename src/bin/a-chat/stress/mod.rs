@@ -12,7 +12,7 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use crate::cli::{Mode, OWN_PREFIX, Plan, StressArgs};
+use crate::cli::{LoginsFlags, Mode, OWN_PREFIX, Plan, StressArgs};
 use a_chat::Endpoint;
 use a_chat::load::beside::Beside;
 use a_chat::load::client::Client;
@@ -22,6 +22,7 @@ use a_chat::load::open_loop::OpenLoop;
 use a_chat::load::process::own_cpu;
 use a_chat::load::protocol::Protocol;
 use a_chat::load::stream::Stream;
+use a_chat::load::tokens;
 use a_chat::load::topology::{ROOM, Topology};
 use a_chat::load::{self, Aborted, Control, Outcome, logins, timed};
 
@@ -29,8 +30,8 @@ use self::figures::Figures;
 use self::own_server::OwnServer;
 use self::progress::Progress;
 use self::resolve::resolve;
-use crate::output;
 use crate::signals::{self, ShutdownSignal};
+use crate::{output, token};
 
 /// The exit status of a process ended by an interrupt.
 const INTERRUPTED: i32 = 130;
@@ -46,6 +47,7 @@ pub(crate) fn run(args: &StressArgs) -> Result<ExitCode, Box<dyn Error>> {
         Some(address) => (resolve(address)?, None),
         None => OwnServer::start().map(|server| (server.address().clone(), Some(server)))?,
     };
+    take_logins(&args.token, &plan, &address)?;
     let topology = plan.topology(prefix(server.is_some()));
     let measured = measure(&plan, &address, &topology, server, &control);
     let figures = measured.map_err(|error| format!("{address}: {error}"))?;
@@ -55,6 +57,28 @@ pub(crate) fn run(args: &StressArgs) -> Result<ExitCode, Box<dyn Error>> {
         None => Ok(ExitCode::SUCCESS),
         Some(complaint) => Err(complaint.into()),
     }
+}
+
+/// Has the clients log in with the tokens that the command line asks for.
+fn take_logins(flags: &LoginsFlags, plan: &Plan, address: &Endpoint) -> Result<(), String> {
+    let Some(path) = &flags.token_file else { return Ok(()) };
+    let cannot = |problem: String| format!("cannot use {}: {problem}", path.display());
+    let logins = tokens::parse(&token::read_logins(path)?).map_err(cannot)?;
+    if logins.len() < plan.clients {
+        let Plan { clients, .. } = plan;
+        return Err(cannot(format!("{} names are too few for {clients} clients", logins.len())));
+    }
+    let is_private = match address {
+        Endpoint::Tcp(address) => address.ip().to_canonical().is_loopback(),
+        _ => true,
+    };
+    if !is_private && !flags.plaintext_token {
+        return Err(format!(
+            "the tokens would be sent unencrypted to {address}; --plaintext-token does so all the same"
+        ));
+    }
+    tokens::set(logins);
+    Ok(())
 }
 
 /// The prefix of the clients' names: short on the load's own server, random on any other, where

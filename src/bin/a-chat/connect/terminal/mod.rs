@@ -124,7 +124,7 @@ fn run_session(
 ) -> Result<Outcome, Box<dyn Error>> {
     let is_asked = args.name.is_none();
     let (updates, shown) = bounded(QUEUE_CAPACITY);
-    let session = reconnect::session(args, &name);
+    let session = reconnect::session(args, &name)?;
     *started.lock().unwrap_or_else(PoisonError::into_inner) = Some(session.handle());
     let (lines, typed) = client::lines(INPUT_CAPACITY_BYTES);
     let ui = Ui::new(console, lines, session.handle(), is_asked);
