@@ -28,6 +28,9 @@ pub enum Error {
     },
     /// A file that the server needs cannot be used: the text says which, and why.
     File(String),
+    /// A certificate or its private key cannot be used; the text states the file and the problem.
+    #[cfg(feature = "tls")]
+    Tls(String),
     /// A thread that every client depends on panicked. All other threads were joined.
     Panicked {
         /// The thread's name.
@@ -43,6 +46,8 @@ impl fmt::Display for Error {
             Self::Bind { endpoint: None, .. } => f.write_str("cannot find an address to listen on"),
             Self::Start { what, .. } => write!(f, "cannot {what}"),
             Self::File(problem) => f.write_str(problem),
+            #[cfg(feature = "tls")]
+            Self::Tls(problem) => f.write_str(problem),
             Self::Panicked { thread } => write!(f, "the {thread} thread panicked"),
         }
     }
@@ -53,6 +58,8 @@ impl std::error::Error for Error {
         match self {
             Self::Bind { source, .. } | Self::Start { source, .. } => Some(source),
             Self::Config(_) | Self::File(_) | Self::Panicked { .. } => None,
+            #[cfg(feature = "tls")]
+            Self::Tls(_) => None,
         }
     }
 }

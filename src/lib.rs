@@ -108,7 +108,7 @@
 //! # Non-goals
 //!
 //! No async runtime, no storage (a message is owed only to recipients connected when it is routed),
-//! no encryption. The library neither prints, nor exits, nor handles
+//! no encryption without the feature `tls`. The library neither prints, nor exits, nor handles
 //! signals: the program supplies the address, the logger and the shutdown.
 
 #[cfg(target_os = "linux")]
@@ -152,6 +152,8 @@ pub use server::running::Running;
 pub use server::shutdown::ShutdownHandle;
 #[cfg(target_os = "linux")]
 pub use server::stats::{Stats, StatsHandle};
+#[cfg(all(feature = "tls", target_os = "linux"))]
+pub use server::tls::{PlainText, ServerTls};
 #[cfg(all(feature = "users", target_os = "linux"))]
 pub use server::users::table::{InvalidUserFile, User, UserTable};
 #[cfg(target_os = "linux")]

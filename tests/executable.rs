@@ -561,7 +561,7 @@ fn a_wrong_command_line_is_refused() {
 
 /// Every flag, its environment variable, its default, and an unusable value if the command line can
 /// tell.
-const FLAGS: [(&str, &str, Option<&str>, Option<&str>); 25] = [
+const FLAGS: [(&str, &str, Option<&str>, Option<&str>); 28] = [
     ("--listen", "A_CHAT_LISTEN", Some("127.0.0.1:8080"), Some("8080")),
     ("--unix-mode", "A_CHAT_UNIX_MODE", Some("660"), Some("rw")),
     ("--unix-group", "A_CHAT_UNIX_GROUP", None, None),
@@ -581,6 +581,9 @@ const FLAGS: [(&str, &str, Option<&str>, Option<&str>); 25] = [
     ("--stall-bytes", "A_CHAT_STALL_BYTES", Some("32KiB"), Some("some")),
     ("--drain-timeout", "A_CHAT_DRAIN_TIMEOUT", Some("5s"), Some("5 apples")),
     ("--linger", "A_CHAT_LINGER", Some("1s"), Some("-1s")),
+    ("--tls-cert", "A_CHAT_TLS_CERT", None, None),
+    ("--tls-key", "A_CHAT_TLS_KEY", None, None),
+    ("--plain", "A_CHAT_PLAIN", Some("loopback"), Some("perhaps")),
     ("--log-level", "A_CHAT_LOG_LEVEL", Some("info"), Some("loud")),
     ("--log-format", "A_CHAT_LOG_FORMAT", Some("text"), Some("xml")),
     ("--log-file", "A_CHAT_LOG_FILE", None, None),

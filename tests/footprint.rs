@@ -50,3 +50,39 @@ fn an_idle_client_costs_little_more_memory_than_its_two_threads() {
     let added = mappings - mappings_before;
     assert!(added <= max, "{added} memory mappings for {CLIENTS} clients");
 }
+
+/// What TLS adds to an idle client, in bytes: the session and its buffers, and the deeper stacks that
+/// the handshake and the first records have touched. Measured: 25 KiB, of which the stacks are 16.
+#[cfg(feature = "tls")]
+const MAX_TLS_BYTES_EACH: u64 = if cfg!(debug_assertions) { 160 * 1024 } else { 40 * 1024 };
+
+#[cfg(feature = "tls")]
+#[test]
+fn an_idle_client_with_tls_costs_its_session_and_a_few_pages_of_stack_more() {
+    use common::Client;
+    use common::link::{Link, Transport};
+
+    let certificate = common::tls::certificate();
+    let mut command = serve(&[]);
+    command.arg("--tls-cert").arg(certificate.certificate());
+    command.arg("--tls-key").arg(certificate.key());
+    let mut server = Process::start(command);
+    let address = server.address();
+    let log_in = |count| {
+        let names = (0..count).map(|number| format!("client-{number}-of-{count}"));
+        let clients = names.map(|name| {
+            let socket = std::net::TcpStream::connect(address).expect("a server");
+            let mut client = Client::from_stream(Link::new(socket, Transport::Tls).expect("TLS"));
+            client.send(&format!("{name}\n{name}: a note to myself"));
+            client.expect_line(&format!("from {name}: a note to myself"));
+            client
+        });
+        clients.collect::<Vec<_>>()
+    };
+    let _clients_before = log_in(CLIENTS_BEFORE);
+    let before = server.resident();
+    let _clients = log_in(CLIENTS);
+    let each = server.resident().saturating_sub(before) / u64::from(CLIENTS);
+    let max = MAX_BYTES_EACH + MAX_TLS_BYTES_EACH;
+    assert!(each <= max, "{each} bytes for an idle client with TLS");
+}

@@ -24,6 +24,15 @@ pub enum ConnectError {
         /// What the system said.
         source: io::Error,
     },
+    /// No encrypted connection came about.
+    #[cfg(feature = "tls")]
+    #[non_exhaustive]
+    Tls {
+        /// The server's address.
+        address: SocketAddr,
+        /// What went wrong.
+        source: super::tls::TlsError,
+    },
     /// The system refused a thread.
     Start(io::Error),
     /// The connection ended before the login was complete, and before anything was delivered.
@@ -74,6 +83,8 @@ impl ConnectError {
                 rejection.is_temporary()
             }
             Self::NotAChat { .. } | Self::PlaintextToken { .. } => false,
+            #[cfg(feature = "tls")]
+            Self::Tls { source, .. } => source.is_temporary(),
             _ => true,
         }
     }
@@ -103,6 +114,8 @@ impl fmt::Display for ConnectError {
             }
             Self::Connect { host: Some(host), .. } => write!(f, "cannot find {host}"),
             Self::Connect { .. } => f.write_str("cannot find the server's address"),
+            #[cfg(feature = "tls")]
+            Self::Tls { address, .. } => write!(f, "cannot connect to {address} with TLS"),
             Self::Start(_) => f.write_str("cannot start a thread"),
             Self::Login { name, .. } => write!(f, "cannot log in as {name}"),
             Self::LoginTimeout { name, address } => {
@@ -128,6 +141,8 @@ impl error::Error for ConnectError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
             Self::Connect { source, .. } | Self::Start(source) => Some(source),
+            #[cfg(feature = "tls")]
+            Self::Tls { source, .. } => Some(source),
             Self::Login { reason: DisconnectReason::Rejected(rejection), .. } => Some(rejection),
             Self::Login { reason, .. } => Some(reason),
             Self::LoginTimeout { .. }

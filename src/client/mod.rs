@@ -68,6 +68,9 @@ mod inbox;
 mod event;
 mod room;
 mod shared;
+#[cfg(feature = "tls")]
+mod tls;
+mod transport;
 mod update;
 mod outcome;
 mod error;
@@ -86,6 +89,8 @@ pub use self::session::{
     LineReceiver, LineSender, Session, SessionHandle, SessionOutput, SessionStatus, SessionSummary,
     lines,
 };
+#[cfg(feature = "tls")]
+pub use self::tls::{Tls, TlsError};
 pub use crate::wire::reasons::{RefusalReason, Rejection};
 
 #[doc(hidden)]

@@ -16,6 +16,9 @@ use super::outbox::{Allowance, Ended, Outbox, Wait, who_query};
 use super::outcome::DisconnectReason;
 use super::shared::Shared;
 use super::threads::{Ends, Threads};
+#[cfg(feature = "tls")]
+use super::tls::Tls;
+use super::transport::Transport;
 use super::update::Update;
 use crate::socket::keepalive::keepalive;
 use crate::socket::stream::Stream;
@@ -61,6 +64,8 @@ pub struct Options {
     inbox_bytes: usize,
     unconfirmed_bytes: usize,
     overflow_bytes: usize,
+    #[cfg(feature = "tls")]
+    tls: Option<Tls>,
 }
 
 impl Options {
@@ -77,6 +82,8 @@ impl Options {
             inbox_bytes: 1024 * 1024,
             unconfirmed_bytes: 1024 * 1024,
             overflow_bytes: 64 * 1024 * 1024,
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 
@@ -140,6 +147,13 @@ impl Options {
         self
     }
 
+    /// Encrypts the connection. Default no TLS.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// Connects to the first of the addresses that answers, and logs in.
     ///
     /// # Errors
@@ -151,7 +165,7 @@ impl Options {
         let mut last = None;
         for address in addresses {
             // The client speaks first, so the server could not keep it from giving the token away.
-            let is_private = address.ip().to_canonical().is_loopback();
+            let is_private = address.ip().to_canonical().is_loopback() || self.is_encrypted();
             if self.token.is_some() && !is_private && !self.plaintext_token {
                 return Err(ConnectError::PlaintextToken { address });
             }
@@ -209,6 +223,7 @@ impl Options {
             // The connection works without this, only less well.
             let _ = SockRef::from(socket).set_tcp_keepalive(&keepalive());
         }
+        let socket = self.secure(socket, &address)?;
         // Should the server have closed already, reading finds out why.
         let mut line = self.login_line();
         let _ = (&socket).write_all(&line);
@@ -235,6 +250,33 @@ impl Options {
         }
         line.push(b'\n');
         line
+    }
+
+    #[cfg_attr(not(feature = "tls"), expect(clippy::unused_self, reason = "as with TLS"))]
+    fn is_encrypted(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
+    }
+
+    /// Completes the TLS handshake, if there is to be one. Nothing leaves the host over a Unix socket.
+    #[cfg(feature = "tls")]
+    fn secure(&self, socket: Stream, address: &Endpoint) -> Result<Transport, ConnectError> {
+        let (Some(tls), Stream::Tcp(tcp), Some(address)) = (&self.tls, &socket, address.tcp_addr())
+        else {
+            return Ok(socket.into());
+        };
+        match tls.connect(tcp, address, self.login_timeout) {
+            Ok(tls) => Ok(Transport::encrypted(socket, tls)),
+            Err(source) => Err(ConnectError::Tls { address, source }),
+        }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as with TLS")]
+    fn secure(&self, socket: Stream, _: &Endpoint) -> Result<Transport, ConnectError> {
+        Ok(socket.into())
     }
 
     /// Waits for the reply to the first question, which shows that the login worked.

@@ -19,8 +19,8 @@ use super::inbox::{Block, is_message};
 use super::ledger::{Answered, Ledger, Probe, Sent};
 use super::outcome::DisconnectReason;
 use super::shared::{Entry, Shared};
+use super::transport::Transport;
 use super::update::Update;
-use crate::socket::stream::Stream;
 use crate::wire::protocol::{self, ERROR_LINE, NOTICE_LINE};
 use crate::wire::reasons::{RefusalReason, Rejection};
 
@@ -35,7 +35,7 @@ const MIN_STALL: Duration = Duration::from_secs(1);
 /// The thread's state.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    socket: Arc<Stream>,
+    socket: Arc<Transport>,
     /// The lines that the writer is about to write, sent before it does.
     sent: Receiver<Sent>,
     ledger: Ledger,
@@ -61,7 +61,7 @@ pub(crate) struct ReaderEnd {
 
 impl Reader {
     pub(crate) fn new(
-        socket: Arc<Stream>,
+        socket: Arc<Transport>,
         sent: Receiver<Sent>,
         updates: Sender<Update>,
         shared: Arc<Shared>,
@@ -178,7 +178,8 @@ impl Reader {
                 let notice = protocol::closing_notice(self.ledger.accepted());
                 out.extend_from_slice(notice.as_bytes());
                 self.reason = Some(DisconnectReason::ShutDown);
-                // The server waits a while for this end, and would discard whatever is still sent.
+                // The server waits a while for this end, and would discard whatever is still sent. A
+                // close_notify would have to come from the writer, and says nothing new.
                 let _ = self.socket.shutdown(Shutdown::Write);
                 return;
             }
@@ -267,7 +268,7 @@ impl Reader {
 }
 
 /// Whether the server has closed the connection or it was lost, however much is still unread.
-fn has_ended(socket: &Stream) -> bool {
+fn has_ended(socket: &Transport) -> bool {
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
     let events = PollFlags::RDHUP;
     #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
@@ -279,7 +280,7 @@ fn has_ended(socket: &Stream) -> bool {
 
 /// Reads from a socket that the writer writes to.
 #[derive(Debug)]
-struct SharedSocket(Arc<Stream>);
+struct SharedSocket(Arc<Transport>);
 
 impl io::Read for SharedSocket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

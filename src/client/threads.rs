@@ -13,9 +13,9 @@ use super::ledger::Sent;
 use super::outcome::{ConnectionOutcome, DisconnectReason};
 use super::reader::{Reader, ReaderEnd};
 use super::shared::Shared;
+use super::transport::Transport;
 use super::update::Update;
 use super::writer::Writer;
-use crate::socket::stream::Stream;
 
 /// The threads of one connection, until they are joined.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub(crate) struct Ends {
 /// Ends a connection at once, from any thread.
 #[derive(Clone, Debug)]
 pub(crate) struct AbortHandle {
-    socket: Arc<Stream>,
+    socket: Arc<Transport>,
     shared: Arc<Shared>,
 }
 
@@ -52,7 +52,7 @@ impl Threads {
     /// Starts the threads of a connection. `who_query` is the client's question, and `checkpoint`
     /// the number of bytes after which the writer asks it.
     pub(crate) fn start(
-        socket: Stream,
+        socket: Transport,
         shared: &Arc<Shared>,
         who_query: Vec<u8>,
         checkpoint: usize,

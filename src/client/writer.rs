@@ -6,15 +6,14 @@
 //! the server's reply shows what was accepted.
 
 use std::io::{self, IoSlice, Write};
-use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::ledger::{Probe, Sent};
+use super::transport::Transport;
 use super::update::Update;
-use crate::socket::stream::Stream;
 
 /// The server is asked for a reply after this long without a new line.
 const QUIET_INTERVAL: Duration = Duration::from_secs(1);
@@ -25,7 +24,7 @@ const MAX_IOVECS: usize = 64;
 /// The thread's state.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    socket: Arc<Stream>,
+    socket: Arc<Transport>,
     queue: Receiver<Sent>,
     /// Gets each piece before it is written.
     ledger: Sender<Sent>,
@@ -44,7 +43,7 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(crate) fn new(
-        socket: Arc<Stream>,
+        socket: Arc<Transport>,
         queue: Receiver<Sent>,
         ledger: Sender<Sent>,
         updates: Sender<Update>,
@@ -73,7 +72,7 @@ impl Writer {
             self.write(&[who_query]);
         }
         // It fails only if the connection is gone, as the reader will find.
-        let _ = self.socket.shutdown(Shutdown::Write);
+        let _ = self.socket.finish();
         self.written
     }
 

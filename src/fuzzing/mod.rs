@@ -10,6 +10,8 @@ mod model;
 mod relay;
 #[cfg(feature = "users")]
 mod users;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 pub use batches::batches;
 pub use framing::framing;
@@ -100,6 +102,26 @@ mod tests {
             .prop_map(|words| words.concat().into_bytes())
     }
 
+    /// A certificate for the checks of TLS.
+    #[cfg(feature = "tls")]
+    fn pair() -> &'static tls::TlsPair {
+        static PAIR: std::sync::OnceLock<tls::TlsPair> = std::sync::OnceLock::new();
+        PAIR.get_or_init(|| {
+            let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]);
+            let made = made.expect("a certificate");
+            tls::TlsPair::new(&made.cert.pem(), &made.key_pair.serialize_pem())
+        })
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn corpus_of_tls() {
+        replay("tls", |input| {
+            tls::first_bytes(pair(), input);
+            tls::records(pair(), input);
+        });
+    }
+
     /// Inputs made of meaningful and meaningless words.
     fn input() -> impl Strategy<Value = Vec<u8>> {
         let word = prop_oneof![
@@ -140,6 +162,13 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(50))]
+
+        #[cfg(feature = "tls")]
+        #[test]
+        fn tls_of_any_input(input in input()) {
+            tls::first_bytes(pair(), &input);
+            tls::records(pair(), &input);
+        }
 
         #[test]
         fn relay_of_any_input(input in input()) {

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::sync::Arc;
+#[cfg(feature = "tls")]
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 
@@ -11,6 +13,8 @@ use super::per_source::Places;
 use super::scheduling::Turns;
 use super::shutdown::ShutdownHandle;
 use super::stats::{Counter, Counters};
+#[cfg(feature = "tls")]
+use super::tls::ServerTls;
 #[cfg(feature = "users")]
 use super::users::{Users, failed_logins::FailedLogins};
 use crate::socket::sys;
@@ -32,6 +36,9 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<Counters>,
     /// How many clients are connected from each address.
     pub(crate) places: Arc<Places>,
+    /// Set before the server runs, if it speaks TLS.
+    #[cfg(feature = "tls")]
+    pub(crate) tls: OnceLock<ServerTls>,
     /// Readers that are about to exit, so the acceptor knows when there are threads to join.
     pub(crate) finished_readers: Counter,
     /// For connections before their login.
@@ -54,14 +61,24 @@ impl Shared {
         let has_users = self.users.is_some();
         #[cfg(not(feature = "users"))]
         let has_users = false;
-        [(has_users, "anyone can take any name (--users)")]
-            .into_iter()
-            .filter_map(|(is_there, lack)| (!is_there).then_some(lack))
+        #[cfg(feature = "tls")]
+        let has_tls = self.tls.get().is_some();
+        #[cfg(not(feature = "tls"))]
+        let has_tls = false;
+        let lacks = [
+            (has_users, "anyone can take any name (--users)"),
+            (has_tls, "nothing is encrypted (--tls-cert)"),
+        ];
+        lacks.into_iter().filter_map(|(is_there, lack)| (!is_there).then_some(lack))
     }
 
     /// Everything that is read again when it changes.
     pub(crate) fn watches(&self) -> impl Iterator<Item = &Watch> {
-        let watches: [Option<&Watch>; 1] = [
+        let watches: [Option<&Watch>; 2] = [
+            #[cfg(feature = "tls")]
+            self.tls.get().map(ServerTls::watch),
+            #[cfg(not(feature = "tls"))]
+            None,
             #[cfg(feature = "users")]
             self.users.as_ref().map(Users::watch),
             #[cfg(not(feature = "users"))]

@@ -91,21 +91,17 @@ impl Input {
                 self.maybe_readable = true;
             }
             if self.maybe_readable {
-                let mut spare = self.lines.spare();
-                if let Some(remaining) = self.cutoff_remaining {
-                    let limit = if self.shared.shutdown.cutoff_expired() { 0 } else { remaining };
-                    let limit = limit.min(spare.len());
-                    spare = &mut spare[..limit];
-                }
-                if spare.is_empty() {
-                    return Ok(ReadOutcome::Cutoff);
-                }
-                match self.connection.read(spare).map_err(broken)? {
+                let mut budget = match self.cutoff_remaining {
+                    Some(_) if self.shared.shutdown.cutoff_expired() => 0,
+                    Some(remaining) => remaining,
+                    None => usize::MAX,
+                };
+                let spare = self.lines.spare();
+                match self.connection.read(spare, &mut budget).map_err(broken)? {
                     ReadResult::Bytes(count) => {
-                        self.maybe_readable =
-                            self.cutoff_remaining.is_some() || count == spare.len();
-                        self.cutoff_remaining =
-                            self.cutoff_remaining.map(|remaining| remaining - count);
+                        self.maybe_readable = self.cutoff_remaining.is_some()
+                            || self.connection.maybe_readable(count == spare.len());
+                        self.cutoff_remaining = self.cutoff_remaining.map(|_| budget);
                         self.lines.advance(count);
                         return Ok(ReadOutcome::Read);
                     }

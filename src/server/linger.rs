@@ -13,7 +13,8 @@ use crate::server::timeout::StallDetector;
 use crate::socket::connection::{Connection, ReadResult};
 
 /// Waits until the socket is ready for `events` (if any), the phase changes, or `until` passes, but
-/// no longer than the drain may last: reaching its deadline is an error.
+/// no longer than the drain may last: reaching its deadline is an error. Ciphertext that waits for
+/// the socket goes out meanwhile.
 pub(crate) fn wait(
     connection: &Connection,
     shared: &Shared,
@@ -24,9 +25,11 @@ pub(crate) fn wait(
     let phase = shutdown.phase();
     check_drain_deadline(shared)?;
     let first = [shutdown.deadline(), until].into_iter().flatten().min();
+    let events = connection.events(events);
     let socket = events.map(|_| connection.as_fd());
     shutdown
         .wait(socket, events.unwrap_or(PollFlags::empty()), first, phase)
+        .and_then(|_| connection.flush())
         .map_err(|error| CloseReason::broken(&error))?;
     check_drain_deadline(shared)
 }

@@ -4,10 +4,14 @@
 //! The stages before a client has a name stand here, in the order in which bytes meet them.
 
 use std::io::IoSlice;
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::server::access::Access;
 use crate::server::context::Shared;
+#[cfg(feature = "tls")]
+use crate::server::handshake::secure;
 use crate::server::input::{Input, ReadOutcome};
 use crate::server::linger::linger;
 use crate::server::login_places::LoginPlace;
@@ -64,6 +68,10 @@ fn read_login(input: &mut Input, place: &mut LoginPlace) -> Result<Login, CloseR
     let mut budget = WaitBudget::new(input.shared.config.login_timeout, Instant::now());
     #[cfg(feature = "proxy")]
     crate::server::proxy::read_header(input, &mut budget)?;
+    #[cfg(feature = "tls")]
+    if let Some(tls) = Arc::clone(&input.shared).tls.get() {
+        secure(input, tls, &mut budget)?;
+    }
     // Set while the line so far ends with a carriage return.
     let mut line_feed: Option<WaitBudget> = None;
     loop {
@@ -116,6 +124,7 @@ pub(crate) fn reject(input: &Input, reason: CloseReason) -> WriterExit {
         CloseReason::ServerFull => Rejection::ServerFull.line(),
         CloseReason::PerAddressLimit => Rejection::PerAddressLimit.line(),
         CloseReason::NoProxyHeader => Rejection::NoProxyHeader.line(),
+        CloseReason::Unencrypted => Rejection::Unencrypted.line(),
         CloseReason::Shutdown => protocol::closing_notice(0),
         CloseReason::LeftBeforeLogin if input.lines.partial_len() > 0 => {
             input.shared.counters.unterminated.add(1);
@@ -123,8 +132,8 @@ pub(crate) fn reject(input: &Input, reason: CloseReason) -> WriterExit {
         }
         _ => String::new(),
     };
-    // A new socket accepts one line unless it is disconnected, and nothing more can be done in
-    // either case.
+    // A new socket accepts one line unless it is disconnected, or in the middle of a TLS handshake,
+    // and nothing more can be done in either case.
     let _ = input.connection.write(&[IoSlice::new(text.as_bytes())]);
     input.connection.shutdown_write();
     // No message is pending, so nothing can be lost, and the result does not matter.
@@ -185,7 +194,7 @@ fn admit(
 /// Whether nobody on the way can read what a client sends.
 #[cfg(feature = "users")]
 fn is_private(connection: &Connection) -> bool {
-    connection.peer().is_local()
+    connection.peer().is_local() || connection.is_encrypted()
 }
 
 #[cfg(feature = "users")]

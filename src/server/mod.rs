@@ -5,6 +5,8 @@
 pub(crate) mod acceptor;
 pub(crate) mod reader;
 pub(crate) mod input;
+#[cfg(feature = "tls")]
+pub(crate) mod handshake;
 pub(crate) mod login;
 pub(crate) mod login_places;
 pub(crate) mod rate;
@@ -35,6 +37,8 @@ pub(crate) mod stats;
 pub(crate) mod files;
 #[cfg(feature = "users")]
 pub(crate) mod users;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 
 #[cfg(test)]
 mod panics;
@@ -58,6 +62,8 @@ use self::report::Report;
 use self::scheduling::Turns;
 use self::shutdown::ShutdownHandle;
 use self::stats::{Counter, StatsHandle};
+#[cfg(feature = "tls")]
+use self::tls::ServerTls;
 #[cfg(feature = "users")]
 use self::users::{
     Users,
@@ -202,10 +208,20 @@ impl Server {
             users: users.transpose()?,
             #[cfg(feature = "users")]
             failed_logins: limit.map(FailedLogins::new),
+            #[cfg(feature = "tls")]
+            tls: std::sync::OnceLock::new(),
             busy: AtomicUsize::new(0),
             turns: Turns::new(),
         });
         Ok(Self { listeners, endpoints, capacity, shared })
+    }
+
+    /// Speaks TLS with every client that does.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(self, tls: ServerTls) -> Self {
+        let _ = self.shared.tls.set(tls);
+        self
     }
 
     /// The first address that clients can connect to, with the actual port.

@@ -98,3 +98,44 @@ fn a_panic_in_the_broker_ends_the_server_with_an_error() {
     assert_eq!(line(&mut bob), "");
     assert!(server.handle.is_shutdown());
 }
+
+/// A panic in the middle of a record, with the lock held that reader and writer share.
+#[cfg(feature = "tls")]
+#[test]
+fn a_panic_with_the_tls_lock_held_ends_one_connection_and_leaves_an_exact_report() {
+    use crate::client::{Client, Options, Tls};
+    use crate::{Name, ServerTls};
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let [file, key] = ["certificate.pem", "key.pem"].map(|name| folder.path().join(name));
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("one");
+    std::fs::write(&file, made.cert.pem()).expect("written");
+    std::fs::write(&key, made.key_pair.serialize_pem()).expect("written");
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&key, private).expect("a mode");
+    let tls = ServerTls::from_pem_files(&file, &key).expect("a pair");
+    let server = Server::bind("127.0.0.1:0", Config::default()).expect("a free port").tls(tls);
+    let server = server.spawn().expect("a thread");
+    let connect = |name: &str| -> Client {
+        let tls = Tls::trusting_file(&file).expect("a certificate");
+        let name = Name::new(name).expect("a name");
+        Options::new(&name).tls(tls).connect(server.local_addr()).expect("a login")
+    };
+    let (mut alice, mut bob, mut carol) = (connect("alice"), connect("bob"), connect("carol"));
+    // Bob's writer panics as it encrypts the second line, alice's reader as it decrypts her last.
+    alice.send("bob: before").expect("room");
+    bob.recv().expect("a message");
+    alice.send("bob: panic-encrypting").expect("room");
+    assert!(bob.recv().is_err(), "the connection has ended");
+    alice.send("carol: still here").expect("room");
+    carol.recv().expect("a message");
+    alice.send("carol: panic-decrypting").expect("room");
+    assert!(alice.recv().is_err(), "the connection has ended");
+    carol.send("carol: and here").expect("room");
+    carol.recv().expect("a message");
+    let report = server.stop().expect("no error");
+    assert_eq!(report.owed, report.delivered + report.lost(), "{report}");
+    assert_eq!((report.owed, report.lost()), (4, 1), "{report}");
+    let [loss] = report.losses_before_drain.as_slice() else { panic!("{report}") };
+    assert_eq!((loss.name.as_str(), loss.reason), ("bob", CloseReason::Panicked));
+}

@@ -33,7 +33,7 @@ pub(crate) fn read_header(input: &mut Input, budget: &mut WaitBudget) -> Result<
         };
         let start = header.len();
         header.resize(start + wanted, 0);
-        let read = input.connection.read(&mut header[start..]);
+        let read = input.connection.read(&mut header[start..], &mut usize::MAX.clone());
         match read.map_err(|error| CloseReason::broken(&error))? {
             ReadResult::Bytes(count) => header.truncate(start + count),
             ReadResult::Eof => return Err(CloseReason::LeftBeforeLogin),

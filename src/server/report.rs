@@ -32,6 +32,10 @@ pub enum CloseReason {
     NoLineFeed,
     /// Another client has the name.
     NameTaken,
+    /// The client did not speak TLS where it has to.
+    Unencrypted,
+    /// The TLS handshake failed, for example because the client does not trust the certificate.
+    HandshakeFailed,
     /// The login line did not arrive in time.
     LoginTimeout,
     /// The name has to be proven by a token, and none came.
@@ -85,6 +89,8 @@ impl fmt::Display for CloseReason {
             Self::BadName => "bad name",
             Self::NoLineFeed => "first line ended with a carriage return alone",
             Self::NameTaken => "name taken",
+            Self::Unencrypted => "not encrypted",
+            Self::HandshakeFailed => "TLS handshake failed",
             Self::LoginTimeout => "login not in time",
             Self::NeedsToken => "no token",
             Self::WrongToken => "name or token wrong",

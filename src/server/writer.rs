@@ -22,6 +22,7 @@ use crate::server::scheduling::YieldingReceiver;
 use crate::server::shutdown::is_past;
 use crate::server::timeout::StallDetector;
 use crate::socket::connection::Connection;
+use crate::socket::position::Plain;
 use crate::wire::reasons::Rejection;
 
 /// How long written messages may remain unsettled while there is nothing to write.
@@ -186,7 +187,7 @@ impl Writer {
             }
         }
         let outgoing = self.inbox.next(None, &self.shared.turns).ok();
-        self.stall.restart(self.written_bytes, Instant::now());
+        self.stall.restart(self.connection.wire_end(self.written()).0, Instant::now());
         Ok(outgoing)
     }
 
@@ -224,7 +225,7 @@ impl Writer {
     /// quota holds up every client that sends to it.
     fn write_backlog(&mut self) -> Result<(), CloseReason> {
         let mut ack_poll = AckPoll::default();
-        while !self.backlog.is_empty() {
+        while !self.backlog.is_empty() || self.connection.has_pending() {
             if self.in_flight.is_full() {
                 self.settle();
             }
@@ -236,6 +237,8 @@ impl Writer {
                 check_drain_deadline(&self.shared)?;
                 // Whatever arrived meanwhile can go out with the rest.
                 self.enqueue_ready();
+            } else if self.backlog.is_empty() && !self.connection.has_pending() {
+                break;
             } else {
                 let (events, deadline) = (Some(PollFlags::OUT), self.stall.next_check());
                 wait(&self.connection, &self.shared, events, deadline)?;
@@ -255,22 +258,22 @@ impl Writer {
         if !self.stall.check_due(now) {
             return Ok(());
         }
-        let acknowledged = self.acknowledged_bytes();
+        let acknowledged = self.connection.acknowledged(self.written()).wire.0;
         self.stall.check(acknowledged, self.pending_end(acknowledged), now)
     }
 
-    /// Up to where the client's kernel has acknowledged its stream.
-    fn acknowledged_bytes(&self) -> u64 {
-        self.written_bytes.saturating_sub(self.connection.unacknowledged())
+    fn written(&self) -> Plain {
+        Plain(self.written_bytes)
     }
 
-    /// Where the client's stream will end when everything pending is written, as far as that
-    /// matters to a client that has acknowledged this much.
+    /// Where the bytes on the network will end, at least, when everything pending is written, as far
+    /// as that matters to a client that has acknowledged this much of them.
     fn pending_end(&self, acknowledged: u64) -> u64 {
         let horizon = acknowledged.saturating_add(self.stall.horizon());
-        let queued_from = self.written_bytes - u64::from(self.backlog.head_written());
+        let end_written = self.connection.wire_end(self.written()).0;
+        let queued_from = end_written - u64::from(self.backlog.head_written());
         let end = queued_from + self.backlog.len_capped(horizon.saturating_sub(queued_from));
-        end.max(self.written_bytes).min(horizon)
+        end.max(end_written).min(horizon)
     }
 
     /// Writes as much of the backlog as the socket accepts, with one call. Returns the number of
@@ -289,7 +292,7 @@ impl Writer {
 
     /// Forgets messages that the peer's kernel has acknowledged.
     fn settle(&mut self) {
-        self.in_flight.settle(self.acknowledged_bytes());
+        self.in_flight.settle(self.connection.acknowledged(self.written()).plain.0);
         self.count_delivered(self.in_flight.acknowledged());
     }
 
@@ -322,7 +325,7 @@ impl Writer {
                 break;
             }
             let outcome = wait(&self.connection, &self.shared, None, ack_poll.next());
-            if let Err(CloseReason::Deadline | CloseReason::Forced) = outcome {
+            if outcome.is_err() {
                 break;
             }
             while let Some(outgoing) = self.inbox.try_next() {
@@ -335,8 +338,8 @@ impl Writer {
     /// lost. Returns the messages delivered and the bytes not acknowledged.
     fn settle_final(&mut self) -> (u64, u64) {
         self.backlog.abandon(&mut self.in_flight);
-        let unacknowledged = self.connection.unacknowledged();
-        let acknowledged = self.written_bytes.saturating_sub(unacknowledged);
+        let acknowledged = self.connection.acknowledged(self.written()).plain.0;
+        let unacknowledged = self.written_bytes.saturating_sub(acknowledged);
         let delivered = self.in_flight.finish(acknowledged);
         self.count_delivered(delivered);
         self.shared.counters.lost.add(self.owed - delivered);

@@ -9,14 +9,19 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
+#[cfg(any(feature = "proxy", feature = "tls"))]
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
 
 use crate::socket::peer::Peer;
+use crate::socket::position::{Acknowledged, Plain, Wire};
+pub(crate) use crate::socket::stream::ReadResult;
 use crate::socket::stream::Stream;
 use crate::socket::sys;
+use crate::socket::tls::channel::Channel;
 
 /// How much input is discarded with one system call, in bytes.
 const DISCARD_CHUNK: usize = 4 * 1024;
@@ -36,9 +41,13 @@ pub(crate) struct Connection {
     peer: Peer,
     /// Who the client is, if the peer is a proxy that has said so.
     #[cfg(feature = "proxy")]
-    client: std::sync::OnceLock<Peer>,
+    client: OnceLock<Peer>,
     /// True once a FIN was sent. The kernel counts it as one unacknowledged byte.
     fin_sent: AtomicBool,
+    /// Set by the reader, before anything else is read, if the client speaks TLS. Boxed, so a client
+    /// that does not has no memory for it.
+    #[cfg(feature = "tls")]
+    tls: OnceLock<Box<Channel>>,
 }
 
 /// Identifies a connection for the lifetime of a server, in the order in which connections were
@@ -52,16 +61,6 @@ impl fmt::Display for ConnectionId {
     }
 }
 
-/// The result of a read that does not block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ReadResult {
-    Bytes(usize),
-    /// No input is available at the moment.
-    WouldBlock,
-    /// The client closed its sending side.
-    Eof,
-}
-
 impl Connection {
     /// Wraps an accepted socket.
     pub(crate) fn new(id: ConnectionId, socket: impl Into<Stream>, peer: Peer) -> Self {
@@ -70,8 +69,10 @@ impl Connection {
             socket: socket.into(),
             peer,
             #[cfg(feature = "proxy")]
-            client: std::sync::OnceLock::new(),
+            client: OnceLock::new(),
             fin_sent: AtomicBool::new(false),
+            #[cfg(feature = "tls")]
+            tls: OnceLock::new(),
         }
     }
 
@@ -95,8 +96,71 @@ impl Connection {
         let _ = self.client.set(client);
     }
 
-    /// Reads available input into `buffer`, which must not be empty.
-    pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<ReadResult> {
+    /// Whether a proxy has named the client. The operator has listed it, so what lies between them is
+    /// the operator's network.
+    #[cfg(feature = "tls")]
+    pub(crate) fn is_proxied(&self) -> bool {
+        #[cfg(feature = "proxy")]
+        return self.client.get().is_some();
+        #[cfg(not(feature = "proxy"))]
+        false
+    }
+
+    /// The client's TLS, if it speaks it.
+    #[cfg(feature = "tls")]
+    fn tls(&self) -> Option<&Channel> {
+        self.tls.get().map(|tls| &**tls)
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[expect(clippy::unused_self, reason = "as with TLS")]
+    fn tls(&self) -> Option<&Channel> {
+        None
+    }
+
+    /// Whether the client speaks TLS.
+    #[cfg(feature = "users")]
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.tls().is_some()
+    }
+
+    /// From now on everything is encrypted.
+    #[cfg(feature = "tls")]
+    pub(crate) fn start_tls(&self, channel: Channel) {
+        let _ = self.tls.set(Box::new(channel));
+    }
+
+    /// Continues the TLS handshake as far as the socket allows; true once it is over.
+    #[cfg(feature = "tls")]
+    pub(crate) fn handshake(&self) -> io::Result<bool> {
+        self.tls()
+            .map_or(Ok(true), |tls| tls.handshake(|to| self.receive(to), |bytes| self.pass(bytes)))
+    }
+
+    /// Reads available input into `buffer`, which must not be empty. At most `budget` bytes are taken
+    /// from the kernel and subtracted from it; input that was taken earlier needs no budget.
+    pub(crate) fn read(&self, buffer: &mut [u8], budget: &mut usize) -> io::Result<ReadResult> {
+        if let Some(tls) = self.tls() {
+            return tls.read(|to| self.receive(to), buffer, budget);
+        }
+        let limit = buffer.len().min(*budget);
+        if limit == 0 {
+            return Ok(ReadResult::WouldBlock);
+        }
+        let received = self.receive(&mut buffer[..limit])?;
+        if let ReadResult::Bytes(count) = received {
+            *budget -= count;
+        }
+        Ok(received)
+    }
+
+    /// Whether a read that filled the buffer, or did not, may be followed by another at once.
+    pub(crate) fn maybe_readable(&self, filled: bool) -> bool {
+        self.tls().map_or(filled, Channel::maybe_readable)
+    }
+
+    /// Takes available bytes from the kernel, as they are.
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<ReadResult> {
         loop {
             match recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT) {
                 Ok((0, _)) => return Ok(ReadResult::Eof),
@@ -114,14 +178,14 @@ impl Connection {
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
-    /// Discards available input, up to a bounded amount.
+    /// Discards available input undecrypted, up to a bounded amount.
     ///
     /// Never inlined: the chunk would become part of every caller's stack frame, a page per thread.
     #[inline(never)]
     pub(crate) fn discard_input(&self) -> io::Result<ReadResult> {
         let mut chunk = [0; DISCARD_CHUNK];
         for _ in 0..DISCARD_CHUNKS {
-            match self.read(&mut chunk)? {
+            match self.receive(&mut chunk)? {
                 ReadResult::Bytes(count) if count == chunk.len() => {}
                 other => return Ok(other),
             }
@@ -130,17 +194,48 @@ impl Connection {
     }
 
     /// Writes as much of `parts`, in order, as the socket accepts; `Ok(0)` if it accepts nothing at
-    /// the moment.
+    /// the moment. Under TLS, some ciphertext of it may be [pending](Self::has_pending).
     pub(crate) fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.send(parts, SendFlags::empty())
+        match self.tls() {
+            None => self.send(parts, SendFlags::empty()),
+            Some(tls) => tls.write(|bytes| self.pass(bytes), || self.send_fin(), parts),
+        }
     }
 
     /// As [`write`](Self::write), for a few bytes that end the stream: the kernel may keep them until
     /// [`shutdown_write`](Self::shutdown_write), and send both in one packet.
     pub(crate) fn write_last(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.send(parts, SendFlags::MORE)
+        match self.tls() {
+            None => self.send(parts, SendFlags::MORE),
+            Some(_) => self.write(parts),
+        }
     }
 
+    /// Whether ciphertext of what was written waits for the socket. Without TLS none ever does.
+    pub(crate) fn has_pending(&self) -> bool {
+        self.tls().is_some_and(Channel::has_pending)
+    }
+
+    /// The events to wait for: those the caller wants, and room in the socket if something waits for
+    /// it.
+    pub(crate) fn events(&self, wanted: Option<PollFlags>) -> Option<PollFlags> {
+        if self.has_pending() {
+            return Some(wanted.unwrap_or(PollFlags::empty()) | PollFlags::OUT);
+        }
+        wanted
+    }
+
+    /// Passes to the socket what waits for it.
+    pub(crate) fn flush(&self) -> io::Result<()> {
+        self.tls().map_or(Ok(()), |tls| tls.flush(|bytes| self.pass(bytes), || self.send_fin()))
+    }
+
+    /// Passes ciphertext to the kernel.
+    fn pass(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.send(&[IoSlice::new(bytes)], SendFlags::empty())
+    }
+
+    /// Passes as much of `parts` to the kernel as it accepts, as they are.
     fn send(&self, parts: &[IoSlice<'_>], flags: SendFlags) -> io::Result<usize> {
         let flags = flags | SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         loop {
@@ -153,26 +248,65 @@ impl Connection {
         }
     }
 
-    /// Sends FIN after everything written so far. Calling it again has no effect.
+    /// Sends FIN after everything written so far; under TLS, as soon as that and a `close_notify` are
+    /// in the socket. Calling it again has no further effect.
     pub(crate) fn shutdown_write(&self) {
-        // Fails only if the connection is already closed, which the caller will notice on its own.
-        if self.socket.shutdown(Shutdown::Write).is_ok() {
-            self.fin_sent.store(true, Relaxed);
+        match self.tls() {
+            None => drop(self.send_fin()),
+            // Fails only if the connection is already closed, which the caller will notice on its
+            // own.
+            Some(tls) => {
+                let _ = tls.finish(|bytes| self.pass(bytes), || self.send_fin());
+            }
         }
     }
 
-    /// How many of the written bytes the peer's kernel has not acknowledged.
-    ///
-    /// None in the Unix domain: what a call of `write` accepts is in the peer's receive queue when it
+    /// Sends FIN after everything that the socket has taken. False if the connection is closed.
+    fn send_fin(&self) -> bool {
+        // Fails only if the connection is already closed, which the caller will notice on its own.
+        let is_sent = self.socket.shutdown(Shutdown::Write).is_ok();
+        if is_sent {
+            self.fin_sent.store(true, Relaxed);
+        }
+        is_sent
+    }
+
+    /// How many of the bytes on the network, written or waiting, the peer's kernel has not
+    /// acknowledged.
+    pub(crate) fn unacknowledged(&self) -> u64 {
+        self.tls().map_or_else(
+            || self.unacknowledged_in_socket(),
+            |tls| tls.unacknowledged(|| self.unacknowledged_in_socket()),
+        )
+    }
+
+    /// None in the Unix domain: what a call of `send` accepts is in the peer's receive queue when it
     /// returns, and stays there whatever becomes of this end. (`SIOCOUTQ` counts memory there, not
     /// bytes, and what the peer has not read yet.)
-    pub(crate) fn unacknowledged(&self) -> u64 {
+    fn unacknowledged_in_socket(&self) -> u64 {
         if !self.socket.is_tcp() {
             return 0;
         }
         // Fails only if the socket is disconnected, and then its error settles what was in flight.
         let unacknowledged = sys::unacknowledged(&self.socket).unwrap_or(0);
         unacknowledged.saturating_sub(u64::from(self.fin_sent.load(Relaxed)))
+    }
+
+    /// Up to where the peer's kernel has acknowledged the stream, of which this much is written.
+    pub(crate) fn acknowledged(&self, written: Plain) -> Acknowledged {
+        match self.tls() {
+            None => {
+                let to = written.0.saturating_sub(self.unacknowledged_in_socket());
+                Acknowledged { plain: Plain(to), wire: Wire(to) }
+            }
+            Some(tls) => tls.acknowledged(|| self.unacknowledged_in_socket()),
+        }
+    }
+
+    /// Where the bytes on the network end, if this much of the stream is written. It counts those
+    /// that wait for the socket.
+    pub(crate) fn wire_end(&self, written: Plain) -> Wire {
+        self.tls().map_or(Wire(written.0), Channel::end)
     }
 
     /// The receive window that the peer's kernel offered last, in bytes; `None` if this kernel does
@@ -293,8 +427,14 @@ mod tests {
         drop(client);
         let mut buffer = [0; 100];
         assert_eq!(connection.readable_bytes(), 5);
-        assert_eq!(connection.read(&mut buffer).expect("what was sent"), ReadResult::Bytes(5));
-        assert!(!matches!(connection.read(&mut buffer), Ok(ReadResult::Bytes(_))));
+        assert_eq!(
+            connection.read(&mut buffer, &mut usize::MAX.clone()).expect("what was sent"),
+            ReadResult::Bytes(5)
+        );
+        assert!(!matches!(
+            connection.read(&mut buffer, &mut usize::MAX.clone()),
+            Ok(ReadResult::Bytes(_))
+        ));
     }
 
     #[test]
@@ -339,7 +479,7 @@ mod tests {
             if poll(&mut fds, Some(&Timespec::default())).expect("a descriptor") == 0 {
                 return;
             }
-            match connection.read(&mut buffer) {
+            match connection.read(&mut buffer, &mut usize::MAX.clone()) {
                 Ok(ReadResult::Bytes(_) | ReadResult::WouldBlock) => {}
                 Ok(ReadResult::Eof) | Err(_) => return,
             }

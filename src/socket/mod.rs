@@ -9,11 +9,18 @@ pub(crate) mod listener;
 pub(crate) mod peer;
 pub(crate) mod stream;
 #[cfg(target_os = "linux")]
+pub(crate) mod position;
+#[cfg(target_os = "linux")]
 pub(crate) mod sys;
 #[cfg(target_os = "linux")]
 pub(crate) mod tcp;
 #[cfg(target_os = "linux")]
 pub(crate) mod unix;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
+#[cfg(all(not(feature = "tls"), target_os = "linux"))]
+#[path = "tls/absent.rs"]
+pub(crate) mod tls;
 #[cfg(target_os = "linux")]
 #[allow(dead_code, reason = "who watches files comes with the features that need it")]
 pub(crate) mod watch;

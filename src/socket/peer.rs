@@ -37,7 +37,10 @@ impl Peer {
     }
 
     /// True if everything that is sent stays on this host.
-    #[cfg_attr(not(any(test, feature = "users")), expect(dead_code, reason = "nobody logs in"))]
+    #[cfg_attr(
+        not(any(test, feature = "tls", feature = "users")),
+        expect(dead_code, reason = "nobody logs in")
+    )]
     pub(crate) fn is_local(&self) -> bool {
         match self {
             Self::Tcp(address) => address.ip().is_loopback(),

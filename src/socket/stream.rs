@@ -20,6 +20,17 @@ pub enum Stream {
     Unix(UnixStream),
 }
 
+/// The result of a read that does not block.
+#[cfg(target_os = "linux")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReadResult {
+    Bytes(usize),
+    /// No input is available at the moment.
+    WouldBlock,
+    /// The client closed its sending side.
+    Eof,
+}
+
 impl Stream {
     /// Connects, with the options that a client's connection has. A Unix socket answers at once, or
     /// waits as long as its server's backlog is full.

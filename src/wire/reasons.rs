@@ -69,6 +69,8 @@ pub enum Rejection {
     Revoked,
     /// The name was a guest's, and belongs to a user now.
     NameReserved,
+    /// The client must speak TLS, and did not.
+    Unencrypted,
     /// Something that this version does not know.
     Other(String),
 }
@@ -78,7 +80,7 @@ const TOO_MANY_FAILED_LOGINS: (&str, &str) =
     ("too many failed logins from your address, try again in ", " s");
 
 impl Rejection {
-    const KNOWN: [Self; 16] = [
+    const KNOWN: [Self; 17] = [
         Self::BadName,
         Self::NameTaken,
         Self::LoginTimeout,
@@ -95,6 +97,7 @@ impl Rejection {
         Self::LoggedInElsewhere,
         Self::Revoked,
         Self::NameReserved,
+        Self::Unencrypted,
     ];
 
     /// Whether logging in again, later, may work.
@@ -119,6 +122,7 @@ impl Rejection {
             | Self::NoTokens
             | Self::Revoked
             | Self::NameReserved
+            | Self::Unencrypted
             | Self::Other(_) => false,
         }
     }
@@ -161,6 +165,7 @@ impl Rejection {
             Self::LoggedInElsewhere => "your name has logged in elsewhere",
             Self::Revoked => "your token is no longer valid",
             Self::NameReserved => "your name belongs to a user of this server now",
+            Self::Unencrypted => "not encrypted, this server expects TLS",
             Self::Other(text) => text,
         }
     }

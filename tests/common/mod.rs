@@ -3,11 +3,14 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 
 pub mod bystanders;
+pub mod link;
 pub mod population;
 pub mod rounds;
 pub mod script;
 pub mod stream;
 pub mod wire;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};

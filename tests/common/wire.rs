@@ -14,19 +14,25 @@ use std::time::Duration;
 
 use a_chat::{Config, Listener, Server, UnixOptions};
 
+use super::link::{self, Link};
+
 /// How clients reach the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     Tcp,
     Unix,
+    Tls,
 }
 
 /// The transport of this run.
 pub fn transport() -> Transport {
+    if link::Transport::current().is_tls() {
+        return Transport::Tls;
+    }
     match std::env::var("TEST_TRANSPORT").as_deref() {
         Err(_) | Ok("tcp") => Transport::Tcp,
         Ok("unix") => Transport::Unix,
-        Ok(other) => panic!("TEST_TRANSPORT is tcp or unix, not {other}"),
+        Ok(other) => panic!("TEST_TRANSPORT is tcp, unix or tls, not {other}"),
     }
 }
 
@@ -50,7 +56,12 @@ pub fn bind(config: Config) -> Server {
         let path = unix_path(address);
         listeners.push(Listener::bind_unix(path, UnixOptions::default()).expect("a free path"));
     }
-    Server::from_listeners(listeners, config).expect("a valid config")
+    let server = Server::from_listeners(listeners, config).expect("a valid config");
+    #[cfg(feature = "tls")]
+    if transport() == Transport::Tls {
+        return server.tls(super::tls::certificate().server_tls());
+    }
+    server
 }
 
 /// The Unix socket of the server that listens on this address.
@@ -70,6 +81,7 @@ pub fn unix_path(address: SocketAddr) -> PathBuf {
 pub enum Wire {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Link),
 }
 
 impl Wire {
@@ -78,6 +90,9 @@ impl Wire {
         match transport() {
             Transport::Tcp => TcpStream::connect(address).map(Self::Tcp),
             Transport::Unix => UnixStream::connect(unix_path(address)).map(Self::Unix),
+            Transport::Tls => {
+                Link::new(TcpStream::connect(address)?, link::Transport::Tls).map(Self::Tls)
+            }
         }
     }
 
@@ -85,6 +100,7 @@ impl Wire {
     pub fn tcp(&self) -> &TcpStream {
         match self {
             Self::Tcp(socket) => socket,
+            Self::Tls(link) => link,
             Self::Unix(_) => panic!("this test is about TCP"),
         }
     }
@@ -106,6 +122,7 @@ impl Wire {
         match self {
             Self::Tcp(socket) => socket.try_clone().map(Self::Tcp),
             Self::Unix(socket) => socket.try_clone().map(Self::Unix),
+            Self::Tls(link) => link.try_clone().map(Self::Tls),
         }
     }
 
@@ -113,6 +130,7 @@ impl Wire {
         match self {
             Self::Tcp(socket) => socket.shutdown(how),
             Self::Unix(socket) => socket.shutdown(how),
+            Self::Tls(link) => link.shutdown(how),
         }
     }
 
@@ -120,6 +138,7 @@ impl Wire {
         match self {
             Self::Tcp(socket) => socket.set_nonblocking(nonblocking),
             Self::Unix(socket) => socket.set_nonblocking(nonblocking),
+            Self::Tls(link) => link.set_nonblocking(nonblocking),
         }
     }
 
@@ -127,6 +146,7 @@ impl Wire {
         match self {
             Self::Tcp(socket) => socket.set_read_timeout(timeout),
             Self::Unix(socket) => socket.set_read_timeout(timeout),
+            Self::Tls(link) => link.set_read_timeout(timeout),
         }
     }
 
@@ -134,6 +154,7 @@ impl Wire {
         match self {
             Self::Tcp(socket) => socket.set_write_timeout(timeout),
             Self::Unix(socket) => socket.set_write_timeout(timeout),
+            Self::Tls(link) => link.set_write_timeout(timeout),
         }
     }
 
@@ -141,13 +162,41 @@ impl Wire {
         match self {
             Self::Tcp(socket) => socket.write_timeout(),
             Self::Unix(socket) => socket.write_timeout(),
+            Self::Tls(link) => link.write_timeout(),
         }
     }
 }
 
+/// A socket that has just connected: with TLS, this is the handshake.
 impl From<TcpStream> for Wire {
     fn from(socket: TcpStream) -> Self {
-        Self::Tcp(socket)
+        if transport() == Transport::Tls { Self::Tls(socket.into()) } else { Self::Tcp(socket) }
+    }
+}
+
+impl From<Link> for Wire {
+    fn from(link: Link) -> Self {
+        Self::Tls(link)
+    }
+}
+
+impl Wire {
+    /// How many of the bytes that were written, beyond those that the other side's kernel has not
+    /// acknowledged, it may lack nevertheless.
+    pub fn uncertain(&self) -> u64 {
+        match self {
+            Self::Tls(link) => link.uncertain(),
+            _ => 0,
+        }
+    }
+
+    /// The TLS of this connection.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<&super::tls::Session> {
+        match self {
+            Self::Tls(link) => link.tls(),
+            _ => None,
+        }
     }
 }
 
@@ -162,6 +211,7 @@ impl AsFd for Wire {
         match self {
             Self::Tcp(socket) => socket.as_fd(),
             Self::Unix(socket) => socket.as_fd(),
+            Self::Tls(link) => link.as_fd(),
         }
     }
 }
@@ -171,6 +221,7 @@ impl Read for &Wire {
         match self {
             Wire::Tcp(socket) => (&mut &*socket).read(buffer),
             Wire::Unix(socket) => (&mut &*socket).read(buffer),
+            Wire::Tls(link) => (&mut &*link).read(buffer),
         }
     }
 }
@@ -180,6 +231,7 @@ impl Write for &Wire {
         match self {
             Wire::Tcp(socket) => (&mut &*socket).write(bytes),
             Wire::Unix(socket) => (&mut &*socket).write(bytes),
+            Wire::Tls(link) => (&mut &*link).write(bytes),
         }
     }
 

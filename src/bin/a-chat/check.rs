@@ -17,6 +17,8 @@ pub(crate) fn check(args: &ServeArgs) -> Result<(), Box<dyn Error>> {
     }
     args.doors.unix_options()?;
     args.doors.proxies(args.config())?;
+    #[cfg(feature = "tls")]
+    drop(args.tls.tls()?);
     logger::check(args.log_file.as_deref())?;
     #[cfg(feature = "users")]
     if let Some(file) = args.config().users {

@@ -54,6 +54,11 @@ fn serve(args: &ServeArgs, signals: Caught, log: LogHandle) -> Result<ExitCode, 
     let config = args.doors.proxies(args.config())?;
     config.validate()?;
     let server = Server::from_listeners(listen(&args.doors)?, config)?;
+    #[cfg(feature = "tls")]
+    let server = match args.tls.tls()? {
+        Some(tls) => server.tls(tls),
+        None => server,
+    };
     let handle = server.shutdown_handle();
     let operator = Operator { log, stats: server.stats_handle(), files: server.files_handle() };
     signals.react(handle.clone(), move || operator.attend())?;

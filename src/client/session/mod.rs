@@ -160,6 +160,14 @@ impl Session {
         self
     }
 
+    /// Encrypts every connection. Unless told otherwise, the server's certificate must have the name
+    /// that the session connects to.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: super::Tls) -> Self {
+        self.options = self.options.tls(tls.or_server_name_of(&self.address));
+        self
+    }
+
     /// Whether another connection follows one that ended or could not be made. Default true.
     pub fn reconnect(mut self, reconnect: bool) -> Self {
         self.reconnect = reconnect;

@@ -2,7 +2,7 @@
 //! it does.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddrV4};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, SockRef, Socket, Type};
 
+use super::super::TEST_TIMEOUT;
+use super::super::link::{Link, Transport};
 use super::send_state::SendState;
 use super::session_plan::{Behaviour, End, Reading, SessionPlan, Writing};
 use super::transcript::{Ending, Transcript};
 use super::{Profile, Run, World};
-use crate::common::TEST_TIMEOUT;
 
 /// Pause of a slow client between two writes, or two reads.
 const PACE: Duration = Duration::from_millis(1);
@@ -43,7 +44,13 @@ pub fn run_session(world: &World, run: &Run, session: SessionPlan) -> Option<Tra
     let is_in_storm = usize::from(session.who.seat) >= world.seats;
     run.connected_in_storm.fetch_add(usize::from(is_in_storm), SeqCst);
     match connected {
-        Ok((stream, address)) => {
+        Ok((Err(error), address)) => {
+            let mut transcript = Transcript::new(session, address, began);
+            let is_reset = error.kind() == ErrorKind::ConnectionReset;
+            transcript.end(if is_reset { Ending::Reset } else { Ending::InHandshake });
+            Some(transcript)
+        }
+        Ok((Ok(stream), address)) => {
             let sent = Arc::default();
             run.live().insert(address, Arc::clone(&sent));
             let transcript = Transcript::new(session, address, began);
@@ -63,7 +70,7 @@ fn connect(
     world: &World,
     run: &Run,
     session: &SessionPlan,
-) -> io::Result<(TcpStream, SocketAddrV4)> {
+) -> io::Result<(io::Result<Link>, SocketAddrV4)> {
     static LAST: AtomicU32 = AtomicU32::new(0x7F01_0000);
     let address = Ipv4Addr::from_bits(LAST.fetch_add(1, SeqCst) + 1);
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
@@ -77,16 +84,19 @@ fn connect(
     socket.set_tcp_nodelay(true)?;
     socket.bind(&SocketAddrV4::new(address, 0).into())?;
     socket.connect(&run.server.into())?;
-    socket.set_nonblocking(true)?;
     let address = socket.local_addr()?.as_socket_ipv4().expect("what it was bound to");
-    Ok((socket.into(), address))
+    let link = Link::new(socket.into(), Transport::current());
+    if let Ok(link) = &link {
+        link.set_nonblocking(true)?;
+    }
+    Ok((link, address))
 }
 
 /// A session in progress.
 struct Actor<'a> {
     world: &'a World,
     run: &'a Run,
-    stream: TcpStream,
+    stream: Link,
     transcript: Transcript,
     send_state: SendState,
     /// Bytes sent so far, as read at shutdown.
@@ -111,7 +121,7 @@ impl<'a> Actor<'a> {
     fn new(
         world: &'a World,
         run: &'a Run,
-        stream: TcpStream,
+        stream: Link,
         transcript: Transcript,
         sent: Arc<AtomicU64>,
     ) -> Self {
@@ -144,7 +154,8 @@ impl<'a> Actor<'a> {
             if self.is_time_to_leave() && self.leave() {
                 break Ending::Abandoned;
             }
-            if self.leaves && !self.write_closed && self.send_state.is_idle() {
+            let is_idle = self.send_state.is_idle() && !self.stream.has_pending();
+            if self.leaves && !self.write_closed && is_idle {
                 self.half_close();
             }
             let (events, timeout) = self.interests();
@@ -154,7 +165,12 @@ impl<'a> Actor<'a> {
                     break ending;
                 }
             }
-            if ready.contains(PollFlags::OUT) {
+            if ready.contains(PollFlags::OUT) && self.stream.has_pending() {
+                let flushed = self.stream.flush_pending();
+                if flushed.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset) {
+                    (self.write_closed, self.reset) = (true, true);
+                }
+            } else if ready.contains(PollFlags::OUT) {
                 self.write();
             }
         };
@@ -235,6 +251,12 @@ impl<'a> Actor<'a> {
             events.set(PollFlags::OUT, !self.send_state.is_idle() && now >= self.next_write);
             until = soonest(until, self.next_write);
         }
+        if self.stream.has_pending() && !self.write_closed {
+            events |= PollFlags::OUT;
+        }
+        if self.stream.has_buffered() {
+            until = until.min(self.next_read);
+        }
         (events, until.saturating_duration_since(now))
     }
 
@@ -245,6 +267,8 @@ impl<'a> Actor<'a> {
         let mut fds = [PollFd::from_borrowed_fd(self.stream.as_fd(), events)];
         let asked = if events.is_empty() { &mut [] } else { &mut fds[..] };
         match poll(asked, Some(&timeout)) {
+            // What is decrypted shows at no socket.
+            Ok(0) if self.stream.has_buffered() => events & PollFlags::IN,
             Ok(0) | Err(rustix::io::Errno::INTR) => PollFlags::empty(),
             Ok(_) if fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) => events,
             Ok(_) => fds[0].revents(),
@@ -290,6 +314,8 @@ impl<'a> Actor<'a> {
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock => None,
                 ErrorKind::ConnectionReset => Some(Ending::Reset),
+                // Over TLS, an end of file that nobody announced.
+                ErrorKind::UnexpectedEof if self.reset => Some(Ending::Reset),
                 _ => panic!("{}: {error}", self.transcript.session.who),
             },
         }

@@ -125,7 +125,10 @@ impl Connection {
         );
         assert!(seen.ending != Ending::Reset || self.was_dropped(), "a reset: {self}");
         assert!(!seen.unterminated || !seen.sent_whole, "no line was unterminated: {self}");
-        if seen.ending == Ending::Clean && !self.was_dropped() {
+        if seen.ending == Ending::InHandshake {
+            let known = [CloseReason::Shutdown, CloseReason::LoginTimeout];
+            assert!(known.contains(&record.reason), "no reason for a failed handshake: {self}");
+        } else if seen.ending == Ending::Clean && !self.was_dropped() {
             let leaves = [CloseReason::Left, CloseReason::LeftBeforeLogin].contains(&record.reason);
             assert!(leaves == seen.final_line.is_none(), "a last word is missing: {self}");
             assert!(

@@ -68,6 +68,8 @@ pub enum Ending {
     Reset,
     /// By the client itself, which left data unread.
     Abandoned,
+    /// With an end of file in the middle of the TLS handshake, so it was told nothing.
+    InHandshake,
 }
 
 /// A received message.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use a_chat::Name;
 use clap::Args;
 
+use super::tls::ClientTlsArgs;
 use super::token::TokenFlags;
 use super::values::{ADDRESS, NAME, TIME};
 
@@ -43,4 +44,7 @@ pub(crate) struct ConnectArgs {
     /// [default: no limit]
     #[arg(long, value_name = "TIME", value_parser = TIME)]
     pub(crate) wait: Option<Duration>,
+
+    #[command(flatten)]
+    pub(crate) tls: ClientTlsArgs,
 }

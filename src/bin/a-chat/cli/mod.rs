@@ -9,6 +9,7 @@ mod serve;
 mod stress;
 mod token;
 mod users;
+mod tls;
 mod values;
 
 use std::ffi::{OsStr, OsString};
@@ -147,6 +148,7 @@ fn parse_from(mut arguments: Vec<OsString>) -> Result<Command, clap::Error> {
                     let settings = Settings::of(command, matches, &file);
                     args.configuration.take(command, settings, unknown)?;
                 }
+                Command::Connect(args) => args.tls.validate(command)?,
                 Command::Stress(args) => drop(args.plan()?),
                 _ => {}
             }

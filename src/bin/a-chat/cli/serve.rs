@@ -13,6 +13,7 @@ use crate::logger::LogFormat;
 use super::config_file::ConfigFile;
 use super::configuration::ConfigurationArgs;
 use super::doors::DoorArgs;
+use super::tls::ServerTlsArgs;
 use super::users::{RateFlags, UserFlags};
 use super::values::{BYTES, COUNT, LEVEL, LOG_FORMAT, TIME, refusal};
 
@@ -33,6 +34,9 @@ pub(crate) struct ServeArgs {
 
     #[command(flatten)]
     timeouts: Timeouts,
+
+    #[command(flatten)]
+    pub(crate) tls: ServerTlsArgs,
 
     /// Minimum severity to log
     #[arg(
@@ -190,10 +194,11 @@ impl ServeArgs {
     /// Refuses limits that no server can work with, naming the flag or variable.
     pub(super) fn validate(
         &self,
-        command: &clap::Command,
+        command: &mut clap::Command,
         matches: &ArgMatches,
         file: &ConfigFile,
     ) -> Result<(), clap::Error> {
+        self.tls.validate(command)?;
         let id = "stats_every";
         let broken = match (self.config().validate(), self.stats_every) {
             (Err(Error::Config(rule)), _) => rule.split_once(' '),

@@ -122,6 +122,27 @@ pub(super) const LOG_FORMAT: Choice<LogFormat> = Choice {
     },
     expected: "expected text or json",
 };
+pub(super) const PLAIN: Choice<Plain> = Choice {
+    names: || {
+        let names = [("no", "None"), ("loopback", "Those on this host"), ("yes", "All")];
+        names.map(|(name, help)| PossibleValue::new(name).help(help)).into()
+    },
+    parse: |text| match text {
+        "no" => Some(Plain::No),
+        "loopback" => Some(Plain::Loopback),
+        "yes" => Some(Plain::Yes),
+        _ => None,
+    },
+    expected: "expected no, loopback or yes",
+};
+
+/// Which clients may do without TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plain {
+    No,
+    Loopback,
+    Yes,
+}
 
 /// What the path of a Unix socket begins with, where an address can stand too.
 pub(super) const PATH_PREFIX: &str = "unix:";

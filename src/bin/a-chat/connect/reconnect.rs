@@ -15,6 +15,11 @@ pub(crate) fn session(args: &ConnectArgs, name: &Name) -> Result<Session, String
         .options(options)
         .reconnect(args.reconnect)
         .wait_for_recipients(!args.no_wait);
+    #[cfg(feature = "tls")]
+    let session = match args.tls.tls().map_err(|error| format!("cannot use TLS: {error}"))? {
+        Some(tls) => session.tls(tls),
+        None => session,
+    };
     Ok(match args.wait {
         Some(stay) => session.stay(stay),
         None => session,
