@@ -26,6 +26,7 @@ pub(crate) struct Input {
     pub(crate) shared: Arc<Shared>,
     pub(crate) lines: LineBuffer,
     /// Held for as long as the connection counts among those of its address.
+    #[cfg_attr(not(feature = "proxy"), allow(dead_code, reason = "it is only held"))]
     pub(crate) place: Option<Place>,
     /// The last read filled the buffer, so the next one is tried without polling first.
     maybe_readable: bool,
