@@ -4,13 +4,13 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::common::{Client, try_login, wait_until};
 use crate::innocents::Innocents;
-use crate::memory::KIB;
+use crate::memory::{KIB, MAX_LINE, MIB, Terms, WINDOW};
 use crate::target::{Target, alone, beside_others, by_form, figure, for_each};
 
 /// How many rooms a client may be in.
@@ -18,6 +18,9 @@ const MAX_ROOMS: usize = 64;
 
 /// What a membership is charged to its client's window, in bytes.
 const MEMBERSHIP_CHARGE: u64 = 512;
+
+/// How long members flood their rooms.
+const FLOOD: Duration = Duration::from_secs(2);
 
 /// What a message of an innocent client may take, half of them less than this.
 const MEDIAN: Duration = Duration::from_secs(if cfg!(debug_assertions) { 5 } else { 1 });
@@ -56,6 +59,35 @@ fn a_client_alone_in_its_rooms_takes_no_more_than_it_is_charged() {
         drop(members);
         drop(target.terminate());
         assert!(each <= MEMBERSHIP_CHARGE + stacks, "{each} B a room");
+    });
+}
+
+/// Lines in turn to two rooms are a step each, with an entry in every member's queue.
+#[test]
+fn members_that_flood_two_rooms_in_turn_and_read_nothing_stay_within_the_memory_bound() {
+    let _machine = beside_others();
+    for_each(by_form(&[60_usize], &[300, 1700]), |clients| {
+        let target = Target::start(&["--drain-timeout", "1s"]);
+        let rooms = |_| vec!["#a".to_owned(), "#b".to_owned()];
+        let members = members(target.address, clients, rooms);
+        let watch = target.watch_memory();
+        let (lines, deadline) = (b"#a: x\n#b: x\n".repeat(5000), Instant::now() + FLOOD);
+        for member in &members {
+            member.stream.set_nonblocking(true).expect("an option");
+        }
+        while Instant::now() < deadline {
+            // What is cut off in the middle of a line is refused, or begins another.
+            for member in &members {
+                let _ = (&member.stream).write(&lines);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        let peak = watch.end();
+        drop(members);
+        drop(target.terminate());
+        let bound = Terms::all(WINDOW, MAX_LINE).bound(clients as u64);
+        figure(&format!("{clients} in two rooms: {} MiB; bound {} MiB", peak / MIB, bound / MIB));
+        assert!(peak <= bound, "{} MiB, bound {} MiB", peak / MIB, bound / MIB);
     });
 }
 
