@@ -7,6 +7,8 @@
 mod batches;
 mod framing;
 mod model;
+#[cfg(feature = "proxy")]
+mod proxy_header;
 mod relay;
 #[cfg(feature = "users")]
 mod users;
@@ -15,6 +17,8 @@ pub mod tls;
 
 pub use batches::batches;
 pub use framing::framing;
+#[cfg(feature = "proxy")]
+pub use proxy_header::proxy_header;
 pub use relay::relay;
 #[cfg(feature = "users")]
 pub use users::users;
@@ -77,6 +81,12 @@ mod tests {
     #[test]
     fn corpus_of_batches() {
         replay("batches", batches);
+    }
+
+    #[cfg(feature = "proxy")]
+    #[test]
+    fn corpus_of_proxy_header() {
+        replay("proxy_header", proxy_header);
     }
 
     #[test]
@@ -145,6 +155,32 @@ mod tests {
         #[test]
         fn users_of_any_file(file in user_file()) {
             users(&file);
+        }
+    }
+
+    /// Headers, whole, torn and damaged.
+    #[cfg(feature = "proxy")]
+    fn header() -> impl Strategy<Value = Vec<u8>> {
+        let word = prop_oneof![
+            8 => prop::sample::select(
+                [
+                    &b"PROXY "[..], b"TCP4 ", b"TCP6 ", b"UNKNOWN", b"203.0.113.7 ", b"::1 ", b"1 2",
+                    b"\r\n", b"\r\n\r\n\0\r\nQUIT\n", b"\x21\x11\0\x0c", b"\x20\0\0\0",
+                    b"\x21\x21\0\x24", &[7; 12], &[9; 36],
+                ]
+                .map(<[u8]>::to_vec).to_vec(),
+            ),
+            1 => prop::collection::vec(any::<u8>(), 0..4),
+        ];
+        let words = prop::collection::vec(word, 0..12).prop_map(|words| words.concat());
+        (any::<u8>(), words).prop_map(|(largest, words)| [vec![largest], words].concat())
+    }
+
+    #[cfg(feature = "proxy")]
+    proptest! {
+        #[test]
+        fn proxy_header_of_any_input(input in header()) {
+            proxy_header(&input);
         }
     }
 

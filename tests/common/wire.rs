@@ -190,6 +190,24 @@ impl Wire {
         }
     }
 
+    /// Whether something that was written waits for room in the socket.
+    pub fn has_pending(&self) -> bool {
+        matches!(self, Self::Tls(link) if link.has_pending())
+    }
+
+    /// Passes it to the socket.
+    pub fn flush_pending(&self) -> io::Result<()> {
+        match self {
+            Self::Tls(link) => link.flush_pending(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether something that has arrived may be read without asking the socket.
+    pub fn has_buffered(&self) -> bool {
+        matches!(self, Self::Tls(link) if link.has_buffered())
+    }
+
     /// The TLS of this connection.
     #[cfg(feature = "tls")]
     pub fn tls(&self) -> Option<&super::tls::Session> {

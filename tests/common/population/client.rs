@@ -4,8 +4,8 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddrV4};
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,11 +13,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::super::TEST_TIMEOUT;
-use super::super::link::{Link, Transport};
+use super::super::link::{self, Link};
 use super::send_state::SendState;
 use super::session_plan::{Behaviour, End, Reading, SessionPlan, Writing};
 use super::transcript::{Ending, Transcript};
 use super::{Profile, Run, World};
+use super::super::wire::{Transport, Wire, transport};
 
 /// Pause of a slow client between two writes, or two reads.
 const PACE: Duration = Duration::from_millis(1);
@@ -70,9 +71,17 @@ fn connect(
     world: &World,
     run: &Run,
     session: &SessionPlan,
-) -> io::Result<(io::Result<Link>, SocketAddrV4)> {
+) -> io::Result<(io::Result<Wire>, SocketAddrV4)> {
     static LAST: AtomicU32 = AtomicU32::new(0x7F01_0000);
     let address = Ipv4Addr::from_bits(LAST.fetch_add(1, SeqCst) + 1);
+    if transport() == Transport::Unix {
+        let _header_follows = run.connecting.read().unwrap_or_else(PoisonError::into_inner);
+        let stream = Wire::connect(run.server)?;
+        // Should the server have refused it already, reading finds out.
+        let _ = write!(&stream, "PROXY TCP4 {address} 127.0.0.1 1 1\r\n");
+        stream.set_nonblocking(true)?;
+        return Ok((Ok(stream), SocketAddrV4::new(address, 1)));
+    }
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     if session.small_buffers {
         socket.set_recv_buffer_size(4096)?;
@@ -85,18 +94,28 @@ fn connect(
     socket.bind(&SocketAddrV4::new(address, 0).into())?;
     socket.connect(&run.server.into())?;
     let address = socket.local_addr()?.as_socket_ipv4().expect("what it was bound to");
-    let link = Link::new(socket.into(), Transport::current());
-    if let Ok(link) = &link {
-        link.set_nonblocking(true)?;
+    let wire = match transport() {
+        Transport::Tls => Link::new(socket.into(), link::Transport::Tls).map(Wire::from),
+        Transport::Tcp | Transport::Unix => Ok(Wire::Tcp(socket.into())),
+    };
+    if let Ok(wire) = &wire {
+        wire.set_nonblocking(true)?;
     }
-    Ok((link, address))
+    Ok((wire, address))
 }
 
 /// A session in progress.
 struct Actor<'a> {
     world: &'a World,
     run: &'a Run,
-    stream: Link,
+    let wire = match transport() {
+        Transport::Tls => Link::new(socket.into(), link::Transport::Tls).map(Wire::from),
+        Transport::Tcp | Transport::Unix => Ok(Wire::Tcp(socket.into())),
+    };
+    if let Ok(wire) = &wire {
+        wire.set_nonblocking(true)?;
+    }
+    Ok((wire, address))
     transcript: Transcript,
     send_state: SendState,
     /// Bytes sent so far, as read at shutdown.
@@ -121,7 +140,14 @@ impl<'a> Actor<'a> {
     fn new(
         world: &'a World,
         run: &'a Run,
-        stream: Link,
+    let wire = match transport() {
+        Transport::Tls => Link::new(socket.into(), link::Transport::Tls).map(Wire::from),
+        Transport::Tcp | Transport::Unix => Ok(Wire::Tcp(socket.into())),
+    };
+    if let Ok(wire) = &wire {
+        wire.set_nonblocking(true)?;
+    }
+    Ok((wire, address))
         transcript: Transcript,
         sent: Arc<AtomicU64>,
     ) -> Self {

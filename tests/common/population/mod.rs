@@ -26,7 +26,7 @@ mod send_state;
 use std::collections::HashMap;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ use crossbeam_channel::{Receiver, Sender};
 use self::model::Stopped;
 use self::session_plan::{SessionId, SessionPlan};
 use self::transcript::Transcript;
-use super::link::Transport;
+use super::wire::{Transport, transport};
 use super::{TestServer, table, wait_until};
 
 pub use self::model::Verdict;
@@ -99,6 +99,13 @@ pub struct Population {
     storm: Option<Sender<()>>,
 }
 
+/// Over a Unix socket, clients tell their addresses as a proxy does.
+fn expecting_headers(config: Config) -> Config {
+    #[cfg(feature = "proxy")]
+    let config = config.proxy_from_unix(transport() == Transport::Unix);
+    config
+}
+
 /// State shared by all seats.
 struct Run {
     server: SocketAddr,
@@ -107,6 +114,9 @@ struct Run {
     /// The server has reported: clients that never read may now read what their kernel holds.
     over: AtomicBool,
     connected_in_storm: AtomicUsize,
+    /// Held for reading from a connect to the end of its PROXY header, and for writing while the
+    /// shutdown begins: a connection without its header would be nobody's.
+    connecting: RwLock<()>,
     /// Bytes sent from each connected address.
     sent: Mutex<HashMap<SocketAddrV4, Arc<AtomicU64>>>,
 }
@@ -124,7 +134,7 @@ impl World {
     /// The limits of a server for this population.
     pub fn config(&self) -> Config {
         let mut random = fastrand::Rng::with_seed(self.seed);
-        let patient = Config::default()
+        let patient = expecting_headers(Config::default())
             .max_line(self.max_line)
             .window(if random.bool() { 256 * 1024 } else { random.usize(5000..100_000) })
             .linger(Duration::from_millis(random.u64(..200)))
@@ -179,6 +189,7 @@ impl Population {
             stopping: AtomicBool::new(false),
             over: AtomicBool::new(false),
             connected_in_storm: AtomicUsize::new(0),
+            connecting: RwLock::default(),
             sent: Mutex::default(),
         });
         let (world, (storm, storm_signal)) = (Arc::new(world), crossbeam_channel::bounded(0));
@@ -204,7 +215,9 @@ impl Population {
         let acknowledged = self.run.acknowledged();
         self.run.stopping.store(true, SeqCst);
         let stopped = Stopped { how, at: Instant::now(), acknowledged };
+        let nobody_connects = self.run.connecting.write().unwrap_or_else(PoisonError::into_inner);
         server.handle.shutdown();
+        drop(nobody_connects);
         if let Stop::Twice(after) = how {
             // Any moment will do.
             thread::sleep(after);
@@ -277,7 +290,11 @@ impl Run {
         let on_its_way = table.map(|entry| (entry.local, entry.unacknowledged));
         let on_its_way: HashMap<_, _> = on_its_way.collect();
         let certain = |(at, sent): (SocketAddrV4, u64)| {
-            let in_records = if Transport::current().is_tls() { 2 * 16 * 1024 } else { 0 };
+            if transport() == Transport::Unix {
+                // A write puts it there.
+                return Some((at, sent));
+            }
+            let in_records = if transport() == Transport::Tls { 2 * 16 * 1024 } else { 0 };
             Some((at, sent.checked_sub(*on_its_way.get(&at.into())? + in_records)?))
         };
         sent.into_iter().filter_map(certain).collect()
