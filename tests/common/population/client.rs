@@ -14,11 +14,11 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::super::TEST_TIMEOUT;
 use super::super::link::{self, Link};
+use super::super::wire::{Transport, Wire, transport};
 use super::send_state::SendState;
 use super::session_plan::{Behaviour, End, Reading, SessionPlan, Writing};
 use super::transcript::{Ending, Transcript};
 use super::{Profile, Run, World};
-use super::super::wire::{Transport, Wire, transport};
 
 /// Pause of a slow client between two writes, or two reads.
 const PACE: Duration = Duration::from_millis(1);
@@ -108,14 +108,7 @@ fn connect(
 struct Actor<'a> {
     world: &'a World,
     run: &'a Run,
-    let wire = match transport() {
-        Transport::Tls => Link::new(socket.into(), link::Transport::Tls).map(Wire::from),
-        Transport::Tcp | Transport::Unix => Ok(Wire::Tcp(socket.into())),
-    };
-    if let Ok(wire) = &wire {
-        wire.set_nonblocking(true)?;
-    }
-    Ok((wire, address))
+    stream: Wire,
     transcript: Transcript,
     send_state: SendState,
     /// Bytes sent so far, as read at shutdown.
@@ -140,14 +133,7 @@ impl<'a> Actor<'a> {
     fn new(
         world: &'a World,
         run: &'a Run,
-    let wire = match transport() {
-        Transport::Tls => Link::new(socket.into(), link::Transport::Tls).map(Wire::from),
-        Transport::Tcp | Transport::Unix => Ok(Wire::Tcp(socket.into())),
-    };
-    if let Ok(wire) = &wire {
-        wire.set_nonblocking(true)?;
-    }
-    Ok((wire, address))
+        stream: Wire,
         transcript: Transcript,
         sent: Arc<AtomicU64>,
     ) -> Self {
