@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -85,12 +85,14 @@ fn a_key_is_a_name_and_opens_no_way_to_the_socket() {
         format!("{} connect --name alice unix:{}", env!("CARGO_BIN_EXE_a-chat"), socket.display());
     let recipe = include_str!("../contrib/ssh/sshd_config");
     let cases = [
-        (format!("restrict,pty,command=\"{command}\""), recipe),
-        // Each of the two suffices.
-        (format!("restrict,pty,command=\"{command}\""), ""),
-        (format!("command=\"{command}\""), recipe),
+        (format!("restrict,pty,command=\"{command}\""), recipe, ""),
+        // Each of the two suffices,
+        (format!("restrict,pty,command=\"{command}\""), "", ""),
+        (format!("command=\"{command}\""), recipe, ""),
+        // and without both, whoever has a key has every name.
+        (format!("command=\"{command}\""), "", "notice: line 1: here: mallory\n"),
     ];
-    for (line, recipe) in cases {
+    for (line, recipe, expected) in cases {
         let port = free_port();
         let Some(_sshd) = sshd(folder, port, &line, user, recipe) else {
             return skipped("sshd does not start");
@@ -114,7 +116,9 @@ fn a_key_is_a_name_and_opens_no_way_to_the_socket() {
         );
         // ssh opens the way only when somebody comes, and sshd refuses it then.
         let _ = mallory.stream.write_all(b"mallory\n/who mallory\n");
-        assert_eq!(String::from_utf8_lossy(&mallory.drain()), "", "{line}, {recipe}");
+        let _ = mallory.stream.shutdown(Shutdown::Write);
+        let seen = mallory.drain();
+        assert_eq!(String::from_utf8_lossy(&seen), expected, "{line}, {recipe}");
     }
     assert_eq!(server.stop().lost(), 0);
 }
