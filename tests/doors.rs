@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use a_chat::client::{Client as LibraryClient, Event, Options};
 use a_chat::{Config, Endpoint, Error, Listener, Name, Server, UnixOptions};
@@ -112,7 +112,7 @@ fn the_executable_serves_and_connects_over_a_unix_socket_alone() {
     bob.send("bob\n/who bob");
     bob.expect_line("notice: line 1: here: bob");
     let mut alice = executable();
-    alice.args(["connect", &socket, "--name", "alice"]);
+    alice.args(["connect", &socket, "--name", "alice"]).stdin(Stdio::piped());
     let mut alice = Process::start(alice);
     alice.write_and_end("bob: hello\n");
     bob.expect_line("from alice: hello");
