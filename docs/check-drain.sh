@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes SPIN explore the model of the drain, docs/drain.pml, in full: everything that may happen at
-# shutdown, and each mistake that the model must find. Prints a line with the number of states for
+# Makes SPIN explore the models of the drain, docs/drain.pml, and of losses and receipts, docs/sync.pml,
+# in full: everything that may happen, and each mistake that the models must find. Prints a line with the number of states for
 # each, and fails if a property does not hold or a mistake is not found.
 #
 # Needs spin (https://spinroot.com, in Debian the package spin) and a C compiler. Where they are
@@ -19,10 +19,11 @@ for tool in spin cc; do
     fi
 done
 
-model=$(cd "$(dirname "$0")" && pwd)/drain.pml
+docs=$(cd "$(dirname "$0")" && pwd)
+drain=$docs/drain.pml sync=$docs/sync.pml
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-export model work
+export drain sync work
 
 # The expected result: `ends`, no assertion fails and all threads exit and are joined; `halts`, none
 # runs forever either; otherwise a part of SPIN's complaint, which is the end of the assertion that
@@ -39,6 +40,7 @@ halts one client resets, or is evicted              -DSTUCK -DEVICT -DDEAD -DOTH
 ends  all write before they read, up to the cutoff  -DWRITES_FIRST -DCUTOFF
 halts all write before they read, up to the cutoff  -DWRITES_FIRST -DCUTOFF -DOTHERS=0
 ends  one client leaves                             -DLEAVES
+ends  one client leaves, and reads last             -DLEAVES -DLINGERS -DCUTOFF -DOTHERS=0
 ends  lines too late to be routed                   -DWRITES_FIRST -DROUTING
 halts lines too late to be routed                   -DWRITES_FIRST -DROUTING -DOTHERS=0
 ends  lines too late, one client leaves             -DROUTING -DLEAVES -DOTHERS=0
@@ -59,8 +61,21 @@ owed[c]==0 mistake: a loss is not counted           -DFORGET_LOSS -DSTUCK -DEVIC
 nnected[c] mistake: a close without lingering       -DNO_LINGER
 invalid    mistake: a loss keeps its permit         -DFORGET_PERMIT -DSTUCK -DEVICT
 invalid    mistake: the acceptor keeps its sender   -DKEEP_SENDER
+invalid    mistake: a reader keeps its sender for a loss -DKEEP_SENDER_FOR_LOSS -DLEAVES -DLINGERS -DCUTOFF -DOTHERS=0
+lost[c]==( mistake: a loss is reported twice        -DREPORT_TWICE -DSTUCK -DEVICT
 invalid    mistake: unread input in the drain       -DNO_DISCARD -DWRITES_FIRST -DCUTOFF
 cycle      mistake: waiting for room without parking -DNO_PARK -DOTHERS=0
+ends  a /sync, one client is evicted, resets, leaves -DSYNC -DSTUCK -DDEAD -DLEAVES -DSTOP -DLATE
+ends  a /sync, a client waits for itself            -DSYNC -DITSELF -DSTUCK -DLEAVES -DLATE
+ends  a /sync, a writer panics                      -DSYNC -DSTUCK -DDEAD -DLEAVES -DPANIC -DLATE
+acked[c]+  mistake: a share is settled before the notice -DSYNC -DSHARE_BEFORE_NOTICE -DSTUCK
+acked[c]+  mistake: a lost share means delivered    -DSYNC -DSHARE_LOST_MEANS_DELIVERED -DSTUCK -DPANIC
+acked[c]+  mistake: a marker overtakes a message    -DSYNC -DMARKER_OVERTAKES -DSTUCK
+acked[c]+  mistake: the broker has no share of its own -DSYNC -DNO_OWN_SHARE -DSTUCK
+invalid    mistake: a /sync sleeps through an eviction -DSYNC -DSYNC_SLEEPS -DITSELF -DSTUCK
+invalid    mistake: a /sync sleeps through the shutdown -DSYNC -DSYNC_SLEEPS -DSTUCK -DSTOP
+acked[c]+  mistake: a client that left is not asked -DSYNC -DFORGET_DEPARTED -DLEAVES
+lost_since mistake: an earlier loss is forgotten    -DSYNC -DFORGET_EARLIER_LOSS -DDEAD
 END
 }
 
@@ -70,6 +85,8 @@ try() {
     read -r expected name <<<"$1"
     read -ra flags <<<"-D${name#*-D}"
     read -r name <<<"${name%% -D*}"
+    local model=$drain
+    [[ " ${flags[*]} " != *" -DSYNC "* ]] || model=$sync
     cd "$(mktemp -d -p "$work")"
     local build=(-DSAFETY) run=()
     [[ $expected != @(halts|cycle) ]] || { build=(-DNP) && run=(-l); }

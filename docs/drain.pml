@@ -7,6 +7,8 @@
  *     and no cycle);
  *   - each message owed to a client is delivered or lost, exactly once (`owed`), and every sender
  *     gets its window back (`used`);
+ *   - each lost message is told to its sender, or counted as one whose sender is gone or that nobody
+ *     is told of, exactly once (`unreported`);
  *   - a client receives each sender's messages in order and without gaps (`expects`);
  *   - a client that reads, and whose connection neither force nor the deadline aborts, receives
  *     every line that was accepted since it connected, then the notice with the right number, then
@@ -24,6 +26,7 @@
  *   LATE          clients log in at any moment, not before everything else
  *   TAKEN         the last client's name is taken by another
  *   LEAVES        the last client may half-close at any moment
+ *   LINGERS       a client that has left reads nothing before all others have their notices
  *   STUCK         the last client may stop reading, permanently, at any moment
  *   DEAD          the last client may reset its connection at any moment
  *   WRITES_FIRST  clients read nothing before all their lines are sent
@@ -34,7 +37,7 @@
  *   FORCE         there is a second signal, at any moment after the first
  * Each of these is a mistake that violates one of the properties above:
  *   LEAVE_AT_SHUTDOWN, SELECT_ON_SHUTDOWN, EARLY_NOTICE, FORGET_PERMIT, FORGET_LOSS, KEEP_SENDER,
- *   NO_DISCARD, NO_LINGER, NO_PARK, COUNT_UNROUTED
+ *   NO_DISCARD, NO_LINGER, NO_PARK, COUNT_UNROUTED, KEEP_SENDER_FOR_LOSS, REPORT_TWICE
  */
 
 #ifndef CLIENTS
@@ -53,7 +56,7 @@
 
 mtype:phase = { Running, Draining, Forced };
 mtype = { Name, Line, Eof, Broken, Cutoff };    /* the outcomes of reading */
-mtype = { Join, Batch, Leave };                 /* Event */
+mtype = { Join, Batch, Leave, Lost };           /* Event */
 mtype = { Message, Notice, Rejection };         /* Outgoing */
 
 /* ShutdownHandle: the phase, and which deadlines have passed. */
@@ -72,7 +75,7 @@ bool fin[CLIENTS], is_disconnected[CLIENTS], is_closed[CLIENTS];
 
 /* The queues. They are unbounded: these are never full. Each is disconnected when its senders are
    dropped. */
-chan inbox          = [LINES + (OTHERS + 2) * CLIENTS] of { mtype, byte, byte };
+chan inbox          = [LINES + (OTHERS + 3) * CLIENTS] of { mtype, byte, byte };
 chan queue[CLIENTS] = [LINES + OTHERS * CLIENTS + 1] of { mtype, byte, byte };
 byte broker_senders = 1; /* the acceptor's, and one for each reader */
 bool queue_sender[CLIENTS];
@@ -82,6 +85,13 @@ byte used[CLIENTS], holders[CLIENTS * LINES];
 bool parked[CLIENTS], token[CLIENTS];
 #define HAS_ROOM(c)      (used[c] < WINDOW)
 #define HOLDERS(s, line) holders[(s) * LINES + (line) - 1]
+
+/* Messages lost on the way to a client that are neither reported to the broker nor counted by the
+   client's reader. */
+byte unreported[CLIENTS];
+
+/* What became of them: their senders were told or are gone, or are not told. */
+byte lost[CLIENTS], told[CLIENTS], untold[CLIENTS];
 
 /* What the joins wait for. */
 byte finished_readers;
@@ -99,6 +109,8 @@ hidden byte i;
 #define SENDS(c)      (c == 0 -> LINES : OTHERS)
 #ifdef WRITES_FIRST
 #define READS(c)      (!stuck[c] && sent[c] == SENDS(c))
+#elif defined(LINGERS)
+#define READS(c)      (!stuck[c] && (!left[c] || broker_exited))
 #else
 #define READS(c)      (!stuck[c])
 #endif
@@ -147,7 +159,7 @@ inline acquire() {
 /* ---- connection.rs, linger.rs --------------------------------------------------------------- */
 
 /* A message is lost. Only clients that do not read may lose one, or any client by force. */
-inline lose() { assert(stuck[c] || dead[c] || DRAIN_OVER); owed[c]-- }
+inline lose() { assert(stuck[c] || dead[c] || DRAIN_OVER); owed[c]--; lost[c]++; unreported[c]++ }
 
 /* Whatever is written and not acknowledged is finally lost. */
 inline settle_final() {
@@ -233,13 +245,33 @@ proctype reader(byte c) {
 #endif
         :: else -> inbox ! Leave, c, 0
         fi;
-        broker_senders--; line = 0
+        if :: what == Cutoff -> broker_senders-- :: else fi;
+        line = 0
     }
+    /* accounts.rs: waits for the writer or the shutdown, with the sender in hand. */
+    if
+    :: what == Cutoff
+    :: atomic { what != Cutoff && writer_exited[c] ->
+            if
+            :: unreported[c] > 0 ->
+                inbox ! Lost, c, unreported[c];
+#ifndef REPORT_TWICE
+                unreported[c] = 0
+#endif
+            :: else
+            fi;
+            broker_senders-- }
+#ifndef KEEP_SENDER_FOR_LOSS
+    :: atomic { what != Cutoff && phase != Running && !writer_exited[c] -> broker_senders-- }
+#endif
+    fi;
     do
 #ifndef NO_DISCARD
     :: atomic { what == Cutoff && nempty(input[c]) -> input[c] ? _, _ }
 #endif
-    :: atomic { writer_exited[c] -> what = 0; goto exited }
+    :: atomic { writer_exited[c] ->
+            untold[c] = untold[c] + unreported[c]; unreported[c] = 0;
+            what = 0; goto exited }
     od;
 rejected:
     linger();
@@ -292,6 +324,9 @@ next:
 #endif
             if :: was_cut_off[c] -> queue[c] ! Notice, c, accepted[c] :: else fi;
             peer[c] = false; queue_sender[c] = false }
+    :: atomic { inbox ? Lost, c, line -> /* For a client that has left. */
+            assert(!peer[c]);
+            told[c] = told[c] + line; line = 0 }
     :: atomic { empty(inbox) && broker_senders == 0 -> c = 0; line = 0; break }
 #ifdef EARLY_NOTICE
     :: atomic { phase != Running && !said ->
@@ -434,6 +469,7 @@ init {
     broker_exited;
     for (c : 0 .. CLIENTS - 1) {
         assert(used[c] == 0);
+        assert(lost[c] == told[c] + untold[c]);
         /* A client that goes on reading reaches its last line, perhaps after this. */
         notified[c] || left[c] || stuck[c] || dead[c] || DRAIN_OVER || !writer_exited[c]
     }

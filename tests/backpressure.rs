@@ -278,17 +278,17 @@ fn a_recipient_that_never_reads_is_evicted_and_every_lost_message_is_counted() {
         scope.spawn(|| (&alice.stream).write_all(&stream).expect("a server that goes on"));
         // From the eviction on, each of her lines gets an error.
         let mut alice = Client::from_stream(alice.stream.try_clone().expect("a descriptor"));
-        let error = alice.line().expect("an error");
+        let error = alice.reply().expect("an error");
         let number = error.strip_prefix("error: line ").and_then(|rest| rest.split(':').next());
         let first: usize = number.expect("a line number").parse().expect("a number");
         assert_eq!(error, format!("error: line {first}: no such peer: stuck"));
         for line in first + 1..=COUNT {
-            alice.expect_line(&format!("error: line {line}: no such peer: stuck"));
+            alice.expect_reply(&format!("error: line {line}: no such peer: stuck"));
         }
         first
     });
     alice.send("alice: I go on");
-    alice.expect_line("from alice: I go on");
+    alice.expect_reply("from alice: I go on");
     bystanders.exchange(100);
     let report = bystanders.finish(server);
 
@@ -318,7 +318,7 @@ fn a_recipient_is_evicted_even_if_all_its_messages_are_already_in_flight() {
     wait_until("the eviction", || server.stats().connected == 3);
     let (lost, delivered) = (server.stats().lost, 60 - server.stats().lost);
     alice.send("stuck: are you there?");
-    alice.expect_line("error: line 61: no such peer: stuck");
+    alice.expect_reply("error: line 61: no such peer: stuck");
     bystanders.exchange(100);
     drop(alice);
     let report = bystanders.finish(server);
@@ -345,7 +345,9 @@ fn evict_in_mid_stream_and_read_on(segment: Option<u32>, length: usize) {
     wait_until("the window to be empty", || server.stats().queued_bytes == 0);
     let bytes = stuck.drain();
     drop(stuck);
-    wait_until("its loss to be counted", || server.stats().lost > 0);
+    wait_until("its loss to be told", || server.stats().lost_told > 0);
+    let told = alice.line().expect("a notice");
+    assert!(told.ends_with(" lost on the way to stuck: evicted"), "{told}");
     let report = server.stop_with([(alice, count as u64 + 1)]);
 
     let (received, rest) = count_messages(&bytes, "alice", length);

@@ -256,7 +256,7 @@ fn messages_pending_for_a_client_that_resets_are_reported_as_lost_by_name() {
         // Its senders get an error, and continue.
         wait_until("its disconnection", || server.stats().connected == 3);
         alice.send("victim: one more");
-        alice.expect_line(&format!("error: line {}: no such peer: victim", MESSAGES + 2));
+        alice.expect_reply(&format!("error: line {}: no such peer: victim", MESSAGES + 2));
     });
     assert_eq!((report.accepted, report.owed), (MESSAGES + 2, MESSAGES + 1), "{report}");
     let [loss] = report.losses_before_drain.as_slice() else { panic!("{report}") };

@@ -315,6 +315,45 @@ fn standard_error_holds_no_control_character() {
     assert_eq!((status, stderr), (1, errors.map(str::to_owned).to_vec()));
 }
 
+/// Losses come out of the order of the line numbers, and more than once for a line.
+#[test]
+fn a_lost_line_is_reported_with_its_text() {
+    let script = Script::listen();
+    let (mut bot, mut peer) = client_of(&script, &[]);
+    bot.write_and_end("bob: one\ncarol, bob: \u{1b}c\nbob: three\nnonsense\n");
+    for line in ["bob: one", "carol, bob: \u{1b}c", "bob: three", "nonsense"] {
+        peer.expect_line(line);
+    }
+    for said in [
+        "error: line 4: 3 lines from line 2 on lost on the way to bob: evicted",
+        "error: line 3: lost on the way to carol: left",
+        "error: line 5: no ':' in it, expected \"name, name: text\"",
+    ] {
+        peer.client.send(said);
+    }
+    peer.answer_who("bot");
+    drop(peer);
+    let (status, stdout, mut stderr) = outcome(bot);
+    let received = [
+        "error: line 3: 3 lines from line 1 on lost on the way to bob: evicted",
+        "error: line 2: lost on the way to carol: left",
+        "error: line 4: no ':' in it, expected \"name, name: text\"",
+    ];
+    assert_eq!(stdout, received);
+    // A refusal may be named before a loss that arrived with it.
+    stderr.sort_by_key(|line| line.contains("refused"));
+    let errors = [
+        "a-chat: line 3: 3 lines from line 1 on lost on the way to bob: evicted",
+        "  1: bob: one",
+        "  2: carol, bob: ^[c",
+        "  3: bob: three",
+        "a-chat: line 2: lost on the way to carol: left",
+        "  2: carol, bob: ^[c",
+        "a-chat: line 4 was refused, no ':' in it, expected \"name, name: text\": nonsense",
+    ];
+    assert_eq!((status, stderr), (1, errors.map(str::to_owned).to_vec()));
+}
+
 #[test]
 fn a_signal_ends_the_input() {
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {

@@ -143,6 +143,19 @@ fn a_mesh_that_writes_at_once_loses_no_message() {
 }
 
 #[test]
+fn each_message_is_confirmed_before_the_next_one_is_sent() {
+    let server = TestServer::start();
+    let address = server.address.to_string();
+    let figures = figures(&[&["latency", "--confirm", "--messages", "300", &address]]);
+    check(&figures, 1);
+    assert_eq!((count(&figures, "sent"), &figures["confirm"]), (300, &true.into()));
+    assert_eq!(count(&figures["latency_us"], "count"), 300, "{figures}");
+    let report = server.stop();
+    // Each message and its `/sync`; and the two questions of the logins.
+    assert_eq!((report.delivered, report.accepted), (300, 602), "{report}");
+}
+
+#[test]
 fn latency_beside_a_load_counts_both_exactly() {
     let server = TestServer::start();
     let address = server.address.to_string();

@@ -159,6 +159,25 @@ impl Client {
         self.outbox.absent_of(names, Owner::Caller)
     }
 
+    /// Asks to be told when every delivery of the lines sent so far has ended, see [`Outbox::sync`].
+    /// It never waits: keep receiving until the [`Event::Synced`] of this number comes.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Outbox::sync`].
+    pub fn sync(&mut self) -> Result<u64, SendError> {
+        self.outbox.sync()
+    }
+
+    /// As [`sync`](Self::sync), with another time limit, see [`Outbox::sync_within`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Outbox::sync`].
+    pub fn sync_within(&mut self, limit: Duration) -> Result<u64, SendError> {
+        self.outbox.sync_within(limit)
+    }
+
     /// The number of the user's last line that is known to be accepted by now, see
     /// [`Outbox::accepted`].
     #[must_use]

@@ -3,10 +3,12 @@
 use std::fmt;
 
 use super::room::RoomEvent;
+use crate::wire::loss::{LossNotice, LossReason};
 use crate::wire::name::Name;
 use crate::wire::protocol::{self, ERROR_LINE, FROM, HERE, NOT_HERE, NOTICE, NOTICE_LINE};
 use crate::wire::reasons::{ERROR, RefusalReason, Rejection};
 use crate::wire::room::Room;
+use crate::wire::sync::SyncOutcome;
 
 /// A line from the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +34,10 @@ pub enum Event {
     Room(RoomEvent),
     /// The server refused one of the user's lines, as a whole or for some of its recipients.
     Refused(Refusal),
+    /// Lines of the user's were accepted, and lost on the way to some recipient.
+    Lost(LostLines),
+    /// The reply to a `/sync`, as [`Outbox::sync`](super::Outbox::sync) sends it.
+    Synced(Synced),
     /// The reply to `/who`.
     Who(WhoReply),
     /// Why the server closes the connection.
@@ -57,6 +63,77 @@ pub struct Refusal {
     pub reason: RefusalReason,
     /// The line itself. Bytes that are not UTF-8 are replaced.
     pub text: String,
+}
+
+/// The reply to a `/sync` line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Synced {
+    /// The number of the line that asked.
+    pub line: u64,
+    /// What became of the lines before it.
+    pub outcome: SyncOutcome,
+}
+
+/// Lines that the server had accepted, and that it then lost on the way to a recipient, which was
+/// evicted, vanished, or left too soon.
+///
+/// It comes at any time, also after replies to later lines. One such event tells all that was lost
+/// on the way to one connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LostLines {
+    /// The number of the first lost line.
+    pub first: u64,
+    /// The number of the last lost line. Others between the two may have been for someone else.
+    pub last: u64,
+    /// How many deliveries are lost: to one recipient, as many as there are lost lines.
+    pub deliveries: u64,
+    /// Who did not get them.
+    pub recipient: LostRecipient,
+    /// Those of the lost lines that the client still has, each with its number: it keeps the last
+    /// thousand, or 256 KiB, of the lines that were accepted. Bytes that are not UTF-8 are replaced.
+    pub lines: Vec<(u64, String)>,
+}
+
+/// Who did not get some lost lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LostRecipient {
+    /// One connection.
+    One {
+        /// Its name.
+        name: Name,
+        /// Why it did not get them.
+        reason: LossReason,
+    },
+    /// So many connections that they are not named.
+    Several(u64),
+}
+
+impl fmt::Display for LostRecipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One { name, reason } => write!(f, "{name}: {reason}"),
+            Self::Several(recipients) => write!(f, "{recipients} others"),
+        }
+    }
+}
+
+/// As on the wire, after the `error: `, and with the user's numbers.
+impl fmt::Display for LostLines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { first, last, deliveries, recipient, .. } = self;
+        write!(f, "line {last}: ")?;
+        match recipient {
+            LostRecipient::One { .. } if *deliveries == 1 => {}
+            LostRecipient::One { .. } => write!(f, "{deliveries} lines from line {first} on ")?,
+            LostRecipient::Several(_) => {
+                write!(f, "{deliveries} deliveries from line {first} on ")?;
+            }
+        }
+        write!(f, "lost on the way to {recipient}")
+    }
 }
 
 /// The reply to a `/who` line. [`Display`](fmt::Display) is its text on the wire, without the
@@ -148,6 +225,8 @@ pub(crate) enum ServerLine<'a> {
         line: u64,
         reason: &'a str,
     },
+    Lost(LossNotice),
+    Synced(Synced),
     Reply {
         line: u64,
         text: &'a str,
@@ -182,9 +261,18 @@ impl<'a> ServerLine<'a> {
             });
         }
         if let Some((line, reason)) = numbered(line, ERROR_LINE) {
+            if let Some(loss) = LossNotice::parse(line, reason) {
+                return Some(Self::Lost(loss));
+            }
+            if let Some(outcome) = SyncOutcome::parse(reason) {
+                return Some(Self::Synced(Synced { line, outcome }));
+            }
             return Some(Self::Refusal { line, reason });
         }
         if let Some((line, text)) = numbered(line, NOTICE_LINE) {
+            if let Some(outcome) = SyncOutcome::parse(text) {
+                return Some(Self::Synced(Synced { line, outcome }));
+            }
             return Some(Self::Reply { line, text });
         }
         if let Some(accepted) = protocol::accepted_in_closing_notice(line) {
@@ -197,12 +285,13 @@ impl<'a> ServerLine<'a> {
         error.or_else(|| line.strip_prefix(NOTICE).map(Self::Notice))
     }
 
-    /// As an event. The refusals of a block come beside its lines, since they hold lines of the
-    /// user's.
+    /// As an event. The refusals and losses of a block come beside its lines, since they hold lines
+    /// of the user's.
     pub(crate) fn into_event(
         self,
         whole: &str,
         refusal: impl FnOnce() -> Option<Refusal>,
+        loss: impl FnOnce() -> Option<LostLines>,
     ) -> Event {
         match self {
             Self::Message { from, text } => Event::Message { from, text: text.to_owned() },
@@ -212,6 +301,8 @@ impl<'a> ServerLine<'a> {
             Self::Refusal { .. } => {
                 refusal().map_or_else(|| Event::Other(whole.to_owned()), Event::Refused)
             }
+            Self::Lost(_) => loss().map_or_else(|| Event::Other(whole.to_owned()), Event::Lost),
+            Self::Synced(synced) => Event::Synced(synced),
             Self::Reply { line, text } => WhoReply::parse(line, text)
                 .map(Event::Who)
                 .or_else(|| RoomEvent::parse_reply(line, text).map(Event::Room))

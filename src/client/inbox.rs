@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-use super::event::{Event, Refusal, ServerLine};
+use super::event::{Event, LostLines, Refusal, ServerLine};
 use super::shared::Shared;
 use crate::wire::protocol::FROM;
 
@@ -185,6 +185,7 @@ impl Iterator for InboxEvents {
 pub struct Block {
     pub(crate) bytes: Vec<u8>,
     pub(crate) refusals: Vec<Refusal>,
+    pub(crate) losses: Vec<LostLines>,
 }
 
 impl Block {
@@ -201,10 +202,18 @@ impl Block {
         &self.refusals
     }
 
+    /// The user's lines that were accepted and then lost. [`bytes`](Self::bytes) holds an error for
+    /// each of these.
+    #[must_use]
+    pub fn losses(&self) -> &[LostLines] {
+        &self.losses
+    }
+
     /// Each line as an event.
     #[must_use]
     pub fn into_events(self) -> BlockEvents {
-        BlockEvents { bytes: self.bytes, start: 0, refusals: self.refusals.into() }
+        let Self { bytes, refusals, losses } = self;
+        BlockEvents { bytes, start: 0, refusals: refusals.into(), losses: losses.into() }
     }
 }
 
@@ -223,13 +232,15 @@ pub struct BlockEvents {
     bytes: Vec<u8>,
     start: usize,
     refusals: VecDeque<Refusal>,
+    losses: VecDeque<LostLines>,
 }
 
 impl BlockEvents {
     /// The lines that were not taken.
     fn into_rest(mut self) -> Block {
         self.bytes.drain(..self.start);
-        Block { bytes: self.bytes, refusals: self.refusals.into() }
+        let Self { bytes, refusals, losses, .. } = self;
+        Block { bytes, refusals: refusals.into(), losses: losses.into() }
     }
 }
 
@@ -241,7 +252,9 @@ impl Iterator for BlockEvents {
         let end = memchr::memchr(b'\n', rest)?;
         self.start += end + 1;
         let line = String::from_utf8_lossy(&rest[..end]);
-        Some(ServerLine::parse(&line).into_event(&line, || self.refusals.pop_front()))
+        let Self { refusals, losses, .. } = self;
+        let line_of = ServerLine::parse(&line);
+        Some(line_of.into_event(&line, || refusals.pop_front(), || losses.pop_front()))
     }
 }
 

@@ -9,7 +9,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::event::{LostLines, LostRecipient};
+use super::history::History;
 use super::outcome::{ConnectionOutcome, DisconnectReason, Lines};
+use crate::wire::loss::{LossNotice, LostRecipients};
 
 /// Complete lines that are sent together.
 #[derive(Clone, Debug)]
@@ -30,6 +33,8 @@ pub(crate) enum Probe {
     Checkpoint,
     /// The outbox waits for the reply.
     Question,
+    /// A `/sync` that the outbox waits for.
+    Confirmation,
 }
 
 /// The line that the server replied to.
@@ -51,6 +56,8 @@ pub(crate) struct Ledger {
     /// Of the first piece, `skip` bytes are known to be accepted.
     sent: VecDeque<Sent>,
     skip: usize,
+    /// What was accepted before, and the first piece as soon as some of it is.
+    history: History,
     /// The server's number, and the user's, of the last line that is known to be accepted.
     line: u64,
     number: u64,
@@ -70,6 +77,7 @@ impl Ledger {
         Self {
             sent: VecDeque::new(),
             skip: 0,
+            history: History::new(after),
             line: 0,
             number: after,
             last: 0,
@@ -81,6 +89,9 @@ impl Ledger {
 
     /// Notes what is sent next.
     pub(crate) fn push(&mut self, sent: Sent) {
+        if sent.own.is_some() {
+            self.history.note_own(self.last + 1);
+        }
         self.last += sent.lines;
         self.sent.push_back(sent);
     }
@@ -119,9 +130,30 @@ impl Ledger {
         answered
     }
 
+    /// Notes that lines were accepted and then lost.
+    ///
+    /// This comes out of order, and more than once for a line with several recipients. So it is no
+    /// reply, but it shows that all lines up to the last of them were accepted.
+    pub(crate) fn lost(&mut self, notice: LossNotice) -> LostLines {
+        let LossNotice { lines, recipients } = notice;
+        self.accept(lines.last);
+        let (first, last) = (self.history.number(lines.first), self.history.number(lines.last));
+        let (recipient, texts) = match recipients {
+            LostRecipients::One(name, reason) => {
+                let texts = self.history.texts(lines.first, lines.last, name.as_str());
+                (LostRecipient::One { name, reason }, texts)
+            }
+            LostRecipients::Several(recipients) => (LostRecipient::Several(recipients), Vec::new()),
+        };
+        LostLines { first, last, deliveries: lines.count, recipient, lines: texts }
+    }
+
     /// Notes that the server accepted its lines up to `line`, as far as they were sent.
     pub(crate) fn accept(&mut self, line: u64) {
         while let Some(first) = self.sent.front().filter(|_| self.line < line) {
+            if self.skip == 0 && first.own.is_none() {
+                self.history.keep(self.line + 1, first.lines, Arc::clone(&first.bytes));
+            }
             let rest = &first.bytes[self.skip..];
             let wanted = line - self.line;
             let (lines, bytes) = if wanted >= first.lines {
@@ -258,6 +290,30 @@ mod tests {
         assert_eq!(outcome.accepted, 1);
         assert_eq!(texts(&outcome.in_doubt), [(2, "b".to_owned()), (3, "cc".to_owned())]);
         assert_eq!(texts(&outcome.unaccepted), [(4, "dd".to_owned())]);
+    }
+
+    #[test]
+    fn a_loss_is_no_reply_but_shows_what_was_accepted() {
+        let mut ledger = Ledger::new(10);
+        ledger.push(sent("/who me\n", Some(Probe::Checkpoint)));
+        ledger.push(sent("bob: a\nbob, carol: b\nbob: c\n", None));
+        let lost = |line: &str| {
+            let (last, text) = line.split_once(": ").expect("a number");
+            LossNotice::parse(last.parse().expect("a number"), text).expect("a notice")
+        };
+        let told = ledger.lost(lost("3: lost on the way to carol: evicted"));
+        assert_eq!((told.first, told.last, ledger.accepted()), (12, 12, 12));
+        assert_eq!(told.lines, [(12, "bob, carol: b".to_owned())]);
+        let told = ledger.lost(lost("3: 2 lines from line 2 on lost on the way to bob: left"));
+        assert_eq!((told.first, told.last, told.deliveries), (11, 12, 2));
+        assert_eq!(told.lines.len(), 2);
+        assert_eq!(ledger.answered(4), yours(13, "bob: c"));
+        let told = ledger.lost(lost("4: 9 deliveries from line 2 on lost on the way to 5 others"));
+        assert_eq!(
+            told.to_string(),
+            "line 13: 9 deliveries from line 11 on lost on the way to 5 others"
+        );
+        assert!(told.lines.is_empty());
     }
 
     proptest! {

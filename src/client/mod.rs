@@ -63,6 +63,7 @@ mod threads;
 mod writer;
 mod reader;
 mod ledger;
+mod history;
 mod blocks;
 mod inbox;
 mod event;
@@ -79,7 +80,7 @@ use std::net::ToSocketAddrs;
 
 pub use self::duplex::{Client, ClientEvents};
 pub use self::error::{AbsentError, ConnectError, SendError};
-pub use self::event::{Event, Refusal, WhoReply};
+pub use self::event::{Event, LostLines, LostRecipient, Refusal, Synced, WhoReply};
 pub use self::inbox::{Block, BlockEvents, Inbox, InboxEvents};
 pub use self::options::Options;
 pub use self::outbox::Outbox;
@@ -91,7 +92,9 @@ pub use self::session::{
 };
 #[cfg(feature = "tls")]
 pub use self::tls::{Tls, TlsError};
+pub use crate::wire::loss::LossReason;
 pub use crate::wire::reasons::{RefusalReason, Rejection};
+pub use crate::wire::sync::SyncOutcome;
 
 #[doc(hidden)]
 pub use self::blocks::LineBlocks;

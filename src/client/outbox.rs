@@ -15,9 +15,10 @@ use super::shared::{Owner, Shared};
 use super::threads::{AbortHandle, Threads};
 use super::update::Update;
 use crate::wire::name::Name;
-use crate::wire::protocol::{self, WHO};
-use crate::wire::reasons::{MAX_RECIPIENTS, RefusalReason};
+use crate::wire::protocol::{self, SYNC, WHO};
+use crate::wire::reasons::{MAX_RECIPIENTS, RefusalReason, SYNC_SECONDS};
 use crate::wire::room::Room;
+use crate::wire::sync::SyncOutcome;
 
 /// What a piece costs beside its bytes: its entry, its counts, its allocation.
 const PIECE_CHARGE: usize = 96;
@@ -212,6 +213,69 @@ impl Outbox {
     /// could not be sent or the connection ended before the reply.
     pub fn absent(&mut self, names: &[Name]) -> Result<Vec<Name>, AbsentError> {
         self.absent_of(names, Owner::AnyThread)
+    }
+
+    /// Asks to be told when every delivery of the lines sent so far has ended, and returns the number
+    /// of the line that asks. It never waits: an [`Event::Synced`](super::Event::Synced) of that number
+    /// comes, after 30 s at the latest, and after the losses that it speaks of.
+    ///
+    /// Until then the server reads nothing more of this client's, so read what it sends meanwhile. Of
+    /// a line that was refused for some recipients, the answer means the others.
+    ///
+    /// ```
+    /// use a_chat::client::{self, Event, SyncOutcome};
+    /// # use a_chat::{Config, Name, Server};
+    /// # let server = Server::bind("127.0.0.1:0", Config::default())?.spawn()?;
+    /// # let (address, name) = (server.local_addr(), Name::new("alice")?);
+    ///
+    /// let (mut outbox, inbox) = client::connect(address, &name)?;
+    /// outbox.send("alice: a note")?;
+    /// let asked = outbox.sync()?;
+    /// for event in inbox {
+    ///     if let Event::Synced(synced) = event {
+    ///         assert_eq!((synced.line, synced.outcome), (asked, SyncOutcome::Delivered));
+    ///         break;
+    ///     }
+    /// }
+    /// # server.stop()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`try_send`](Self::try_send).
+    pub fn sync(&mut self) -> Result<u64, SendError> {
+        self.send_waiting(SYNC.as_bytes(), Wait::Never, Owner::AnyThread)
+    }
+
+    /// As [`sync`](Self::sync), but the answer comes after this time at the latest: 1 to 3600 s, in
+    /// whole seconds, rounded up.
+    ///
+    /// # Errors
+    ///
+    /// As for [`sync`](Self::sync).
+    pub fn sync_within(&mut self, limit: Duration) -> Result<u64, SendError> {
+        self.send_waiting(sync_line(limit).as_bytes(), Wait::Never, Owner::AnyThread)
+    }
+
+    /// Sends a `/sync` of the client's own, to be replied to by [`Update::Confirmation`].
+    pub(crate) fn ask_confirmation(&mut self, limit: Duration) -> Result<(), SendError> {
+        self.note_all();
+        let bytes = (sync_line(limit) + "\n").into_bytes().into();
+        self.enqueue(Sent { bytes, lines: 1, own: Some(Probe::Confirmation), charge: 0 })
+    }
+
+    /// The reply to it, once it has come; `None` before. An error at the end of the connection.
+    pub(crate) fn confirmation(&mut self, wait: Wait) -> Result<Option<SyncOutcome>, SendError> {
+        match self.next_update(wait) {
+            Ok(Update::Confirmation(outcome)) => Ok(Some(outcome)),
+            Ok(update) => {
+                self.note(&update);
+                if self.broken { Err(SendError::Closed) } else { Ok(None) }
+            }
+            Err(Ended::Time) => Ok(None),
+            Err(Ended::Threads) => Err(SendError::Closed),
+        }
     }
 
     /// The number of the user's last line that is known to be accepted by now.
@@ -475,7 +539,7 @@ impl Outbox {
                 self.foreign = Some(line.clone());
             }
             Update::Answer(_) => self.stale_replies = self.stale_replies.saturating_sub(1),
-            Update::InboxFull => {}
+            Update::InboxFull | Update::Confirmation(_) => {}
         }
     }
 }
@@ -493,6 +557,13 @@ pub(crate) enum Ended {
     Threads,
     /// The time is over.
     Time,
+}
+
+/// The line that asks whether everything is delivered, without its line end.
+pub(crate) fn sync_line(limit: Duration) -> String {
+    let (min, max) = SYNC_SECONDS;
+    let seconds = limit.as_secs().saturating_add(u64::from(limit.subsec_nanos() > 0));
+    format!("{SYNC} {}", seconds.clamp(min, max))
 }
 
 /// The line that asks which of these are connected.
@@ -523,6 +594,14 @@ mod tests {
 
     fn names(list: &[&str]) -> Vec<Name> {
         list.iter().map(|name| Name::new(name).expect("a valid name")).collect()
+    }
+
+    #[test]
+    fn the_time_of_a_sync_is_in_whole_seconds() {
+        for (limit, expected) in [(0, "/sync 1"), (1000, "/sync 1"), (1001, "/sync 2")] {
+            assert_eq!(sync_line(Duration::from_millis(limit)), expected);
+        }
+        assert_eq!(sync_line(Duration::MAX), "/sync 3600");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::blocks::LineBlocks;
-use super::event::{Refusal, ServerLine, WhoReply};
+use super::event::{Refusal, ServerLine, Synced, WhoReply};
 use super::inbox::{Block, is_message};
 use super::ledger::{Answered, Ledger, Probe, Sent};
 use super::outcome::DisconnectReason;
@@ -22,7 +22,8 @@ use super::shared::{Entry, Shared};
 use super::transport::Transport;
 use super::update::Update;
 use crate::wire::protocol::{self, ERROR_LINE, NOTICE_LINE};
-use crate::wire::reasons::{RefusalReason, Rejection};
+use crate::wire::reasons::{ERROR, RefusalReason, Rejection};
+use crate::wire::sync::push_sync;
 
 /// How often the socket is checked for its end while the inbox is full. A sender that waits for
 /// room learns of the end this late.
@@ -158,6 +159,23 @@ impl Reader {
                 Answered::Probe(probe) => {
                     return self.reply_to_own(probe, || Err(RefusalReason::parse(reason)));
                 }
+                Answered::Unknown => {}
+            },
+            ServerLine::Lost(notice) => {
+                self.take_sent();
+                let lost = self.ledger.lost(notice);
+                out.extend_from_slice(format!("{ERROR}{lost}\n").as_bytes());
+                block.losses.push(lost);
+                return;
+            }
+            ServerLine::Synced(Synced { line, outcome }) => match self.answered(line) {
+                Answered::Yours { number, .. } => return push_sync(out, number, outcome),
+                Answered::Probe(Probe::Confirmation) => {
+                    self.report_accepted();
+                    let _ = self.updates.send(Update::Confirmation(outcome));
+                    return;
+                }
+                Answered::Probe(_) => return,
                 Answered::Unknown => {}
             },
             ServerLine::Reply { line, text } => match self.answered(line) {

@@ -2,6 +2,7 @@
 
 use super::event::WhoReply;
 use crate::wire::reasons::RefusalReason;
+use crate::wire::sync::SyncOutcome;
 
 /// What the writer and reader threads report to the outbox.
 #[derive(Debug)]
@@ -10,6 +11,8 @@ pub(crate) enum Update {
     Freed(usize),
     /// The reply to one of the client's own questions.
     Answer(Result<WhoReply, RefusalReason>),
+    /// The reply to a `/sync` of the client's own.
+    Confirmation(SyncOutcome),
     /// The reader thread waits for room in the inbox.
     InboxFull,
     /// The other side is no server of this kind: this is its first line.

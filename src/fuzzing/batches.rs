@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::framing::read;
 use super::{Step, model, steps};
-use crate::wire::batch::{Batch, BatchBuilder, Join, Step as BatchStep};
+use crate::wire::batch::{Barrier, Batch, BatchBuilder, Join, Step as BatchStep, SyncRequest};
 use crate::wire::framing::LineBuffer;
 use crate::wire::name::Name;
 use crate::wire::room::RoomSize;
@@ -21,6 +21,7 @@ enum Effect {
     Join { line: u64, room: String, loud: Option<bool> },
     Leave { line: u64, room: String },
     WhoIn { line: u64, room: String },
+    Sync { line: u64, seconds: u64 },
     Reply(String),
 }
 
@@ -72,6 +73,7 @@ fn expected(
             Some(Effect::Relay { line: number, to, frame: format!("from alice: {text}") })
         }
         model::Request::Who(names) => Some(Effect::Who { line: number, names }),
+        model::Request::Sync(seconds) => Some(Effect::Sync { line: number, seconds }),
         model::Request::WhoIn(room) => Some(Effect::WhoIn { line: number, room }),
         model::Request::Join { room, .. }
             if rooms.len() == model::MAX_ROOMS && !rooms.contains(&room) =>
@@ -118,9 +120,18 @@ impl Sender {
             if !self.builder.has_room_for(&line, self.window) {
                 self.send();
             }
-            if let Some(join) = self.builder.push(line) {
-                self.join(join);
-                continue;
+            match self.builder.push(line) {
+                None => {}
+                Some(Barrier::Join(join)) => {
+                    self.join(join);
+                    continue;
+                }
+                Some(Barrier::Sync(SyncRequest { line, limit })) => {
+                    self.send();
+                    self.lines += 1;
+                    self.effects.push(Effect::Sync { line, seconds: limit.as_secs() });
+                    continue;
+                }
             }
             if self.builder.charge() >= max {
                 self.send();

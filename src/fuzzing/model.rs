@@ -7,12 +7,23 @@ use std::collections::HashMap;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Request {
     Nothing,
-    Message { to: Vec<String>, text: String },
+    Message {
+        to: Vec<String>,
+        text: String,
+    },
     Who(Vec<String>),
-    RoomMessage { room: String, text: String },
-    Join { room: String, loud: Option<bool> },
+    RoomMessage {
+        room: String,
+        text: String,
+    },
+    Join {
+        room: String,
+        loud: Option<bool>,
+    },
     Leave(String),
     WhoIn(String),
+    /// With the time to wait at most, in seconds.
+    Sync(u64),
     Refused(String),
 }
 
@@ -50,6 +61,17 @@ pub(super) fn request(line: &[u8], max_line: usize) -> Request {
         let rest = line.strip_prefix(command).unwrap_or("no");
         if rest.is_empty() || rest.starts_with(|first: char| first.is_ascii_whitespace()) {
             return room_command(command, rest);
+        }
+    }
+    if let Some(time) = line.strip_prefix("/sync") {
+        if time.is_empty() || time.starts_with(|first: char| first.is_ascii_whitespace()) {
+            let time = time.trim();
+            let is_number = time.chars().all(|char| char.is_ascii_digit());
+            let seconds = if time.is_empty() { Some(30) } else { time.parse().ok() };
+            return match seconds.filter(|seconds| is_number && (1..=3600).contains(seconds)) {
+                Some(seconds) => Request::Sync(seconds),
+                None => Request::Refused("bad time, expected 1 to 3600".to_owned()),
+            };
         }
     }
     let Some((list, text)) = line.split_once(':') else {
@@ -135,6 +157,12 @@ pub(super) fn who(here: &[String], absent: &[String]) -> String {
         format!("here: {here}; not here: {absent}")
     }
 }
+
+/// The reply to a `/sync`, if nothing was lost and the server does not shut down meanwhile.
+pub(super) const SYNCED: &str = "everything before it is delivered";
+
+/// The reply if it does.
+pub(super) const NOT_SYNCED: &str = "the server is shutting down before everything is delivered";
 
 /// The maximum length of a login line.
 const MAX_LOGIN_BYTES: usize = 100;
@@ -371,6 +399,9 @@ impl Server {
                         self.send(member.0, format!("from {name} {room}: {text}"));
                     }
                 }
+            }
+            Request::Sync(_) => {
+                self.send(client, format!("notice: line {number}: {SYNCED}"));
             }
             Request::Refused(why) => self.send(client, format!("error: line {number}: {why}")),
         }

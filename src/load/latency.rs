@@ -1,9 +1,11 @@
 //! One message in flight: the next one is sent only when the last one has arrived. Runs on the
 //! caller's thread alone.
 
-use std::io::Write;
+use std::io::ErrorKind::{Interrupted, WouldBlock};
+use std::io::{Read, Write};
 use std::time::Instant;
 
+use super::check::unexpected;
 use super::client::Client;
 use super::control::{Budget, Tally};
 use super::inbox::{Inbox, counts, finish};
@@ -11,6 +13,10 @@ use super::protocol::{Lines, Protocol};
 use super::topology::Topology;
 use super::{ARRIVAL_TIMEOUT, Aborted, Amount, Control, Error, Latencies, Outcome};
 use crate::wire::endpoint::Endpoint;
+
+/// The line that asks for a confirmation, and the end of the reply.
+const SYNC: &[u8] = b"/sync\n";
+const RECEIPT: &[u8] = b": everything before it is delivered\n";
 
 /// Two clients and the latencies measured between them.
 #[derive(Debug)]
@@ -21,6 +27,8 @@ pub struct PingPong {
     inboxes: [Inbox; 2],
     line: Lines,
     next: u32,
+    /// Whether each message is followed by a `/sync`, whose reply ends its time.
+    confirmed: bool,
     /// Over all runs.
     pub latencies: Latencies,
 }
@@ -49,7 +57,21 @@ impl PingPong {
             Inbox::new(protocol, &sends, frame, 0..0),
         ];
         let line = protocol.line(from, &[to], size);
-        Ok(Self { from: sends, sender, inboxes, line, next: 0, latencies: Latencies::default() })
+        Ok(Self {
+            from: sends,
+            sender,
+            inboxes,
+            line,
+            next: 0,
+            confirmed: false,
+            latencies: Latencies::default(),
+        })
+    }
+
+    /// Measures up to the confirmation of each message, by a `/sync` that is sent with it.
+    #[must_use]
+    pub fn confirmed(self, confirmed: bool) -> Self {
+        Self { confirmed, ..self }
     }
 
     /// Sends this amount, one message at a time.
@@ -86,19 +108,43 @@ impl PingPong {
     fn send_one(&mut self, started: Instant, buffer: &mut [u8]) -> Result<Option<Instant>, Error> {
         self.line.number(self.sender, self.next);
         self.next = self.next.wrapping_add(1);
-        (&*self.from.output).write_all(&self.line.bytes).map_err(Error::io("send"))?;
+        let sync = if self.confirmed { SYNC } else { &[] };
+        let bytes = [&self.line.bytes, sync].concat();
+        (&*self.from.output).write_all(&bytes).map_err(Error::io("send"))?;
         let mut arrived = false;
         loop {
             self.inboxes[0].read(buffer, |_| arrived = true)?;
+            if arrived && self.confirmed && !self.await_receipt(started)? {
+                return Ok(None);
+            }
             let now = Instant::now();
             if arrived {
                 self.latencies.add(now - started);
                 return Ok(Some(now));
             }
-            self.inboxes[1].check_quiet(buffer)?;
+            if !self.confirmed {
+                self.inboxes[1].check_quiet(buffer)?;
+            }
             if now - started >= ARRIVAL_TIMEOUT {
                 return Ok(None);
             }
         }
+    }
+
+    /// Waits for the reply to a `/sync`; false if it did not come.
+    fn await_receipt(&self, started: Instant) -> Result<bool, Error> {
+        let (mut reply, mut chunk) = (Vec::new(), [0; 256]);
+        while !reply.ends_with(b"\n") {
+            match (&*self.from.input).read(&mut chunk) {
+                Ok(0) => return Err(Error::Closed),
+                Ok(count) => reply.extend_from_slice(&chunk[..count]),
+                Err(error) if [WouldBlock, Interrupted].contains(&error.kind()) => {}
+                Err(error) => return Err(Error::io("receive")(error)),
+            }
+            if started.elapsed() >= ARRIVAL_TIMEOUT {
+                return Ok(false);
+            }
+        }
+        if reply.ends_with(RECEIPT) { Ok(true) } else { Err(unexpected(&reply)) }
     }
 }

@@ -18,14 +18,20 @@ use foldhash::fast::RandomState;
 use slab::Slab;
 
 use crate::server::access::Access;
+use crate::server::delivery::loss_notice::OpenNotice;
+use crate::server::delivery::losses::LossReport;
+use crate::server::delivery::marks::{Departed, DepartedPeers, Marker, Unsettled};
 use crate::server::delivery::pending::{ChargedFrames, FrameSlice, NoSuchPeerErrors, Pending};
+use crate::server::delivery::reached::Reached;
 use crate::server::delivery::ticket::Ticket;
-use crate::server::delivery::window::{Permit, StandingPermit};
+use crate::server::delivery::token::Share;
+use crate::server::delivery::window::{Permit, StandingPermit, Window};
 use crate::server::report::CloseReason;
 use crate::server::rooms::Rooms;
 use crate::server::scheduling::{BusyPollReceiver, Turns};
 use crate::server::shutdown::ShutdownHandle;
 use crate::server::stats::Counters;
+use crate::server::sync::Synced;
 #[cfg(feature = "users")]
 use crate::server::users::Version;
 use crate::server::wakes::{Dirty, MAX_URGENT, Waits};
@@ -38,6 +44,7 @@ use crate::wire::reasons::Rejection;
 use crate::wire::room::{Room, RoomSize};
 
 mod rooms;
+mod sync;
 
 /// How many events are routed before writers are woken. Large enough that under load each writer is
 /// woken once for many batches, small enough that no writer waits long.
@@ -49,9 +56,15 @@ const MAX_ROUND_SPREAD: usize = 8 * 1024;
 /// What readers send to the broker.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// A client logs in under a name; `queue` leads to its writer. The access is boxed since few
-    /// servers have users.
-    Join { id: ConnectionId, name: Name, access: Option<Box<Access>>, queue: Sender<Outgoing> },
+    /// A client logs in under a name; `queue` leads to its writer, and `window` takes the charge for
+    /// what it is told without having asked. The access is boxed since few servers have users.
+    Join {
+        id: ConnectionId,
+        name: Name,
+        access: Option<Box<Access>>,
+        queue: Sender<Outgoing>,
+        window: Arc<Window>,
+    },
     /// A client's lines, and the charge on its window for them. Boxed because every event is as
     /// large as the largest variant, both on each sender's stack and in the inbox.
     ///
@@ -65,8 +78,18 @@ pub(crate) enum Event {
     JoinRoom(Box<JoinRoom>),
     /// A client that is in rooms waits for its window.
     HeldUp { id: ConnectionId },
-    /// A client disconnected or will send no more. This is its last event.
+    /// A client disconnected or will send no more. Nothing but its losses follows.
     Leave { id: ConnectionId },
+    /// What was lost on the way to a client that has left.
+    Lost(Box<LossReport>),
+    /// All that was lost on the way to that client was reported, and some clients ask for it; or, if
+    /// this is not complete, it cannot be known who would have to be told.
+    Settled { unsettled: Box<Unsettled>, is_complete: bool },
+    /// A line that asks whether all lines of the client's before it are delivered: `share` is
+    /// settled once they are, or their loss was told.
+    Sync { id: ConnectionId, share: Share },
+    /// The client gets its reply.
+    Synced(Box<Synced>),
     /// The user file has changed.
     #[cfg(feature = "users")]
     Users(Arc<Version>),
@@ -103,6 +126,7 @@ pub(crate) struct Broker {
     round_spread: usize,
     /// Deliveries that became owed in this round.
     owed: u64,
+    departed: DepartedPeers,
     counters: Arc<Counters>,
     shutdown: ShutdownHandle,
     /// The latest user table, once it was needed.
@@ -118,6 +142,12 @@ struct Peer {
     #[cfg_attr(not(feature = "users"), expect(dead_code, reason = "nobody has users"))]
     access: Option<Box<Access>>,
     queue: Sender<Outgoing>,
+    window: Arc<Window>,
+    losses: OpenNotice,
+    /// Whom its next `/sync` asks about.
+    reached: Reached,
+    /// Who asks about this peer's messages in this round.
+    markers: Vec<Marker>,
     /// What is queued for the peer until its writer is woken.
     pending: Vec<Pending>,
     /// Whether its writer is about to be.
@@ -146,6 +176,7 @@ impl Broker {
             dirty: Dirty::default(),
             round_spread: 0,
             owed: 0,
+            departed: DepartedPeers::default(),
             counters,
             shutdown,
             #[cfg(feature = "users")]
@@ -189,7 +220,9 @@ impl Broker {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Join { id, name, access, queue } => self.join(id, name, access, queue),
+            Event::Join { id, name, access, queue, window } => {
+                self.join(id, name, access, queue, window);
+            }
             Event::Batch { from, batch, permit, errors } => {
                 self.route(from, &batch, &Arc::new(permit));
                 drop(errors);
@@ -198,6 +231,11 @@ impl Broker {
             Event::JoinRoom(join) => self.join_room(*join),
             Event::HeldUp { id } => self.held_up(id, Instant::now()),
             Event::Leave { id } => self.leave(id),
+            Event::Lost(report) => self.tell_senders(&report),
+            Event::Settled { unsettled, is_complete: true } => unsettled.settle(),
+            Event::Settled { unsettled, is_complete: false } => self.distrust(*unsettled),
+            Event::Sync { id, share } => self.ask_recipients(id, share),
+            Event::Synced(synced) => self.reply_to_sync(*synced),
             #[cfg(feature = "users")]
             Event::Users(version) => self.adopt(&version),
         }
@@ -209,6 +247,7 @@ impl Broker {
         name: Name,
         access: Option<Box<Access>>,
         queue: Sender<Outgoing>,
+        window: Arc<Window>,
     ) {
         #[cfg(test)]
         crate::fault::point("panic-broker", name.as_str().as_bytes());
@@ -221,6 +260,10 @@ impl Broker {
             name: name.clone(),
             access,
             queue,
+            window,
+            losses: OpenNotice::default(),
+            reached: Reached::default(),
+            markers: Vec::new(),
             pending: Vec::new(),
             waits: Waits::default(),
             accepted: 0,
@@ -229,11 +272,11 @@ impl Broker {
         };
         #[cfg(feature = "users")]
         if let Some(reason) = refused {
-            return peer.close(reason, Some(Rejection::WrongToken.line().into()));
+            return peer.close(reason, Some(Rejection::WrongToken.line().into()), None);
         }
         if self.by_name.contains_key(name.as_str().as_bytes()) {
             // The connection gets no entry, so nothing that it already sent is routed.
-            peer.close(CloseReason::NameTaken, Some(Rejection::NameTaken.line().into()));
+            peer.close(CloseReason::NameTaken, Some(Rejection::NameTaken.line().into()), None);
             return;
         }
         let key = self.peers.insert(peer);
@@ -259,13 +302,33 @@ impl Broker {
 
     /// Frees the name immediately, even while the peer's writer still delivers its queue.
     fn leave(&mut self, id: ConnectionId) {
-        let Some(peer) = self.by_id.get(&id).copied().and_then(|key| self.remove(key)) else {
+        let Some(&key) = self.by_id.get(&id) else {
+            return;
+        };
+        let Some(peer) = self.remove(key) else {
             return;
         };
         if peer.was_cut_off {
             peer.close_for_shutdown();
         } else {
-            peer.close(CloseReason::Left, None);
+            peer.close(CloseReason::Left, None, Some(self.departed.add(key)));
+        }
+    }
+
+    /// Tells each sender that is still connected which of its lines were lost.
+    fn tell_senders(&mut self, report: &LossReport) {
+        let LossReport { recipient, reason, records } = report;
+        for &(sender, lines) in records {
+            let Some(&key) = self.by_id.get(&sender) else {
+                self.counters.lost_sender_gone.add(lines.count);
+                continue;
+            };
+            self.counters.lost_told.add(lines.count);
+            let Peer { losses, window, reached, .. } = &mut self.peers[key];
+            reached.lost = true;
+            if let Some(notice) = losses.add(window, lines, recipient, reason) {
+                self.push(key, Pending::LossNotice(notice));
+            }
         }
     }
 
@@ -301,12 +364,16 @@ impl Broker {
             return;
         };
         self.counters.unterminated.add(batch.unterminated);
-        let bytes = Arc::clone(&batch.frames);
-        let charged = Arc::new(ChargedFrames { bytes, permit: Some(Arc::clone(permit)) });
+        let charged = Arc::new(ChargedFrames {
+            bytes: Arc::clone(&batch.frames),
+            permit: Some(Arc::clone(permit)),
+            sender: from,
+            first_line: batch.first_line,
+        });
         for step in &batch.steps {
             match step {
                 Step::Relay { recipients, frames, first_line, messages } => {
-                    let slice = slice_of(&charged, frames, *messages);
+                    let slice = slice_of(&charged, frames, *messages, *first_line);
                     let missing = self.relay(sender, &slice, batch.names(recipients));
                     if !missing.is_empty() {
                         let lines = *first_line..first_line + u64::from(*messages);
@@ -326,7 +393,7 @@ impl Broker {
                     );
                 }
                 Step::RelayRoom { room, frames, first_line, messages, charged: paid } => {
-                    let slice = slice_of(&charged, frames, *messages);
+                    let slice = slice_of(&charged, frames, *messages, *first_line);
                     let room = batch.name(room);
                     if let Err(refusal) = self.relay_room(sender, &slice, room, *paid) {
                         let lines = *first_line..first_line + u64::from(*messages);
@@ -338,7 +405,7 @@ impl Broker {
                     self.leave_room(sender, batch.name(room), *line, permit);
                 }
                 Step::Reply { frames } => {
-                    self.push(sender, Pending::FrameSlice(slice_of(&charged, frames, 0)));
+                    self.push(sender, Pending::FrameSlice(slice_of(&charged, frames, 0, 0)));
                 }
             }
         }
@@ -356,6 +423,7 @@ impl Broker {
             match self.find(name, sender) {
                 Some(key) => {
                     self.owed += u64::from(slice.messages);
+                    self.peers[sender].reached.add(key);
                     self.push(key, Pending::FrameSlice(slice.clone()));
                 }
                 None => missing.push(name),
@@ -415,14 +483,27 @@ impl Broker {
     }
 }
 
-/// The slice of a batch that holds these frames.
-fn slice_of(charged: &Arc<ChargedFrames>, frames: &Range<u32>, messages: u32) -> FrameSlice {
-    FrameSlice { frames: Arc::clone(charged), start: frames.start, end: frames.end, messages }
+/// The slice of a batch that holds these frames, of the messages from this line on.
+fn slice_of(
+    frames: &Arc<ChargedFrames>,
+    range: &Range<u32>,
+    messages: u32,
+    first_line: u64,
+) -> FrameSlice {
+    let line = u32::try_from(first_line.saturating_sub(frames.first_line)).unwrap_or(u32::MAX);
+    FrameSlice { frames: Arc::clone(frames), start: range.start, end: range.end, messages, line }
 }
 
 impl Peer {
     /// Sends everything from this round at once, which wakes the writer once.
     fn flush(&mut self) {
+        if !self.markers.is_empty() {
+            let pending = std::mem::take(&mut self.pending);
+            let marked = Box::new((pending, std::mem::take(&mut self.markers)));
+            let sent = self.queue.send(Outgoing::Marked(marked));
+            debug_assert!(sent.is_ok(), "a writer outlives its queue's sender");
+            return;
+        }
         let outgoing = match self.pending.len() {
             0 => return,
             1 => self.pending.pop().map(Outgoing::One),
@@ -436,12 +517,12 @@ impl Peer {
     /// Queues the closing notice, and drops the queue.
     fn close_for_shutdown(self) {
         let text = protocol::closing_notice(self.accepted).into_bytes();
-        self.close(CloseReason::Shutdown, Some(text));
+        self.close(CloseReason::Shutdown, Some(text), None);
     }
 
     /// Queues the last entry for this peer and drops its queue.
-    fn close(self, reason: CloseReason, text: Option<Vec<u8>>) {
-        let close = Close { reason, accepted: self.accepted, text };
+    fn close(self, reason: CloseReason, text: Option<Vec<u8>>, departed: Option<Arc<Departed>>) {
+        let close = Close { reason, accepted: self.accepted, text, departed };
         let sent = self.queue.send(Outgoing::Close(Box::new(close)));
         debug_assert!(sent.is_ok(), "a writer outlives its queue's sender");
     }
@@ -453,7 +534,6 @@ mod tests {
 
     use super::*;
     use crate::server::delivery::ticket::{Answer, ticket};
-    use crate::server::delivery::window::Window;
     use crate::wire::batch::BatchBuilder;
     use crate::wire::framing::Line;
 
@@ -475,8 +555,8 @@ mod tests {
         fn join(&mut self, id: u64, name: &str) -> Receiver<Outgoing> {
             let (queue, inbox) = unbounded();
             let name = Name::new(name.as_bytes()).expect("a valid name");
-            let id = ConnectionId(id);
-            self.broker.handle(Event::Join { id, name, access: None, queue });
+            let (id, window) = (ConnectionId(id), Arc::clone(&self.window));
+            self.broker.handle(Event::Join { id, name, access: None, queue, window });
             inbox
         }
 
@@ -546,12 +626,14 @@ mod tests {
                 String::from_utf8_lossy(errors.next_slice().bytes()).into_owned()
             }
             Pending::RoomNews(news) => String::from_utf8(news.spell_out()).expect("text"),
+            Pending::LossNotice(notice) => String::from_utf8(notice.render().0).expect("text"),
         };
         let outgoing = inbox.try_iter().map(|outgoing| match outgoing {
             Outgoing::One(pending) => text(pending),
             Outgoing::Many(pending) => pending.into_iter().map(text).collect(),
+            Outgoing::Marked(marked) => marked.0.into_iter().map(text).collect(),
             Outgoing::Close(close) => {
-                let Close { reason, accepted, text } = *close;
+                let Close { reason, accepted, text, .. } = *close;
                 let text = String::from_utf8(text.unwrap_or_default()).expect("text");
                 format!("[{reason}, {accepted} accepted] {text}")
             }

@@ -48,11 +48,13 @@ pub(crate) fn check_drain_deadline(shared: &Shared) -> Result<(), CloseReason> {
 ///
 /// Closing a socket with unread input sends a reset, and a reset destroys data that the client has
 /// not received yet. So this discards input until the client's kernel has acknowledged everything
-/// and the client has closed too, or has failed to do so within the linger time.
+/// and the client has closed too, or has failed to do so within the linger time. `observe` is called
+/// with the number of unacknowledged bytes, whenever it was looked up.
 pub(crate) fn linger(
     connection: &Connection,
     shared: &Shared,
     stall: &mut StallDetector,
+    mut observe: impl FnMut(u64),
 ) -> Result<(), CloseReason> {
     let mut ack_poll = AckPoll::default();
     let total = connection.unacknowledged();
@@ -65,6 +67,7 @@ pub(crate) fn linger(
         );
         let disconnected = connection.is_disconnected();
         let unacknowledged = connection.unacknowledged();
+        observe(unacknowledged);
         if disconnected || unacknowledged == 0 && client_closed {
             // Even a client that ended with a reset may have received everything.
             return if unacknowledged == 0 { Ok(()) } else { Err(CloseReason::RESET) };

@@ -139,7 +139,7 @@ pub(crate) fn reject(input: &Input, reason: CloseReason) -> WriterExit {
     // No message is pending, so nothing can be lost, and the result does not matter.
     let config = &input.shared.config;
     let mut stall = StallDetector::new(config.stall_timeout, config.stall_bytes);
-    let _ = linger(&input.connection, &input.shared, &mut stall);
+    let _ = linger(&input.connection, &input.shared, &mut stall, |_| {});
     input.connection.close();
     WriterExit::without_deliveries(reason)
 }

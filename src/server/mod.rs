@@ -16,6 +16,8 @@ pub(crate) mod wakes;
 pub(crate) mod writer;
 
 // What they are built on.
+pub(crate) mod accounts;
+pub(crate) mod sync;
 pub(crate) mod linger;
 pub(crate) mod per_source;
 #[cfg(feature = "proxy")]

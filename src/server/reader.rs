@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, unbounded};
 
 use crate::server::access::Access;
+use crate::server::accounts::{SettledOnDrop, join_and_report, join_in_drain};
 use crate::server::broker::{Event, JoinRoom};
 use crate::server::context::{Shared, spawn};
 use crate::server::delivery::ticket::ticket;
+use crate::server::delivery::token::Token;
 use crate::server::delivery::window::{Permit, StandingPermit, Window};
 use crate::server::input::{Input, ReadOutcome};
 use crate::server::login::{Login, login, reject};
@@ -25,13 +27,15 @@ use crate::server::rate::Rate;
 use crate::server::report::{CloseReason, ConnectionRecord};
 use crate::server::rooms::MEMBERSHIP_CHARGE;
 use crate::server::shutdown::Phase;
+use crate::server::sync::{Synced, await_settlement};
 #[cfg(feature = "users")]
 use crate::server::users::failed_logins::Present;
 use crate::server::writer::{Outgoing, Writer, WriterExit};
 use crate::socket::connection::Connection;
-use crate::wire::batch::{BatchBuilder, JOIN_CHARGE, Join};
+use crate::wire::batch::{Barrier, BatchBuilder, JOIN_CHARGE, Join, SYNC_CHARGE, SyncRequest};
 use crate::wire::framing::Line;
 use crate::wire::name::Name;
+use crate::wire::sync::SyncOutcome;
 
 /// The maximum charge for a batch, in bytes, if the window is at least twice as large. All lines of
 /// one large read fit in one batch, and there is room for the next while it is written.
@@ -100,7 +104,9 @@ impl Reader {
             (Arc::clone(&self.input.connection), Arc::clone(&self.input.shared));
         let (id, peer, client) = (connection.id(), connection.peer(), name.clone());
         let (queue, inbox) = unbounded();
+        let settled = SettledOnDrop::new(&connection);
         let writer = spawn(format!("writer-{id}"), move || {
+            let _settled_even_after_a_panic = settled;
             // Logged here instead of by the reader, whose stack thus stays within two pages.
             log::info!(
                 client = client.as_str(), connection = id.0, address:% = peer;
@@ -125,21 +131,27 @@ impl Reader {
         let rate = self.rate(access.as_deref());
         #[cfg(feature = "users")]
         let _present = self.note_presence();
+        let shared = &self.input.shared;
+        let window = Arc::new(Window::new(shared.config.window, Arc::clone(&shared.counters)));
+        let (client, its_window) = (name.clone(), Arc::clone(&window));
+        let join = Event::Join { id, name: client, access, queue, window: its_window };
         // Fails only if the broker has exited, which the first batch will find too.
-        let _ = broker.send(Event::Join { id, name: name.clone(), access, queue });
-        let read_lines = || self.read_lines(&name, &broker, rate);
+        let _ = broker.send(join);
+        let read_lines = || self.read_lines(&name, window, &broker, rate);
         let reason = catch_unwind(AssertUnwindSafe(read_lines)).unwrap_or(CloseReason::Panicked);
-        if reason != CloseReason::Shutdown {
-            // No `Leave` at shutdown: it would overtake lines that other readers still have for
-            // this client.
-            let _ = broker.send(Event::Leave { id });
-        }
-        drop(broker);
-        if reason == CloseReason::Shutdown {
+        let mut exit = if reason == CloseReason::Shutdown {
+            // No `Leave`: it would overtake lines that other readers still have for this client.
+            drop(broker);
             self.input.discard();
-        }
-        let mut exit =
-            writer.join().unwrap_or_else(|_| WriterExit::without_deliveries(CloseReason::Panicked));
+            join_in_drain(writer, &self.input.shared)
+        } else {
+            let Input { connection, shared, .. } = &self.input;
+            if reason == CloseReason::Left {
+                connection.set_left();
+            }
+            let _ = broker.send(Event::Leave { id });
+            join_and_report(writer, &name, broker, (connection, shared))
+        };
         if exit.reason == CloseReason::Left {
             // The broker knows only that the client left; this thread knows why.
             exit.reason = reason;
@@ -152,16 +164,16 @@ impl Reader {
     fn read_lines(
         &mut self,
         name: &Name,
+        window: Arc<Window>,
         broker: &Sender<Event>,
         rate: Option<Box<Rate>>,
     ) -> CloseReason {
         let config = &self.input.shared.config;
-        let window = Window::new(config.window, Arc::clone(&self.input.shared.counters));
         let mut batches = BatchSender {
             connection: Arc::clone(&self.input.connection),
             builder: BatchBuilder::new(name, config.max_line),
             flush_threshold: MAX_BATCH_CHARGE.min(config.window / 2),
-            window: Arc::new(window),
+            window,
             errors: Arc::new(Window::new(
                 config.window.saturating_mul(ERROR_WINDOWS),
                 Arc::default(),
@@ -223,7 +235,7 @@ impl Reader {
     }
 
     fn record(&self, name: Option<Name>, exit: &WriterExit) -> ConnectionRecord {
-        let WriterExit { reason, accepted, delivered, lost, unacknowledged, in_drain } = *exit;
+        let WriterExit { reason, accepted, delivered, lost, unacknowledged, in_drain, .. } = *exit;
         ConnectionRecord {
             id: self.input.connection.id(),
             peer: self.input.connection.peer(),
@@ -267,8 +279,10 @@ impl BatchSender<'_> {
         if !self.builder.has_room_for(&line, self.window.limit()) {
             self.send()?;
         }
-        if let Some(join) = self.builder.push(line) {
-            return self.join_room(join);
+        match self.builder.push(line) {
+            None => {}
+            Some(Barrier::Join(join)) => return self.join_room(join),
+            Some(Barrier::Sync(request)) => return self.sync(request),
         }
         if self.builder.charge() >= self.flush_threshold { self.send() } else { Ok(()) }
     }
@@ -343,6 +357,27 @@ impl BatchSender<'_> {
             self.builder.joined(room, size);
         }
         Ok(())
+    }
+
+    /// Sends a line that asks whether everything before it is delivered, and waits until it is. Nothing
+    /// more is read from the client meanwhile.
+    #[inline(never)]
+    fn sync(&mut self, request: SyncRequest) -> Result<(), CloseReason> {
+        self.send()?;
+        if self.shared.shutdown.is_shutdown() {
+            self.builder.push_unserved(request, SyncOutcome::ShuttingDown);
+            return Ok(());
+        }
+        let permit = self.acquire(&Arc::clone(&self.window), SYNC_CHARGE)?;
+        let (id, SyncRequest { line, limit }) = (self.connection.id(), request);
+        self.shared.counters.syncs.add(1);
+        let (token, share) = Token::new();
+        let asked = self.broker.send(Event::Sync { id, share });
+        asked.map_err(|_| CloseReason::ServerFailed)?;
+        let shutdown = self.shared.shutdown.clone();
+        let outcome = await_settlement(&token, limit, &shutdown, || self.check_client(false))?;
+        let synced = Event::Synced(Box::new(Synced { id, line, outcome, permit }));
+        self.broker.send(synced).map_err(|_| CloseReason::ServerFailed)
     }
 
     /// Waits until a window has room. Meanwhile it notices that the client has gone, and that

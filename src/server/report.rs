@@ -145,8 +145,9 @@ impl fmt::Display for Loss {
 
 /// What a server did from its start to the end of its drain.
 ///
-/// Every delivery that was owed is accounted for: `owed = delivered + lost()`. The default is that of
-/// a server that did nothing.
+/// Every delivery that was owed is accounted for: `owed = delivered + lost()`. So is every one that was
+/// lost: `lost() = lost_told + lost_sender_gone + lost_untold`. The default is that of a server that
+/// did nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -170,6 +171,13 @@ pub struct Report {
     pub lost_before_drain: u64,
     /// Deliveries lost during the drain.
     pub lost_in_drain: u64,
+    /// Lost deliveries that their sender was told of, or at least had queued for it.
+    pub lost_told: u64,
+    /// Lost deliveries whose sender had left.
+    pub lost_sender_gone: u64,
+    /// Lost deliveries of which no sender was told: those lost in the drain, or so shortly before it
+    /// that it was too late.
+    pub lost_untold: u64,
     /// Each recipient's loss before the drain, for the first thousand connections that lost
     /// anything.
     pub losses_before_drain: Vec<Loss>,
@@ -194,12 +202,19 @@ impl Report {
             delivered: totals.delivered,
             lost_before_drain: totals.lost_before_drain,
             lost_in_drain: totals.lost_in_drain,
+            lost_told: stats.lost_told,
+            lost_sender_gone: stats.lost_sender_gone,
+            lost_untold: stats.lost_untold,
             losses_before_drain: totals.losses_before_drain,
             losses_in_drain: totals.losses_in_drain,
             drain,
             forced: totals.forced,
         };
         debug_assert_eq!(report.owed, report.delivered + report.lost());
+        debug_assert_eq!(
+            report.lost(),
+            report.lost_told + report.lost_sender_gone + report.lost_untold
+        );
         report
     }
 

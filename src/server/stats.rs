@@ -44,6 +44,13 @@ pub struct Stats {
     pub delivered: u64,
     /// Deliveries that were given up.
     pub lost: u64,
+    /// Lost deliveries that their sender was told of, or at least had queued for it.
+    pub lost_told: u64,
+    /// Lost deliveries whose sender had left.
+    pub lost_sender_gone: u64,
+    /// Lost deliveries of which no sender is told: those lost in the drain, or so shortly before it
+    /// that it was too late.
+    pub lost_untold: u64,
     /// Bytes charged to the senders' windows now: queued message text and overhead.
     pub queued_bytes: u64,
 }
@@ -87,6 +94,9 @@ impl StatsHandle {
             written,
             delivered,
             lost,
+            lost_told: counters.lost_told.get(),
+            lost_sender_gone: counters.lost_sender_gone.get(),
+            lost_untold: counters.lost_untold.get(),
             queued_bytes: counters.queued_bytes.get(),
         }
     }
@@ -119,6 +129,11 @@ pub(crate) struct Counters {
     pub(crate) written: Counter,
     pub(crate) delivered: Counter,
     pub(crate) lost: Counter,
+    pub(crate) lost_told: Counter,
+    pub(crate) lost_sender_gone: Counter,
+    pub(crate) lost_untold: Counter,
+    /// How many `/sync` were asked. Not among the public counters: writers look whether any was.
+    pub(crate) syncs: Counter,
     pub(crate) queued_bytes: Counter,
 }
 

@@ -15,13 +15,15 @@ use rustix::event::PollFlags;
 use crate::server::context::Shared;
 use crate::server::delivery::backlog::Backlog;
 use crate::server::delivery::in_flight::InFlight;
+use crate::server::delivery::losses::Losses;
+use crate::server::delivery::marks::{Departed, MAX_LOOK_INTERVAL, Marker, Marks, Unsettled};
 use crate::server::delivery::pending::{FrameSlice, Pending};
 use crate::server::linger::{AckPoll, check_drain_deadline, linger, wait};
 use crate::server::report::CloseReason;
 use crate::server::scheduling::YieldingReceiver;
 use crate::server::shutdown::is_past;
 use crate::server::timeout::StallDetector;
-use crate::socket::connection::Connection;
+use crate::socket::connection::{Connection, ConnectionId};
 use crate::socket::position::Plain;
 use crate::wire::reasons::Rejection;
 
@@ -32,11 +34,17 @@ const SETTLE_INTERVAL: Duration = Duration::from_millis(500);
 /// window is largest just after the client has read everything, so one look is not enough.
 const WINDOW_INTERVAL: Duration = Duration::from_millis(25);
 
+/// As long as no client has ever sent a `/sync`, a writer that waits for its client looks into its
+/// queue this seldom: the first one may find it in the middle of such a wait.
+const UNASKED_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What the broker queues for a client.
 #[derive(Debug)]
 pub(crate) enum Outgoing {
     One(Pending),
     Many(Vec<Pending>),
+    /// The same, and then markers. Boxed as the following is.
+    Marked(Box<(Vec<Pending>, Vec<Marker>)>),
     /// The last entry. Boxed because every entry is as large as the largest variant, and an idle
     /// client's queue has space for dozens.
     Close(Box<Close>),
@@ -50,6 +58,8 @@ pub(crate) struct Close {
     pub(crate) accepted: u64,
     /// A final line for the client, including its line end.
     pub(crate) text: Option<Vec<u8>>,
+    /// Where markers for a client go that has left while its writer still delivers.
+    pub(crate) departed: Option<Arc<Departed>>,
 }
 
 /// A writer's result, from which its reader makes the connection's record.
@@ -64,13 +74,38 @@ pub(crate) struct WriterExit {
     pub(crate) unacknowledged: u64,
     /// Whether the connection failed after shutdown had begun.
     pub(crate) in_drain: bool,
+    /// Whether its client had left before the connection failed.
+    pub(crate) had_left: bool,
+    /// `None` if nothing is lost and nobody asks. Boxed because the thread's result has its place
+    /// from the start, even if the client is idle.
+    pub(crate) account: Option<Box<Account>>,
+}
+
+/// What the senders are to learn of a connection that has ended.
+#[derive(Debug)]
+pub(crate) struct Account {
+    /// Whose messages are lost. After a panic it may hold fewer than there are.
+    pub(crate) losses: Losses,
+    pub(crate) unsettled: Unsettled,
 }
 
 impl Outgoing {
+    /// Notes everything in it as lost.
+    fn lose(&self, losses: &mut Losses) {
+        let pending = match self {
+            Self::One(pending) => std::slice::from_ref(pending),
+            Self::Many(pending) => pending,
+            Self::Marked(marked) => &marked.0,
+            Self::Close(_) => &[],
+        };
+        pending.iter().filter_map(Pending::as_slice).for_each(|slice| slice.lose_rest(0, losses));
+    }
+
     fn messages(&self) -> u64 {
         match self {
             Self::One(pending) => pending.messages(),
             Self::Many(pending) => pending.iter().map(Pending::messages).sum(),
+            Self::Marked(marked) => marked.0.iter().map(Pending::messages).sum(),
             Self::Close(_) => 0,
         }
     }
@@ -79,7 +114,16 @@ impl Outgoing {
 impl WriterExit {
     /// For a connection to which no message was ever owed.
     pub(crate) fn without_deliveries(reason: CloseReason) -> Self {
-        Self { reason, accepted: 0, delivered: 0, lost: 0, unacknowledged: 0, in_drain: false }
+        Self {
+            reason,
+            accepted: 0,
+            delivered: 0,
+            lost: 0,
+            unacknowledged: 0,
+            in_drain: false,
+            had_left: false,
+            account: None,
+        }
     }
 }
 
@@ -104,6 +148,11 @@ pub(crate) struct Writer {
     /// end.
     in_drain: Option<bool>,
     close: Option<Box<Close>>,
+    /// What is known to be lost.
+    losses: Losses,
+    marks: Marks,
+    /// Markers that came too late to be placed.
+    unplaced: Vec<Marker>,
 }
 
 impl Writer {
@@ -126,6 +175,9 @@ impl Writer {
             written_bytes: 0,
             in_drain: None,
             close: None,
+            losses: Losses::default(),
+            marks: Marks::default(),
+            unplaced: Vec::new(),
         }
     }
 
@@ -137,6 +189,8 @@ impl Writer {
         // The numbers come before the close: bytes acknowledged in between then count as lost,
         // which errs on the safe side.
         let (delivered, unacknowledged) = self.settle_final();
+        // Before the abort, which looks like an end of file to the reader.
+        let had_left = self.connection.has_left();
         match failure {
             Some(_) => self.connection.abort(),
             None => self.connection.close(),
@@ -148,7 +202,20 @@ impl Writer {
             Some(close) => (failure.unwrap_or(close.reason), close.accepted),
             None => (CloseReason::ServerFailed, 0),
         };
-        WriterExit { reason, accepted, delivered, lost, unacknowledged, in_drain }
+        debug_assert!(self.losses.total() == lost || failure == Some(CloseReason::Panicked));
+        let unsettled = self.marks.into_unsettled(self.unplaced);
+        let is_needed = lost > 0 || !unsettled.is_empty();
+        let account = is_needed.then(|| Box::new(Account { losses: self.losses, unsettled }));
+        WriterExit {
+            reason,
+            accepted,
+            delivered,
+            lost,
+            unacknowledged,
+            in_drain,
+            had_left,
+            account,
+        }
     }
 
     fn serve(&mut self) -> Result<(), CloseReason> {
@@ -176,7 +243,8 @@ impl Writer {
     fn next(&mut self) -> Result<Option<Outgoing>, CloseReason> {
         while !self.in_flight.is_empty() {
             let settle_at = Instant::now() + SETTLE_INTERVAL;
-            let deadline = self.stall.next_check().map_or(settle_at, |check| settle_at.min(check));
+            let checks = self.stall.next_check().into_iter().chain(self.marks.next_look());
+            let deadline = checks.fold(settle_at, Instant::min);
             match self.inbox.next(Some(deadline), &self.shared.turns) {
                 Ok(outgoing) => return Ok(Some(outgoing)),
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
@@ -202,7 +270,18 @@ impl Writer {
         match outgoing {
             Outgoing::One(pending) => self.backlog.push(pending),
             Outgoing::Many(pending) => self.backlog.push_all(pending),
+            Outgoing::Marked(marked) => {
+                let (pending, markers) = *marked;
+                self.backlog.push_all(pending);
+                for marker in markers {
+                    let Self { marks, backlog, in_flight, owed, .. } = self;
+                    marks.place(marker, |of| position(backlog, in_flight, *owed, of));
+                }
+            }
             Outgoing::Close(mut close) => {
+                if let Some(departed) = close.departed.take() {
+                    self.marks.depart(departed);
+                }
                 if let Some(text) = close.text.take() {
                     self.backlog.push(Pending::FrameSlice(FrameSlice::from_text(text)));
                 }
@@ -214,8 +293,16 @@ impl Writer {
     /// Counts an entry that will not be written, and releases its senders' window charges.
     fn discard(&mut self, outgoing: Outgoing) {
         self.owed += outgoing.messages();
-        if let Outgoing::Close(close) = outgoing {
-            self.close = Some(close);
+        outgoing.lose(&mut self.losses);
+        match outgoing {
+            Outgoing::One(_) | Outgoing::Many(_) => {}
+            Outgoing::Marked(marked) => self.unplaced.extend(marked.1),
+            Outgoing::Close(mut close) => {
+                if let Some(departed) = close.departed.take() {
+                    self.marks.depart(departed);
+                }
+                self.close = Some(close);
+            }
         }
     }
 
@@ -240,8 +327,17 @@ impl Writer {
             } else if self.backlog.is_empty() && !self.connection.has_pending() {
                 break;
             } else {
-                let (events, deadline) = (Some(PollFlags::OUT), self.stall.next_check());
-                wait(&self.connection, &self.shared, events, deadline)?;
+                // Markers come through the queue, which nobody looks at meanwhile.
+                let asked = self.shared.counters.syncs.get() > 0;
+                let interval = if asked { MAX_LOOK_INTERVAL } else { UNASKED_LOOK_INTERVAL };
+                let look = Some(Instant::now() + interval);
+                let checks = [self.stall.next_check(), self.marks.next_look(), look];
+                let until = checks.into_iter().flatten().min();
+                wait(&self.connection, &self.shared, Some(PollFlags::OUT), until)?;
+                self.enqueue_ready();
+            }
+            if self.marks.next_look().is_some_and(|look| Instant::now() >= look) {
+                self.settle();
             }
             self.check_stall()?;
         }
@@ -294,6 +390,11 @@ impl Writer {
     fn settle(&mut self) {
         self.in_flight.settle(self.connection.acknowledged(self.written()).plain.0);
         self.count_delivered(self.in_flight.acknowledged());
+        if !self.marks.is_empty() {
+            let Self { marks, backlog, in_flight, owed, .. } = self;
+            marks.collect(|of| position(backlog, in_flight, *owed, of));
+            marks.settle(in_flight.acknowledged_exactly());
+        }
     }
 
     /// Counts all messages delivered so far in the live counters.
@@ -305,7 +406,18 @@ impl Writer {
     /// Sends FIN and stays until nothing is in flight.
     fn close_gracefully(&mut self) -> Result<(), CloseReason> {
         self.connection.shutdown_write();
-        linger(&self.connection, &self.shared, &mut self.stall)
+        let Self { connection, shared, stall, marks, backlog, in_flight, .. } = self;
+        let (owed, written) = (self.owed, self.written_bytes);
+        linger(connection, shared, stall, |unacknowledged| {
+            if unacknowledged == 0 {
+                // The client may take its time to close, and nobody waits for that.
+                marks.finish();
+            } else if !marks.is_empty() {
+                in_flight.settle(written.saturating_sub(unacknowledged));
+                marks.collect(|of| position(backlog, in_flight, owed, of));
+                marks.settle(in_flight.acknowledged_exactly());
+            }
+        })
     }
 
     /// Sends a stalled client the reason for its eviction, in case it reads again within the linger
@@ -313,7 +425,7 @@ impl Writer {
     /// lost.
     fn send_eviction_error(&mut self) {
         self.connection.lift_send_limits();
-        self.backlog.truncate_and_append(Rejection::Evicted.line().into());
+        self.backlog.truncate_and_append(Rejection::Evicted.line().into(), &mut self.losses);
         let deadline = Instant::now().checked_add(self.shared.config.linger);
         let mut ack_poll = AckPoll::default();
         while self.backlog.is_empty() || self.write_once().is_ok() {
@@ -337,10 +449,10 @@ impl Writer {
     /// Settles everything written and queued for the last time: what is not acknowledged by now is
     /// lost. Returns the messages delivered and the bytes not acknowledged.
     fn settle_final(&mut self) -> (u64, u64) {
-        self.backlog.abandon(&mut self.in_flight);
+        self.backlog.abandon(&mut self.in_flight, &mut self.losses);
         let acknowledged = self.connection.acknowledged(self.written()).plain.0;
         let unacknowledged = self.written_bytes.saturating_sub(acknowledged);
-        let delivered = self.in_flight.finish(acknowledged);
+        let delivered = self.in_flight.finish(acknowledged, &mut self.losses);
         self.count_delivered(delivered);
         self.shared.counters.lost.add(self.owed - delivered);
         (delivered, unacknowledged)
@@ -355,4 +467,16 @@ impl Writer {
             self.shared.counters.lost.add(self.owed - owed);
         }
     }
+}
+
+/// Which of a client's messages is the last of this sender's that may not have arrived, counted over
+/// all `owed` ones.
+fn position(
+    backlog: &Backlog,
+    in_flight: &InFlight,
+    owed: u64,
+    sender: ConnectionId,
+) -> Option<u64> {
+    let queued = backlog.behind_last_of(sender).map(|behind| owed - behind);
+    queued.or_else(|| in_flight.last_of(sender))
 }

@@ -11,7 +11,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 #[cfg(any(feature = "proxy", feature = "tls"))]
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
@@ -44,6 +44,10 @@ pub(crate) struct Connection {
     client: OnceLock<Peer>,
     /// True once a FIN was sent. The kernel counts it as one unacknowledged byte.
     fin_sent: AtomicBool,
+    /// True once the client has left on its own.
+    left: AtomicBool,
+    /// True once the account of what was delivered is final.
+    settled: AtomicBool,
     /// Set by the reader, before anything else is read, if the client speaks TLS. Boxed, so a client
     /// that does not has no memory for it.
     #[cfg(feature = "tls")]
@@ -51,8 +55,8 @@ pub(crate) struct Connection {
 }
 
 /// Identifies a connection for the lifetime of a server, in the order in which connections were
-/// accepted. Unlike names, ids are never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// accepted. Unlike names, ids are never reused. The first is 1; the default stands for none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ConnectionId(pub(crate) u64);
 
 impl fmt::Display for ConnectionId {
@@ -64,13 +68,16 @@ impl fmt::Display for ConnectionId {
 impl Connection {
     /// Wraps an accepted socket.
     pub(crate) fn new(id: ConnectionId, socket: impl Into<Stream>, peer: Peer) -> Self {
+        let [fin_sent, left, settled] = [(); 3].map(|()| AtomicBool::new(false));
         Self {
             id,
             socket: socket.into(),
             peer,
             #[cfg(feature = "proxy")]
             client: OnceLock::new(),
-            fin_sent: AtomicBool::new(false),
+            fin_sent,
+            left,
+            settled,
             #[cfg(feature = "tls")]
             tls: OnceLock::new(),
         }
@@ -342,6 +349,25 @@ impl Connection {
                 ready.is_ok() && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
             }
         }
+    }
+
+    /// Notes that the client has closed its side of the connection before anything failed.
+    pub(crate) fn set_left(&self) {
+        self.left.store(true, Relaxed);
+    }
+
+    pub(crate) fn has_left(&self) -> bool {
+        self.left.load(Relaxed)
+    }
+
+    /// Marks the account of what was delivered as final.
+    pub(crate) fn set_settled(&self) {
+        self.settled.store(true, Release);
+    }
+
+    /// True if what was written before [`set_settled`](Self::set_settled) is visible to this thread.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled.load(Acquire)
     }
 
     /// Lifts the limits on unsent bytes, so a final line fits behind a full queue.

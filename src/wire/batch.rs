@@ -9,6 +9,7 @@
 use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use memchr::arch::all::is_prefix;
@@ -18,6 +19,7 @@ use crate::wire::name::{MAX_NAME, Name};
 use crate::wire::protocol::{self, MAX_WHO_NAMES, Request};
 use crate::wire::reasons::{LineRefusal, MAX_RECIPIENTS, Rejection, RoomRefusal};
 use crate::wire::room::{self, MAX_ROOM, Memberships, Room, RoomSize};
+use crate::wire::sync::{self, MAX_SYNC_BYTES, SyncOutcome};
 
 /// Finished frames, shared by all recipients.
 pub(crate) type Frames = Arc<Vec<u8>>;
@@ -41,6 +43,9 @@ const JOIN_REPLY_CHARGE: usize = MAX_ERROR_BYTES + 2 * MAX_ROOM;
 /// The charge for a `/join`, in bytes, as long as it is handled and its reply queued.
 pub(crate) const JOIN_CHARGE: usize = BATCH_CHARGE + ENTRY_CHARGE + JOIN_REPLY_CHARGE;
 
+/// The charge for a `/sync`, in bytes: for the reply to it.
+pub(crate) const SYNC_CHARGE: usize = BATCH_CHARGE + ENTRY_CHARGE + MAX_SYNC_BYTES;
+
 /// If the window has at least this much room, in bytes, any line up to a 64th of that room fits. In
 /// the worst case, a list of one-letter names, a byte adds 36 to the charge. The charge for a line
 /// independent of its length is below 4 KiB.
@@ -55,6 +60,8 @@ const SHORT_LIST: usize = 8;
 pub(crate) struct Batch {
     /// Complete lines in this batch, including empty and refused ones.
     pub(crate) lines: u64,
+    /// The number of the first of them.
+    pub(crate) first_line: u64,
     /// Unterminated last lines: at most one.
     pub(crate) unterminated: u64,
     pub(crate) steps: Vec<Step>,
@@ -97,6 +104,14 @@ pub(crate) enum Step {
     Reply { frames: Range<u32> },
 }
 
+/// A line that is no part of a batch: its sender's reader waits until it is handled, and adds no
+/// other line meanwhile.
+#[derive(Debug)]
+pub(crate) enum Barrier {
+    Join(Join),
+    Sync(SyncRequest),
+}
+
 /// A line that asks to enter a room. It is no part of a batch, since what follows it can be charged
 /// only once the room's size is known.
 #[derive(Debug)]
@@ -126,6 +141,8 @@ pub(crate) struct BatchBuilder {
     max_line: usize,
     /// The number of the last line pushed, counted over all batches.
     line: u64,
+    /// The number of the first line of the next batch.
+    first_line: u64,
     frames: Vec<u8>,
     names: Vec<u8>,
     recipients: Vec<Range<u32>>,
@@ -146,6 +163,13 @@ pub(crate) struct BatchBuilder {
     expected: Size,
 }
 
+/// A line that asks whether all lines before it are delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SyncRequest {
+    pub(crate) line: u64,
+    pub(crate) limit: Duration,
+}
+
 /// The lengths of a batch's parts, for reserving memory in advance.
 #[derive(Debug, Default)]
 struct Size {
@@ -162,6 +186,7 @@ impl BatchBuilder {
             prefix: protocol::message_prefix(name),
             max_line,
             line: 0,
+            first_line: 1,
             frames: Vec::new(),
             names: Vec::new(),
             recipients: Vec::new(),
@@ -254,6 +279,7 @@ impl BatchBuilder {
             steps: self.steps.len(),
         };
         Batch {
+            first_line: self.first_line,
             lines: std::mem::take(&mut self.lines),
             unterminated: std::mem::take(&mut self.unterminated),
             steps: std::mem::take(&mut self.steps),
@@ -263,16 +289,16 @@ impl BatchBuilder {
         }
     }
 
-    /// Adds one complete line. One that asks to enter a room is returned instead, and counted for
-    /// its number only: the caller sends this batch, then that line, and waits until the broker has
-    /// handled it.
+    /// Adds one complete line. A barrier is returned instead, and counted for its number only: the
+    /// caller sends this batch, then that line, and waits until the broker has handled it.
     #[must_use]
-    pub(crate) fn push(&mut self, line: Line<'_>) -> Option<Join> {
+    pub(crate) fn push(&mut self, line: Line<'_>) -> Option<Barrier> {
         if self.is_empty() {
             self.frames.reserve(self.expected.frames);
             self.names.reserve(self.expected.names);
             self.recipients.reserve(self.expected.recipients);
             self.steps.reserve(self.expected.steps);
+            self.first_line = self.line + 1;
         }
         self.line += 1;
         let request = match line {
@@ -283,8 +309,10 @@ impl BatchBuilder {
         self.run.clear();
         let outcome = request.and_then(|request| match request {
             Request::Empty => Ok(None),
-            Request::Message { recipients, text } => self.start_run(recipients, text).map(no_join),
-            Request::Who { names } => self.push_who(names).map(no_join),
+            Request::Message { recipients, text } => {
+                self.start_run(recipients, text).map(no_barrier)
+            }
+            Request::Who { names } => self.push_who(names).map(no_barrier),
             Request::RoomMessage { room, text } => {
                 self.start_room_run(room, text);
                 Ok(None)
@@ -297,10 +325,15 @@ impl BatchBuilder {
                 self.push_leave(room);
                 Ok(None)
             }
-            Request::Join { room, loud } => self.join(room, loud),
+            Request::Join { room, loud } => {
+                self.join(room, loud).map(|join| join.map(Barrier::Join))
+            }
+            Request::Sync { limit } => {
+                Ok(Some(Barrier::Sync(SyncRequest { line: self.line, limit })))
+            }
         });
         match outcome {
-            Ok(Some(join)) => return Some(join),
+            Ok(Some(barrier)) => return Some(barrier),
             Ok(None) => {}
             Err(refusal) => {
                 let line = self.line;
@@ -309,6 +342,12 @@ impl BatchBuilder {
         }
         self.lines += 1;
         None
+    }
+
+    /// Adds a `/sync` that is not served, with the reply to it.
+    pub(crate) fn push_unserved(&mut self, sync: SyncRequest, outcome: SyncOutcome) {
+        self.push_reply(|frames| sync::push_sync(frames, sync.line, outcome));
+        self.lines += 1;
     }
 
     /// Notes that the client is in a room, whose members its lines to it are charged for.
@@ -531,8 +570,8 @@ impl BatchBuilder {
     }
 }
 
-/// Most lines are no [`Join`].
-fn no_join((): ()) -> Option<Join> {
+/// Most lines are no [`Barrier`].
+fn no_barrier((): ()) -> Option<Barrier> {
     None
 }
 
@@ -682,9 +721,28 @@ mod tests {
     }
 
     #[test]
+    fn a_sync_is_sent_on_its_own_and_its_line_counts() {
+        let mut builder = builder();
+        assert!(builder.push(Line::Text(b"bob: x")).is_none());
+        let barrier = builder.push(Line::Text(b"/sync 5")).expect("it is sent on its own");
+        let Barrier::Sync(sync) = barrier else { panic!("{barrier:?}") };
+        assert_eq!(sync, SyncRequest { line: 2, limit: Duration::from_secs(5) });
+        let batch = builder.finish();
+        assert_eq!((batch.lines, batch.first_line), (1, 1));
+        assert!(builder.push(Line::Text(b"bob: y")).is_none());
+        assert_eq!(builder.finish().first_line, 3);
+        builder.push_unserved(sync, SyncOutcome::ShuttingDown);
+        let batch = builder.finish();
+        let expected =
+            "error: line 2: the server is shutting down before everything is delivered\n";
+        assert_eq!((String::from_utf8_lossy(&batch.frames), batch.lines), (expected.into(), 1));
+    }
+
+    #[test]
     fn lines_to_a_room_are_one_step_and_charged_for_all_its_members() {
         let mut builder = builder();
-        let join = builder.push(Line::Text(b"/join #dev loud")).expect("it is sent on its own");
+        let barrier = builder.push(Line::Text(b"/join #dev loud")).expect("it is sent on its own");
+        let Barrier::Join(join) = barrier else { panic!("{barrier:?}") };
         assert_eq!((join.line, join.room.as_str(), join.loud), (1, "#dev", Some(true)));
         assert!(builder.is_empty(), "it counts with its own event");
         let size = RoomSize::default();

@@ -6,10 +6,12 @@ pub(crate) mod address_range;
 pub(crate) mod batch;
 pub(crate) mod endpoint;
 pub(crate) mod framing;
+pub(crate) mod loss;
 pub(crate) mod name;
 pub(crate) mod protocol;
 #[cfg(all(feature = "proxy", target_os = "linux"))]
 pub(crate) mod proxy_header;
 pub(crate) mod reasons;
+pub(crate) mod sync;
 pub(crate) mod room;
 pub(crate) mod token;

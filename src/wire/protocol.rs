@@ -5,8 +5,12 @@
 
 use std::fmt::Write;
 
+use std::time::Duration;
+
 use super::name::{Name, is_name};
-use super::reasons::{LineRefusal, NO_SUCH_PEER, NOT_A_NAME, RoomRefusal};
+use super::reasons::{
+    DEFAULT_SYNC, LineRefusal, NO_SUCH_PEER, NOT_A_NAME, RoomRefusal, SYNC_SECONDS,
+};
 use super::room::{self, Room, is_room};
 
 /// The maximum number of names in a reply to `/who`.
@@ -29,6 +33,9 @@ pub(crate) const LEAVE: &str = "/leave";
 /// Behind the room in [`JOIN`]: whether to be told who else comes and goes.
 pub(crate) const LOUD: &str = "loud";
 pub(crate) const QUIET: &str = "quiet";
+
+/// The command that asks whether all earlier lines are delivered.
+pub(crate) const SYNC: &str = "/sync";
 
 /// Precede the names that are connected and those that are not, in the reply to [`WHO`].
 pub(crate) const HERE: &str = "here: ";
@@ -89,6 +96,11 @@ pub(crate) enum Request<'a> {
         /// The room.
         room: &'a [u8],
     },
+    /// `/sync` or `/sync 5`.
+    Sync {
+        /// How long to wait at most.
+        limit: Duration,
+    },
 }
 
 /// Reads one complete line, its `\n` (and a `\r` before it) already taken off.
@@ -128,6 +140,9 @@ fn parse_command(line: &[u8]) -> Option<Result<Request<'_>, LineRefusal>> {
                 room.map(|room| Request::WhoIn { room })
             }),
         );
+    }
+    if let Some(time) = arguments(line, SYNC) {
+        return Some(sync_limit(time).map(|limit| Request::Sync { limit }));
     }
     if let Some(room) = arguments(line, LEAVE).map(trim) {
         return Some(checked(room).map(|room| Request::Leave { room }));
@@ -186,6 +201,19 @@ pub(crate) fn trim(text: &[u8]) -> &[u8] {
 fn arguments<'a>(line: &'a [u8], command: &str) -> Option<&'a [u8]> {
     let rest = line.strip_prefix(command.as_bytes())?;
     rest.first().is_none_or(u8::is_ascii_whitespace).then_some(rest)
+}
+
+/// The time after a `/sync`, in whole seconds.
+fn sync_limit(time: &[u8]) -> Result<Duration, LineRefusal> {
+    let time = trim(time);
+    if time.is_empty() {
+        return Ok(DEFAULT_SYNC);
+    }
+    let digits = time.iter().all(u8::is_ascii_digit).then_some(time);
+    let seconds = digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+    let (min, max) = SYNC_SECONDS;
+    let seconds = seconds.filter(|seconds| (min..=max).contains(seconds));
+    seconds.map(Duration::from_secs).ok_or(LineRefusal::BadTime)
 }
 
 /// The prefix of each of a client's messages: `from alice: `.
@@ -418,6 +446,17 @@ mod tests {
         assert_eq!(parse_request(b"/who bob: x"), Ok(Request::Who { names: b" bob: x" }));
         assert_eq!(parse_request(b"/who: x"), Ok(message("/who", "x")));
         assert_eq!(parse_request(b"/whom"), Err(LineRefusal::NoColon));
+        let sync = |seconds| Ok(Request::Sync { limit: Duration::from_secs(seconds) });
+        assert_eq!(parse_request(b"/sync"), sync(30));
+        assert_eq!(parse_request(b"/sync \t"), sync(30));
+        assert_eq!(parse_request(b"/sync 5 "), sync(5));
+        assert_eq!(parse_request(b"/sync 3600"), sync(3600));
+        for time in ["0", "3601", "5s", "-1", "+5", "5 5", "x", "5: x", "99999999999999999999"] {
+            let line = format!("/sync {time}");
+            assert_eq!(parse_request(line.as_bytes()), Err(LineRefusal::BadTime), "{line}");
+        }
+        assert_eq!(parse_request(b"/sync: x"), Ok(message("/sync", "x")));
+        assert_eq!(parse_request(b"/synced"), Err(LineRefusal::NoColon));
     }
 
     #[test]

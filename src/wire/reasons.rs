@@ -1,6 +1,7 @@
 //! Why a server rejects a connection or refuses a line, in both directions: as the text on the wire,
 //! and read back from it. Pure.
 
+use std::time::Duration;
 use std::{error, fmt};
 
 use crate::wire::room;
@@ -12,6 +13,12 @@ pub(crate) const ERROR: &str = "error: ";
 /// How many different names a list may hold. Each costs the broker a look-up, a queue entry and a
 /// writer's wake-up while every other client waits: at this many, a millisecond or two.
 pub(crate) const MAX_RECIPIENTS: usize = 1024;
+
+/// How long a `/sync` without a time waits at most.
+pub(crate) const DEFAULT_SYNC: Duration = Duration::from_secs(30);
+
+/// The shortest and the longest time that a `/sync` may give, in seconds.
+pub(crate) const SYNC_SECONDS: (u64, u64) = (1, 3600);
 
 /// What stands before the names that are not connected, in the refusal of a line.
 pub(crate) const NO_SUCH_PEER: &str = "no such peer: ";
@@ -200,6 +207,8 @@ pub(crate) enum LineRefusal {
     BadRoom,
     /// The client is in [`MAX_ROOMS`] rooms.
     TooManyRooms,
+    /// The time of a `/sync` is no number of seconds, or out of range.
+    BadTime,
     /// The line is not UTF-8.
     NotUtf8,
     /// The line is longer than `limit` bytes, its line end not counted.
@@ -218,6 +227,10 @@ impl fmt::Display for LineRefusal {
             Self::RoomNotAlone => f.write_str("a room stands alone in its list"),
             Self::BadRoom => write!(f, "bad room, {}", room::RULE),
             Self::TooManyRooms => write!(f, "in {MAX_ROOMS} rooms already"),
+            Self::BadTime => {
+                let (min, max) = SYNC_SECONDS;
+                write!(f, "bad time, expected {min} to {max}")
+            }
             Self::NotUtf8 => f.write_str("not UTF-8"),
             Self::TooLong { limit } => write!(f, "longer than {limit} bytes"),
         }
@@ -294,6 +307,8 @@ pub enum RefusalReason {
     BadRoom,
     /// The client is in as many rooms as it may be.
     TooManyRooms,
+    /// The time of a `/sync` is no number of seconds, or out of range.
+    BadTime,
     /// The line is not UTF-8.
     NotUtf8,
     /// The line is longer than the server accepts.
@@ -339,6 +354,7 @@ impl RefusalReason {
             Self::BadRoom,
             Self::TooManyRooms,
             Self::NotUtf8,
+            Self::BadTime,
         ];
         let known = known.into_iter().find(|known| known.to_string() == text);
         known.unwrap_or_else(|| Self::Other(text.to_owned()))
@@ -365,6 +381,7 @@ impl fmt::Display for RefusalReason {
             Self::NoColon => LineRefusal::NoColon,
             Self::NoRecipient => LineRefusal::NoRecipients,
             Self::TooManyNames => LineRefusal::TooManyNames,
+            Self::BadTime => LineRefusal::BadTime,
             Self::NotUtf8 => LineRefusal::NotUtf8,
             Self::TooLong { limit } => LineRefusal::TooLong { limit: *limit },
         };
@@ -404,6 +421,7 @@ mod tests {
             (LineRefusal::RoomNotAlone, RefusalReason::RoomNotAlone),
             (LineRefusal::BadRoom, RefusalReason::BadRoom),
             (LineRefusal::TooManyRooms, RefusalReason::TooManyRooms),
+            (LineRefusal::BadTime, RefusalReason::BadTime),
             (LineRefusal::NotUtf8, RefusalReason::NotUtf8),
             (LineRefusal::TooLong { limit: 9 }, RefusalReason::TooLong { limit: 9 }),
         ];

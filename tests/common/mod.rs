@@ -207,6 +207,21 @@ impl Client {
         assert_eq!(self.line().as_deref(), Some(expected));
     }
 
+    /// Expects a reply. What the server says of lost lines, which comes at any time, is skipped.
+    pub fn expect_reply(&mut self, expected: &str) {
+        assert_eq!(self.reply().as_deref(), Some(expected));
+    }
+
+    /// The next line that tells of no lost lines.
+    pub fn reply(&mut self) -> Option<String> {
+        loop {
+            let line = self.line();
+            if !line.as_ref().is_some_and(|line| line.contains(" lost on the way to ")) {
+                return line;
+            }
+        }
+    }
+
     pub fn expect_lines(&mut self, expected: &[&str]) {
         for line in expected {
             self.expect_line(line);

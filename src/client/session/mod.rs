@@ -35,11 +35,13 @@ use super::duplex::Client;
 use super::error::{AbsentError, ConnectError};
 use super::inbox::{Block, Inbox};
 use super::options::Options;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Wait};
 use super::outcome::{ConnectionOutcome, DisconnectReason, Lines};
 use crate::wire::name::Name;
+use crate::wire::reasons::DEFAULT_SYNC;
 use crate::wire::reasons::Rejection;
 use crate::wire::room::Room;
+use crate::wire::sync::SyncOutcome;
 
 /// Between attempts to connect.
 const CONNECT_BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
@@ -52,6 +54,9 @@ const SLOW_CONNECT: Duration = Duration::from_secs(2);
 
 /// An attempt is not abandoned earlier: most are complete by then.
 const MIN_ATTEMPT: Duration = Duration::from_secs(1);
+
+/// How often a session that waits for a confirmation checks whether its time to stay is over.
+const CONFIRMATION_CHECK: Duration = Duration::from_millis(100);
 
 /// How long the output may take for what has arrived when the time to stay is over.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
@@ -107,6 +112,7 @@ pub struct Session {
     reconnect: bool,
     wait_for_recipients: bool,
     stay: Option<Duration>,
+    confirm: bool,
     control: Arc<Control>,
 }
 
@@ -128,6 +134,7 @@ pub trait SessionOutput: Clone + Send + 'static {
 /// How a session ended.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[expect(clippy::struct_excessive_bools, reason = "each says something else")]
 pub struct SessionSummary {
     /// The number of the last line whose account is closed: it was accepted, or was in doubt.
     pub settled: u64,
@@ -135,6 +142,15 @@ pub struct SessionSummary {
     pub unaccepted: Lines,
     /// The session came to the end of its input.
     pub input_ended: bool,
+    /// The server refused a line, as a whole or for some recipients.
+    pub refused: bool,
+    /// A line was accepted and then lost on the way to some recipient.
+    pub lost: bool,
+    /// A server may have accepted lines, and ended without saying so.
+    pub in_doubt: bool,
+    /// Every delivery of the lines that each connection's server accepted was made or reported lost.
+    /// Only if [`Session::confirm`] asked for that.
+    pub confirmed: bool,
     /// The session came to the end of its input, everything was accepted and nothing refused, and
     /// no connection was lost.
     pub is_clean: bool,
@@ -150,6 +166,7 @@ impl Session {
             reconnect: true,
             wait_for_recipients: true,
             stay: None,
+            confirm: false,
             control: Arc::default(),
         }
     }
@@ -188,6 +205,13 @@ impl Session {
         self
     }
 
+    /// Whether to stay at the end of the input until every delivery has ended, see
+    /// [`SessionSummary::confirmed`]. Default false.
+    pub fn confirm(mut self, confirm: bool) -> Self {
+        self.confirm = confirm;
+        self
+    }
+
     /// A handle that ends this session.
     #[must_use]
     pub fn handle(&self) -> SessionHandle {
@@ -221,6 +245,11 @@ impl Session {
             settled,
             logins: 0,
             clean: true,
+            refused: false,
+            lost: false,
+            in_doubt: false,
+            confirmed: true,
+            is_confirmed: false,
             output_failed: false,
         };
         let result = run.run();
@@ -230,6 +259,7 @@ impl Session {
 }
 
 /// The state of a session that runs.
+#[expect(clippy::struct_excessive_bools, reason = "each says something else")]
 struct Run<O> {
     session: Session,
     queue: SendQueue,
@@ -243,6 +273,13 @@ struct Run<O> {
     logins: u64,
     /// Nothing has gone wrong so far.
     clean: bool,
+    refused: bool,
+    lost: bool,
+    in_doubt: bool,
+    /// The lines of all connections so far are confirmed.
+    confirmed: bool,
+    /// The lines of the last connection are.
+    is_confirmed: bool,
     /// The output takes no more.
     output_failed: bool,
 }
@@ -352,6 +389,8 @@ impl<O: SessionOutput> Run<O> {
         });
         let receiver = receiver.map_err(ConnectError::Start)?;
         self.send_all(&mut outbox, &end);
+        self.is_confirmed =
+            self.session.confirm && self.queue.is_over() && self.await_confirmation(&mut outbox);
         let outcome = outbox.finish(self.queue.time_left());
         self.session.control.set_connection(None);
         let exit = if self.wait_for_output(&end) {
@@ -360,11 +399,39 @@ impl<O: SessionOutput> Run<O> {
             // A write that blocks cannot be interrupted: the thread is left to itself.
             let error = io::ErrorKind::TimedOut.into();
             self.output.status(&SessionStatus::OutputFailed { error: &error });
-            ReceiverExit { refused: false, failed: true }
+            ReceiverExit { refused: false, lost: false, failed: true }
         };
         self.clean &= !exit.refused && !exit.failed;
+        self.refused |= exit.refused;
+        self.lost |= exit.lost;
         self.output_failed |= exit.failed;
         Ok(outcome)
+    }
+
+    /// Asks until every delivery has ended, however often it takes; false if the connection or the
+    /// time to stay ends before.
+    fn await_confirmation(&mut self, outbox: &mut Outbox) -> bool {
+        loop {
+            let limit = self.queue.time_left().map_or(DEFAULT_SYNC, |left| left.min(DEFAULT_SYNC));
+            if outbox.ask_confirmation(limit).is_err() {
+                return false;
+            }
+            let outcome = loop {
+                if self.queue.is_time_over() {
+                    return false;
+                }
+                match outbox.confirmation(Wait::at_most(CONFIRMATION_CHECK)) {
+                    Ok(Some(outcome)) => break outcome,
+                    Ok(None) => {}
+                    Err(_) => return false,
+                }
+            };
+            match outcome {
+                SyncOutcome::Delivered | SyncOutcome::DeliveredOrLost => return true,
+                SyncOutcome::NotInTime(_) => {}
+                SyncOutcome::ShuttingDown => return false,
+            }
+        }
     }
 
     /// Waits until the output has taken everything; false if the session is over before.
@@ -499,6 +566,8 @@ impl<O: SessionOutput> Run<O> {
     fn settle(&mut self, outcome: ConnectionOutcome) -> ControlFlow<()> {
         let settled = outcome.settled();
         let ConnectionOutcome { reason, accepted, in_doubt, unaccepted } = outcome;
+        self.confirmed &= self.is_confirmed || accepted == self.settled;
+        self.in_doubt |= !in_doubt.is_empty();
         self.futile = accepted == self.settled && !matches!(reason, DisconnectReason::ShutDown);
         if !self.futile {
             self.backoff = CONNECT_BACKOFF;
@@ -540,7 +609,16 @@ impl<O: SessionOutput> Run<O> {
         }
         let aborted = self.session.control.aborted.is_set();
         let is_clean = self.clean && over && !aborted && unaccepted.is_empty();
-        SessionSummary { settled: self.settled, unaccepted, input_ended, is_clean }
+        SessionSummary {
+            settled: self.settled,
+            unaccepted,
+            input_ended,
+            refused: self.refused,
+            lost: self.lost,
+            in_doubt: self.in_doubt,
+            confirmed: self.session.confirm && self.confirmed,
+            is_clean,
+        }
     }
 }
 
@@ -554,6 +632,8 @@ fn ends_session(reason: &Rejection) -> bool {
 struct ReceiverExit {
     /// The server refused a line.
     refused: bool,
+    /// The server lost a line that it had accepted.
+    lost: bool,
     /// The output takes no more.
     failed: bool,
 }
@@ -562,9 +642,10 @@ struct ReceiverExit {
 ///
 /// `alive` is only held: dropping it signals the end of the connection.
 fn receive(mut inbox: Inbox, mut output: impl SessionOutput, alive: Sender<()>) -> ReceiverExit {
-    let mut exit = ReceiverExit { refused: false, failed: false };
+    let mut exit = ReceiverExit { refused: false, lost: false, failed: false };
     while let Some(block) = inbox.next_block() {
         exit.refused |= !block.refusals().is_empty();
+        exit.lost |= !block.losses().is_empty();
         if let Err(error) = output.received(block) {
             output.status(&SessionStatus::OutputFailed { error: &error });
             exit.failed = true;

@@ -180,6 +180,12 @@ fn check(mut histories: Vec<History>) -> u64 {
                 | model::Request::RoomMessage { .. } => {
                     rooms.take(number, request, reply.as_deref());
                 }
+                model::Request::Sync(_) => {
+                    let delivered = format!("notice: line {number}: {}", model::SYNCED);
+                    let stopped = format!("error: line {number}: {}", model::NOT_SYNCED);
+                    let reply = reply.expect("a reply");
+                    assert!(reply == delivered || reply == stopped, "{reply}");
+                }
                 // Not answered any more once shutdown has begun.
                 model::Request::Who(_) | model::Request::WhoIn(_) if reply.is_none() => {
                     is_draining = true;

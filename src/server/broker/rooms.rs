@@ -55,11 +55,14 @@ impl Broker {
         if !is_urgent {
             self.round_spread += recipients as usize;
         }
+        let mut reached = std::mem::take(&mut self.peers[sender].reached);
         for client in self.rooms.members(room).filter(|&client| client != sender) {
+            reached.add(client);
             let peer = &mut self.peers[client];
             peer.pending.push(Pending::FrameSlice(slice.clone()));
             self.dirty.add(client, &mut peer.waits, is_urgent);
         }
+        self.peers[sender].reached = reached;
         Ok(())
     }
 

@@ -69,7 +69,8 @@ impl Broker {
         };
         if let Some(peer) = self.remove(key) {
             let text = protocol::parting_notice(peer.accepted) + &rejection.line();
-            peer.close(reason, Some(text.into_bytes()));
+            let departed = self.departed.add(key);
+            peer.close(reason, Some(text.into_bytes()), Some(departed));
         }
     }
 }
@@ -80,6 +81,7 @@ mod tests {
 
     use super::*;
     use crate::server::broker::Event;
+    use crate::server::delivery::window::Window;
     use crate::server::shutdown::ShutdownHandle;
     use crate::server::users::table::UserTable;
     use crate::server::writer::Outgoing;
@@ -113,7 +115,8 @@ mod tests {
             let (queue, inbox) = unbounded();
             let name = Name::new(name).expect("a valid name");
             let access = Some(Box::new(access));
-            self.0.handle(Event::Join { id: ConnectionId(id), name, access, queue });
+            let window = Arc::new(Window::new(1 << 20, Arc::default()));
+            self.0.handle(Event::Join { id: ConnectionId(id), name, access, queue, window });
             inbox
         }
 

@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
 use crate::server::delivery::in_flight::InFlight;
+use crate::server::delivery::losses::Losses;
 use crate::server::delivery::pending::{FrameSlice, Pending};
-use crate::socket::connection::Connection;
+use crate::socket::connection::{Connection, ConnectionId};
 
 /// The maximum number of slices in one write; more did not increase throughput.
 const MAX_IOVECS: usize = 64;
@@ -96,8 +97,11 @@ impl Backlog {
             }
             rest -= length;
             messages += u64::from(slice.messages);
-            in_flight.push(slice);
-            self.queue.pop_front();
+            // Taken out first: should the rest panic, nothing is counted twice.
+            self.head_written = 0;
+            if let Some(Pending::FrameSlice(slice)) = self.queue.pop_front() {
+                in_flight.push(&slice);
+            }
         }
         self.head_written = u32::try_from(rest).unwrap_or(u32::MAX);
         if self.queue.is_empty() && self.queue.capacity() > RETAINED_CAPACITY {
@@ -117,25 +121,45 @@ impl Backlog {
         bytes
     }
 
+    /// How many messages are queued behind the last of this sender's; `None` if none of its is.
+    pub(crate) fn behind_last_of(&self, sender: ConnectionId) -> Option<u64> {
+        let mut behind = 0;
+        for slice in self.queue.iter().rev().filter_map(Pending::as_slice) {
+            if slice.messages > 0 && slice.origin().sender == sender {
+                return Some(behind);
+            }
+            behind += u64::from(slice.messages);
+        }
+        None
+    }
+
     /// Drops everything except a partly written message, and appends a final line.
-    pub(crate) fn truncate_and_append(&mut self, line: Vec<u8>) {
-        self.queue.truncate(usize::from(self.head_written > 0));
-        if let Some(Pending::FrameSlice(head_written)) = self.queue.front_mut() {
-            head_written.cut_after_line_of(self.head_written);
+    pub(crate) fn truncate_and_append(&mut self, line: Vec<u8>, losses: &mut Losses) {
+        let kept = usize::from(self.head_written > 0);
+        for slice in self.queue.iter().skip(kept).filter_map(Pending::as_slice) {
+            slice.lose_rest(0, losses);
+        }
+        self.queue.truncate(kept);
+        if let Some(Pending::FrameSlice(head)) = self.queue.front_mut() {
+            let whole = head.clone();
+            head.cut_after_line_of(self.head_written);
+            whole.lose_rest(head.messages, losses);
         }
         self.queue.push_back(Pending::FrameSlice(FrameSlice::from_text(line)));
     }
 
-    /// Drops everything. The part already written counts as in flight.
-    pub(crate) fn abandon(&mut self, in_flight: &mut InFlight) {
-        let first = self.queue.front().and_then(Pending::as_slice);
-        if let Some(first) = first.filter(|_| self.head_written > 0) {
-            in_flight.push_part(first, self.head_written);
+    /// Drops everything. The part already written counts as in flight, the rest is lost.
+    pub(crate) fn abandon(&mut self, in_flight: &mut InFlight, losses: &mut Losses) {
+        let mut written = std::mem::take(&mut self.head_written);
+        for slice in self.queue.iter().filter_map(Pending::as_slice) {
+            let arrived = if written > 0 { in_flight.push_part(slice, written) } else { 0 };
+            slice.lose_rest(arrived, losses);
+            written = 0;
         }
         *self = Self::default();
     }
 
-    /// The next slices to write, up to the first error replies or notice that are not rendered.
+    /// The next slices to write, up to the first lines that are not rendered.
     fn slices(&self) -> impl Iterator<Item = &FrameSlice> {
         self.queue.iter().map_while(Pending::as_slice)
     }
@@ -164,15 +188,17 @@ impl Backlog {
         coalesced
     }
 
-    /// Renders error replies when their turn comes: short ones anywhere among the next slices, long
-    /// ones when they are first.
+    /// Renders error replies and loss notices when their turn comes: short replies anywhere among
+    /// the next slices, anything else when it is first.
     fn render_errors(&mut self) {
         for pending in self.queue.iter_mut().take(MAX_IOVECS) {
             match pending {
                 Pending::NoSuchPeerErrors(errors) if errors.fit_one_slice() => {
                     *pending = Pending::FrameSlice(errors.next_slice());
                 }
-                Pending::NoSuchPeerErrors(_) | Pending::RoomNews(_) => break,
+                Pending::NoSuchPeerErrors(_) | Pending::RoomNews(_) | Pending::LossNotice(_) => {
+                    break;
+                }
                 Pending::FrameSlice(_) => {}
             }
         }
@@ -189,6 +215,10 @@ impl Backlog {
             Some(Pending::RoomNews(news)) => {
                 let notice = FrameSlice::from_text(news.spell_out());
                 self.queue[0] = Pending::FrameSlice(notice);
+            }
+            Some(Pending::LossNotice(notice)) => {
+                let (text, permit) = notice.render();
+                self.queue[0] = Pending::FrameSlice(FrameSlice::reply(text, permit));
             }
             Some(Pending::FrameSlice(_)) | None => {}
         }
@@ -207,7 +237,6 @@ mod tests {
     use super::*;
     use crate::server::delivery::pending::{ChargedFrames, NoSuchPeerErrors};
     use crate::server::delivery::window::{Permit, Window};
-    use crate::socket::connection::ConnectionId;
     use crate::socket::peer::Peer;
 
     const ALPHABET: &[u8] = b"abcdefghijklmnopqrstuvwxyz";
@@ -251,10 +280,16 @@ mod tests {
         frames.extend_from_slice(b"nor this");
         let offset = |length: usize| u32::try_from(length).expect("small");
         FrameSlice {
-            frames: Arc::new(ChargedFrames { bytes: Arc::new(frames), permit: None }),
+            frames: Arc::new(ChargedFrames {
+                bytes: Arc::new(frames),
+                permit: None,
+                sender: ConnectionId(1),
+                first_line: 1,
+            }),
             start: offset(start),
             end: offset(end),
             messages: offset(lengths.len()),
+            line: 0,
         }
     }
 

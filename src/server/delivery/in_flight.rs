@@ -1,20 +1,26 @@
-//! The messages that are in flight to one client: written to its socket, and not yet acknowledged
-//! by its kernel. Plain state, owned by the client's writer.
+//! What is written to one client and not yet acknowledged by its kernel. Plain state, owned by the
+//! client's writer.
 //!
-//! The kernel reports how many bytes of the stream are unacknowledged, and the report must state
-//! how many messages those are, so the ends of messages in flight are kept: as lengths, of one to
-//! three bytes each. Finding them takes time, so the first frames in flight, up to a fixed amount,
-//! are kept instead, and searched only if their client fails in the middle of them.
+//! The kernel tells how many of the last bytes are unacknowledged. To know which messages those are,
+//! and whose, the ends of messages in flight are kept: as lengths, of one to three bytes each, and
+//! before a message that does not continue the lines of its predecessor's sender, two to six bytes
+//! that say whose line it is. Finding lengths takes time, so the first frames in flight, up to a
+//! fixed amount, are kept instead, and searched only if their client fails in the middle of them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::server::delivery::losses::{Losses, Origin};
 use crate::server::delivery::pending::FrameSlice;
+use crate::socket::connection::ConnectionId;
 use crate::wire::batch::Frames;
 
-/// How many bytes may be in flight before no more are written, whatever the round trip. It bounds
-/// what the record takes: about an eighth of it, twice that while the record grows.
+/// How many bytes may be in flight before no more are written, whatever the round trip.
 const MAX_BYTES: u64 = 1024 * 1024;
+
+/// How many bytes the record of lengths may take before no more are written. It takes up to twice
+/// that while it grows. Empty messages from many senders in turn reach this limit before the other.
+const MAX_RECORD_BYTES: usize = 128 * 1024;
 
 /// With more bytes than this in flight, it is worth asking the kernel what was acknowledged.
 const SETTLE_BYTES: u64 = 64 * 1024;
@@ -35,6 +41,8 @@ pub(crate) struct InFlight {
     groups: VecDeque<Group>,
     /// The lengths of all groups that have them, see [`push_length`](Self::push_length).
     lengths: VecDeque<u8>,
+    /// The origin of a message that continues the last group without further notice.
+    next: Origin,
     /// Where the stream ends, as far as it is recorded, in bytes.
     end: u64,
     /// Up to where it is acknowledged.
@@ -52,13 +60,15 @@ pub(crate) struct InFlight {
 struct Group {
     bytes: u32,
     messages: u32,
+    /// Whose line the first message is.
+    origin: Origin,
     ends: Ends,
 }
 
 /// Where the messages of a group end.
 #[derive(Debug)]
 enum Ends {
-    /// At each line end in these frames, from this offset on.
+    /// At each line end in these frames, from this offset on; the lines follow each other.
     InFrames(Frames, u32),
     /// After the lengths in this many bytes of [`InFlight::lengths`].
     Lengths(u32),
@@ -71,7 +81,7 @@ impl InFlight {
 
     /// True if nothing more may be written until the client acknowledges some.
     pub(crate) fn is_full(&self) -> bool {
-        self.bytes >= MAX_BYTES
+        self.bytes >= MAX_BYTES || self.lengths.len() >= MAX_RECORD_BYTES
     }
 
     /// Whether to [`settle`](Self::settle) before `written` more bytes are recorded.
@@ -89,25 +99,27 @@ impl InFlight {
         }
         self.bytes += u64::from(bytes);
         if slice.messages <= 1 {
-            self.push_length(bytes, slice.messages == 1);
+            self.push_length(bytes, (slice.messages == 1).then(|| slice.origin()));
         } else if self.may_keep(slice) {
             self.frame_bytes += u64::from(bytes);
             let ends = Ends::InFrames(Arc::clone(&slice.frames.bytes), slice.start);
-            self.groups.push_back(Group { bytes, messages: slice.messages, ends });
+            let (messages, origin) = (slice.messages, slice.origin());
+            self.groups.push_back(Group { bytes, messages, origin, ends });
         } else {
-            self.push_lines(slice.bytes());
+            self.push_lines(slice.bytes(), slice.origin());
         }
     }
 
     /// Records a slice of which only the first `written` bytes were written, and no more will be.
-    pub(crate) fn push_part(&mut self, slice: &FrameSlice, written: u32) {
+    /// Returns how many whole messages those are.
+    pub(crate) fn push_part(&mut self, slice: &FrameSlice, written: u32) -> u32 {
         self.end += u64::from(written);
         self.bytes += u64::from(written);
         if slice.messages == 0 {
-            self.push_length(written, false);
-        } else {
-            self.push_lines(&slice.bytes()[..written as usize]);
+            self.push_length(written, None);
+            return 0;
         }
+        self.push_lines(&slice.bytes()[..written as usize], slice.origin())
     }
 
     /// Forgets everything before `acknowledged_to`, the position in the stream up to which it is
@@ -135,18 +147,55 @@ impl InFlight {
         self.acknowledged
     }
 
-    /// The number of messages acknowledged up to their last byte, once nothing more will be.
-    /// Forgets everything.
-    pub(crate) fn finish(&mut self, acknowledged_to: u64) -> u64 {
-        self.settle(acknowledged_to);
+    /// As [`acknowledged`](Self::acknowledged), and looks into the first group, too.
+    pub(crate) fn acknowledged_exactly(&self) -> u64 {
+        let mut acknowledged = self.acknowledged;
         if let Some(first) = self.groups.front() {
-            let start = self.end - self.bytes;
-            self.acknowledged +=
-                first.messages_within(self.acknowledged_to.saturating_sub(start), &self.lengths);
+            let within = self.acknowledged_to.saturating_sub(self.end - self.bytes);
+            first.for_each_message(&mut self.lengths.iter().copied(), |end, _| {
+                acknowledged += u64::from(end <= within);
+            });
         }
-        let acknowledged = self.acknowledged;
+        acknowledged
+    }
+
+    /// The number of the last message of this sender's that is not acknowledged, counted over all
+    /// that were ever written.
+    pub(crate) fn last_of(&self, sender: ConnectionId) -> Option<u64> {
+        let (mut number, mut last) = (self.acknowledged, None);
+        self.for_each_message(|end, origin| {
+            number += 1;
+            if origin.sender == sender && end > self.acknowledged_to {
+                last = Some(number);
+            }
+        });
+        last
+    }
+
+    /// The number of messages acknowledged up to their last byte, once nothing more will be. The
+    /// others are lost. Forgets everything.
+    pub(crate) fn finish(&mut self, acknowledged_to: u64, losses: &mut Losses) -> u64 {
+        self.settle(acknowledged_to);
+        let (mut acknowledged, until) = (self.acknowledged, self.acknowledged_to);
+        self.for_each_message(|end, origin| {
+            if end <= until {
+                acknowledged += 1;
+            } else {
+                losses.note(origin, 1);
+            }
+        });
         *self = Self::default();
         acknowledged
+    }
+
+    /// Calls `each` with the end of each message in flight, as a position in the stream, and its
+    /// origin.
+    fn for_each_message(&self, mut each: impl FnMut(u64, Origin)) {
+        let (mut start, mut lengths) = (self.end - self.bytes, self.lengths.iter().copied());
+        for group in &self.groups {
+            group.for_each_message(&mut lengths, |end, origin| each(start + end, origin));
+            start += u64::from(group.bytes);
+        }
     }
 
     /// Whether the frames of this slice may be kept instead of its messages' lengths.
@@ -156,75 +205,126 @@ impl InFlight {
             && self.frame_bytes + u64::from(bytes) <= MAX_FRAME_BYTES
     }
 
-    /// Records messages, and after the last of them the beginning of another.
-    fn push_lines(&mut self, lines: &[u8]) {
+    /// Records messages, and after the last of them the beginning of another. Returns how many.
+    fn push_lines(&mut self, lines: &[u8], mut origin: Origin) -> u32 {
+        let mut count = 0;
         for line in lines.split_inclusive(|&byte| byte == b'\n') {
             let length = u32::try_from(line.len()).unwrap_or(u32::MAX);
-            self.push_length(length, line.ends_with(b"\n"));
+            let is_whole = line.ends_with(b"\n");
+            self.push_length(length, is_whole.then_some(origin));
+            origin.line += 1;
+            count += u32::from(is_whole);
         }
+        count
     }
 
     /// Records bytes that end with the end of a message, or that are no message.
     ///
-    /// Which of the two is the lowest bit of a number whose other bits are the length; each byte
-    /// holds seven bits of it, the lowest first, and all but the last have the top bit set.
-    fn push_length(&mut self, length: u32, is_message: bool) {
-        let mut left = u64::from(length) << 1 | u64::from(is_message);
-        let mut encoded = 0;
-        loop {
-            let more = left >= 0x80;
-            self.lengths.push_back((left & 0x7f) as u8 | u8::from(more) << 7);
-            encoded += 1;
-            left >>= 7;
-            if !more {
-                break;
-            }
+    /// Which of the two is the lowest bit of a number. For bytes that are no message, the other bits
+    /// are the length. For a message, the next bit says whether its origin follows: as the
+    /// differences of the sender and the line from those that were to be expected.
+    fn push_length(&mut self, length: u32, message: Option<Origin>) {
+        let origin = message.unwrap_or_default();
+        let continues = self.groups.back().is_some_and(|group| {
+            matches!(group.ends, Ends::Lengths(_)) && group.bytes + length <= GROUP_BYTES
+        });
+        if !continues {
+            let ends = Ends::Lengths(0);
+            self.groups.push_back(Group { bytes: 0, messages: 0, origin, ends });
         }
-        match self.groups.back_mut() {
-            Some(Group { bytes, messages, ends: Ends::Lengths(count) })
-                if *bytes + length <= GROUP_BYTES =>
-            {
-                *bytes += length;
-                *messages += u32::from(is_message);
-                *count += encoded;
+        let Some(group) = self.groups.back_mut() else { return };
+        group.bytes += length;
+        let before = self.lengths.len();
+        if message.is_none() {
+            push_number(&mut self.lengths, u64::from(length) << 1);
+        } else {
+            if group.messages == 0 {
+                (group.origin, self.next) = (origin, origin);
             }
-            _ => self.groups.push_back(Group {
-                bytes: length,
-                messages: u32::from(is_message),
-                ends: Ends::Lengths(encoded),
-            }),
+            group.messages += 1;
+            let has_origin = self.next != origin;
+            push_number(&mut self.lengths, u64::from(length) << 2 | u64::from(has_origin) << 1 | 1);
+            if has_origin {
+                push_number(&mut self.lengths, difference(origin.sender.0, self.next.sender.0));
+                push_number(&mut self.lengths, difference(origin.line, self.next.line));
+            }
+            self.next = Origin { line: origin.line + 1, ..origin };
+        }
+        if let Ends::Lengths(count) = &mut group.ends {
+            *count += u32::try_from(self.lengths.len() - before).unwrap_or(0);
         }
     }
 }
 
 impl Group {
-    /// How many messages end within the first `bytes` of a partly acknowledged group, the first of
-    /// all, so that its lengths come first.
-    fn messages_within(&self, bytes: u64, lengths: &VecDeque<u8>) -> u64 {
+    /// Calls `each` with the end of each message, counted from the group's beginning, and its
+    /// origin. Takes the group's part of the lengths.
+    fn for_each_message(
+        &self,
+        lengths: &mut impl Iterator<Item = u8>,
+        mut each: impl FnMut(u64, Origin),
+    ) {
+        let mut origin = self.origin;
         match &self.ends {
             Ends::InFrames(frames, start) => {
                 let start = *start as usize;
-                let end = start + usize::try_from(bytes).unwrap_or(usize::MAX);
-                memchr::memchr_iter(b'\n', &frames[start..end]).count() as u64
+                for end in memchr::memchr_iter(b'\n', &frames[start..start + self.bytes as usize]) {
+                    each(end as u64 + 1, origin);
+                    origin.line += 1;
+                }
             }
             Ends::Lengths(count) => {
-                let (mut end, mut messages, mut number, mut shift) = (0, 0, 0_u64, 0);
-                for byte in lengths.iter().take(*count as usize) {
-                    number |= u64::from(byte & 0x7f) << shift;
-                    shift += 7;
-                    if byte & 0x80 == 0 {
+                let lengths = &mut lengths.take(*count as usize);
+                let mut end = 0;
+                while let Some(number) = read_number(lengths) {
+                    if number & 1 == 0 {
                         end += number >> 1;
-                        if end > bytes {
-                            break;
-                        }
-                        messages += number & 1;
-                        (number, shift) = (0, 0);
+                        continue;
                     }
+                    end += number >> 2;
+                    if number & 2 != 0 {
+                        for part in [&mut origin.sender.0, &mut origin.line] {
+                            *part = advance(*part, read_number(lengths).unwrap_or_default());
+                        }
+                    }
+                    each(end, origin);
+                    origin.line += 1;
                 }
-                messages
             }
         }
     }
+}
+
+/// Appends a number as bytes of seven bits, the lowest first; all but the last have the top bit
+/// set.
+fn push_number(to: &mut VecDeque<u8>, mut number: u64) {
+    while number >= 0x80 {
+        to.push_back((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    to.push_back((number & 0x7f) as u8);
+}
+
+/// Reads what [`push_number`] wrote.
+fn read_number(from: &mut impl Iterator<Item = u8>) -> Option<u64> {
+    let (mut number, mut shift) = (0, 0);
+    for byte in from {
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+        shift += 7;
+    }
+    None
+}
+
+/// A difference, for [`advance`]: small if the two are close to each other, whichever is larger.
+fn difference(to: u64, from: u64) -> u64 {
+    if to >= from { (to - from) << 1 } else { (from - to) << 1 | 1 }
+}
+
+fn advance(from: u64, difference: u64) -> u64 {
+    if difference & 1 == 0 { from + (difference >> 1) } else { from - (difference >> 1) }
 }
 
 #[cfg(test)]
@@ -236,6 +336,11 @@ mod tests {
 
     /// A slice of messages of these lengths, with other bytes before it in the same frames.
     fn slice(lengths: &[usize], before: usize, counted: bool) -> FrameSlice {
+        slice_from(Origin { sender: ConnectionId(1), line: 1 }, lengths, before, counted)
+    }
+
+    fn slice_from(origin: Origin, lengths: &[usize], before: usize, counted: bool) -> FrameSlice {
+        let Origin { sender, line } = origin;
         let mut frames = vec![b'-'; before];
         for length in lengths {
             frames.extend(std::iter::repeat_n(b'x', length - 1));
@@ -244,10 +349,16 @@ mod tests {
         let (start, end) = (u32::try_from(before), u32::try_from(frames.len()));
         let messages = if counted { u32::try_from(lengths.len()) } else { Ok(0) };
         FrameSlice {
-            frames: Arc::new(ChargedFrames { bytes: Arc::new(frames), permit: None }),
+            frames: Arc::new(ChargedFrames {
+                bytes: Arc::new(frames),
+                permit: None,
+                sender,
+                first_line: line - line.min(2),
+            }),
             start: start.expect("small"),
             end: end.expect("small"),
             messages: messages.expect("small"),
+            line: u32::try_from(line.min(2)).expect("small"),
         }
     }
 
@@ -258,7 +369,10 @@ mod tests {
             {
                 let mut in_flight = InFlight::default();
                 in_flight.push(&slice(&[2, 4, 5], before, true));
-                assert_eq!(in_flight.finish(11 - unacknowledged), acknowledged);
+                assert_eq!(
+                    in_flight.finish(11 - unacknowledged, &mut Losses::default()),
+                    acknowledged
+                );
             }
         }
     }
@@ -268,7 +382,7 @@ mod tests {
         let mut in_flight = InFlight::default();
         in_flight.push(&slice(&[9, 9], 0, false));
         in_flight.push_part(&slice(&[9, 9], 0, false), 12);
-        assert_eq!(in_flight.finish(30), 0);
+        assert_eq!(in_flight.finish(30, &mut Losses::default()), 0);
     }
 
     #[test]
@@ -281,7 +395,7 @@ mod tests {
             assert_eq!(in_flight.groups.len(), if length < 8192 * 2 { 1 } else { 2 }, "{length}");
             in_flight.settle(length - 1);
             assert_eq!((in_flight.acknowledged, in_flight.bytes), (0, length + 5));
-            assert_eq!(in_flight.finish(length + 4), 1);
+            assert_eq!(in_flight.finish(length + 4, &mut Losses::default()), 1);
         }
     }
 
@@ -294,24 +408,86 @@ mod tests {
         assert!(in_flight.is_empty());
         in_flight.push(&slice(&[1], 0, true));
         assert!(!in_flight.is_empty());
-        assert_eq!(in_flight.finish(100), 3);
+        assert_eq!(in_flight.finish(100, &mut Losses::default()), 3);
+    }
+
+    /// A message of this length.
+    fn message(sender: u64, line: u64, length: usize) -> FrameSlice {
+        slice_from(Origin { sender: ConnectionId(sender), line }, &[length], 0, true)
     }
 
     #[test]
     fn the_record_of_small_messages_takes_a_byte_or_two_each() {
         let mut in_flight = InFlight::default();
-        let (message, reply) = (slice(&[9], 0, true), slice(&[40], 0, false));
+        let reply = slice(&[40], 0, false);
         let mut count = 0;
         while !in_flight.is_full() {
-            in_flight.push(&message);
-            in_flight.push(&reply);
             count += 1;
+            in_flight.push(&message(1, count, 9));
+            in_flight.push(&reply);
         }
         assert!(count > 20_000);
         let groups = in_flight.groups.capacity() * size_of::<Group>();
-        assert!(in_flight.lengths.len() == 2 * count && groups < 8192, "{groups}");
+        let lengths = in_flight.lengths.len() as u64;
+        assert!(lengths == 2 * count && groups < 8192, "{lengths} and {groups} for {count}");
         in_flight.settle(in_flight.end);
         assert_eq!((in_flight.lengths.capacity(), in_flight.groups.capacity()), (0, 0));
+    }
+
+    #[test]
+    fn the_record_of_small_messages_from_a_hundred_senders_takes_a_few_bytes_each() {
+        let mut in_flight = InFlight::default();
+        let mut random = fastrand::Rng::with_seed(1);
+        // They have sent some hundred thousand lines each, to several recipients in turn.
+        let mut lines: Vec<u64> = (0..100).map(|_| 500_000 + random.u64(..1000)).collect();
+        let mut count = 0;
+        while in_flight.bytes < 100 * 1024 {
+            count += 1;
+            let sender = random.usize(..lines.len());
+            lines[sender] += random.u64(1..5);
+            in_flight.push(&message(1000 + sender as u64, lines[sender], 20));
+        }
+        let each = in_flight.lengths.len() * 100 / count;
+        assert!((200..=500).contains(&each), "{}.{:02} bytes each", each / 100, each % 100);
+    }
+
+    #[test]
+    fn the_last_message_of_a_sender_is_found_until_it_is_acknowledged() {
+        let mut in_flight = InFlight::default();
+        for (sender, line) in [(1, 1), (2, 1), (1, 2), (2, 7)] {
+            in_flight.push(&message(sender, line, 10));
+        }
+        in_flight.push(&slice_from(
+            Origin { sender: ConnectionId(3), line: 1 },
+            &[10, 10, 10],
+            0,
+            true,
+        ));
+        let last_of = |in_flight: &InFlight| {
+            [1, 2, 3, 4].map(|sender| in_flight.last_of(ConnectionId(sender)))
+        };
+        assert_eq!(last_of(&in_flight), [Some(3), Some(4), Some(7), None]);
+        in_flight.settle(35);
+        assert_eq!((in_flight.acknowledged(), in_flight.acknowledged_exactly()), (0, 3));
+        assert_eq!(last_of(&in_flight), [None, Some(4), Some(7), None]);
+        in_flight.settle(69);
+        assert_eq!((in_flight.acknowledged(), in_flight.acknowledged_exactly()), (4, 6));
+        in_flight.settle(70);
+        assert_eq!(last_of(&in_flight), [None; 4]);
+    }
+
+    #[test]
+    fn the_record_is_bounded_whatever_the_messages() {
+        let mut in_flight = InFlight::default();
+        let mut line = 0;
+        while !in_flight.is_full() {
+            line += 1;
+            // The most a message can take: empty, from two connections far apart.
+            let far = 1 << 40;
+            in_flight.push(&message(1 + line % 2 * far, line + line % 2 * far, 9));
+        }
+        assert!(in_flight.lengths.len() < MAX_RECORD_BYTES + 32);
+        assert!(in_flight.bytes < MAX_BYTES);
     }
 
     #[test]
@@ -325,7 +501,7 @@ mod tests {
         drop(frames);
         let kept = kept.iter().filter(|frames| frames.upgrade().is_some()).count() as u64;
         assert_eq!(kept, MAX_FRAME_BYTES / 10_000);
-        assert_eq!(in_flight.finish(599_999), 119);
+        assert_eq!(in_flight.finish(599_999, &mut Losses::default()), 119);
     }
 
     #[test]
@@ -339,41 +515,60 @@ mod tests {
     }
 
     proptest! {
-        /// Against a plain list of message ends, with acknowledgements at arbitrary times.
+        /// Against a plain list of messages, with acknowledgements at arbitrary times.
         #[test]
-        fn counts_agree_with_a_list_of_ends(
+        fn counts_and_losses_agree_with_a_list_of_messages(
             slices in proptest::collection::vec(
-                (proptest::collection::vec(1_usize..20, 1..9), 0_usize..300, any::<bool>(), 0_u64..90),
+                (
+                    proptest::collection::vec(1_usize..20, 1..9),
+                    0_usize..300,
+                    any::<bool>(),
+                    0_u64..90,
+                    (1_u64..4, 0_u64..300),
+                ),
                 0..20,
             ),
             part in proptest::option::of((proptest::collection::vec(1_usize..20, 1..9), 1_u32..9)),
             unacknowledged in 0_u64..400,
         ) {
             let mut in_flight = InFlight::default();
-            let (mut written, mut arrived, mut ends) = (0, 0, Vec::new());
-            for (lengths, before, counted, acknowledged) in &slices {
+            let (mut written, mut arrived, mut messages) = (0, 0, Vec::new());
+            let mut lines = [0; 4];
+            for (lengths, before, counted, acknowledged, (sender, gap)) in &slices {
+                let sender = ConnectionId(*sender);
+                let line = &mut lines[usize::try_from(sender.0).expect("small")];
+                *line += gap + 1;
+                let first = Origin { sender, line: *line };
                 for length in lengths {
                     written += *length as u64;
-                    ends.extend(counted.then_some(written));
+                    messages.extend(counted.then_some((written, Origin { sender, line: *line })));
+                    *line += 1;
                 }
-                in_flight.push(&slice(lengths, *before, *counted));
+                in_flight.push(&slice_from(first, lengths, *before, *counted));
                 arrived = written.min(arrived + acknowledged);
                 in_flight.settle(arrived);
             }
             if let Some((lengths, bytes)) = part {
-                let slice = slice(&lengths, 7, true);
+                let mut origin = Origin { sender: ConnectionId(2), line: lines[2] + 5 };
+                let slice = slice_from(origin, &lengths, 7, true);
                 let bytes = bytes.min(slice.end - slice.start);
-                in_flight.push_part(&slice, bytes);
-                let mut end = written;
+                let recorded = in_flight.push_part(&slice, bytes);
+                let (mut end, before) = (written, messages.len());
                 for length in lengths {
                     end += length as u64;
-                    ends.extend((end <= written + u64::from(bytes)).then_some(end));
+                    messages.extend((end <= written + u64::from(bytes)).then_some((end, origin)));
+                    origin.line += 1;
                 }
+                prop_assert_eq!(recorded as usize, messages.len() - before);
                 written += u64::from(bytes);
             }
             let arrived = arrived.max(written.saturating_sub(unacknowledged));
-            let expected = ends.iter().filter(|end| **end <= arrived).count();
-            prop_assert_eq!(in_flight.finish(arrived), expected as u64);
+            let (mut losses, mut expected) = (Losses::default(), Losses::default());
+            let arrives = |(end, _): &&(u64, Origin)| *end <= arrived;
+            let count = messages.iter().filter(arrives).count();
+            messages[count..].iter().for_each(|(_, origin)| expected.note(*origin, 1));
+            prop_assert_eq!(in_flight.finish(arrived, &mut losses), count as u64);
+            prop_assert_eq!(losses, expected);
         }
     }
 }

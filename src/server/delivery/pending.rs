@@ -1,11 +1,14 @@
-//! Data pending for one client: frame slices, and error replies rendered only when written. Made by
+//! Data pending for one client: frame slices, and lines rendered only when they are written. Made by
 //! the broker, owned by the client's writer.
 
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::server::delivery::loss_notice::LossNotice;
+use crate::server::delivery::losses::{Losses, Origin};
 use crate::server::delivery::room_news::RoomNews;
 use crate::server::delivery::window::Permit;
+use crate::socket::connection::ConnectionId;
 use crate::wire::batch::{Frames, MAX_ERROR_BYTES};
 use crate::wire::protocol;
 
@@ -19,6 +22,8 @@ pub(crate) enum Pending {
     NoSuchPeerErrors(Box<NoSuchPeerErrors>),
     /// Shared with the broker, which adds to the notice until it is written.
     RoomNews(Arc<RoomNews>),
+    /// Which of the client's own lines were lost.
+    LossNotice(Arc<LossNotice>),
 }
 
 /// The error replies to consecutive lines with the same unknown recipients.
@@ -42,6 +47,9 @@ pub(crate) struct FrameSlice {
     pub(crate) end: u32,
     /// How many messages these bytes are: zero for a reply or a notice.
     pub(crate) messages: u32,
+    /// The line of the first message, counted from its batch's first line on. Each further message
+    /// is that of the next line.
+    pub(crate) line: u32,
 }
 
 /// Frames, and the charge for them on their sender's window. Slices share both through one `Arc`,
@@ -53,20 +61,24 @@ pub(crate) struct ChargedFrames {
     /// Releases the sender's window when the last recipient's slice is dropped.
     #[expect(dead_code, reason = "it is held, not read")]
     pub(crate) permit: Option<Arc<Permit>>,
+    /// Whose lines these are; meaningless for a reply or a notice.
+    pub(crate) sender: ConnectionId,
+    /// The number of the batch's first line.
+    pub(crate) first_line: u64,
 }
 
 impl Pending {
     pub(crate) fn messages(&self) -> u64 {
         match self {
             Self::FrameSlice(slice) => u64::from(slice.messages),
-            Self::NoSuchPeerErrors(_) | Self::RoomNews(_) => 0,
+            Self::NoSuchPeerErrors(_) | Self::RoomNews(_) | Self::LossNotice(_) => 0,
         }
     }
 
     pub(crate) fn as_slice(&self) -> Option<&FrameSlice> {
         match self {
             Self::FrameSlice(slice) => Some(slice),
-            Self::NoSuchPeerErrors(_) | Self::RoomNews(_) => None,
+            Self::NoSuchPeerErrors(_) | Self::RoomNews(_) | Self::LossNotice(_) => None,
         }
     }
 }
@@ -119,8 +131,22 @@ impl FrameSlice {
 
     fn from_buffer(text: Vec<u8>, permit: Option<Arc<Permit>>) -> Self {
         let end = u32::try_from(text.len()).unwrap_or(0);
-        let frames = Arc::new(ChargedFrames { bytes: Arc::new(text), permit });
-        Self { frames, start: 0, end, messages: 0 }
+        let (bytes, sender) = (Arc::new(text), ConnectionId::default());
+        let frames = Arc::new(ChargedFrames { bytes, permit, sender, first_line: 0 });
+        Self { frames, start: 0, end, messages: 0, line: 0 }
+    }
+
+    /// Whose line the first message is.
+    pub(crate) fn origin(&self) -> Origin {
+        let ChargedFrames { sender, first_line, .. } = *self.frames;
+        Origin { sender, line: first_line + u64::from(self.line) }
+    }
+
+    /// Notes as lost all but the first `arrived` messages.
+    pub(crate) fn lose_rest(&self, arrived: u32, losses: &mut Losses) {
+        let Origin { sender, line } = self.origin();
+        let first = Origin { sender, line: line + u64::from(arrived) };
+        losses.note(first, self.messages.saturating_sub(arrived));
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {

@@ -17,7 +17,7 @@ use self::model::{AtomicUsize, SeqCst, Thread, thread};
 use crate::server::stats::Counters;
 
 #[cfg(all(loom, test))]
-mod model;
+pub(crate) mod model;
 
 /// The bytes that one connection may have queued. Only its reader ever waits for them.
 #[derive(Debug)]
@@ -85,7 +85,9 @@ impl Window {
         Ok(self.charge(bytes))
     }
 
-    fn charge(self: &Arc<Self>, bytes: usize) -> Permit {
+    /// Charges bytes without waiting for room, so the limit may be exceeded; the reader then waits
+    /// longer.
+    pub(crate) fn charge(self: &Arc<Self>, bytes: usize) -> Permit {
         self.used.fetch_add(bytes, SeqCst);
         self.counters.queued_bytes.add(bytes as u64);
         Permit { window: Arc::clone(self), bytes }

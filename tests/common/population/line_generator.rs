@@ -76,6 +76,8 @@ pub enum Meaning {
     WhoIn { room: usize },
     /// A reply says which of these are connected.
     Who { about: Vec<u16> },
+    /// A reply says whether everything before it is delivered, after this many seconds at most.
+    Sync { seconds: u64 },
     /// A reply says how many clients are connected, and lists them.
     WhoAll,
     /// It is refused with this text.
@@ -176,10 +178,16 @@ impl LineGenerator {
         random: &mut fastrand::Rng,
         number: u64,
     ) -> (Meaning, Vec<u8>) {
+        let mut choose = random.clone();
         let mut pick =
-            |choices: &[&str]| choices[random.usize(..choices.len())].as_bytes().to_vec();
+            |choices: &[&str]| choices[choose.usize(..choices.len())].as_bytes().to_vec();
         let refused = |reason: &str| Meaning::Refused(reason.to_owned());
         match number % 12 {
+            // Seldom, since nothing more is read from the client until it is answered.
+            0 if random.u8(..8) == 0 => {
+                let seconds = random.u64(1..3);
+                (Meaning::Sync { seconds }, format!("/sync {seconds}").into_bytes())
+            }
             0 => (Meaning::Nothing, Vec::new()),
             1 => {
                 let line = pick(&["nonsense", " ", "/whom", "\0\0", "\r\r", "c0 c1", "from c0"]);

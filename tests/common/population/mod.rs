@@ -15,6 +15,7 @@ mod reply;
 mod rooms;
 mod client;
 mod log_capture;
+mod losses;
 mod session_plan;
 mod model;
 mod presence;

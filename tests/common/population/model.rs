@@ -78,7 +78,7 @@ pub fn check(
         presence.check(connection);
     }
     let patient = world.is_patient(stopped.how);
-    let in_doubt = streams::check(world, &connections, &presence, patient);
+    let in_doubt = streams::check(world, &connections, &presence, (patient, report));
     let received = connections.iter().map(|connection| connection.seen.messages.len() as u64);
     Verdict { connections: report.connections, received: received.sum(), in_doubt }
 }
@@ -201,6 +201,11 @@ impl Connection {
     /// Messages owed to this client that it did not receive.
     pub fn gap(&self) -> u64 {
         self.record.delivered + self.record.lost - self.seen.messages.len() as u64
+    }
+
+    /// Messages delivered to this client that it did not read.
+    pub fn unread(&self) -> u64 {
+        self.record.delivered.saturating_sub(self.seen.messages.len() as u64)
     }
 
     /// True if the client knows the replies to all of its accepted lines.

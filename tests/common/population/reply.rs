@@ -21,6 +21,10 @@ pub struct Reply {
     pub present: Vec<u16>,
     /// What it says about a room.
     pub room: Option<RoomReply>,
+    /// To a `/sync`: whether everything before it was confirmed, and how.
+    pub synced: Option<Synced>,
+    /// How many losses the client had been told of before.
+    pub losses: usize,
 }
 
 /// What a reply says about a room.
@@ -32,6 +36,14 @@ pub enum RoomReply {
     /// Nobody got the line, although its sender is in the room.
     NotSent,
     Members,
+}
+
+/// The reply to a `/sync`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Synced {
+    Delivered,
+    OrLost,
+    Not,
 }
 
 impl Reply {
@@ -54,6 +66,8 @@ impl Reply {
             absent: Vec::new(),
             present: Vec::new(),
             room: None,
+            synced: None,
+            losses: 0,
         };
         let meaning = lines.line(world, reply.line).meaning;
         let is_question = match meaning {
@@ -65,6 +79,10 @@ impl Reply {
             _ => false,
         };
         let is_right = match meaning {
+            Meaning::Sync { seconds } => {
+                reply.synced = Some(read_synced(is_notice, text, seconds)?);
+                return Some(reply);
+            }
             Meaning::Nothing => false,
             Meaning::Refused(reason) => text == reason,
             Meaning::Message { to, .. } => reply.read_missing(world, text, &to)?,
@@ -155,6 +173,18 @@ impl Reply {
         let (count, listed) = (count.parse().ok()?, self.present.len());
         let is_there = self.present.contains(&speaker) || !is_whole;
         Some(listed == MAX_WHO_NAMES.min(count) && is_whole == (listed == count) && is_there)
+    }
+}
+
+/// A loss of others' must never show, nor may a reply come before its time is over.
+fn read_synced(is_notice: bool, text: &str, seconds: u64) -> Option<Synced> {
+    let late = format!("not everything before it is delivered after {seconds} s");
+    match (is_notice, text) {
+        (true, "everything before it is delivered") => Some(Synced::Delivered),
+        (true, "everything before it is delivered or was reported lost") => Some(Synced::OrLost),
+        (false, "the server is shutting down before everything is delivered") => Some(Synced::Not),
+        (false, text) if text == late => Some(Synced::Not),
+        _ => None,
     }
 }
 

@@ -4,10 +4,14 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
+use a_chat::Report;
+
 use super::World;
 use super::line_generator::Meaning;
+use super::losses::ToldLines;
 use super::model::Connection;
 use super::presence::Presence;
+use super::reply::{Reply, Synced};
 use super::rooms::{Owed, Rooms};
 use super::session_plan::SessionId;
 
@@ -47,12 +51,20 @@ struct Streams<'a> {
     rooms: Rooms,
     missing: HashMap<u16, Missing>,
     successions: HashSet<(usize, usize)>,
+    /// Deliveries that certainly were owed and did not arrive, of which their sender was told nothing
+    /// although it read everything.
+    untold: u64,
 }
 
 /// Checks that each recipient's messages from each sender are gap-free from the first one on, that
 /// the others are counted as lost, and that all senders saw a name pass between clients in the same
 /// order. Returns the deliveries that may or may not be owed.
-pub fn check(world: &World, connections: &[Connection], presence: &Presence, patient: bool) -> u64 {
+pub fn check(
+    world: &World,
+    connections: &[Connection],
+    presence: &Presence,
+    (patient, report): (bool, &Report),
+) -> u64 {
     let index = connections.iter().enumerate();
     let index: HashMap<_, _> =
         index.map(|(index, client)| (client.seen.session.who, index)).collect();
@@ -67,12 +79,14 @@ pub fn check(world: &World, connections: &[Connection], presence: &Presence, pat
     }
     let (missing, successions) = (HashMap::new(), HashSet::new());
     let rooms = Rooms::of(world, connections, patient);
-    let mut streams = Streams { world, connections, presence, rooms, missing, successions };
+    let untold = 0;
+    let mut streams = Streams { world, connections, presence, rooms, missing, successions, untold };
     for (sender, mut receipts) in connections.iter().zip(receipts) {
         receipts.sort_unstable();
         streams.follow(sender, &receipts);
     }
     streams.check_losses();
+    streams.check_told(report);
     streams.check_successions();
     streams.missing.values().map(|missing| missing.in_doubt).sum()
 }
@@ -87,6 +101,10 @@ impl Streams<'_> {
         let last_reply = sender.seen.replies.last().map_or(0, |reply| reply.line);
         let mut streams: HashMap<u16, Stream> = HashMap::new();
         let mut is_draining = false;
+        let told = self.told_lines(sender);
+        let mut silent = 0;
+        // What was not received, and how many losses were told up to the last confirmation.
+        let (mut silent_lines, mut confirmed) = (Vec::new(), 0);
         for line in 1..=sender.record.accepted {
             let reply = replies.next_if(|reply| reply.line == line);
             let is_settled = line <= last_reply || sender.knows_all_replies();
@@ -108,6 +126,14 @@ impl Streams<'_> {
                     // none that follows one without a reply.
                     assert!(reply.is_none() || !is_draining, "late reply to {line}: {sender}");
                     is_draining |= reply.is_none() && is_settled;
+                    continue;
+                }
+                Meaning::Sync { .. } => {
+                    assert!(reply.is_some() || !is_settled, "no reply to line {line}: {sender}");
+                    if let Some((reply, synced)) = reply.and_then(|it| Some((it, it.synced?))) {
+                        confirmed =
+                            self.check_sync(sender, reply, synced, confirmed, &silent_lines);
+                    }
                     continue;
                 }
                 Meaning::Refused(_) => {
@@ -138,16 +164,27 @@ impl Streams<'_> {
                     "{who} #{line} was received by a client that came later"
                 );
                 self.advance(streams.entry(name).or_default(), by, (who, line));
+                let is_told = told.contains(line, name);
+                // What arrives as a connection is given up may be reported as lost.
+                let may_be_lost = by.is_none_or(|by| self.connections[by].record.lost > 0);
+                assert!(!is_told || !is_refused && may_be_lost, "{who} #{line} is not lost");
                 if by.is_none() && !is_refused {
+                    silent_lines.push((line, name));
                     let is_owed = || self.presence.after(name, sender.seen.made(line));
                     let missing = self.missing.entry(name).or_default();
                     match if is_settled { Some(true) } else { is_owed() } {
-                        Some(true) => missing.owed.push((who, line)),
+                        Some(true) => {
+                            missing.owed.push((who, line));
+                            silent += u64::from(!is_told);
+                        }
                         Some(false) => {}
                         None => missing.in_doubt += 1,
                     }
                 }
             }
+        }
+        if sender.knows_all_replies() {
+            self.untold += silent.saturating_sub(told.unnamed);
         }
         let more = receipts.next();
         assert!(more.is_none(), "received, not accepted: {more:?} of {sender}");
@@ -187,6 +224,63 @@ impl Streams<'_> {
                 }
             }
         }
+    }
+
+    /// After "is delivered" every line before it has arrived, apart from what its recipient's kernel
+    /// had and its recipient did not read; after "was reported lost" the losses told before explain
+    /// the others. Returns how many losses were told up to a confirmation.
+    fn check_sync(
+        &self,
+        sender: &Connection,
+        reply: &Reply,
+        synced: Synced,
+        confirmed: usize,
+        missing: &[(u64, u16)],
+    ) -> usize {
+        let line = reply.line;
+        match synced {
+            Synced::Not => return confirmed,
+            Synced::Delivered => assert_eq!(reply.losses, confirmed, "line {line}: {sender}"),
+            Synced::OrLost => assert!(reply.losses > confirmed, "line {line}: {sender}"),
+        }
+        let (seen, accepted) = (&sender.seen, sender.record.accepted);
+        let (who, lines) = (seen.session.who, seen.session.line_generator());
+        let told = ToldLines::of(self.world, who, lines, &seen.losses[..reply.losses], accepted);
+        let mut silent: HashMap<u16, u64> = HashMap::new();
+        for &(line, name) in missing {
+            *silent.entry(name).or_default() += u64::from(!told.contains(line, name));
+        }
+        for (name, silent) in silent {
+            let of_name = self.connections.iter().filter(|it| it.seen.session.name == name);
+            let unread: u64 = of_name.map(Connection::unread).sum();
+            assert!(
+                silent <= unread + told.unnamed,
+                "{silent} to {} missing before line {line}, {unread} unread: {sender}",
+                self.world.name(name)
+            );
+        }
+        reply.losses
+    }
+
+    fn told_lines(&self, sender: &Connection) -> ToldLines {
+        let (seen, accepted) = (&sender.seen, sender.record.accepted);
+        let lines = seen.session.line_generator();
+        ToldLines::of(self.world, seen.session.who, lines, &seen.losses, accepted)
+    }
+
+    /// No sender is told of more than is lost, and none that reads everything misses anything that
+    /// the report does not name as untold.
+    fn check_told(&self, report: &Report) {
+        let Report { lost_told, lost_sender_gone, lost_untold, .. } = *report;
+        assert_eq!(report.lost(), lost_told + lost_sender_gone + lost_untold, "{report:?}");
+        let told = self.connections.iter().flat_map(|connection| &connection.seen.losses);
+        let told: u64 = told.map(|loss| loss.count).sum();
+        let all_read = self.connections.iter().all(Connection::knows_all_replies);
+        assert!(told <= lost_told && (told == lost_told || !all_read), "{told} told: {report:?}");
+        // What a client's kernel has acknowledged is delivered, even if the client never reads it.
+        let unread = self.connections.iter().map(Connection::unread).sum::<u64>();
+        let (untold, max) = (self.untold, lost_sender_gone + lost_untold + unread);
+        assert!(untold <= max, "{untold} were not told, {unread} not read: {report:?}");
     }
 
     /// Records a sender's next message to a name, received `by` a connection or by none.

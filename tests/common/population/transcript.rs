@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::World;
 use super::line_generator::{LineGenerator, Meaning, parse_origin};
+use super::losses::ToldLoss;
 use super::reply::Reply;
 use super::rooms::ROOMS;
 use super::session_plan::{SessionId, SessionPlan};
@@ -38,6 +39,8 @@ pub struct Transcript {
     pub logged_in_at: Option<Instant>,
     pub messages: Vec<ReceivedMessage>,
     pub replies: Vec<Reply>,
+    /// What it was told of lines that were accepted and then lost.
+    pub losses: Vec<ToldLoss>,
     /// A line after which nothing may follow.
     pub final_line: Option<FinalLine>,
     /// It was told that its last line had no line end.
@@ -120,6 +123,7 @@ impl Transcript {
             logged_in_at: None,
             messages: Vec::new(),
             replies: Vec::new(),
+            losses: Vec::new(),
             final_line: None,
             unterminated: false,
             bytes_received: 0,
@@ -203,6 +207,10 @@ impl Transcript {
         let line = std::str::from_utf8(line).ok()?;
         if line.starts_with("error: line ") || line.starts_with("notice: line ") {
             self.logged_in_at.get_or_insert(now);
+            if let Some(loss) = ToldLoss::read(world, line) {
+                self.losses.push(loss);
+                return (loss.last <= self.lines_sent()).then_some(());
+            }
             return self.take_reply(world, line, now);
         }
         if let Some(notice) = line.strip_prefix("notice: #") {
@@ -252,7 +260,8 @@ impl Transcript {
 
     /// A reply must fit one of this session's lines, and come after all replies to earlier lines.
     fn take_reply(&mut self, world: &World, said: &str, now: Instant) -> Option<()> {
-        let reply = Reply::read(world, &mut self.lines, said, now)?;
+        let mut reply = Reply::read(world, &mut self.lines, said, now)?;
+        reply.losses = self.losses.len();
         let last = self.replies.last().map_or(0, |last| last.line);
         let is_next = last < reply.line && reply.line <= self.lines_sent();
         self.replies.push(reply);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use a_chat::Name;
 use clap::Args;
 
+use super::confirm::ConfirmArgs;
 use super::tls::ClientTlsArgs;
 use super::token::TokenFlags;
 use super::values::{ADDRESS, NAME, TIME};
@@ -39,6 +40,9 @@ pub(crate) struct ConnectArgs {
     /// After a reconnect, send lines at once instead of waiting for their recipients
     #[arg(long, requires = "reconnect")]
     pub(crate) no_wait: bool,
+
+    #[command(flatten)]
+    pub(crate) confirm: ConfirmArgs,
 
     /// Maximum time to stay once all input is sent, or to look for a server that accepts the rest
     /// [default: no limit]

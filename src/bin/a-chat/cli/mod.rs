@@ -3,6 +3,7 @@
 
 mod config_file;
 mod configuration;
+mod confirm;
 mod connect;
 mod doors;
 mod serve;
@@ -76,7 +77,8 @@ pub(crate) enum Command {
     /// signals within half a second of the first count as the same request.
     ///
     /// Exit status: 0 if the server accepted every line, 1 if it refused one, a connection was
-    /// lost or none was made, 2 if the command line is wrong.
+    /// lost or none was made, 2 if the command line is wrong. With `--confirm` 0 only if every line
+    /// was also delivered, and 3 if that could not be confirmed.
     Connect(ConnectArgs),
 
     /// Put a server under load, and measure throughput and latency.

@@ -77,6 +77,13 @@ pub(crate) struct StressArgs {
     #[arg(long, value_name = "RATE", value_parser = RATE, conflicts_with = "rate")]
     beside: Option<f64>,
 
+    /// In latency mode, measure until the server confirms each message, not until it arrives
+    ///
+    /// A recipient that is not reading at that moment is confirmed up to 44 ms later, by the delayed
+    /// acknowledgement of TCP. This one reads.
+    #[arg(long, conflicts_with_all = ["rate", "beside"])]
+    confirm: bool,
+
     /// Write one JSON object to standard output instead of a table
     #[arg(long)]
     pub(crate) json: bool,
@@ -113,6 +120,8 @@ pub(crate) struct Plan {
     pub(crate) at_once: bool,
     /// The rate of the load beside which latencies are measured.
     pub(crate) beside: Option<f64>,
+    /// Whether to measure until the server confirms each message.
+    pub(crate) confirm: bool,
 }
 
 impl StressArgs {
@@ -131,7 +140,7 @@ impl StressArgs {
     }
 
     fn check(&self) -> Result<Plan, String> {
-        let Self { mode, rate, at_once, beside, .. } = *self;
+        let Self { mode, rate, at_once, beside, confirm, .. } = *self;
         let name = mode.name();
         if self.token.token_file.is_some() && mode == Mode::Connect {
             return Err(
@@ -147,6 +156,9 @@ impl StressArgs {
         }
         if beside.is_some() && mode != Mode::Latency {
             return Err(format!("'--beside' is for latency, not for {name}"));
+        }
+        if confirm && mode != Mode::Latency {
+            return Err(format!("'--confirm' is for latency, not for {name}"));
         }
         let (default, min, max) = match beside {
             Some(_) => BESIDE_CLIENTS,
@@ -196,7 +208,7 @@ impl StressArgs {
             return Err("invalid value '0' for '--duration': must not be zero, as in 5s".to_owned());
         }
         let address = self.address.clone();
-        Ok(Plan { mode, address, clients, size, amount, rate, at_once, beside })
+        Ok(Plan { mode, address, clients, size, amount, rate, at_once, beside, confirm })
     }
 }
 

@@ -6,6 +6,7 @@ mod pipe;
 mod input;
 mod reconnect;
 mod escape;
+mod status;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -15,12 +16,11 @@ use a_chat::client::ConnectError;
 use crate::cli::ConnectArgs;
 
 /// Connects, and stays until the input ends and everything queued was received: success if the
-/// server accepted every line.
+/// server accepted every line, or with `--confirm` if it delivered every line.
 pub(crate) fn run(args: &ConnectArgs) -> Result<ExitCode, Box<dyn Error>> {
     let at_terminal = terminal::is_interactive() && !args.receive;
-    let accepted = if at_terminal { terminal::run(args) } else { pipe::run(args) };
-    let accepted = accepted.map_err(name_the_flag)?;
-    Ok(if accepted { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let status = if at_terminal { terminal::run(args) } else { pipe::run(args) };
+    Ok(status.map_err(name_the_flag)?.into())
 }
 
 /// Adds what the user can do about a token that was not sent.

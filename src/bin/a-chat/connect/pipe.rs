@@ -14,23 +14,29 @@ use std::time::Duration;
 use crate::cli::ConnectArgs;
 use a_chat::Name;
 use a_chat::client::{
-    self, Block, DisconnectReason, LineBlocks, Lines, SessionHandle, SessionOutput, SessionStatus,
+    self, Block, DisconnectReason, LineBlocks, Lines, LostLines, SessionHandle, SessionOutput,
+    SessionStatus,
 };
 
 use super::escape::escape_controls;
 use super::input::{self, InputSummary, StandardInput, Stop};
 use super::reconnect;
+use super::status::Status;
 use crate::output;
 use crate::signals::{self, ShutdownSignal};
 
 /// How many bytes of input may wait to be sent.
 const INPUT_CAPACITY_BYTES: usize = 128 * 1024;
 
+/// How many lines of a loss are shown.
+const SHOWN_LOSSES: usize = 10;
+
 /// How long an aborted session may take to report the lines that were not accepted.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Sends all of standard input. True if the server accepted every line.
-pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
+/// Sends all of standard input. Success if the server accepted every line, or with `--confirm` if it
+/// delivered every line.
+pub(crate) fn run(args: &ConnectArgs) -> Result<Status, Box<dyn Error>> {
     let unreadable = |error| format!("cannot read standard input: {error}");
     let input = if args.receive { StandardInput::silent() } else { StandardInput::new() };
     let input = input.map_err(unreadable)?;
@@ -65,7 +71,15 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
     let complete = input_ended && report_incomplete(&summary);
     // A client that only receives has no input to come to the end of.
     let was_served = args.receive && shut_down.load(Relaxed);
-    Ok(session?.is_clean && complete || was_served)
+    let summary = session?;
+    if args.confirm.confirm && !args.receive {
+        let status = Status::of_confirmed(&summary, complete);
+        if status == Status::Unconfirmed {
+            warn(&"everything was accepted, but not confirmed as delivered");
+        }
+        return Ok(status);
+    }
+    Ok(Status::of_accepted(summary.is_clean && complete || was_served))
 }
 
 /// Reports input that was not read to its end, or only up to the middle of a line; true if neither.
@@ -131,6 +145,9 @@ impl SessionOutput for Pipe {
             let (line, reason, text) = (refusal.line, &refusal.reason, &refusal.text);
             warn(&format_args!("line {line} was refused, {reason}: {text}"));
         }
+        for loss in block.losses() {
+            warn_of_loss(loss);
+        }
         Ok(())
     }
 
@@ -149,6 +166,18 @@ impl SessionOutput for Pipe {
             status => warn(status),
         }
     }
+}
+
+/// Names lost lines: the first few with their texts, as far as they are still known.
+fn warn_of_loss(loss: &LostLines) {
+    let mut message = loss.to_string();
+    for (number, text) in loss.lines.iter().take(SHOWN_LOSSES) {
+        message.extend(["\n  ", &number.to_string(), ": ", text]);
+    }
+    if loss.lines.len() > SHOWN_LOSSES {
+        message += "\n  ...";
+    }
+    warn(&message);
 }
 
 /// Writes a message for people, who may sit at a terminal, to standard error.

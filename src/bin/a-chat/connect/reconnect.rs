@@ -14,7 +14,8 @@ pub(crate) fn session(args: &ConnectArgs, name: &Name) -> Result<Session, String
     let session = Session::new(&args.address, name)
         .options(options)
         .reconnect(args.reconnect)
-        .wait_for_recipients(!args.no_wait);
+        .wait_for_recipients(!args.no_wait)
+        .confirm(args.confirm.confirm && !args.receive);
     #[cfg(feature = "tls")]
     let session = match args.tls.tls().map_err(|error| format!("cannot use TLS: {error}"))? {
         Some(tls) => session.tls(tls),

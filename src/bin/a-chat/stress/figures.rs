@@ -15,6 +15,7 @@ use super::own_server::Usage;
 
 /// The figures of one load.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each says something else")]
 pub(super) struct Figures {
     pub(super) mode: Mode,
     pub(super) address: Endpoint,
@@ -28,6 +29,8 @@ pub(super) struct Figures {
     pub(super) at_once: bool,
     /// The requested rate of the load beside this one.
     pub(super) beside: Option<f64>,
+    /// Whether latencies end with the confirmation.
+    pub(super) confirm: bool,
     /// Length of a message as it arrives, in bytes.
     pub(super) frame: usize,
     pub(super) interrupted: bool,
@@ -110,6 +113,9 @@ impl Figures {
         if let Some(latencies) = outcome.latencies.as_ref().filter(|it| it.count() > 0) {
             table.latencies(latencies);
         }
+        if self.confirm {
+            table.row("", "44 ms more if the recipient is not reading (delayed acknowledgement)");
+        }
         if let Some(beside) = &outcome.beside {
             let rate = HumanFloatCount(per_second(beside));
             let received = HumanCount(beside.received);
@@ -151,6 +157,7 @@ impl Figures {
             Some(rate) => write!(title, ", beside {rate} a second"),
             None => Ok(()),
         };
+        let _ = if self.confirm { write!(title, ", until confirmed") } else { Ok(()) };
         let _ = if self.at_once { write!(title, ", written at once") } else { Ok(()) };
         let at = if self.own_server { "a server of its own" } else { "the server" };
         let is_early = self.interrupted || self.failure.is_some();
@@ -201,6 +208,7 @@ impl Figures {
                 received_per_second: per_second(it),
                 latency_us: it.latencies.as_ref().map(LatencyJson::of),
             }),
+            confirm: self.confirm,
         };
         Ok(serde_json::to_string(&json)? + "\n")
     }
@@ -208,6 +216,7 @@ impl Figures {
 
 /// The keys and their order are part of the interface. `null` stands for what cannot be known.
 #[derive(Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each says something else")]
 struct Json<'a> {
     mode: String,
     address: String,
@@ -231,6 +240,7 @@ struct Json<'a> {
     failure: Option<&'a str>,
     at_once: bool,
     beside: Option<BesideJson>,
+    confirm: bool,
 }
 
 /// The load beside the one that is measured.

@@ -124,6 +124,7 @@ fn measure(
         rate: plan.rate,
         at_once: plan.at_once,
         beside: plan.beside,
+        confirm: plan.confirm,
         frame: frame(topology, plan.size),
         interrupted: control.is_stopped(),
         failure,
@@ -190,7 +191,8 @@ impl Load {
                 }
                 let quiet = Topology { clients: topology.clients - 2, ..topology.clone() };
                 let quiet = Client::connect_all(chat, address, &quiet, control)?;
-                Self::Latency(PingPong::connect(chat, address, topology, size)?, quiet)
+                let ping = PingPong::connect(chat, address, topology, size)?;
+                Self::Latency(ping.confirmed(plan.confirm), quiet)
             }
         })
     }

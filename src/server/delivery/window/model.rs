@@ -7,14 +7,14 @@
 
 use loom::model::Builder;
 use loom::sync::atomic::{self, Ordering};
-pub(super) use loom::thread::Thread;
+pub(crate) use loom::thread::Thread;
 use loom::thread::{JoinHandle, spawn};
 
 use super::*;
 
 /// The only ordering that a window uses; a weaker one does not compile here.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct SeqCst;
+pub(crate) struct SeqCst;
 
 /// An atomic whose accesses have a single total order.
 ///
@@ -22,32 +22,32 @@ pub(super) struct SeqCst;
 /// store it looks for a race with the last one only. So every access here is a read-modify-write,
 /// of which it tries all orders.
 #[derive(Debug)]
-pub(super) struct AtomicUsize(atomic::AtomicUsize);
+pub(crate) struct AtomicUsize(atomic::AtomicUsize);
 
 impl AtomicUsize {
-    pub(super) fn new(value: usize) -> Self {
+    pub(crate) fn new(value: usize) -> Self {
         Self(atomic::AtomicUsize::new(value))
     }
 
-    pub(super) fn load(&self, _: SeqCst) -> usize {
+    pub(crate) fn load(&self, _: SeqCst) -> usize {
         self.0.fetch_add(0, Ordering::SeqCst)
     }
 
-    pub(super) fn store(&self, value: usize, _: SeqCst) {
+    pub(crate) fn store(&self, value: usize, _: SeqCst) {
         self.0.swap(value, Ordering::SeqCst);
     }
 
-    pub(super) fn fetch_add(&self, value: usize, _: SeqCst) -> usize {
+    pub(crate) fn fetch_add(&self, value: usize, _: SeqCst) -> usize {
         self.0.fetch_add(value, Ordering::SeqCst)
     }
 
-    pub(super) fn fetch_sub(&self, value: usize, _: SeqCst) -> usize {
+    pub(crate) fn fetch_sub(&self, value: usize, _: SeqCst) -> usize {
         self.0.fetch_sub(value, Ordering::SeqCst)
     }
 }
 
 /// The part of `std::thread` that a window uses.
-pub(super) mod thread {
+pub(crate) mod thread {
     use std::time::Duration;
 
     pub(crate) use loom::thread::{current, park};

@@ -19,6 +19,7 @@ hello                    says hello to them
 /join #dev               enters a room, and makes it the recipient of plain lines;
                          /join #dev loud also tells who else comes and goes
 /leave                   leaves it; /leave #ops leaves another
+/sync, /sync 5           asks to be told when all you have sent is delivered, for 30 s or 5 s
 /quit                    leaves, as do Ctrl-D and Ctrl-C, also in the middle of a line:
                          what you have sent still goes out, what is due to you is shown
 Pasted text is text: it contains no commands, and all its lines go to the same.
@@ -79,7 +80,7 @@ fn command(line: &Text, to: &[Recipient]) -> UserCommand {
     match word {
         "/msg" => addressed(line, end)
             .unwrap_or_else(|| invalid("/msg takes names and a text: /msg bob: hello".to_owned())),
-        "/to" | "/who" | "/join" | "/leave" | "/help" | "/quit"
+        "/to" | "/who" | "/sync" | "/join" | "/leave" | "/help" | "/quit"
             if rest.trim_end().contains('\n') =>
         {
             match addressed(line, end) {
@@ -93,7 +94,7 @@ fn command(line: &Text, to: &[Recipient]) -> UserCommand {
             None => addressed(line, end)
                 .unwrap_or_else(|| invalid(format!("not a list of names: {}", rest.trim()))),
         },
-        "/who" => UserCommand::Ask(text.trim_end().to_owned()),
+        "/who" | "/sync" => UserCommand::Ask(text.trim_end().to_owned()),
         "/join" => {
             let room = rest.split_whitespace().next().and_then(|room| Room::new(room).ok());
             let join = |room| UserCommand::Join { room, line: text.trim_end().to_owned() };

@@ -52,6 +52,7 @@ use self::tty::{Modes, Restore};
 use self::ui::{ScreenUpdate, Ui};
 use super::input::Stop;
 use super::reconnect;
+use super::status::Status;
 use crate::cli::ConnectArgs;
 use crate::error_chain;
 use crate::signals::{self, DEBOUNCE, ShutdownSignal};
@@ -75,8 +76,9 @@ pub(crate) fn is_interactive() -> bool {
     capable && io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-/// Runs until the user leaves or the conversation ends. True if the server accepted every line.
-pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
+/// Runs until the user leaves or the conversation ends. Success if the server accepted every line, or
+/// with `--confirm` if it delivered every line.
+pub(crate) fn run(args: &ConnectArgs) -> Result<Status, Box<dyn Error>> {
     let changes = tty::watch_changes().map_err(unusable)?;
     let modes = Modes::of_terminal().map_err(unusable)?;
     let _restore = Restore(modes.clone());
@@ -88,27 +90,26 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<bool, Box<dyn Error>> {
         Console::open(modes.clone(), events, stop.clone(), leaving).map_err(unusable)?;
     let reader = Builder::new().name("keys".to_owned());
     let reader = reader.spawn(move || tty::read(&changes, &stop, &keys))?;
-    let clean = loop {
+    let status = loop {
         let name = match &args.name {
             Some(name) => name.clone(),
             None => login::ask_name(&mut console).map_err(unusable)?.ok_or("no name was given")?,
         };
         match run_session(args, name, console, &started)? {
-            Outcome::Ended { clean } => break clean,
+            Outcome::Ended(status) => break status,
             Outcome::NameTaken(returned) => console = *returned,
             // A blocked write cannot be interrupted, and the terminal shows no message either: its
             // thread is abandoned to the end of the process.
-            Outcome::Stuck => return Ok(false),
+            Outcome::Stuck => return Ok(Status::Failure),
         }
     };
     reader.join().unwrap_or_else(|panic| resume_unwind(panic));
-    Ok(clean)
+    Ok(status)
 }
 
 /// How a session at the terminal ended.
 enum Outcome {
-    /// `clean` if the server accepted every line.
-    Ended { clean: bool },
+    Ended(Status),
     /// The name that the user was asked for is taken.
     NameTaken(Box<Console>),
     /// The terminal accepts no more output.
@@ -147,10 +148,15 @@ fn run_session(
         return Ok(Outcome::Stuck);
     }
     let console = ui.join().unwrap_or_else(|panic| resume_unwind(panic)).map_err(unusable)?;
-    match console {
-        Some(console) => Ok(Outcome::NameTaken(Box::new(console))),
-        None => Ok(Outcome::Ended { clean: summary?.is_clean }),
+    if let Some(console) = console {
+        return Ok(Outcome::NameTaken(Box::new(console)));
     }
+    let summary = summary?;
+    Ok(Outcome::Ended(if args.confirm.confirm {
+        Status::of_confirmed(&summary, summary.input_ended)
+    } else {
+        Status::of_accepted(summary.is_clean)
+    }))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is made for `map_err`")]

@@ -5,7 +5,7 @@
 
 use std::env;
 
-use a_chat::client::{Event, Refusal};
+use a_chat::client::{Event, LostLines, Refusal, SyncOutcome, Synced};
 
 use unicode_width::UnicodeWidthStr;
 
@@ -24,6 +24,9 @@ const FAINT: &str = "2";
 /// How many characters of a refused line are shown: enough to recognise it.
 const MAX_QUOTED_CHARS: usize = 200;
 
+/// How many lines of a loss are shown.
+const MAX_SHOWN_LOSSES: usize = 5;
+
 /// How many columns are left for a name behind the question for it.
 const NAME_ROOM: usize = 8;
 
@@ -39,6 +42,13 @@ pub(crate) struct Prompt {
     pub(crate) text: String,
     /// Its width in columns, without escape sequences.
     pub(crate) width: usize,
+}
+
+/// The first characters of a line that was sent.
+fn beginning(text: &str) -> String {
+    let beginning: String = text.chars().take(MAX_QUOTED_CHARS).collect();
+    let more = if beginning.len() < text.len() { "..." } else { "" };
+    beginning + more
 }
 
 impl Prompt {
@@ -70,9 +80,16 @@ impl Style {
             Event::Room(event) => self.notice(&event.to_string()),
             Event::Refused(refusal) => {
                 let Refusal { line, reason, text, .. } = refusal;
-                let beginning: String = text.chars().take(MAX_QUOTED_CHARS).collect();
-                let more = if beginning.len() < text.len() { "..." } else { "" };
-                self.error(&format!("{reason}; that was your line {line}: {beginning}{more}"))
+                let text = beginning(text);
+                self.error(&format!("{reason}; that was your line {line}: {text}"))
+            }
+            Event::Lost(loss) => self.loss(loss),
+            Event::Synced(Synced { line, outcome, .. }) => {
+                let text = format!("line {line}: {outcome}");
+                match outcome {
+                    SyncOutcome::Delivered | SyncOutcome::DeliveredOrLost => self.notice(&text),
+                    _ => self.error(&text),
+                }
             }
             Event::Who(reply) => self.notice(&reply.to_string()),
             Event::Notice(text) => self.notice(text),
@@ -82,6 +99,27 @@ impl Style {
             )),
             Event::Other(text) => format!("{}\n", escape_controls(text)),
             _ => String::new(),
+        }
+    }
+
+    /// Lost lines: their texts, as far as there are few of them and they are still known.
+    fn loss(&self, loss: &LostLines) -> String {
+        let LostLines { last, deliveries, recipient, lines, .. } = loss;
+        match &lines[..] {
+            [(number, text)] if *deliveries == 1 => {
+                let text = beginning(text);
+                self.error(&format!("lost on the way to {recipient}; your line {number}: {text}"))
+            }
+            _ => {
+                let mut shown = self.error(&format!(
+                    "{deliveries} of your lines up to line {last} lost on the way to {recipient}"
+                ));
+                for (number, text) in lines.iter().take(MAX_SHOWN_LOSSES) {
+                    let text = escape_controls(&beginning(text));
+                    shown.extend(["  ", &number.to_string(), ": ", &text, "\n"]);
+                }
+                shown + if lines.len() > MAX_SHOWN_LOSSES { "  ...\n" } else { "" }
+            }
         }
     }
 
