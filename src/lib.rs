@@ -60,6 +60,7 @@
 //! | `proxy` | with the program | `Config::proxy_from`: a proxy in front says who its client is, by a PROXY header |
 //! | `users` | yes | names that only their users can take, proven by tokens: [`Config::users`] |
 //! | `serde` | with `cli` | `Serialize` for [`Stats`], [`Report`] and what they hold, `Deserialize` for [`Name`] and [`Config`] |
+//! | `status` | with `cli` | `Observer`: who is connected now, and what waits for whom |
 //!
 //! Other features are internal. The client builds on every Unix, the server on Linux only: its exact
 //! report rests on `SIOCOUTQ` and `TCP_NOTSENT_LOWAT`. The oldest supported Rust is 1.85; raising it
@@ -141,9 +142,13 @@ pub use server::Server;
 #[cfg(target_os = "linux")]
 pub use server::config::Config;
 #[cfg(target_os = "linux")]
+pub use server::disconnects::Disconnects;
+#[cfg(target_os = "linux")]
 pub use server::files::{FileStatus, FilesHandle};
 #[cfg(target_os = "linux")]
 pub use server::limits::{Capacity, enlarge_futex_hash, limit_malloc_arenas, raise_nofile_limit};
+#[cfg(all(feature = "status", target_os = "linux"))]
+pub use server::observer::{Activity, ClientInfo, Observer};
 #[cfg(target_os = "linux")]
 pub use server::report::{CloseReason, Loss, Report};
 #[cfg(target_os = "linux")]

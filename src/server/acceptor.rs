@@ -328,6 +328,11 @@ impl Acceptor {
     ) {
         self.totals.refused += 1;
         self.shared.counters.refused.add(1);
+        self.shared.counters.refusals.count(match rejection {
+            Rejection::ServerFull => "full",
+            Rejection::PerAddressLimit => "per_address",
+            _ => "other",
+        });
         if let Some(cause) = cause.filter(|_| self.log_allowed()) {
             let (peer, refused) = (client.peer(), self.totals.refused);
             log::warn!(

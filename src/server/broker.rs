@@ -187,15 +187,21 @@ impl Broker {
     /// The thread: routes until the inbox is disconnected, then queues the closing notices.
     pub(crate) fn run(mut self, inbox: &Receiver<Event>, turns: &Turns) {
         let mut events = BusyPollReceiver::new(inbox, turns);
+        let (mut rounds, mut handled) = (0, 0);
         while let Some(event) = self.next(&mut events, inbox) {
+            self.counters.pulse.begin(rounds);
             self.handle(event);
+            handled += 1;
             for event in inbox.try_iter().take(MAX_ROUND_EVENTS - 1) {
                 self.handle(event);
+                handled += 1;
                 if self.round_spread > MAX_ROUND_SPREAD {
                     break;
                 }
             }
             self.flush_round();
+            rounds += 1;
+            self.counters.pulse.end(rounds, handled);
         }
         for peer in self.peers.drain() {
             self.counters.connected.sub(1);
@@ -364,6 +370,9 @@ impl Broker {
             return;
         };
         self.counters.unterminated.add(batch.unterminated);
+        if batch.refused > 0 {
+            self.counters.refused_lines.add(batch.refused);
+        }
         let charged = Arc::new(ChargedFrames {
             bytes: Arc::clone(&batch.frames),
             permit: Some(Arc::clone(permit)),
@@ -376,6 +385,7 @@ impl Broker {
                     let slice = slice_of(&charged, frames, *messages, *first_line);
                     let missing = self.relay(sender, &slice, batch.names(recipients));
                     if !missing.is_empty() {
+                        self.counters.unreachable_lines.add(u64::from(*messages));
                         let lines = *first_line..first_line + u64::from(*messages);
                         let errors =
                             NoSuchPeerErrors::new(lines, protocol::missing(&missing), permit);

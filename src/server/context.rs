@@ -52,6 +52,9 @@ pub(crate) struct Shared {
     /// How many connections are busy, see [`Burst`].
     pub(crate) busy: AtomicUsize,
     pub(crate) turns: Turns,
+    /// Set once somebody watches.
+    #[cfg(feature = "status")]
+    pub(crate) registry: std::sync::OnceLock<Arc<super::observer::Registry>>,
 }
 
 impl Shared {

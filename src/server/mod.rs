@@ -34,6 +34,7 @@ pub(crate) mod seconds;
 pub(crate) mod shutdown;
 pub(crate) mod config;
 pub(crate) mod counted;
+pub(crate) mod disconnects;
 pub(crate) mod limits;
 pub(crate) mod stats;
 pub(crate) mod files;
@@ -41,6 +42,8 @@ pub(crate) mod files;
 pub(crate) mod users;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
+#[cfg(feature = "status")]
+pub(crate) mod observer;
 
 #[cfg(test)]
 mod panics;
@@ -60,6 +63,8 @@ use self::files::FilesHandle;
 use self::limits::Capacity;
 use self::login_places::LoginPlaces;
 use self::per_source::Places;
+#[cfg(feature = "status")]
+use self::observer::Observer;
 use self::report::Report;
 use self::scheduling::Turns;
 use self::shutdown::ShutdownHandle;
@@ -214,6 +219,8 @@ impl Server {
             tls: std::sync::OnceLock::new(),
             busy: AtomicUsize::new(0),
             turns: Turns::new(),
+            #[cfg(feature = "status")]
+            registry: std::sync::OnceLock::new(),
         });
         Ok(Self { listeners, endpoints, capacity, shared })
     }
@@ -271,6 +278,14 @@ impl Server {
     #[must_use]
     pub fn files_handle(&self) -> FilesHandle {
         FilesHandle::new(Arc::clone(&self.shared))
+    }
+
+    /// A handle that tells who is connected. From then on the server keeps a list of its clients, at
+    /// some hundred bytes for each; clients that are logged in already are not in it.
+    #[cfg(feature = "status")]
+    #[must_use]
+    pub fn observer(&self) -> Observer {
+        Observer::new(Arc::clone(self.shared.registry.get_or_init(Arc::default)))
     }
 
     /// Serves until shutdown, drains, joins every thread, and reports what happened.

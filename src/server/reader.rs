@@ -22,6 +22,8 @@ use crate::server::delivery::window::{Permit, StandingPermit, Window};
 use crate::server::input::{Input, ReadOutcome};
 use crate::server::login::{Login, login, reject};
 use crate::server::login_places::LoginPlace;
+#[cfg(feature = "status")]
+use crate::server::observer::Registered;
 use crate::server::per_source::Place;
 use crate::server::rate::Rate;
 use crate::server::report::{CloseReason, ConnectionRecord};
@@ -54,6 +56,9 @@ const LIVENESS_INTERVAL: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct Reader {
     input: Input,
+    /// Keeps the client in the list of those that are connected, while there is one.
+    #[cfg(feature = "status")]
+    registered: Option<Registered>,
 }
 
 /// A logged-in client: its name and its right to it, its queue and its writer.
@@ -71,7 +76,11 @@ impl Reader {
         shared: Arc<Shared>,
         place: Option<Place>,
     ) -> Self {
-        Self { input: Input::new(connection, shared, place) }
+        Self {
+            input: Input::new(connection, shared, place),
+            #[cfg(feature = "status")]
+            registered: None,
+        }
     }
 
     /// The thread: serves the client until it disconnects or the cutoff is reached, and returns the
@@ -93,6 +102,7 @@ impl Reader {
             }
         };
         record.log();
+        self.input.shared.counters.disconnects.count(record.reason.code(), record.counts());
         record
     }
 
@@ -169,6 +179,10 @@ impl Reader {
         rate: Option<Box<Rate>>,
     ) -> CloseReason {
         let config = &self.input.shared.config;
+        #[cfg(feature = "status")]
+        if let Some(registry) = self.input.shared.registry.get() {
+            self.registered = Some(registry.enter(name, &self.input.connection, &window));
+        }
         let mut batches = BatchSender {
             connection: Arc::clone(&self.input.connection),
             builder: BatchBuilder::new(name, config.max_line),
@@ -235,7 +249,8 @@ impl Reader {
     }
 
     fn record(&self, name: Option<Name>, exit: &WriterExit) -> ConnectionRecord {
-        let WriterExit { reason, accepted, delivered, lost, unacknowledged, in_drain, .. } = *exit;
+        let WriterExit { reason, accepted, delivered, lost, lost_written, .. } = *exit;
+        let WriterExit { unacknowledged, in_drain, .. } = *exit;
         ConnectionRecord {
             id: self.input.connection.id(),
             peer: self.input.connection.peer(),
@@ -244,6 +259,7 @@ impl Reader {
             accepted,
             delivered,
             lost,
+            lost_written,
             unacknowledged,
             in_drain,
         }

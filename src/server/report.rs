@@ -7,6 +7,7 @@ use std::{fmt, io};
 use log::Level;
 
 use crate::server::counted::Counted;
+use crate::server::disconnects::Disconnects;
 use crate::server::stats::Stats;
 use crate::socket::connection::ConnectionId;
 use crate::socket::peer::Peer;
@@ -77,6 +78,53 @@ impl CloseReason {
 
     pub(crate) fn broken(error: &io::Error) -> Self {
         Self::Broken(error.kind())
+    }
+}
+
+impl CloseReason {
+    /// A word for the reason that programs can rely on, such as `name_taken`.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::LeftBeforeLogin => "left_before_login",
+            Self::Broken(_) => "broken",
+            Self::BadName => "bad_name",
+            Self::NoLineFeed => "no_line_feed",
+            Self::NameTaken => "name_taken",
+            Self::LoginTimeout => "login_timeout",
+            Self::NeedsToken => "needs_token",
+            Self::WrongToken => "wrong_token",
+            Self::NoTokens => "no_tokens",
+            Self::LoginCrowd => "login_crowd",
+            Self::LoggedInElsewhere => "logged_in_elsewhere",
+            Self::Revoked => "revoked",
+            Self::NameReserved => "name_reserved",
+            Self::PerAddressLimit => "per_address",
+            Self::NoProxyHeader => "no_proxy_header",
+            Self::ServerFull => "full",
+            Self::Evicted => "evicted",
+            Self::Shutdown => "shutdown",
+            Self::Deadline => "deadline",
+            Self::Forced => "forced",
+            Self::Panicked => "panicked",
+            Self::ServerFailed => "server_failed",
+        }
+    }
+
+    /// Whether the client was not let in because of what it said, or did not say.
+    pub(crate) fn refuses_login(self) -> bool {
+        matches!(
+            self,
+            Self::BadName
+                | Self::NoLineFeed
+                | Self::NameTaken
+                | Self::LoginTimeout
+                | Self::NeedsToken
+                | Self::WrongToken
+                | Self::NoTokens
+                | Self::NameReserved
+        )
     }
 }
 
@@ -277,12 +325,24 @@ pub(crate) struct ConnectionRecord {
     pub(crate) accepted: u64,
     pub(crate) delivered: u64,
     pub(crate) lost: u64,
+    /// Of those lost, the ones that were wholly written.
+    pub(crate) lost_written: u64,
     pub(crate) unacknowledged: u64,
     /// Whether the connection failed after shutdown had begun.
     pub(crate) in_drain: bool,
 }
 
 impl ConnectionRecord {
+    /// What it adds to the counts of its reason.
+    pub(crate) fn counts(&self) -> Disconnects {
+        Disconnects {
+            connections: 1,
+            refused_logins: u64::from(self.reason.refuses_login()),
+            lost_unwritten: self.lost - self.lost_written,
+            lost_written: self.lost_written,
+        }
+    }
+
     /// The one place where the end of a connection is logged.
     ///
     /// Connections that never logged in are logged only at `debug`: connecting costs a client
@@ -370,6 +430,7 @@ mod tests {
             accepted: 0,
             delivered: 3,
             lost,
+            lost_written: 0,
             unacknowledged: 7,
             in_drain,
         }

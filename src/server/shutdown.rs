@@ -5,7 +5,7 @@
 //! shutdown, and none has to poll for it.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -152,8 +152,15 @@ impl ShutdownHandle {
     }
 
     /// How long the drain has lasted; zero before it begins.
-    pub(crate) fn drain_elapsed(&self) -> Duration {
+    #[must_use]
+    pub fn drain_elapsed(&self) -> Duration {
         self.drain_started().map_or(Duration::ZERO, |started| started.elapsed())
+    }
+
+    /// How long the drain may last, see [`Config::drain_timeout`](crate::Config::drain_timeout).
+    #[must_use]
+    pub fn drain_timeout(&self) -> Duration {
+        self.inner.drain_timeout
     }
 
     /// When the drain began; `None` before that.
@@ -251,6 +258,14 @@ impl ShutdownHandle {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+}
+
+/// A descriptor that becomes readable once the drain begins, and stays so. It is there to be polled
+/// together with others, and never to be read from.
+impl AsFd for ShutdownHandle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.drain.fd.as_fd()
     }
 }
 

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::server::counted::Counted;
+use crate::server::disconnects::{DisconnectCounters, Disconnects, RefusalCounters};
 
 /// What a server has done so far, and what it holds at the moment.
 ///
-/// All but [`connected`](Self::connected) and [`queued_bytes`](Self::queued_bytes) only grow, and
-/// count the same things as the [`Report`](crate::Report) at the end. They are read one after the
+/// All numbers but [`connected`](Self::connected) and [`queued_bytes`](Self::queued_bytes) only grow,
+/// and count the same things as the [`Report`](crate::Report) at the end. They are read one after the
 /// other while the server works, so they agree with each other only when it is at rest. Then `owed =
 /// delivered + lost`, except for what is queued or in flight.
 ///
@@ -33,6 +34,11 @@ pub struct Stats {
     pub accepted: u64,
     /// Last lines without a line end, which were therefore not accepted.
     pub unterminated: u64,
+    /// Accepted lines that were answered by an error whoever was connected, such as one without a
+    /// colon.
+    pub refused_lines: u64,
+    /// Accepted lines of which at least one recipient was not connected.
+    pub unreachable_lines: u64,
     /// Deliveries owed: one for each accepted message and each of its recipients that was
     /// connected.
     pub owed: u64,
@@ -53,6 +59,13 @@ pub struct Stats {
     pub lost_untold: u64,
     /// Bytes charged to the senders' windows now: queued message text and overhead.
     pub queued_bytes: u64,
+    /// Rounds in which the broker has routed lines, logins and departures.
+    pub broker_rounds: u64,
+    /// Events that the broker has handled in these rounds.
+    pub broker_events: u64,
+    /// Whether the broker is in the middle of a round. If it stays so while
+    /// [`broker_rounds`](Self::broker_rounds) does not grow, it is stuck.
+    pub broker_busy: bool,
 }
 
 /// Reads a server's live counters. Cheap to clone, and usable from any thread, even after the
@@ -90,6 +103,8 @@ impl StatsHandle {
             evicted: counters.evicted.get(),
             accepted: counters.accepted.get(),
             unterminated: counters.unterminated.get(),
+            refused_lines: counters.refused_lines.get(),
+            unreachable_lines: counters.unreachable_lines.get(),
             owed: counters.owed.get(),
             written,
             delivered,
@@ -98,7 +113,23 @@ impl StatsHandle {
             lost_sender_gone: counters.lost_sender_gone.get(),
             lost_untold: counters.lost_untold.get(),
             queued_bytes: counters.queued_bytes.get(),
+            broker_rounds: counters.pulse.rounds(),
+            broker_events: counters.pulse.events.load(Relaxed),
+            broker_busy: counters.pulse.is_busy(),
         }
+    }
+
+    /// Connections that have ended, and what was lost with them, by reason; the reasons are the words
+    /// of [`CloseReason::code`](crate::CloseReason::code).
+    #[must_use]
+    pub fn disconnects(&self) -> Vec<(&'static str, Disconnects)> {
+        self.counters.disconnects.read()
+    }
+
+    /// Connections that were refused at once, by reason, each a word such as `full`.
+    #[must_use]
+    pub fn refusals(&self) -> Vec<(&'static str, u64)> {
+        self.counters.refusals.read()
     }
 }
 
@@ -125,6 +156,8 @@ pub(crate) struct Counters {
     pub(crate) evicted: Counter,
     pub(crate) accepted: Counter,
     pub(crate) unterminated: Counter,
+    pub(crate) refused_lines: Counter,
+    pub(crate) unreachable_lines: Counter,
     pub(crate) owed: Counter,
     pub(crate) written: Counter,
     pub(crate) delivered: Counter,
@@ -135,6 +168,40 @@ pub(crate) struct Counters {
     /// How many `/sync` were asked. Not among the public counters: writers look whether any was.
     pub(crate) syncs: Counter,
     pub(crate) queued_bytes: Counter,
+    pub(crate) pulse: Pulse,
+    pub(crate) disconnects: DisconnectCounters,
+    pub(crate) refusals: RefusalCounters,
+}
+
+/// What the broker has got done. Only the broker writes it, so it needs plain stores and nothing that
+/// costs more.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(crate) struct Pulse {
+    /// Twice the number of rounds that have ended, and one more while the broker is in a round.
+    beats: AtomicU64,
+    events: AtomicU64,
+}
+
+impl Pulse {
+    /// Notes that a round begins, of which the broker knows the number.
+    pub(crate) fn begin(&self, rounds: u64) {
+        self.beats.store(2 * rounds + 1, Relaxed);
+    }
+
+    /// Notes that so many rounds have ended, with so many events in all of them.
+    pub(crate) fn end(&self, rounds: u64, events: u64) {
+        self.events.store(events, Relaxed);
+        self.beats.store(2 * rounds, Relaxed);
+    }
+
+    fn rounds(&self) -> u64 {
+        self.beats.load(Relaxed) / 2
+    }
+
+    fn is_busy(&self) -> bool {
+        self.beats.load(Relaxed) % 2 == 1
+    }
 }
 
 /// A number that synchronises nothing. It has a cache line of its own, since its neighbours are

@@ -70,6 +70,8 @@ pub(crate) struct WriterExit {
     /// Messages acknowledged by the peer's kernel up to their last byte.
     pub(crate) delivered: u64,
     pub(crate) lost: u64,
+    /// Of those lost, the ones that were wholly written.
+    pub(crate) lost_written: u64,
     /// Bytes written and not acknowledged; the last of the `lost` messages are among them.
     pub(crate) unacknowledged: u64,
     /// Whether the connection failed after shutdown had begun.
@@ -119,6 +121,7 @@ impl WriterExit {
             accepted: 0,
             delivered: 0,
             lost: 0,
+            lost_written: 0,
             unacknowledged: 0,
             in_drain: false,
             had_left: false,
@@ -142,6 +145,8 @@ pub(crate) struct Writer {
     owed: u64,
     /// Messages acknowledged to the last byte, as counted in the live counters.
     delivered: u64,
+    /// Messages written to the last byte.
+    written: u64,
     /// Bytes written to the client's stream.
     written_bytes: u64,
     /// Whether the failure counts as part of the drain, if that was decided before the thread's
@@ -172,6 +177,7 @@ impl Writer {
             next_window_look: Instant::now(),
             owed: 0,
             delivered: 0,
+            written: 0,
             written_bytes: 0,
             in_drain: None,
             close: None,
@@ -202,6 +208,7 @@ impl Writer {
             Some(close) => (failure.unwrap_or(close.reason), close.accepted),
             None => (CloseReason::ServerFailed, 0),
         };
+        let lost_written = self.written - delivered;
         debug_assert!(self.losses.total() == lost || failure == Some(CloseReason::Panicked));
         let unsettled = self.marks.into_unsettled(self.unplaced);
         let is_needed = lost > 0 || !unsettled.is_empty();
@@ -211,6 +218,7 @@ impl Writer {
             accepted,
             delivered,
             lost,
+            lost_written,
             unacknowledged,
             in_drain,
             had_left,
@@ -382,6 +390,7 @@ impl Writer {
             self.settle();
         }
         let messages = self.backlog.advance(written, &mut self.in_flight);
+        self.written += messages;
         self.shared.counters.written.add(messages);
         Ok(written)
     }

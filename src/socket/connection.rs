@@ -65,6 +65,39 @@ impl fmt::Display for ConnectionId {
     }
 }
 
+/// Bytes of a TCP connection, as the kernel counts them.
+#[cfg(feature = "status")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Traffic {
+    pub(crate) received_bytes: u64,
+    /// Those that were sent again count once.
+    pub(crate) sent_bytes: u64,
+}
+
+#[cfg(feature = "status")]
+impl std::ops::AddAssign for Traffic {
+    fn add_assign(&mut self, other: Self) {
+        self.received_bytes += other.received_bytes;
+        self.sent_bytes += other.sent_bytes;
+    }
+}
+
+/// What a look from outside finds.
+#[cfg(feature = "status")]
+impl Connection {
+    /// Its bytes so far; none in the Unix domain, where nobody counts them.
+    pub(crate) fn traffic(&self) -> Traffic {
+        let counted = self.socket.is_tcp().then(|| sys::traffic(&self.socket).ok()).flatten();
+        let (received_bytes, sent_bytes) = counted.unwrap_or_default();
+        Traffic { received_bytes, sent_bytes }
+    }
+
+    /// How the client came.
+    pub(crate) fn door(&self) -> &'static str {
+        if self.socket.is_tcp() { "tcp" } else { "unix" }
+    }
+}
+
 impl Connection {
     /// Wraps an accepted socket.
     pub(crate) fn new(id: ConnectionId, socket: impl Into<Stream>, peer: Peer) -> Self {

@@ -21,6 +21,14 @@ const SIOCOUTQ: Opcode = 0x5411;
 /// Linux 5.4, and neither `libc` nor `rustix` knows it.
 const TCP_INFO_SND_WND: usize = 228;
 
+/// Where the counts of bytes stand there.
+#[cfg(feature = "status")]
+const TCP_INFO_BYTES_RECEIVED: usize = 128;
+#[cfg(feature = "status")]
+const TCP_INFO_BYTES_SENT: usize = 200;
+#[cfg(feature = "status")]
+const TCP_INFO_BYTES_RETRANS: usize = 208;
+
 /// `PR_FUTEX_HASH` of `linux/prctl.h`, since Linux 6.16, and its operation that sets the table
 /// size.
 const PR_FUTEX_HASH: c_int = 78;
@@ -65,6 +73,29 @@ pub(crate) fn check_unacknowledged() -> io::Result<()> {
 /// Fails if the socket is not a TCP socket, or if the kernel is older than Linux 5.4.
 pub(crate) fn offered_window(socket: impl AsFd) -> io::Result<u32> {
     const LENGTH: usize = TCP_INFO_SND_WND + size_of::<u32>();
+    let info = tcp_info::<LENGTH>(socket)?;
+    let window = info[TCP_INFO_SND_WND..].first_chunk();
+    window
+        .map(|window| u32::from_ne_bytes(*window))
+        .ok_or_else(|| io::ErrorKind::Unsupported.into())
+}
+
+/// Bytes received over a TCP connection, and bytes sent without those sent again.
+///
+/// # Errors
+///
+/// As [`offered_window`].
+#[cfg(feature = "status")]
+pub(crate) fn traffic(socket: impl AsFd) -> io::Result<(u64, u64)> {
+    const LENGTH: usize = TCP_INFO_BYTES_RETRANS + size_of::<u64>();
+    let info = tcp_info::<LENGTH>(socket)?;
+    let field = |at: usize| info[at..].first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+    let sent = field(TCP_INFO_BYTES_SENT).saturating_sub(field(TCP_INFO_BYTES_RETRANS));
+    Ok((field(TCP_INFO_BYTES_RECEIVED), sent))
+}
+
+/// The first bytes of a `struct tcp_info`.
+fn tcp_info<const LENGTH: usize>(socket: impl AsFd) -> io::Result<[u8; LENGTH]> {
     let mut info = [0_u8; LENGTH];
     let mut length = libc::socklen_t::try_from(LENGTH).unwrap_or(0);
     // SAFETY: getsockopt(2) writes at most `length` bytes to `info`, which has that many, and sets
@@ -81,10 +112,7 @@ pub(crate) fn offered_window(socket: impl AsFd) -> io::Result<u32> {
     if result == -1 {
         return Err(io::Error::last_os_error());
     }
-    match info[TCP_INFO_SND_WND..].first_chunk() {
-        Some(window) if length as usize >= LENGTH => Ok(u32::from_ne_bytes(*window)),
-        _ => Err(io::ErrorKind::Unsupported.into()),
-    }
+    if length as usize >= LENGTH { Ok(info) } else { Err(io::ErrorKind::Unsupported.into()) }
 }
 
 /// The user and the process that connected a Unix socket, or that made the pair.

@@ -64,6 +64,8 @@ pub(crate) struct Batch {
     pub(crate) first_line: u64,
     /// Unterminated last lines: at most one.
     pub(crate) unterminated: u64,
+    /// Those of the lines that are refused as a whole, whoever is connected.
+    pub(crate) refused: u64,
     pub(crate) steps: Vec<Step>,
     pub(crate) frames: Frames,
     /// The recipients' names as typed, concatenated, and the range of each.
@@ -149,6 +151,8 @@ pub(crate) struct BatchBuilder {
     steps: Vec<Step>,
     lines: u64,
     unterminated: u64,
+    /// As [`Batch::refused`].
+    refused: u64,
     charge: usize,
     /// An upper bound on the error replies to those lines that are charged for their frames only.
     run_errors: usize,
@@ -193,6 +197,7 @@ impl BatchBuilder {
             steps: Vec::new(),
             lines: 0,
             unterminated: 0,
+            refused: 0,
             charge: BATCH_CHARGE,
             run_errors: 0,
             run: Vec::new(),
@@ -282,6 +287,7 @@ impl BatchBuilder {
             first_line: self.first_line,
             lines: std::mem::take(&mut self.lines),
             unterminated: std::mem::take(&mut self.unterminated),
+            refused: std::mem::take(&mut self.refused),
             steps: std::mem::take(&mut self.steps),
             frames: Arc::new(std::mem::take(&mut self.frames)),
             names: std::mem::take(&mut self.names),
@@ -337,6 +343,7 @@ impl BatchBuilder {
             Ok(None) => {}
             Err(refusal) => {
                 let line = self.line;
+                self.refused += 1;
                 self.push_reply(|frames| protocol::push_refusal(frames, line, refusal));
             }
         }

@@ -135,10 +135,16 @@ impl Drop for Permit {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "status"))]
 impl Window {
     pub(crate) fn used(&self) -> usize {
         self.used.load(SeqCst)
+    }
+
+    /// Whether the reader waits for room.
+    #[cfg(feature = "status")]
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.wanted.load(SeqCst) > 0
     }
 }
 
