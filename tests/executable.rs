@@ -561,7 +561,7 @@ fn a_wrong_command_line_is_refused() {
 
 /// Every flag, its environment variable, its default, and an unusable value if the command line can
 /// tell.
-const FLAGS: [(&str, &str, Option<&str>, Option<&str>); 28] = [
+const FLAGS: [(&str, &str, Option<&str>, Option<&str>); 30] = [
     ("--listen", "A_CHAT_LISTEN", Some("127.0.0.1:8080"), Some("8080")),
     ("--unix-mode", "A_CHAT_UNIX_MODE", Some("660"), Some("rw")),
     ("--unix-group", "A_CHAT_UNIX_GROUP", None, None),
@@ -588,6 +588,8 @@ const FLAGS: [(&str, &str, Option<&str>, Option<&str>); 28] = [
     ("--log-format", "A_CHAT_LOG_FORMAT", Some("text"), Some("xml")),
     ("--log-file", "A_CHAT_LOG_FILE", None, None),
     ("--config", "A_CHAT_CONFIG", None, None),
+    ("--status", "A_CHAT_STATUS", None, Some("9090")),
+    ("--status-clients", "A_CHAT_STATUS_CLIENTS", None, None),
     ("--report", "A_CHAT_REPORT", None, None),
     ("--stats-every", "A_CHAT_STATS_EVERY", None, Some("often")),
 ];

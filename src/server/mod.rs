@@ -62,9 +62,9 @@ use self::context::{Shared, spawn};
 use self::files::FilesHandle;
 use self::limits::Capacity;
 use self::login_places::LoginPlaces;
-use self::per_source::Places;
 #[cfg(feature = "status")]
 use self::observer::Observer;
+use self::per_source::Places;
 use self::report::Report;
 use self::scheduling::Turns;
 use self::shutdown::ShutdownHandle;

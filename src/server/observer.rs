@@ -183,7 +183,7 @@ impl Entry {
             name: self.name.clone(),
             address: connection.peer().to_string(),
             door: connection.door(),
-            tls: connection.is_tls(),
+            tls: connection.is_encrypted(),
             connected_for: now.saturating_duration_since(self.since),
             queued_bytes: window.as_ref().map_or(0, |window| window.used() as u64),
             unacknowledged_bytes: connection.unacknowledged(),

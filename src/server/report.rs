@@ -92,6 +92,8 @@ impl CloseReason {
             Self::BadName => "bad_name",
             Self::NoLineFeed => "no_line_feed",
             Self::NameTaken => "name_taken",
+            Self::Unencrypted => "unencrypted",
+            Self::HandshakeFailed => "handshake_failed",
             Self::LoginTimeout => "login_timeout",
             Self::NeedsToken => "needs_token",
             Self::WrongToken => "wrong_token",
@@ -120,6 +122,8 @@ impl CloseReason {
                 | Self::NoLineFeed
                 | Self::NameTaken
                 | Self::LoginTimeout
+                | Self::Unencrypted
+                | Self::HandshakeFailed
                 | Self::NeedsToken
                 | Self::WrongToken
                 | Self::NoTokens

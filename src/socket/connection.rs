@@ -159,7 +159,7 @@ impl Connection {
     }
 
     /// Whether the client speaks TLS.
-    #[cfg(feature = "users")]
+    #[cfg(any(feature = "status", feature = "users"))]
     pub(crate) fn is_encrypted(&self) -> bool {
         self.tls().is_some()
     }

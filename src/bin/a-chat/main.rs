@@ -4,19 +4,26 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("the program needs Linux; use the library's client with default-features = false");
 
+mod attendants;
 mod check;
 mod cli;
 mod connect;
 mod dispositions;
 mod error_chain;
 mod generate;
+#[cfg(any(feature = "status", feature = "systemd"))]
+mod liveness;
 mod logger;
 mod operator;
 mod output;
 mod serve;
 mod signal_stacks;
 mod signals;
+#[cfg(feature = "status")]
+mod status;
 mod stress;
+#[cfg(feature = "systemd")]
+mod systemd;
 mod token;
 mod user;
 

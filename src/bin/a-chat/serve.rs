@@ -1,25 +1,24 @@
 //! `serve`: runs a server until a signal, and turns its report into the exit status. Runs on the main
-//! thread; the log, signals and live counters have threads of their own.
+//! thread; the log, signals and whatever attends the
+//! server have threads of their own.
 
-use std::convert::Infallible;
 use std::error::Error;
 use std::fmt::Write;
 use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
-use a_chat::{Endpoint, Listener, Report, Server, ShutdownHandle, StatsHandle};
-use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use a_chat::{Endpoint, Listener, Report, Server, ShutdownHandle};
 use nix::sys::signal::SigSet;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
+use crate::attendants::Attendants;
 use crate::cli::{DoorArgs, ServeArgs};
 use crate::logger::LogHandle;
-use crate::operator::{self, Operator};
+use crate::operator::Operator;
 use crate::signals::{self, Caught};
 use crate::{check, error_chain, logger, output};
 
@@ -31,6 +30,8 @@ pub(crate) fn run(args: &ServeArgs, held_back: &SigSet) -> Result<ExitCode, Box<
     if args.configuration.print_limits {
         return check::print_limits(args).map(|()| ExitCode::SUCCESS);
     }
+    // Before anything else is opened: they come by the numbers of their descriptors.
+    let passed = passed_sockets(args)?;
     let signals = signals::catch(held_back)?;
     let _ = a_chat::enlarge_futex_hash();
     a_chat::limit_malloc_arenas();
@@ -39,7 +40,7 @@ pub(crate) fn run(args: &ServeArgs, held_back: &SigSet) -> Result<ExitCode, Box<
     for variable in &args.configuration.settings.unknown_variables {
         log::warn!("ignored the environment variable {variable}, which belongs to no flag");
     }
-    let result = serve(args, signals, log);
+    let result = serve(args, passed, signals, log);
     if let Err(error) = &result {
         // The caller prints it to standard error, so a log that goes there needs no copy.
         if log_file.is_some_and(|path| path != Path::new("-")) {
@@ -49,11 +50,17 @@ pub(crate) fn run(args: &ServeArgs, held_back: &SigSet) -> Result<ExitCode, Box<
     result
 }
 
-fn serve(args: &ServeArgs, signals: Caught, log: LogHandle) -> Result<ExitCode, Box<dyn Error>> {
+fn serve(
+    args: &ServeArgs,
+    passed: Vec<OwnedFd>,
+    signals: Caught,
+    log: LogHandle,
+) -> Result<ExitCode, Box<dyn Error>> {
     let _ = a_chat::raise_nofile_limit();
     let config = args.doors.proxies(args.config())?;
     config.validate()?;
-    let server = Server::from_listeners(listen(&args.doors)?, config)?;
+    let listeners = if passed.is_empty() { listen(&args.doors)? } else { take(passed)? };
+    let server = Server::from_listeners(listeners, config)?;
     #[cfg(feature = "tls")]
     let server = match args.tls.tls()? {
         Some(tls) => server.tls(tls),
@@ -68,19 +75,36 @@ fn serve(args: &ServeArgs, signals: Caught, log: LogHandle) -> Result<ExitCode, 
     }
     // Created before the server runs: a path that cannot be written must not surprise at the end.
     let json = args.report.as_deref().map(create_report).transpose()?;
-    let stats = args.stats_every.map(|interval| log_stats(interval, server.stats_handle()));
-    let stats = stats.transpose()?;
+    let mut attendants = Attendants::start(args, &server)?;
     let endpoints = server.endpoints().to_vec();
-    let report = server.run_with(|| greet(&endpoints))?;
-    if let Some((running, thread)) = stats {
-        drop(running);
-        // A panic is in the log's place already: on standard error.
-        let _ = thread.join();
-    }
-    if let Some(file) = json {
-        write_report(file, &report).map_err(|error| format!("cannot write the report: {error}"))?;
-    }
+    let report = server.run_with(|| {
+        greet(&endpoints);
+        attendants.serving();
+    })?;
+    let written = json.map_or(Ok(()), |file| write_report(file, &report));
+    attendants.end(&report);
+    written.map_err(|error| format!("cannot write the report: {error}"))?;
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The listening sockets that a service manager has passed, which take the place of `--listen`.
+fn passed_sockets(args: &ServeArgs) -> Result<Vec<OwnedFd>, String> {
+    #[cfg(feature = "systemd")]
+    let passed = crate::systemd::passed_sockets()?;
+    #[cfg(not(feature = "systemd"))]
+    let passed = Vec::new();
+    match args.configuration.settings.given("listen") {
+        Some(listen) if !passed.is_empty() => Err(format!(
+            "a socket was passed to listen on, and 'listen' is set by {}: remove one of them",
+            listen.origin
+        )),
+        _ => Ok(passed),
+    }
+}
+
+/// The sockets that were passed, as listeners.
+fn take(passed: Vec<OwnedFd>) -> Result<Vec<Listener>, a_chat::Error> {
+    passed.into_iter().map(Listener::from_fd).collect()
 }
 
 /// All addresses of a name.
@@ -141,21 +165,6 @@ fn write_report(file: Option<File>, report: &Report) -> io::Result<()> {
         Some(mut file) => io::Write::write_all(&mut file, &json),
         None => output::to_stdout(&json),
     }
-}
-
-/// Spawns the thread `stats`, which logs the live counters until the sender is dropped.
-fn log_stats(
-    interval: Duration,
-    stats: StatsHandle,
-) -> io::Result<(Sender<Infallible>, JoinHandle<()>)> {
-    let (running, ended) = bounded(0);
-    let thread = thread::Builder::new().name("stats".to_owned());
-    let thread = thread.spawn(move || {
-        while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-            operator::log_figures(&stats.read());
-        }
-    })?;
-    Ok((running, thread))
 }
 
 /// Requests a signal when the parent process exits.

@@ -138,10 +138,17 @@ fn refused(serve: &Command, key: &str, value: &str) -> Option<String> {
 fn relative_to(file: &Path, arg: &Arg, value: &str) -> String {
     let folder = file.parent().unwrap_or(Path::new(""));
     let join = |path: &str| folder.join(path).to_string_lossy().into_owned();
-    match value.strip_prefix(PATH_PREFIX) {
+    let one = |value: &str| match value.strip_prefix(PATH_PREFIX) {
         Some(path) => format!("{PATH_PREFIX}{}", join(path)),
         None if takes_path(arg) && value != "-" => join(value),
         None => value.to_owned(),
+    };
+    match arg.get_value_delimiter() {
+        Some(delimiter) => {
+            let values: Vec<_> = value.split(delimiter).map(|value| one(value.trim())).collect();
+            values.join(&delimiter.to_string())
+        }
+        None => one(value),
     }
 }
 

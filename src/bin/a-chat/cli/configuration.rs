@@ -74,6 +74,8 @@ pub(crate) struct Setting {
     pub(crate) value: Option<String>,
     /// Where it comes from.
     pub(crate) origin: String,
+    /// Whether somebody set it, in whatever way.
+    pub(crate) is_given: bool,
 }
 
 impl Settings {
@@ -88,15 +90,23 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// The setting of this flag, if it was given on the command line, in the environment or in the
+    /// file.
+    pub(crate) fn given(&self, flag: &str) -> Option<&Setting> {
+        self.all.iter().find(|setting| setting.flag == flag && setting.is_given)
+    }
+}
+
 impl Setting {
     fn of(arg: &Arg, matches: &ArgMatches, file: &ConfigFile) -> Self {
         let (id, flag) = (arg.get_id().as_str(), arg.get_long().unwrap_or_default());
         let variable = || arg.get_env().unwrap_or_default().to_string_lossy().into_owned();
-        let origin = match (matches.value_source(id), file.place_of(flag)) {
-            (Some(ValueSource::CommandLine), _) => "the command line".to_owned(),
-            (Some(ValueSource::EnvVariable), _) => variable(),
-            (_, Some(place)) => place,
-            _ => "default".to_owned(),
+        let (origin, is_given) = match (matches.value_source(id), file.place_of(flag)) {
+            (Some(ValueSource::CommandLine), _) => ("the command line".to_owned(), true),
+            (Some(ValueSource::EnvVariable), _) => (variable(), true),
+            (_, Some(place)) => (place, true),
+            _ => ("default".to_owned(), false),
         };
         let values = matches.get_raw(id).map(|values| {
             values.map(|value| value.to_string_lossy().into_owned()).collect::<Vec<_>>().join(",")
@@ -106,7 +116,7 @@ impl Setting {
             (false, _) => Some("no".to_owned()),
             _ => values,
         };
-        Self { flag: flag.to_owned(), value, origin }
+        Self { flag: flag.to_owned(), value, origin, is_given }
     }
 }
 

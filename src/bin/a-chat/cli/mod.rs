@@ -7,6 +7,8 @@ mod confirm;
 mod connect;
 mod doors;
 mod serve;
+#[cfg(feature = "status")]
+mod status;
 mod stress;
 mod token;
 mod users;

@@ -13,6 +13,8 @@ use crate::logger::LogFormat;
 use super::config_file::ConfigFile;
 use super::configuration::ConfigurationArgs;
 use super::doors::DoorArgs;
+#[cfg(feature = "status")]
+use super::status::StatusArgs;
 use super::tls::ServerTlsArgs;
 use super::users::{RateFlags, UserFlags};
 use super::values::{BYTES, COUNT, LEVEL, LOG_FORMAT, TIME, refusal};
@@ -79,6 +81,10 @@ pub(crate) struct ServeArgs {
     /// Write the final report to this file as one JSON object; `-` is standard output
     #[arg(long, value_name = "PATH", env = "A_CHAT_REPORT", help_heading = "Log")]
     pub(crate) report: Option<PathBuf>,
+
+    #[cfg(feature = "status")]
+    #[command(flatten)]
+    pub(crate) status: StatusArgs,
 
     #[command(flatten)]
     pub(crate) configuration: ConfigurationArgs,

@@ -14,6 +14,8 @@ use clap::{Arg, Command};
 use log::LevelFilter;
 
 use crate::logger::LogFormat;
+#[cfg(feature = "status")]
+use crate::status::StatusAddress;
 
 /// The longest time that a flag takes; the clock's arithmetic holds far more.
 const MAX_TIME: Duration = Duration::from_secs(366 * 24 * 60 * 60);
@@ -30,6 +32,11 @@ pub(super) const PROXY: Value<String> = Value {
 pub(super) const MODE: Value<u32> = Value {
     parse: mode,
     expected: "expected a file mode in octal digits, as in 660, that lets the owner write",
+};
+#[cfg(feature = "status")]
+pub(super) const STATUS: Value<StatusAddress> = Value {
+    parse: |text| text.parse().ok(),
+    expected: "expected an address and a port, as in 127.0.0.1:9090, or unix: and a path",
 };
 pub(super) const NAME: Value<Name> =
     Value { parse: name, expected: "expected 1 to 32 of A-Z a-z 0-9 _ . -, as in alice" };
