@@ -54,7 +54,7 @@ pub(crate) struct Shared {
     pub(crate) turns: Turns,
     /// Set once somebody watches.
     #[cfg(feature = "status")]
-    pub(crate) registry: std::sync::OnceLock<Arc<super::observer::Registry>>,
+    pub(crate) registry: OnceLock<Arc<super::observer::Registry>>,
 }
 
 impl Shared {
