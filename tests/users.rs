@@ -245,7 +245,7 @@ fn a_look_at_the_files_can_be_asked_for() {
     users.write("");
     files.check_now();
     expect_parting(&mut client, 2, REVOKED);
-    assert_eq!(status(), [("users", false)]);
+    wait_until("the recovery", || status() == [("users", false)]);
     server.stop().expect("no error");
 }
 
@@ -282,6 +282,8 @@ fn a_client_of_the_library_is_not_taken_for_lost_when_its_name_is_taken_over() {
     let options = Options::new(&name).token(alice.clone());
     let mut client: LibraryClient = options.connect(server.address).expect("a login");
     client.send("alice: one").expect("a connection");
+    let event = client.recv().expect("a message");
+    assert!(format!("{event:?}").contains("one"), "{event:?}");
     let mut other = login(&server, "alice", Some(&alice));
     let events: Vec<_> = client.events().map(|event| format!("{event:?}")).collect();
     let outcome = client.finish(None);
