@@ -59,6 +59,10 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// What a server that strangers can reach should have and this one has not, with the flag for it.
+    #[cfg_attr(
+        not(any(feature = "tls", feature = "users")),
+        expect(clippy::unused_self, reason = "as with these features")
+    )]
     pub(crate) fn lacks(&self) -> impl Iterator<Item = &'static str> {
         #[cfg(feature = "users")]
         let has_users = self.users.is_some();
@@ -76,6 +80,10 @@ impl Shared {
     }
 
     /// Everything that is read again when it changes.
+    #[cfg_attr(
+        not(any(feature = "tls", feature = "users")),
+        expect(clippy::unused_self, reason = "as with these features")
+    )]
     pub(crate) fn watches(&self) -> impl Iterator<Item = &Watch> {
         let watches: [Option<&Watch>; 2] = [
             #[cfg(feature = "tls")]

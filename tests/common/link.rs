@@ -1,6 +1,11 @@
 //! A client's connection, over TLS or without, behind the calls of a [`TcpStream`]: the suites do not
 //! know which. Where they differ, [`Transport::current`] tells.
 
+#![cfg_attr(
+    not(feature = "tls"),
+    allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "as with TLS")
+)]
+
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::ops::Deref;
