@@ -328,6 +328,10 @@ impl<'a> Actor<'a> {
                 ErrorKind::ConnectionReset => Some(Ending::Reset),
                 // Over TLS, an end of file that nobody announced.
                 ErrorKind::UnexpectedEof if self.reset => Some(Ending::Reset),
+                // Its handshake was over, and the server's was not: the last flight was on its way.
+                ErrorKind::UnexpectedEof if self.transcript.bytes_received == 0 => {
+                    Some(Ending::InHandshake)
+                }
                 _ => panic!("{}: {error}", self.transcript.session.who),
             },
         }
