@@ -4,15 +4,18 @@
 //! to read it.
 //!
 //! Every measurement starts its server afresh, without files, and ends it afterwards. Arguments
-//! select work by parts of its name; `ROUNDS` sets the number of rounds.
+//! select work by parts of its name; `ROUNDS` sets the number of rounds. `curves` and `picture` write
+//! `docs/pictures/performance.json` and its pictures.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a table is what a run is for")]
 
 mod products;
 mod rig;
 
+use std::error::Error;
 use std::process::ExitCode;
 
+use products::curves;
 use products::dialect::Dialect;
 use products::stop::{self, Pace};
 use products::work::{self, Figures, works};
@@ -41,6 +44,10 @@ fn main() -> ExitCode {
     };
     let servers = installed(&SERVERS, Server::is_installed, Server::name);
     let works: Vec<_> = works().into_iter().filter(|work| is_wanted(&work.name)).collect();
+    if let Err(error) = curves(&wanted, &servers, rounds) {
+        eprintln!("no pictures: {error}");
+        return ExitCode::FAILURE;
+    }
     for (cpus, place) in PLACES.into_iter().filter(|_| !works.is_empty()) {
         println!("\nServer on {place}, median of {rounds} rounds:\n");
         println!("{}", work::HEAD);
@@ -72,6 +79,17 @@ fn main() -> ExitCode {
     let paces = [Pace::Fast, Pace::Slow].into_iter().filter(|pace| is_wanted(pace.name()));
     stops(&paces.collect::<Vec<_>>(), rounds);
     ExitCode::SUCCESS
+}
+
+/// Measures and draws the curves, or draws what was measured before; only if asked by name, since it
+/// writes to `docs`.
+fn curves(wanted: &[String], servers: &[Server], rounds: u32) -> Result<(), Box<dyn Error>> {
+    let is_asked = |name: &str| wanted.iter().any(|it| it == name);
+    if is_asked("curves") {
+        let products = servers.iter().copied().filter(|server| server.is_product());
+        curves::measure(&products.collect::<Vec<_>>(), rounds)?;
+    }
+    if is_asked("curves") || is_asked("picture") { curves::draw() } else { Ok(()) }
 }
 
 /// The number of rounds, at least one: a median needs a figure.

@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, reason = "a bench has no other crate to be public to")]
 
+pub mod curves;
 pub mod dialect;
 pub mod stop;
 pub mod work;
@@ -80,6 +81,16 @@ impl Server {
 
     pub fn is_product(self) -> bool {
         self != Self::Raw
+    }
+
+    /// What it says of its version.
+    pub fn version(self) -> String {
+        let output =
+            self.program().and_then(find).map(|it| Command::new(it).arg("--version").output());
+        match output {
+            Some(Ok(output)) => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+            _ => env!("CARGO_PKG_VERSION").to_owned(),
+        }
     }
 
     /// True if the server can be started.

@@ -15,10 +15,13 @@ use super::{Server, end, mebibytes, start, to_float};
 use crate::rig::clean;
 use crate::rig::table::Sample;
 
-/// Approximate length of a measurement.
+/// The length of a measurement in the tables.
 const TARGET: Duration = Duration::from_millis(1500);
 
 const MESH: usize = 100;
+
+/// The length of a short text, in bytes.
+const SHORT: usize = 32;
 
 /// Pairs that send single messages beside the one that is measured, and how many a second in total.
 const BESIDE_PAIRS: usize = 8;
@@ -40,6 +43,8 @@ pub struct Work {
     kind: Kind,
     topology: Topology,
     size: usize,
+    /// Approximate length of a measurement.
+    target: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -75,31 +80,19 @@ pub fn works() -> Vec<Work> {
     let mut works = Vec::new();
     for pairs in [1, 8, 64] {
         for size in [32, 512] {
-            let (name, topology) = (format!("pair/{pairs}x{size}"), Topology::pairs(pairs));
-            works.push(Work { name, kind: Kind::Stream, topology, size });
+            let topology = Topology::pairs(pairs);
+            works.push(Work::new(format!("pair/{pairs}x{size}"), Kind::Stream, topology, size));
         }
     }
-    let topology = Topology::fan_out(100);
-    works.push(Work { name: "fan_out/1to100x64".into(), kind: Kind::Stream, topology, size: 64 });
-    let topology = Topology::room(MESH, false);
-    works.push(Work { name: "room/100x64".into(), kind: Kind::Stream, topology, size: 64 });
-    let topology = Topology::ring(MESH, MESH);
-    works.push(Work {
-        name: "mesh/100x32".into(),
-        kind: Kind::Mesh(Writes::HalfWindow),
-        topology,
-        size: 32,
-    });
-    let topology = Topology::ring(MESH, MESH);
-    let kind = Kind::Mesh(Writes::AtOnce);
-    works.push(Work { name: "mesh_at_once/100x32".into(), kind, topology, size: 32 });
-    let topology = Topology::pairs(1);
-    works.push(Work { name: "latency/idle".into(), kind: Kind::Latency, topology, size: 32 });
+    works.push(Work::new("fan_out/1to100x64", Kind::Stream, Topology::fan_out(100), 64));
+    works.push(Work::new("room/100x64", Kind::Stream, Topology::room(MESH, false), 64));
+    let kind = Kind::Mesh(Writes::HalfWindow);
+    works.push(Work::new("mesh/100x32", kind, Topology::ring(MESH, MESH), SHORT));
+    works.push(Work::mesh_at_once(MESH, TARGET));
+    works.push(Work::new("latency/idle", Kind::Latency, Topology::pairs(1), SHORT));
+    works.push(Work::beside(BESIDE_RATE, TARGET));
     let topology = Topology::pairs(BESIDE_PAIRS).with_pair();
-    let (name, kind) = ("latency/beside_singles".into(), Kind::Beside(BESIDE_RATE));
-    works.push(Work { name, kind, topology: topology.clone(), size: 32 });
-    let (name, kind) = ("latency/beside_half".into(), Kind::BesideHalf);
-    works.push(Work { name, kind, topology, size: 32 });
+    works.push(Work::new("latency/beside_half", Kind::BesideHalf, topology, SHORT));
     works
 }
 
@@ -109,9 +102,26 @@ impl Work {
         !self.topology.is_room || server != Server::Raw
     }
 
+    fn new(name: impl Into<String>, kind: Kind, topology: Topology, size: usize) -> Self {
+        Self { name: name.into(), kind, topology, size, target: TARGET }
+    }
+
+    /// A mesh of this many clients, each of which writes each message as soon as it may.
+    pub fn mesh_at_once(clients: usize, target: Duration) -> Self {
+        let (name, kind) = (format!("mesh_at_once/{clients}x{SHORT}"), Kind::Mesh(Writes::AtOnce));
+        Self { target, ..Self::new(name, kind, Topology::ring(clients, clients), SHORT) }
+    }
+
+    /// The latency of one message in flight beside this many single messages a second.
+    pub fn beside(rate: f64, target: Duration) -> Self {
+        let topology = Topology::pairs(BESIDE_PAIRS).with_pair();
+        Self { target, ..Self::new("latency/beside_singles", Kind::Beside(rate), topology, SHORT) }
+    }
+
     /// Starts the server, gives it the work, and ends it.
     pub fn measure(&self, server: Server, cpus: Option<&str>) -> Figures {
-        let Self { topology, size, .. } = self;
+        let Self { topology, size, target, .. } = self;
+        let target = *target;
         let echoing = Topology::room(topology.clients, server.protocol().echoes());
         let topology = if topology.is_room { &echoing } else { topology };
         let process = start(server, topology, *size, cpus);
@@ -125,7 +135,7 @@ impl Work {
                 let amount = |rounds| Amount::Messages(rounds * messages as u64);
                 let deliveries = stream::deliveries(topology, *size);
                 let work = |rounds| clean(stream.run(amount(rounds), control));
-                Figures::of(&process, deliveries, work)
+                Figures::of(&process, deliveries, target, work)
             }
             Kind::Mesh(writes) => {
                 let mesh = Mesh::connect(
@@ -139,20 +149,20 @@ impl Work {
                 );
                 let mut mesh = mesh.expect("logins");
                 let work = |rounds| clean(mesh.run(Amount::Messages(1000 * rounds), control));
-                Figures::of(&process, 1000, work)
+                Figures::of(&process, 1000, target, work)
             }
             Kind::Latency => {
                 let ping = PingPong::connect(protocol, address, topology, *size);
                 let mut ping = ping.expect("logins");
                 let work = |messages| clean(ping.run(Amount::Messages(messages), control));
-                Figures::of(&process, 1, work).with(&ping.latencies)
+                Figures::of(&process, 1, target, work).with(&ping.latencies)
             }
             Kind::Beside(_) | Kind::BesideHalf => {
                 let rate = match self.kind {
                     Kind::Beside(rate) => rate,
                     _ => self.max_rate(server, cpus) / 2.0,
                 };
-                let mut beside = self.beside(server, address, rate);
+                let mut beside = self.connect_beside(server, address, rate);
                 // Rate and CPU time are those of all messages, most of which are the pairs'.
                 let mut share = 1.0;
                 let work = |messages| {
@@ -162,7 +172,7 @@ impl Work {
                     }
                     clean(outcome)
                 };
-                let figures = Figures::of(&process, 1, work).with(beside.latencies());
+                let figures = Figures::of(&process, 1, target, work).with(beside.latencies());
                 Figures { rate: figures.rate / share, cpu: figures.cpu * share, ..figures }
             }
         };
@@ -170,7 +180,7 @@ impl Work {
         figures
     }
 
-    fn beside(&self, server: Server, address: &Endpoint, rate: f64) -> Beside {
+    fn connect_beside(&self, server: Server, address: &Endpoint, rate: f64) -> Beside {
         let (topology, control) = (&self.topology, Control::default());
         let beside =
             Beside::connect(server.protocol(), address, topology, self.size, rate, &control);
@@ -184,7 +194,7 @@ impl Work {
         loop {
             let rate = carried * RATE_STEP;
             let process = start(server, &self.topology, self.size, cpus);
-            let mut beside = self.beside(server, &process.address, rate);
+            let mut beside = self.connect_beside(server, &process.address, rate);
             clean(beside.run(Amount::Time(TARGET / 4), &Control::default()));
             let is_late = beside.pairs_latencies().quantile(0.5) > LATE;
             drop(beside);
@@ -198,16 +208,21 @@ impl Work {
 }
 
 impl Figures {
-    /// Runs growing amounts of `work` until one takes long enough to measure; `count` deliveries
-    /// each.
-    fn of(process: &Process, count: u64, mut work: impl FnMut(u64) -> Duration) -> Self {
+    /// Runs growing amounts of `work`, of `count` deliveries each, until one takes long enough to
+    /// measure, and then as many as take about the time `target`.
+    fn of(
+        process: &Process,
+        count: u64,
+        target: Duration,
+        mut work: impl FnMut(u64) -> Duration,
+    ) -> Self {
         let (mut rounds, mut elapsed) = (1, work(1));
-        while elapsed < TARGET / 10 {
+        while elapsed < target / 10 {
             rounds *= 2;
             elapsed = work(rounds);
         }
         let per_round = elapsed / u32::try_from(rounds).unwrap_or(u32::MAX);
-        let rounds = TARGET.as_nanos() / per_round.as_nanos().max(1);
+        let rounds = target.as_nanos() / per_round.as_nanos().max(1);
         let rounds = u64::try_from(rounds).unwrap_or(u64::MAX).max(1);
         let sample = Sample::of(process, rounds * count, || work(rounds));
         let (deliveries, seconds) = (to_float(sample.count), sample.elapsed.as_secs_f64());

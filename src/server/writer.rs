@@ -383,7 +383,7 @@ impl Writer {
     /// Writes as much of the backlog as the socket accepts, with one call. Returns the number of
     /// bytes.
     fn write_once(&mut self) -> Result<usize, CloseReason> {
-        let written = self.backlog.write(&self.connection, self.close.is_some());
+        let written = self.backlog.write(&self.connection);
         let written = written.map_err(|error| CloseReason::broken(&error))?;
         self.written_bytes += written as u64;
         if self.in_flight.wants_settling(written) {

@@ -237,17 +237,8 @@ impl Connection {
     /// the moment. Under TLS, some ciphertext of it may be [pending](Self::has_pending).
     pub(crate) fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         match self.tls() {
-            None => self.send(parts, SendFlags::empty()),
+            None => self.send(parts),
             Some(tls) => tls.write(|bytes| self.pass(bytes), || self.send_fin(), parts),
-        }
-    }
-
-    /// As [`write`](Self::write), for a few bytes that end the stream: the kernel may keep them until
-    /// [`shutdown_write`](Self::shutdown_write), and send both in one packet.
-    pub(crate) fn write_last(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self.tls() {
-            None => self.send(parts, SendFlags::MORE),
-            Some(_) => self.write(parts),
         }
     }
 
@@ -272,12 +263,12 @@ impl Connection {
 
     /// Passes ciphertext to the kernel.
     fn pass(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.send(&[IoSlice::new(bytes)], SendFlags::empty())
+        self.send(&[IoSlice::new(bytes)])
     }
 
     /// Passes as much of `parts` to the kernel as it accepts, as they are.
-    fn send(&self, parts: &[IoSlice<'_>], flags: SendFlags) -> io::Result<usize> {
-        let flags = flags | SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    fn send(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         loop {
             match sendmsg(&self.socket, parts, &mut SendAncillaryBuffer::default(), flags) {
                 Ok(count) => return Ok(count),

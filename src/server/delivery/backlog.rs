@@ -25,10 +25,6 @@ const COALESCE_BYTES: usize = 16 * 1024;
 /// of all CPU time.
 const PREFETCH_SLICES: usize = 16;
 
-/// Up to this many bytes at the end of a stream wait for the FIN, to go out in one packet with it. They
-/// are far fewer than the kernel may hold unsent, so the socket stays writable meanwhile.
-const LAST_BYTES: u64 = 1024;
-
 /// How many entries an empty queue keeps memory for; memory beyond that is freed.
 const RETAINED_CAPACITY: usize = 256;
 
@@ -60,19 +56,15 @@ impl Backlog {
 
     /// Writes as much as the socket accepts, with one call. Returns the number of bytes, for
     /// [`advance`](Self::advance).
-    ///
-    /// `ends`: nothing more will be queued, and the caller sends FIN once everything is written.
-    pub(crate) fn write(&mut self, connection: &Connection, ends: bool) -> io::Result<usize> {
+    pub(crate) fn write(&mut self, connection: &Connection) -> io::Result<usize> {
         self.render_errors();
         #[cfg(test)]
         if let Some(first) = self.slices().next() {
             crate::fault::point("panic-writer", first.bytes());
         }
-        let is_last = ends && self.len_capped(LAST_BYTES + 1) <= LAST_BYTES;
-        let write = if is_last { Connection::write_last } else { Connection::write };
         let small = self.coalesce_small();
         if !small.is_empty() {
-            return write(connection, &[IoSlice::new(&small)]);
+            return connection.write(&[IoSlice::new(&small)]);
         }
         let mut parts = [IoSlice::new(&[]); MAX_IOVECS];
         let mut count = 0;
@@ -82,7 +74,7 @@ impl Backlog {
         }
         let mut unwritten = &mut parts[..count];
         IoSlice::advance_slices(&mut unwritten, self.head_written as usize);
-        write(connection, unwritten)
+        connection.write(unwritten)
     }
 
     /// Moves every slice completed by `written` more bytes to `in_flight`. Returns how many
@@ -308,7 +300,6 @@ mod tests {
                 ],
                 0..200,
             ),
-            ends in any::<bool>(),
         ) {
             let (connection, mut client) = connection();
             let (mut backlog, mut in_flight) = (Backlog::default(), InFlight::default());
@@ -330,7 +321,7 @@ mod tests {
             prop_assert!(backlog.len_capped(u64::MAX) <= expected.len() as u64);
             let (mut received, mut written, mut buffer) = (Vec::new(), 0, [0; 3000]);
             while !backlog.is_empty() {
-                let count = backlog.write(&connection, ends).expect("a client that is there");
+                let count = backlog.write(&connection).expect("a client that is there");
                 written += backlog.advance(count, &mut in_flight);
                 if count == 0 && wait_for_either(&client, &connection) {
                     let count = client.read(&mut buffer).expect("what was written");
