@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-#[cfg(feature = "tls")]
+#[cfg(any(feature = "status", feature = "tls"))]
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
