@@ -839,7 +839,7 @@ fn the_help_lists_every_flag_default_and_environment_variable() {
     let mut flags = BTreeMap::new();
     let mut current = String::new();
     for line in lines.iter().map(|line| line.trim()) {
-        if line.starts_with('-') {
+        if line.starts_with('-') && !line.starts_with("- ") {
             current =
                 line.split([' ', '[']).find(|word| word.starts_with("--")).expect("a name").into();
         }

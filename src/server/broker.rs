@@ -366,6 +366,9 @@ impl Broker {
     }
 
     fn route(&mut self, from: ConnectionId, batch: &Batch, permit: &Arc<Permit>) {
+        // Before the lines count as accepted: whoever sees that count and then requests the shutdown
+        // gets all replies.
+        let is_shutdown = self.shutdown.is_shutdown();
         let Some(sender) = self.accept(from, batch.lines) else {
             return;
         };
@@ -394,7 +397,7 @@ impl Broker {
                 }
                 // Delivering what is accepted comes first: a client that is about to get its closing
                 // notice needs no list.
-                Step::Who { .. } | Step::WhoIn { .. } if self.shutdown.is_shutdown() => {}
+                Step::Who { .. } | Step::WhoIn { .. } if is_shutdown => {}
                 Step::Who { recipients, line } => {
                     let text = self.who(sender, batch.names(recipients), *line);
                     self.push(
