@@ -335,7 +335,7 @@ fn the_json_has_these_keys_in_this_order() {
                     interrupted duration_seconds sent owed received lost reordered repeated \
                     received_per_second bytes_per_second latency_us count min mean p50 p90 p99 \
                     p99_9 max load_cpu_seconds server cpu_seconds cpu_us_per_delivery \
-                    peak_memory_bytes threads drained_clean failure at_once beside";
+                    peak_memory_bytes threads drained_clean failure at_once beside confirm";
     assert_eq!((status, keys.join(" ")), (0, expected.to_owned()), "{stdout:?}");
 }
 
