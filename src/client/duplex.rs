@@ -111,7 +111,7 @@ impl Client {
     }
 
     /// Enters a room and returns the number of the line that asks for it; the reply is
-    /// [`RoomEvent::Joined`]. Lines to the room may follow at once.
+    /// [`RoomEvent::Joined`](crate::client::RoomEvent::Joined). Lines to the room may follow at once.
     ///
     /// # Errors
     ///
@@ -121,7 +121,7 @@ impl Client {
     }
 
     /// Leaves a room and returns the number of the line that asks for it; the reply is
-    /// [`RoomEvent::Left`].
+    /// [`RoomEvent::Left`](crate::client::RoomEvent::Left).
     ///
     /// # Errors
     ///
