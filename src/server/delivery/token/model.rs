@@ -15,10 +15,18 @@ fn join<T>(threads: impl IntoIterator<Item = JoinHandle<T>>) -> Vec<T> {
 
 const FOREVER: fn() -> Result<Option<Instant>, ()> = || Ok(None);
 
-/// All executions in which two recipients settle their shares while the broker still hands them out.
+/// Runs a model in all executions with at most three preemptions of a runnable thread;
+/// `LOOM_MAX_PREEMPTIONS` overrides the number.
+fn check(model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = builder.preemption_bound.or(Some(3));
+    builder.check(model);
+}
+
+/// Two recipients settle their shares while the broker still hands them out.
 #[test]
 fn a_token_is_confirmed_when_the_last_share_is_settled() {
-    loom::model(|| {
+    check(|| {
         let reader = spawn(|| {
             let (token, share) = Token::new();
             let broker = spawn(move || {
@@ -58,9 +66,7 @@ fn a_dropped_share_is_seen_by_the_reader() {
 /// shutdown: whichever order the four events come in, it goes on.
 #[test]
 fn three_waits_share_one_wake_up() {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(Some(3));
-    builder.check(|| {
+    check(|| {
         let (settled, shutdown) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let flags = (Arc::clone(&settled), Arc::clone(&shutdown));
         let reader = spawn(move || {
