@@ -432,10 +432,11 @@ fn an_idle_server_with_an_endpoint_makes_no_wake_up() {
     assert_eq!(get(status, "/clients").status, 200);
     let threads = ["status", "acceptor", "broker", "reader-1", "writer-1", "signals", "log"];
     let all = || threads.map(|thread| process.switches(thread));
-    // What the logins have started comes to rest.
+    // What the logins have started comes to rest: a writer looks for acknowledgements half a second
+    // later, and a reader returns memory after a second.
     let mut before = all();
     wait_until("rest", || {
-        thread::sleep(Duration::from_millis(300));
+        thread::sleep(Duration::from_millis(1300));
         let now = all();
         std::mem::replace(&mut before, now) == now
     });

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, TEST_TIMEOUT, skipped, wait_until};
+use common::{Client, TEST_TIMEOUT, skipped, try_login, wait_until};
 use process::{EXECUTABLE, Process, connect, run, serve, through};
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -130,10 +130,11 @@ fn an_idle_service_makes_no_wake_up() {
     let _clients = ["alice", "bob"].map(|name| process.login(name));
     let threads = ["systemd", "status", "acceptor", "broker", "reader-1", "writer-1", "signals"];
     let all = || threads.map(|thread| process.switches(thread));
-    // What the logins have started comes to rest.
+    // What the logins have started comes to rest: a writer looks for acknowledgements half a second
+    // later, and a reader returns memory after a second.
     let mut before = all();
     wait_until("rest", || {
-        thread::sleep(Duration::from_millis(300));
+        thread::sleep(Duration::from_millis(1300));
         let now = all();
         std::mem::replace(&mut before, now) == now
     });
@@ -249,6 +250,13 @@ fn a_restart_under_load_refuses_nobody_and_loses_nothing() {
     let mut service = Some(Process::start(kept.service(&["--log-level", "warn"])));
     let bob = ["--reconnect", "--name", "bob", "--receive"];
     let mut bob = Process::start(connect(address, &bob));
+    // What is sent before he is there has nobody to go to.
+    let mut carol = try_login(address, "carol").expect("room");
+    wait_until("bob's login", || {
+        carol.send("/who bob");
+        carol.line().is_some_and(|line| line.ends_with(": here: bob"))
+    });
+    drop(carol);
     let alice = ["--reconnect", "--name", "alice"];
     let mut alice = Process::start_without_reading_stderr(&mut connect(address, &alice));
     let (is_over, attempts) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -279,7 +287,10 @@ fn a_restart_under_load_refuses_nobody_and_loses_nothing() {
             thread::sleep(Duration::from_millis(300));
             let (status, log) = service.take().expect("one that runs").terminate();
             assert_eq!(status, 0, "{log:#?}");
-            service = Some(Process::start(kept.service(&["--log-level", "warn"])));
+            let mut next = Process::start(kept.service(&["--log-level", "warn"]));
+            // As systemd does: it stops no service that is still about to start.
+            next.address();
+            service = Some(next);
             restarts += 1;
         }
         let mut next = 0;

@@ -195,7 +195,7 @@ impl Process {
 
     /// How often the thread with this name has gone to sleep; see proc(5).
     pub fn switches(&self, thread: &str) -> u64 {
-        let tasks = fs::read_dir(self.procfs("task")).expect("procfs").map_while(Result::ok);
+        let tasks = fs::read_dir(self.procfs("task")).expect("procfs").filter_map(Result::ok);
         let file = |task: &fs::DirEntry, entry| fs::read_to_string(task.path().join(entry));
         let has_name =
             |task: &fs::DirEntry| file(task, "comm").is_ok_and(|name| name.trim() == thread);
