@@ -137,18 +137,42 @@ impl Reader {
     #[inline(never)]
     fn serve(&mut self, session: Session, broker: Sender<Event>) -> ConnectionRecord {
         let Session { name, access, queue, writer } = session;
-        let id = self.input.connection.id();
         let rate = self.rate(access.as_deref());
         #[cfg(feature = "users")]
         let _present = self.note_presence();
-        let shared = &self.input.shared;
-        let window = Arc::new(Window::new(shared.config.window, Arc::clone(&shared.counters)));
-        let (client, its_window) = (name.clone(), Arc::clone(&window));
-        let join = Event::Join { id, name: client, access, queue, window: its_window };
-        // Fails only if the broker has exited, which the first batch will find too.
-        let _ = broker.send(join);
+        let window = self.join(&name, access, queue, &broker);
         let read_lines = || self.read_lines(&name, window, &broker, rate);
         let reason = catch_unwind(AssertUnwindSafe(read_lines)).unwrap_or(CloseReason::Panicked);
+        self.leave(name, writer, reason, broker)
+    }
+
+    /// Tells the broker of the client. Returns the client's window.
+    #[inline(never)]
+    fn join(
+        &self,
+        name: &Name,
+        access: Option<Box<Access>>,
+        queue: Sender<Outgoing>,
+        broker: &Sender<Event>,
+    ) -> Arc<Window> {
+        let shared = &self.input.shared;
+        let window = Arc::new(Window::new(shared.config.window, Arc::clone(&shared.counters)));
+        let (id, its_window) = (self.input.connection.id(), Arc::clone(&window));
+        let join = Event::Join { id, name: name.clone(), access, queue, window: its_window };
+        // Fails only if the broker has exited, which the first batch will find too.
+        let _ = broker.send(join);
+        window
+    }
+
+    /// Tells the broker that the client is gone, waits for the writer, and makes the record.
+    #[inline(never)]
+    fn leave(
+        &mut self,
+        name: Name,
+        writer: JoinHandle<WriterExit>,
+        reason: CloseReason,
+        broker: Sender<Event>,
+    ) -> ConnectionRecord {
         let mut exit = if reason == CloseReason::Shutdown {
             // No `Leave`: it would overtake lines that other readers still have for this client.
             drop(broker);
@@ -159,7 +183,7 @@ impl Reader {
             if reason == CloseReason::Left {
                 connection.set_left();
             }
-            let _ = broker.send(Event::Leave { id });
+            let _ = broker.send(Event::Leave { id: connection.id() });
             join_and_report(writer, &name, broker, (connection, shared))
         };
         if exit.reason == CloseReason::Left {
@@ -171,6 +195,7 @@ impl Reader {
 
     /// Reads and forwards lines until the connection ends, for any reason, or until the shutdown
     /// cutoff ([`CloseReason::Shutdown`]).
+    #[inline(never)]
     fn read_lines(
         &mut self,
         name: &Name,
@@ -178,26 +203,11 @@ impl Reader {
         broker: &Sender<Event>,
         rate: Option<Box<Rate>>,
     ) -> CloseReason {
-        let config = &self.input.shared.config;
         #[cfg(feature = "status")]
         if let Some(registry) = self.input.shared.registry.get() {
             self.registered = Some(registry.enter(name, &self.input.connection, &window));
         }
-        let mut batches = BatchSender {
-            connection: Arc::clone(&self.input.connection),
-            builder: BatchBuilder::new(name, config.max_line),
-            flush_threshold: MAX_BATCH_CHARGE.min(config.window / 2),
-            window,
-            errors: Arc::new(Window::new(
-                config.window.saturating_mul(ERROR_WINDOWS),
-                Arc::default(),
-            )),
-            broker,
-            rate,
-            shared: Arc::clone(&self.input.shared),
-            name_released: false,
-            next_liveness_check: Instant::now(),
-        };
+        let mut batches = BatchSender::new(&self.input, name, window, broker, rate);
         loop {
             while let Some(line) = self.input.lines.next_line() {
                 #[cfg(test)]
@@ -285,7 +295,32 @@ struct BatchSender<'a> {
     next_liveness_check: Instant,
 }
 
-impl BatchSender<'_> {
+impl<'a> BatchSender<'a> {
+    /// On the heap, and never inlined, so that the thread's stack fits in two pages.
+    #[inline(never)]
+    fn new(
+        input: &Input,
+        name: &Name,
+        window: Arc<Window>,
+        broker: &'a Sender<Event>,
+        rate: Option<Box<Rate>>,
+    ) -> Box<Self> {
+        let config = &input.shared.config;
+        let errors = Window::new(config.window.saturating_mul(ERROR_WINDOWS), Arc::default());
+        Box::new(Self {
+            connection: Arc::clone(&input.connection),
+            builder: BatchBuilder::new(name, config.max_line),
+            flush_threshold: MAX_BATCH_CHARGE.min(config.window / 2),
+            window,
+            errors: Arc::new(errors),
+            broker,
+            rate,
+            shared: Arc::clone(&input.shared),
+            name_released: false,
+            next_liveness_check: Instant::now(),
+        })
+    }
+
     /// Adds a line and sends the batch when it is large enough: before the line if the window could
     /// not hold both, otherwise after it.
     fn push(&mut self, line: Line<'_>) -> Result<(), CloseReason> {

@@ -161,13 +161,15 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
+    /// On the heap, and never inlined, so that the thread's stack fits in two pages.
+    #[inline(never)]
     pub(crate) fn new(
         connection: Arc<Connection>,
         inbox: Receiver<Outgoing>,
         shared: Arc<Shared>,
-    ) -> Self {
+    ) -> Box<Self> {
         let stall = StallDetector::new(shared.config.stall_timeout, shared.config.stall_bytes);
-        Self {
+        Box::new(Self {
             connection,
             inbox: YieldingReceiver::new(inbox),
             shared,
@@ -184,13 +186,20 @@ impl Writer {
             losses: Losses::default(),
             marks: Marks::default(),
             unplaced: Vec::new(),
-        }
+        })
     }
 
     /// The thread: delivers until the queue is disconnected, and accounts for every message.
-    pub(crate) fn run(mut self) -> WriterExit {
+    pub(crate) fn run(mut self: Box<Self>) -> WriterExit {
         let served = catch_unwind(AssertUnwindSafe(|| self.serve()));
         let failure = served.unwrap_or(Err(CloseReason::Panicked)).err();
+        self.account(failure)
+    }
+
+    /// Closes the connection and accounts for every message. Never inlined, since its frame would lie
+    /// beneath those of the loop.
+    #[inline(never)]
+    fn account(mut self: Box<Self>, failure: Option<CloseReason>) -> WriterExit {
         let in_drain = self.in_drain.unwrap_or_else(|| self.shared.shutdown.is_shutdown());
         // The numbers come before the close: bytes acknowledged in between then count as lost,
         // which errs on the safe side.
@@ -203,16 +212,17 @@ impl Writer {
         }
         // Closing the socket woke the reader, whose `Leave` makes the broker drop this queue.
         self.discard_until_disconnected();
-        let lost = self.owed - delivered;
-        let (reason, accepted) = match self.close {
+        let Self { owed, written, close, losses, marks, unplaced, .. } = *self;
+        let lost = owed - delivered;
+        let (reason, accepted) = match close {
             Some(close) => (failure.unwrap_or(close.reason), close.accepted),
             None => (CloseReason::ServerFailed, 0),
         };
-        let lost_written = self.written - delivered;
-        debug_assert!(self.losses.total() == lost || failure == Some(CloseReason::Panicked));
-        let unsettled = self.marks.into_unsettled(self.unplaced);
+        let lost_written = written - delivered;
+        debug_assert!(losses.total() == lost || failure == Some(CloseReason::Panicked));
+        let unsettled = marks.into_unsettled(unplaced);
         let is_needed = lost > 0 || !unsettled.is_empty();
-        let account = is_needed.then(|| Box::new(Account { losses: self.losses, unsettled }));
+        let account = is_needed.then(|| Box::new(Account { losses, unsettled }));
         WriterExit {
             reason,
             accepted,
