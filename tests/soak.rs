@@ -107,7 +107,7 @@ impl Load {
         for neighbour in neighbours {
             for line in 0..BURST {
                 let client = &mut self.residents[neighbour].client;
-                client.expect_line(&format!("from {name}: {}", text(line)));
+                client.expect_reply(&format!("from {name}: {}", text(line)));
             }
         }
     }
@@ -141,7 +141,7 @@ impl Load {
         wait_until("the victim's disconnection", || {
             sender.send(&["/who victim".to_owned()]);
             let is_reply = |line: &String| !line.ends_with(": no such peer: victim");
-            let reply = std::iter::from_fn(|| sender.client.line()).find(is_reply);
+            let reply = std::iter::from_fn(|| sender.client.reply()).find(is_reply);
             reply.expect("a reply").ends_with(" not here: victim")
         });
     }
@@ -193,7 +193,7 @@ fn soak(time: Duration, samples: u32) -> Vec<u64> {
     server.signal(rustix::process::Signal::TERM);
     for Resident { client, sent, .. } in &mut load.residents {
         let notice = format!("server is shutting down, {sent} of your lines were accepted");
-        client.expect_line(&format!("notice: {notice}"));
+        client.expect_reply(&format!("notice: {notice}"));
         client.expect_eof();
     }
     drop(load);
