@@ -400,9 +400,14 @@ impl Writer {
             self.settle();
         }
         let messages = self.backlog.advance(written, &mut self.in_flight);
+        self.count_written(messages);
+        Ok(written)
+    }
+
+    /// Counts messages written to the last byte, also in the live counters.
+    fn count_written(&mut self, messages: u64) {
         self.written += messages;
         self.shared.counters.written.add(messages);
-        Ok(written)
     }
 
     /// Forgets messages that the peer's kernel has acknowledged.
@@ -468,7 +473,8 @@ impl Writer {
     /// Settles everything written and queued for the last time: what is not acknowledged by now is
     /// lost. Returns the messages delivered and the bytes not acknowledged.
     fn settle_final(&mut self) -> (u64, u64) {
-        self.backlog.abandon(&mut self.in_flight, &mut self.losses);
+        let whole = self.backlog.abandon(&mut self.in_flight, &mut self.losses);
+        self.count_written(whole);
         let acknowledged = self.connection.acknowledged(self.written()).plain.0;
         let unacknowledged = self.written_bytes.saturating_sub(acknowledged);
         let delivered = self.in_flight.finish(acknowledged, &mut self.losses);

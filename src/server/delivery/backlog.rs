@@ -140,15 +140,18 @@ impl Backlog {
         self.queue.push_back(Pending::FrameSlice(FrameSlice::from_text(line)));
     }
 
-    /// Drops everything. The part already written counts as in flight, the rest is lost.
-    pub(crate) fn abandon(&mut self, in_flight: &mut InFlight, losses: &mut Losses) {
-        let mut written = std::mem::take(&mut self.head_written);
+    /// Drops everything. The part already written counts as in flight, the rest is lost. Returns the
+    /// number of whole messages in that part, which [`advance`](Self::advance) has not returned.
+    pub(crate) fn abandon(&mut self, in_flight: &mut InFlight, losses: &mut Losses) -> u64 {
+        let (mut written, mut whole) = (std::mem::take(&mut self.head_written), 0);
         for slice in self.queue.iter().filter_map(Pending::as_slice) {
             let arrived = if written > 0 { in_flight.push_part(slice, written) } else { 0 };
             slice.lose_rest(arrived, losses);
+            whole += u64::from(arrived);
             written = 0;
         }
         *self = Self::default();
+        whole
     }
 
     /// The next slices to write, up to the first lines that are not rendered.
@@ -333,5 +336,15 @@ mod tests {
             client.read_to_end(&mut received).expect("the rest, and an end");
             prop_assert!(received == expected, "the stream differs");
         }
+    }
+
+    #[test]
+    fn whole_messages_of_a_part_count_as_written_when_the_rest_is_abandoned() {
+        let (mut backlog, mut in_flight) = (Backlog::default(), InFlight::default());
+        let mut losses = Losses::default();
+        backlog.push(Pending::FrameSlice(slice(&[3, 3, 3])));
+        assert_eq!(backlog.advance(9, &mut in_flight), 0);
+        assert_eq!(backlog.abandon(&mut in_flight, &mut losses), 2);
+        assert_eq!((losses.total(), in_flight.finish(9, &mut losses)), (1, 2));
     }
 }
