@@ -21,7 +21,9 @@ use crate::server::access::Access;
 use crate::server::delivery::loss_notice::OpenNotice;
 use crate::server::delivery::losses::LossReport;
 use crate::server::delivery::marks::{Departed, DepartedPeers, Marker, Unsettled};
-use crate::server::delivery::pending::{ChargedFrames, FrameSlice, NoSuchPeerErrors, Pending};
+use crate::server::delivery::pending::{
+    ChargedFrames, FrameSlice, NoSuchPeerErrors, Pending, Unrendered,
+};
 use crate::server::delivery::reached::Reached;
 use crate::server::delivery::ticket::Ticket;
 use crate::server::delivery::token::Share;
@@ -333,7 +335,7 @@ impl Broker {
             let Peer { losses, window, reached, .. } = &mut self.peers[key];
             reached.lost = true;
             if let Some(notice) = losses.add(window, lines, recipient, reason) {
-                self.push(key, Pending::LossNotice(notice));
+                self.push(key, Unrendered::LossNotice(notice).into());
             }
         }
     }
@@ -392,7 +394,7 @@ impl Broker {
                         let lines = *first_line..first_line + u64::from(*messages);
                         let errors =
                             NoSuchPeerErrors::new(lines, protocol::missing(&missing), permit);
-                        self.push(sender, Pending::NoSuchPeerErrors(Box::new(errors)));
+                        self.push(sender, Unrendered::NoSuchPeerErrors(errors).into());
                     }
                 }
                 // Delivering what is accepted comes first: a client that is about to get its closing
@@ -635,11 +637,15 @@ mod tests {
     fn queued(inbox: &Receiver<Outgoing>) -> String {
         let text = |pending: Pending| match pending {
             Pending::FrameSlice(slice) => String::from_utf8_lossy(slice.bytes()).into_owned(),
-            Pending::NoSuchPeerErrors(mut errors) => {
-                String::from_utf8_lossy(errors.next_slice().bytes()).into_owned()
-            }
-            Pending::RoomNews(news) => String::from_utf8(news.spell_out()).expect("text"),
-            Pending::LossNotice(notice) => String::from_utf8(notice.render().0).expect("text"),
+            Pending::Unrendered(unrendered) => match *unrendered {
+                Unrendered::NoSuchPeerErrors(mut errors) => {
+                    String::from_utf8_lossy(errors.next_slice().bytes()).into_owned()
+                }
+                Unrendered::RoomNews(news) => String::from_utf8(news.spell_out()).expect("text"),
+                Unrendered::LossNotice(notice) => {
+                    String::from_utf8(notice.render().0).expect("text")
+                }
+            },
         };
         let outgoing = inbox.try_iter().map(|outgoing| match outgoing {
             Outgoing::One(pending) => text(pending),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Broker, JoinRoom, MAX_URGENT};
-use crate::server::delivery::pending::{FrameSlice, NoSuchPeerErrors, Pending};
+use crate::server::delivery::pending::{FrameSlice, NoSuchPeerErrors, Pending, Unrendered};
 use crate::server::delivery::room_news::Move;
 use crate::server::delivery::window::Permit;
 use crate::socket::connection::ConnectionId;
@@ -75,7 +75,7 @@ impl Broker {
         permit: &Permit,
     ) {
         let errors = NoSuchPeerErrors::new(lines, text, permit);
-        self.push(sender, Pending::NoSuchPeerErrors(Box::new(errors)));
+        self.push(sender, Unrendered::NoSuchPeerErrors(errors).into());
     }
 
     pub(super) fn leave_room(
@@ -152,7 +152,7 @@ impl Broker {
         let is_urgent = notices.len() <= MAX_URGENT;
         for (client, news) in notices {
             let peer = &mut self.peers[client];
-            peer.pending.push(Pending::RoomNews(news));
+            peer.pending.push(Unrendered::RoomNews(news).into());
             self.dirty.add(client, &mut peer.waits, is_urgent);
         }
     }

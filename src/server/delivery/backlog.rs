@@ -6,7 +6,7 @@ use std::io::{self, IoSlice};
 
 use crate::server::delivery::in_flight::InFlight;
 use crate::server::delivery::losses::Losses;
-use crate::server::delivery::pending::{FrameSlice, Pending};
+use crate::server::delivery::pending::{FrameSlice, Pending, Unrendered};
 use crate::socket::connection::{Connection, ConnectionId};
 
 /// The maximum number of slices in one write; more did not increase throughput.
@@ -187,36 +187,32 @@ impl Backlog {
     /// the next slices, anything else when it is first.
     fn render_errors(&mut self) {
         for pending in self.queue.iter_mut().take(MAX_IOVECS) {
-            match pending {
-                Pending::NoSuchPeerErrors(errors) if errors.fit_one_slice() => {
+            let Pending::Unrendered(unrendered) = pending else { continue };
+            match &mut **unrendered {
+                Unrendered::NoSuchPeerErrors(errors) if errors.fit_one_slice() => {
                     *pending = Pending::FrameSlice(errors.next_slice());
                 }
-                Pending::NoSuchPeerErrors(_) | Pending::RoomNews(_) | Pending::LossNotice(_) => {
-                    break;
-                }
-                Pending::FrameSlice(_) => {}
+                _ => break,
             }
         }
-        match self.queue.front_mut() {
-            Some(Pending::NoSuchPeerErrors(errors)) => {
-                let slice = Pending::FrameSlice(errors.next_slice());
-                if errors.is_empty() {
-                    self.queue[0] = slice;
-                } else {
-                    self.queue.push_front(slice);
+        let Some(Pending::Unrendered(first)) = self.queue.front_mut() else { return };
+        let slice = match &mut **first {
+            Unrendered::NoSuchPeerErrors(errors) => {
+                let slice = errors.next_slice();
+                if !errors.is_empty() {
+                    self.queue.push_front(Pending::FrameSlice(slice));
+                    return;
                 }
+                slice
             }
             // Only when it is first: the later it is spelled out, the more it sums up.
-            Some(Pending::RoomNews(news)) => {
-                let notice = FrameSlice::from_text(news.spell_out());
-                self.queue[0] = Pending::FrameSlice(notice);
-            }
-            Some(Pending::LossNotice(notice)) => {
+            Unrendered::RoomNews(news) => FrameSlice::from_text(news.spell_out()),
+            Unrendered::LossNotice(notice) => {
                 let (text, permit) = notice.render();
-                self.queue[0] = Pending::FrameSlice(FrameSlice::reply(text, permit));
+                FrameSlice::reply(text, permit)
             }
-            Some(Pending::FrameSlice(_)) | None => {}
-        }
+        };
+        self.queue[0] = Pending::FrameSlice(slice);
     }
 }
 
@@ -315,7 +311,7 @@ mod tests {
                     backlog.push(Pending::FrameSlice(slice));
                 } else {
                     let errors = NoSuchPeerErrors::new(7..200, b"bob".to_vec(), &permit());
-                    backlog.push(Pending::NoSuchPeerErrors(Box::new(errors)));
+                    backlog.push(Unrendered::NoSuchPeerErrors(errors).into());
                     for line in 7..200 {
                         crate::wire::protocol::push_missing(&mut expected, line, b"bob");
                     }

@@ -32,6 +32,9 @@ const SETTLE_BYTES: u64 = 64 * 1024;
 /// of this limit, a fan-out took half as much CPU time again.
 const MAX_FRAME_BYTES: u64 = 256 * 1024;
 
+/// What a number of 64 bits takes, seven bits in each byte.
+const MAX_NUMBER_BYTES: usize = 10;
+
 /// Lengths are grouped up to this many bytes in flight, so acknowledging them is one step.
 const GROUP_BYTES: u32 = 16 * 1024;
 
@@ -234,24 +237,25 @@ impl InFlight {
         }
         let Some(group) = self.groups.back_mut() else { return };
         group.bytes += length;
-        let before = self.lengths.len();
+        let mut numbers = Numbers::default();
         if message.is_none() {
-            push_number(&mut self.lengths, u64::from(length) << 1);
+            numbers.push(u64::from(length) << 1);
         } else {
             if group.messages == 0 {
                 (group.origin, self.next) = (origin, origin);
             }
             group.messages += 1;
             let has_origin = self.next != origin;
-            push_number(&mut self.lengths, u64::from(length) << 2 | u64::from(has_origin) << 1 | 1);
+            numbers.push(u64::from(length) << 2 | u64::from(has_origin) << 1 | 1);
             if has_origin {
-                push_number(&mut self.lengths, difference(origin.sender.0, self.next.sender.0));
-                push_number(&mut self.lengths, difference(origin.line, self.next.line));
+                numbers.push(difference(origin.sender.0, self.next.sender.0));
+                numbers.push(difference(origin.line, self.next.line));
             }
             self.next = Origin { line: origin.line + 1, ..origin };
         }
+        self.lengths.extend(numbers.bytes());
         if let Ends::Lengths(count) = &mut group.ends {
-            *count += u32::try_from(self.lengths.len() - before).unwrap_or(0);
+            *count += u32::from(numbers.length);
         }
     }
 }
@@ -295,17 +299,34 @@ impl Group {
     }
 }
 
-/// Appends a number as bytes of seven bits, the lowest first; all but the last have the top bit
-/// set.
-fn push_number(to: &mut VecDeque<u8>, mut number: u64) {
-    while number >= 0x80 {
-        to.push_back((number & 0x7f) as u8 | 0x80);
-        number >>= 7;
-    }
-    to.push_back((number & 0x7f) as u8);
+/// Up to three numbers, each as bytes of seven bits, the lowest first; all but its last byte have the
+/// top bit set. Collected here, so that a queue takes them in one step.
+#[derive(Debug, Default)]
+struct Numbers {
+    bytes: [u8; 3 * MAX_NUMBER_BYTES],
+    length: u8,
 }
 
-/// Reads what [`push_number`] wrote.
+impl Numbers {
+    fn push(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            self.push_byte((number & 0x7f) as u8 | 0x80);
+            number >>= 7;
+        }
+        self.push_byte((number & 0x7f) as u8);
+    }
+
+    fn push_byte(&mut self, byte: u8) {
+        self.bytes[usize::from(self.length)] = byte;
+        self.length += 1;
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+}
+
+/// Reads what [`Numbers::push`] wrote.
 fn read_number(from: &mut impl Iterator<Item = u8>) -> Option<u64> {
     let (mut number, mut shift) = (0, 0);
     for byte in from {

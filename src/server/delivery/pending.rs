@@ -19,7 +19,18 @@ const ERRORS_CHUNK: usize = 4 * 1024;
 #[derive(Clone, Debug)]
 pub(crate) enum Pending {
     FrameSlice(FrameSlice),
-    NoSuchPeerErrors(Box<NoSuchPeerErrors>),
+    /// Boxed, since every message is moved through two queues whose entries are as large as the
+    /// largest variant.
+    Unrendered(Box<Unrendered>),
+}
+
+const _: () =
+    assert!(size_of::<Pending>() == size_of::<FrameSlice>(), "no room for a tag is taken");
+
+/// Lines from the server itself that are rendered only when their turn comes.
+#[derive(Clone, Debug)]
+pub(crate) enum Unrendered {
+    NoSuchPeerErrors(NoSuchPeerErrors),
     /// Shared with the broker, which adds to the notice until it is written.
     RoomNews(Arc<RoomNews>),
     /// Which of the client's own lines were lost.
@@ -71,15 +82,21 @@ impl Pending {
     pub(crate) fn messages(&self) -> u64 {
         match self {
             Self::FrameSlice(slice) => u64::from(slice.messages),
-            Self::NoSuchPeerErrors(_) | Self::RoomNews(_) | Self::LossNotice(_) => 0,
+            Self::Unrendered(_) => 0,
         }
     }
 
     pub(crate) fn as_slice(&self) -> Option<&FrameSlice> {
         match self {
             Self::FrameSlice(slice) => Some(slice),
-            Self::NoSuchPeerErrors(_) | Self::RoomNews(_) | Self::LossNotice(_) => None,
+            Self::Unrendered(_) => None,
         }
+    }
+}
+
+impl From<Unrendered> for Pending {
+    fn from(unrendered: Unrendered) -> Self {
+        Self::Unrendered(Box::new(unrendered))
     }
 }
 
