@@ -2,13 +2,15 @@
 //! the same bytes without looking at them. `benches/README.md` explains how to read it.
 //!
 //! Server and baseline run as separate processes. Connecting is not timed, except in the group that
-//! measures it. Every message that arrives is checked to be its sender's next one.
+//! measures it. With the feature `tls`, the server over TLS is compared with itself without. Every message that arrives is checked to be its sender's next one.
 
 mod groups;
 mod rig;
 
 use criterion::Criterion;
 
+#[cfg(feature = "tls")]
+use groups::tls;
 use groups::{latency, lifecycle, parse, throughput};
 use rig::baseline;
 use rig::table::Table;
@@ -32,6 +34,10 @@ fn main() {
         lifecycle::drain,
         parse::parse,
     ] {
+        group(&mut criterion, &mut table);
+    }
+    #[cfg(feature = "tls")]
+    for group in [tls::pair, tls::mesh, tls::latency, tls::connect] {
         group(&mut criterion, &mut table);
     }
     criterion.final_summary();

@@ -143,6 +143,21 @@ fn a_mesh_that_writes_at_once_loses_no_message() {
 }
 
 #[test]
+fn a_room_hands_each_message_to_all_others() {
+    let server = TestServer::start();
+    let address = server.address.to_string();
+    let figures = figures(&[&["room", "--clients", "7", "--messages", "1003", &address]]);
+    check(&figures, 6);
+    assert_eq!((count(&figures, "sent"), &figures["mode"]), (1003, &"room".into()));
+    wait_until("the clients' end", || server.stats().connected == 0);
+    let report = server.stop();
+    assert_eq!((report.delivered, report.lost()), (6 * 1003, 0), "{report}");
+    check(&self::figures(&[&["room", "--clients", "3", "--duration", "200ms"]]), 2);
+    let (status, _, stderr) = run(stress(&[&["room", "--rate", "5"]]));
+    assert_eq!((status, &*stderr[0]), (2, "error: '--rate' is not for room"));
+}
+
+#[test]
 fn each_message_is_confirmed_before_the_next_one_is_sent() {
     let server = TestServer::start();
     let address = server.address.to_string();
@@ -335,7 +350,8 @@ fn the_json_has_these_keys_in_this_order() {
                     interrupted duration_seconds sent owed received lost reordered repeated \
                     received_per_second bytes_per_second latency_us count min mean p50 p90 p99 \
                     p99_9 max load_cpu_seconds server cpu_seconds cpu_us_per_delivery \
-                    peak_memory_bytes threads drained_clean failure at_once beside confirm";
+                    peak_memory_bytes threads drained_clean failure at_once beside confirm \
+                    tls";
     assert_eq!((status, keys.join(" ")), (0, expected.to_owned()), "{stdout:?}");
 }
 
@@ -485,6 +501,9 @@ fn a_wrong_command_line_has_status_two() {
         &["latency", "--beside", "5", "--clients", "2"],
         &["latency", "--beside", "5", "--clients", "7"],
         &["latency", "--beside", "5", "--size", "13"],
+        &["pair", "--ca", "file"],
+        &["pair", "--server-name", "localhost"],
+        &["pair", "--tls", "unix:/nowhere"],
         &["nonsense"],
         &[],
     ] {
@@ -699,4 +718,127 @@ fn messages_that_never_arrive_are_lost() {
     assert_eq!(figures_through(&mesh, every_fifth), [500, 400, 100, 0, 0]);
     let last: Fault = |number, frame, _| if number == 3 { Vec::new() } else { vec![frame] };
     assert_eq!(figures_through(&["latency", "--messages", "3"], last), [3, 2, 1, 0, 0]);
+}
+
+#[cfg(not(feature = "tls"))]
+#[test]
+fn without_tls_its_flag_says_how_to_get_it() {
+    let (status, stdout, stderr) = run(stress(&[&["pair", "--tls", "127.0.0.1:1"]]));
+    assert_eq!((status, stdout), (2, Vec::new()));
+    assert!(stderr[0].ends_with("`cargo install a-chat --features tls` builds one with it"));
+}
+
+#[cfg(feature = "tls")]
+mod over_tls {
+    use a_chat::{Config, PlainText, Server};
+
+    use super::common::tls::certificate;
+    use super::*;
+
+    /// The flags of clients that trust the tests' certificate.
+    fn trust() -> [String; 3] {
+        ["--tls", "--ca", certificate().certificate().to_str().expect("UTF-8")].map(str::to_owned)
+    }
+
+    /// The flags, with those of [`trust`].
+    fn trusting<'a>(trust: &'a [String; 3], flags: &[&'a str]) -> Vec<&'a str> {
+        flags.iter().copied().chain(trust.iter().map(String::as_str)).collect()
+    }
+
+    /// A server that nobody reaches without TLS.
+    fn server() -> TestServer {
+        let tls = certificate().server_tls().plain(PlainText::Refused);
+        let config = Config::default().linger(Duration::from_millis(100));
+        TestServer::of(Server::bind("127.0.0.1:0", config).expect("a free port").tls(tls))
+    }
+
+    const ROOM: (&[&str], u64) = (&["room", "--clients", "4"], 3);
+
+    #[test]
+    fn each_mode_agrees_with_the_report_of_a_given_server() {
+        let trust = trust();
+        for (mode, per_message) in MODES.into_iter().chain([ROOM]) {
+            let server = server();
+            let address = server.address.to_string();
+            let flags = trusting(&trust, &["--messages", "1003", &address]);
+            let figures = figures(&[mode, &flags]);
+            check(&figures, per_message);
+            assert_eq!((count(&figures, "sent"), &figures["tls"]), (1003, &true.into()));
+            wait_until("the clients' end", || server.stats().connected == 0);
+            let report = server.stop();
+            let delivered = (report.delivered, report.lost());
+            assert_eq!(delivered, (1003 * per_message, 0), "{mode:?}: {report}");
+        }
+    }
+
+    #[test]
+    fn long_texts_and_schedules_lose_nothing() {
+        let (trust, server) = (trust(), server());
+        let address = server.address.to_string();
+        for flags in [
+            // Many records for each message, and many messages for each record.
+            &["pair", "--clients", "2", "--size", "64000", "--messages", "500"][..],
+            &["pair", "--clients", "2", "--size", "6", "--messages", "300000"],
+            &["mesh", "--at-once", "--clients", "9", "--messages", "5000"],
+            &["mesh", "--rate", "2000", "--messages", "400", "--clients", "5"],
+            &["latency", "--confirm", "--messages", "50"],
+            &["latency", "--beside", "500", "--duration", "200ms"],
+            &["connect", "--clients", "20", "--rate", "500", "--messages", "50"],
+        ] {
+            check(&figures(&[flags, &trusting(&trust, &[&address])]), 1);
+        }
+        let report = server.stop();
+        assert_eq!(report.lost(), 0, "{report}");
+    }
+
+    #[test]
+    fn a_server_of_its_own_has_the_certificate_of_the_environment() {
+        let trust = trust();
+        let load = |set_certificate| {
+            let mut command =
+                stress(&[&trusting(&trust, &["mesh", "--clients", "5", "--messages", "500"])]);
+            command.arg("--json");
+            if set_certificate {
+                command.env("A_CHAT_TLS_CERT", certificate().certificate());
+                command.env("A_CHAT_TLS_KEY", certificate().key());
+                command.env("A_CHAT_PLAIN", "no");
+            }
+            run(command)
+        };
+        let (status, stdout, stderr) = load(true);
+        assert_eq!((status, stderr), (0, Vec::new()));
+        let figures = parse(&stdout);
+        check(&figures, 1);
+        assert_eq!((&figures["own_server"], &figures["tls"]), (&true.into(), &true.into()));
+        assert_eq!(figures["server"]["drained_clean"], true, "{figures}");
+        let (status, _, stderr) = load(false);
+        assert_eq!(status, 2);
+        let expected = "error: '--tls' without an address needs the variables A_CHAT_TLS_CERT and";
+        assert!(stderr[0].starts_with(expected), "{stderr:?}");
+    }
+
+    #[test]
+    fn a_handshake_that_fails_is_an_error_that_says_why() {
+        let (trust, server) = (trust(), server());
+        let address = server.address.to_string();
+        let other = common::tls::Certificate::new();
+        let other = other.certificate();
+        let untrusted = ["pair", "--tls", "--ca", other.to_str().expect("UTF-8"), &address];
+        let reason = "no authority that is trusted here has signed it (--ca FILE trusts another)";
+        let expected =
+            format!("{address}: cannot connect: its certificate is not accepted: {reason}");
+        assert_eq!(failure(&[&untrusted]), expected);
+        let misnamed = trusting(&trust, &["connect", "--server-name", "chat.example", &address]);
+        assert!(failure(&[&misnamed]).contains("it is not for chat.example"));
+        let plain = failure(&[&["pair", &address]]);
+        let refusal = "the server refused: not encrypted, this server expects TLS";
+        assert_eq!(plain, format!("{address}: {refusal}"));
+        server.stop();
+        let mut full = Process::start(serve(&["--max-connections", "1"]));
+        let address = full.address().to_string();
+        let _client = full.login("alice");
+        let line = failure(&[&trusting(&trust, &["mesh", &address])]);
+        let said = "it said, unencrypted: \"error: server is full\"";
+        assert_eq!(line, format!("{address}: cannot connect: {said}"));
+    }
 }

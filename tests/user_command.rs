@@ -544,7 +544,7 @@ fn a_load_logs_in_with_names_and_tokens_from_a_file() {
         run(command)
     };
     let mut stress = stress;
-    for mode in ["pair", "fan-out", "mesh", "latency"] {
+    for mode in ["pair", "fan-out", "mesh", "room", "latency"] {
         let (status, _, stderr) = stress(mode, "4");
         assert_eq!((status, stderr), (0, Vec::new()), "{mode}");
     }

@@ -28,12 +28,12 @@ pub fn latency(criterion: &mut Criterion, table: &mut Table) {
             group.bench_function(format!("{row}/{name}"), |bencher| {
                 let (ping, _, server) = rig.get_or_insert_with(|| {
                     let server = start(protocol, &topology, SHORT);
-                    let address = &server.address;
+                    let target = &server.address.clone().into();
                     let mesh = (others > 0).then(|| {
                         let control = Control::default();
                         Mesh::connect(
                             protocol,
-                            address,
+                            target,
                             &topology,
                             others,
                             SHORT,
@@ -42,7 +42,7 @@ pub fn latency(criterion: &mut Criterion, table: &mut Table) {
                         )
                         .expect("logins")
                     });
-                    let ping = PingPong::connect(protocol, address, &topology, SHORT);
+                    let ping = PingPong::connect(protocol, target, &topology, SHORT);
                     (ping.expect("logins"), mesh.map(Background::of), server)
                 });
                 bencher.iter_custom(|messages| {
@@ -60,7 +60,7 @@ pub fn latency(criterion: &mut Criterion, table: &mut Table) {
             });
             group.finish();
             let Some((ping, background, server)) = rig else { continue };
-            add_quantiles(table, row, side, &ping.latencies);
+            add_quantiles(table, "latency", row, side, &ping.latencies);
             drop((ping, background));
             end(server);
         }
@@ -78,8 +78,8 @@ pub fn beside_singles(criterion: &mut Criterion, table: &mut Table) {
             let (beside, server) = rig.get_or_insert_with(|| {
                 let server = start(protocol, &topology, SHORT);
                 let control = Control::default();
-                let (address, rate) = (&server.address, BESIDE_RATE);
-                let beside = Beside::connect(protocol, address, &topology, SHORT, rate, &control);
+                let (target, rate) = (&server.address.clone().into(), BESIDE_RATE);
+                let beside = Beside::connect(protocol, target, &topology, SHORT, rate, &control);
                 (beside.expect("logins"), server)
             });
             bencher.iter_custom(|messages| {
@@ -94,15 +94,16 @@ pub fn beside_singles(criterion: &mut Criterion, table: &mut Table) {
         });
         group.finish();
         let Some((beside, server)) = rig else { continue };
-        add_quantiles(table, row, side, beside.latencies());
+        add_quantiles(table, "latency", row, side, beside.latencies());
         drop(beside);
         end(server);
     }
 }
 
-fn add_quantiles(table: &mut Table, row: &str, side: Side, latencies: &Latencies) {
+/// Adds a row for each percentile that is of interest.
+pub fn add_quantiles(table: &mut Table, group: &str, row: &str, side: Side, latencies: &Latencies) {
     for (name, quantile) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
-        let row = format!("latency/{row} {name}");
+        let row = format!("{group}/{row} {name}");
         table.add(&row, Kind::Time, side, Sample::time(latencies.quantile(quantile)));
     }
 }

@@ -15,7 +15,7 @@ use crate::rig::table::{Kind, Sample, Table};
 use crate::rig::{baseline, clean};
 
 /// Number of simultaneous logins.
-const LOGINS: usize = 5000;
+pub const LOGINS: usize = 5000;
 
 /// Logins as fast as possible, each of which then delivers a message.
 pub fn connect(criterion: &mut Criterion, table: &mut Table) {
@@ -32,9 +32,10 @@ pub fn connect(criterion: &mut Criterion, table: &mut Table) {
                 let mut elapsed = Duration::ZERO;
                 for _ in 0..rounds {
                     let server = start(protocol);
+                    let target = server.address.clone().into();
                     let mut logins = Logins::new().expect("a descriptor");
                     let sample = Sample::of(&server, LOGINS as u64, || {
-                        clean(logins.storm(protocol, &server.address, &topology))
+                        clean(logins.storm(protocol, &target, &topology))
                     });
                     let kind =
                         Kind::Rate { bytes: logins::frame(Protocol::Chat, &topology, STAMP) };

@@ -6,6 +6,8 @@ pub mod latency;
 pub mod lifecycle;
 pub mod parse;
 pub mod throughput;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 use std::time::Duration;
 
@@ -53,21 +55,22 @@ pub fn start_group<'a>(
     group
 }
 
-/// Measures the server and the baseline with the same work, `count` deliveries a round. `build`
-/// runs only if the row is selected.
-pub fn compare<W: FnMut(u64) -> Duration>(
+/// Measures two sides with the same work, `count` deliveries a round. `build` runs only if the row is
+/// selected.
+pub fn compare<S, W: FnMut(u64) -> Duration>(
     mut group: BenchmarkGroup<'_, WallTime>,
     table: &mut Table,
     (group_name, row): (&str, &str),
     kind: Kind,
     count: u64,
-    build: impl Fn(Protocol) -> (Process, W),
+    sides: [(Side, S, &str); 2],
+    build: impl Fn(&S) -> (Process, W),
 ) {
     let full_name = format!("{group_name}/{row}");
-    for (side, protocol, name) in SIDES {
+    for (side, what, name) in sides {
         let mut rig = None;
         group.bench_function(format!("{row}/{name}"), |bencher| {
-            let (server, work) = rig.get_or_insert_with(|| build(protocol));
+            let (server, work) = rig.get_or_insert_with(|| build(&what));
             bencher.iter_custom(|rounds| {
                 let sample = Sample::of(server, rounds * count, || work(rounds));
                 table.add(&full_name, kind, side, sample);

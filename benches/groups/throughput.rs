@@ -7,7 +7,7 @@ use a_chat::load::topology::Topology;
 use a_chat::load::{Amount, Control, logins};
 use criterion::Criterion;
 
-use super::{MESH, MESH_MESSAGES, SHORT, compare, start, start_group};
+use super::{MESH, MESH_MESSAGES, SHORT, SIDES, compare, start, start_group};
 use crate::rig::clean;
 use crate::rig::table::{Kind, Table};
 
@@ -48,9 +48,10 @@ fn saturate(
     let messages = (stream::batch_messages(topology, size) * topology.routes.len()) as u64;
     let control = Control::default();
     let kind = Kind::Rate { bytes: logins::frame(Protocol::Chat, topology, size) };
-    compare(group, table, (group_name, row), kind, deliveries, |protocol| {
+    compare(group, table, (group_name, row), kind, deliveries, SIDES, |&protocol| {
         let server = start(protocol, topology, size);
-        let stream = Stream::connect(protocol, &server.address, topology, size, &control);
+        let target = server.address.clone().into();
+        let stream = Stream::connect(protocol, &target, topology, size, &control);
         let mut stream = stream.expect("logins");
         let control = &control;
         (server, move |rounds| clean(stream.run(Amount::Messages(rounds * messages), control)))
@@ -73,10 +74,10 @@ fn measure_mesh(criterion: &mut Criterion, table: &mut Table, name: &str, writes
     let row = format!("{MESH}x{SHORT}");
     let kind = Kind::Rate { bytes: logins::frame(Protocol::Chat, &topology, SHORT) };
     let control = Control::default();
-    compare(group, table, (name, &row), kind, MESH_MESSAGES, |protocol| {
+    compare(group, table, (name, &row), kind, MESH_MESSAGES, SIDES, |&protocol| {
         let server = start(protocol, &topology, SHORT);
-        let mesh =
-            Mesh::connect(protocol, &server.address, &topology, MESH, SHORT, writes, &control);
+        let target = server.address.clone().into();
+        let mesh = Mesh::connect(protocol, &target, &topology, MESH, SHORT, writes, &control);
         let mut mesh = mesh.expect("logins");
         let control = &control;
         (server, move |rounds| clean(mesh.run(Amount::Messages(rounds * MESH_MESSAGES), control)))

@@ -5,6 +5,8 @@
 pub mod curves;
 pub mod dialect;
 pub mod stop;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod work;
 
 use std::io::Write;
@@ -14,6 +16,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use a_chat::load::client::Client;
+use a_chat::load::link::Target;
 use a_chat::load::process::Process;
 use a_chat::load::protocol::Protocol;
 use a_chat::load::topology::Topology;
@@ -93,8 +96,12 @@ impl Server {
         }
     }
 
-    /// True if the server can be started.
+    /// True if the server can be started, with TLS if that is asked for.
     pub fn is_installed(self) -> bool {
+        #[cfg(feature = "tls")]
+        if tls::is_asked() && !tls::is_spoken_by(self) {
+            return false;
+        }
         self.program().is_none_or(|program| find(program).is_some())
     }
 }
@@ -124,19 +131,34 @@ pub fn end(server: Server, process: Process) {
 
 fn server_command(server: Server, address: SocketAddr, cpus: Option<&str>) -> Command {
     let (host, port) = (address.ip().to_string(), address.port().to_string());
-    let Some(program) = server.program() else { return chat(&address.to_string(), cpus) };
-    let mut command = command(find(program).expect("installed, as was checked before"), cpus);
+    let mut command = match server.program() {
+        None => chat(&address.to_string(), cpus),
+        Some(program) => command(find(program).expect("installed, as was checked before"), cpus),
+    };
     if server == Server::Nats {
         command.args(["--addr", &host, "--port", &port, "--log", "/dev/null"]);
-    } else {
+    } else if server.program().is_some() {
         command.args(["--bind", &host, "--port", &port, "--save", "", "--appendonly", "no"]);
         command.args(["--maxclients", "15000", "--loglevel", "warning"]);
     }
     if server == Server::ValkeyThreads {
         command.args(["--io-threads", "2"]);
     }
+    #[cfg(feature = "tls")]
+    tls::configure(server, &mut command, address.port());
     command.stdin(Stdio::null());
     command
+}
+
+/// Where the load connects to: over TLS if that is asked for.
+pub fn destination(server: Server, process: &Process) -> Target {
+    #[cfg(feature = "tls")]
+    return tls::destination(server, process);
+    #[cfg(not(feature = "tls"))]
+    {
+        let _ = server;
+        process.address.clone().into()
+    }
 }
 
 /// The products that are stopped in the middle of a stream.
@@ -203,9 +225,9 @@ pub fn idle(server: Server, rounds: u32) -> String {
         let process = start_on(&mut server_command, address);
         starts.push(started.elapsed().as_secs_f64() * 1e3);
         // Its socket accepts before it handles signals; once it replies, it does both.
-        let known = Client::subscribe(server.protocol(), &address.into(), "first", "first")
-            .expect("a login");
-        drop(known);
+        let destination = destination(server, &process);
+        let known = Client::subscribe(server.protocol(), &destination, "first", "first");
+        drop(known.expect("a login"));
         end(server, process);
     }
     // No client sends anything.
@@ -213,10 +235,11 @@ pub fn idle(server: Server, rounds: u32) -> String {
     let process = start(server, &topology, 32, None);
     let resident = |process: &Process| mebibytes(process.status("VmRSS").expect("procfs"));
     let before = resident(&process);
+    let destination = destination(server, &process);
     // One connection each, even for Redis, whose second one is not needed here.
     let connect = |client| {
         let name = topology.name(client);
-        Client::subscribe(server.protocol(), &process.address, &name, &name).expect("a login")
+        Client::subscribe(server.protocol(), &destination, &name, &name).expect("a login")
     };
     let clients: Vec<_> = (0..topology.clients).map(connect).collect();
     let grown = resident(&process) - before;

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use a_chat::Endpoint;
 use a_chat::load::beside::Beside;
 use a_chat::load::latency::PingPong;
+use a_chat::load::link::Target;
 use a_chat::load::mesh::{Mesh, Writes};
 use a_chat::load::process::Process;
 use a_chat::load::stream::{self, Stream};
 use a_chat::load::topology::Topology;
 use a_chat::load::{Amount, Control, Latencies, Outcome};
 
-use super::{Server, end, mebibytes, start, to_float};
+use super::{Server, destination, end, mebibytes, start, to_float};
 use crate::rig::clean;
 use crate::rig::table::Sample;
 
@@ -125,11 +125,11 @@ impl Work {
         let echoing = Topology::room(topology.clients, server.protocol().echoes());
         let topology = if topology.is_room { &echoing } else { topology };
         let process = start(server, topology, *size, cpus);
-        let (address, control) = (&process.address, &Control::default());
+        let (destination, control) = (&destination(server, &process), &Control::default());
         let protocol = server.protocol();
         let figures = match self.kind {
             Kind::Stream => {
-                let stream = Stream::connect(protocol, address, topology, *size, control);
+                let stream = Stream::connect(protocol, destination, topology, *size, control);
                 let mut stream = stream.expect("logins");
                 let messages = stream::batch_messages(topology, *size) * topology.routes.len();
                 let amount = |rounds| Amount::Messages(rounds * messages as u64);
@@ -140,7 +140,7 @@ impl Work {
             Kind::Mesh(writes) => {
                 let mesh = Mesh::connect(
                     protocol,
-                    address,
+                    destination,
                     topology,
                     topology.clients,
                     *size,
@@ -152,7 +152,7 @@ impl Work {
                 Figures::of(&process, 1000, target, work)
             }
             Kind::Latency => {
-                let ping = PingPong::connect(protocol, address, topology, *size);
+                let ping = PingPong::connect(protocol, destination, topology, *size);
                 let mut ping = ping.expect("logins");
                 let work = |messages| clean(ping.run(Amount::Messages(messages), control));
                 Figures::of(&process, 1, target, work).with(&ping.latencies)
@@ -162,7 +162,7 @@ impl Work {
                     Kind::Beside(rate) => rate,
                     _ => self.max_rate(server, cpus) / 2.0,
                 };
-                let mut beside = self.connect_beside(server, address, rate);
+                let mut beside = self.connect_beside(server, destination, rate);
                 // Rate and CPU time are those of all messages, most of which are the pairs'.
                 let mut share = 1.0;
                 let work = |messages| {
@@ -180,10 +180,10 @@ impl Work {
         figures
     }
 
-    fn connect_beside(&self, server: Server, address: &Endpoint, rate: f64) -> Beside {
+    fn connect_beside(&self, server: Server, destination: &Target, rate: f64) -> Beside {
         let (topology, control) = (&self.topology, Control::default());
         let beside =
-            Beside::connect(server.protocol(), address, topology, self.size, rate, &control);
+            Beside::connect(server.protocol(), destination, topology, self.size, rate, &control);
         beside.expect("logins")
     }
 
@@ -194,7 +194,7 @@ impl Work {
         loop {
             let rate = carried * RATE_STEP;
             let process = start(server, &self.topology, self.size, cpus);
-            let mut beside = self.connect_beside(server, &process.address, rate);
+            let mut beside = self.connect_beside(server, &destination(server, &process), rate);
             clean(beside.run(Amount::Time(TARGET / 4), &Control::default()));
             let is_late = beside.pairs_latencies().quantile(0.5) > LATE;
             drop(beside);

@@ -1,5 +1,6 @@
 //! Many clients that see a server shut down.
 
+use std::io::ErrorKind::{Interrupted, WouldBlock};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use a_chat::load::readable::Readable;
 use a_chat::load::stream::CHUNK;
 use a_chat::load::topology::Topology;
 use a_chat::load::{ARRIVAL_TIMEOUT, Control, logins};
-use rustix::net::{RecvFlags, recv};
+use rustix::net::RecvFlags;
 
 use super::servers;
 
@@ -27,8 +28,12 @@ pub struct Crowd {
 impl Crowd {
     pub fn connect(protocol: Protocol, server: &Process, count: usize, size: usize) -> Self {
         let topology = Topology::ring(count, count);
-        let clients =
-            Client::connect_all(protocol, &server.address, &topology, &Control::default());
+        let clients = Client::connect_all(
+            protocol,
+            &server.address.clone().into(),
+            &topology,
+            &Control::default(),
+        );
         let clients = clients.expect("logins");
         Self { protocol, topology, clients, size }
     }
@@ -65,14 +70,13 @@ impl Crowd {
             for place in readable.wait().expect("sockets") {
                 heard = Instant::now();
                 let Some(client) = &clients[place] else { continue };
-                let received = recv(&client.input, &mut buffer[..], RecvFlags::DONTWAIT);
-                match received {
-                    Ok((0, _)) => {
+                match client.input.recv(&mut buffer, RecvFlags::DONTWAIT) {
+                    Ok(0) => {
                         clients[place] = None;
                         open -= 1;
                     }
-                    Ok((count, _)) => said[place].extend_from_slice(&buffer[..count]),
-                    Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+                    Ok(count) => said[place].extend_from_slice(&buffer[..count]),
+                    Err(error) if [Interrupted, WouldBlock].contains(&error.kind()) => {}
                     Err(error) => panic!("no clean end: {error}"),
                 }
             }

@@ -4,6 +4,8 @@
 
 pub mod crowd;
 pub mod baseline;
+#[cfg(feature = "tls")]
+pub mod certificate;
 pub mod servers;
 pub mod table;
 

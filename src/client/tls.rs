@@ -108,6 +108,44 @@ impl Tls {
         self
     }
 
+    /// The TLS of a connection to this address, before its handshake.
+    pub(crate) fn session(&self, address: SocketAddr) -> Result<Session, TlsError> {
+        let expected = self.expected(address);
+        let fail = |problem| TlsError { expected: expected.clone(), problem };
+        let name = ServerName::try_from(expected.clone()).map_err(|_| fail(Problem::Name))?;
+        let rustls = ClientConnection::new(Arc::clone(&self.config), name);
+        Ok(Session::new(rustls.map_err(|error| fail(Problem::Tls(error)))?))
+    }
+
+    /// Why the handshake with this address failed. `answer` is what the server said instead of it.
+    pub(crate) fn error(
+        &self,
+        address: SocketAddr,
+        error: io::Error,
+        answer: Option<String>,
+    ) -> TlsError {
+        let cause = || error.get_ref().and_then(|it| it.downcast_ref::<rustls::Error>()).cloned();
+        let problem = match answer {
+            Some(line) => Problem::Unencrypted(line),
+            None => cause().map_or_else(|| Problem::Socket(error), Problem::Tls),
+        };
+        TlsError { expected: self.expected(address), problem }
+    }
+
+    /// The line of a server that answers without TLS, as it does where it refuses a connection before
+    /// it has read anything; `None` if a record begins, or nothing came.
+    pub(crate) fn plain_answer(answer: &[u8]) -> Option<String> {
+        let answer = &answer[..answer.len().min(MAX_PLAIN_ANSWER)];
+        let line = answer.split(|&byte| byte == b'\n').next().unwrap_or_default();
+        let is_text = line.first().is_some_and(u8::is_ascii_graphic);
+        is_text.then(|| String::from_utf8_lossy(line).trim_end().to_owned())
+    }
+
+    /// The name that the server's certificate must have.
+    fn expected(&self, address: SocketAddr) -> String {
+        self.server_name.clone().unwrap_or_else(|| address.ip().to_string())
+    }
+
     /// Completes the handshake on a socket that has just connected.
     pub(crate) fn connect(
         &self,
@@ -115,17 +153,12 @@ impl Tls {
         address: SocketAddr,
         timeout: Duration,
     ) -> Result<Blocking, TlsError> {
-        let address = address.ip().to_string();
-        let expected = self.server_name.as_deref().unwrap_or(&address);
-        let fail = |problem| TlsError { expected: expected.to_owned(), problem };
-        let name = ServerName::try_from(expected.to_owned()).map_err(|_| fail(Problem::Name))?;
-        let rustls = ClientConnection::new(Arc::clone(&self.config), name);
-        let session = Session::new(rustls.map_err(|error| fail(Problem::Tls(error)))?);
+        let session = self.session(address)?;
         let deadline = Instant::now().checked_add(timeout);
         let mut plain = None;
         let recv = |to: &mut [u8]| {
             limit_wait(socket, deadline)?;
-            match plain.get_or_insert_with(|| plain_answer(socket)) {
+            match plain.get_or_insert_with(|| peek_plain_answer(socket)) {
                 Some(_) => Err(io::ErrorKind::InvalidData.into()),
                 None => io::Read::read(&mut &*socket, to),
             }
@@ -133,15 +166,7 @@ impl Tls {
         let send = |bytes: &[u8]| io::Write::write_all(&mut &*socket, bytes);
         let connected = Blocking::connect(session, recv, send);
         let _ = socket.set_read_timeout(None);
-        connected.map_err(|error| {
-            if let Some(Some(line)) = plain {
-                return fail(Problem::Unencrypted(line));
-            }
-            match error.get_ref().and_then(|it| it.downcast_ref::<rustls::Error>()) {
-                Some(error) => fail(Problem::Tls(error.clone())),
-                None => fail(Problem::Socket(error)),
-            }
-        })
+        connected.map_err(|error| self.error(address, error, plain.flatten()))
     }
 }
 
@@ -160,15 +185,12 @@ fn limit_wait(socket: &TcpStream, deadline: Option<Instant>) -> io::Result<()> {
     }
 }
 
-/// The line of a server that answers without TLS, as it does where it refuses a connection before it
-/// has read anything; `None` if a record begins, or nothing came.
-fn plain_answer(socket: &TcpStream) -> Option<String> {
+/// The [`Tls::plain_answer`] that has arrived, if there is one.
+fn peek_plain_answer(socket: &TcpStream) -> Option<String> {
     let mut answer = [0; MAX_PLAIN_ANSWER];
-    // It sends that line at once, in one piece.
+    // A server sends that line at once, in one piece.
     let count = socket.peek(&mut answer).ok()?;
-    let line = answer[..count].split(|&byte| byte == b'\n').next().unwrap_or_default();
-    let is_text = line.first().is_some_and(u8::is_ascii_graphic);
-    is_text.then(|| String::from_utf8_lossy(line).trim_end().to_owned())
+    Tls::plain_answer(&answer[..count])
 }
 
 /// Why no encrypted connection came about.

@@ -5,11 +5,11 @@ use std::thread;
 use std::time::Duration;
 
 use super::latency::PingPong;
+use super::link::Target;
 use super::open_loop::OpenLoop;
 use super::protocol::Protocol;
 use super::topology::Topology;
 use super::{Aborted, Amount, Control, Error, Outcome};
-use crate::wire::endpoint::Endpoint;
 
 /// Connected clients: the pairs, and two whose message is measured.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl Beside {
     /// As [`OpenLoop::connect`].
     pub fn connect(
         protocol: Protocol,
-        address: &Endpoint,
+        target: &Target,
         topology: &Topology,
         size: usize,
         rate: f64,
@@ -38,8 +38,8 @@ impl Beside {
         let mut others = topology.clone();
         others.clients -= 2;
         others.routes.pop();
-        let pairs = OpenLoop::connect(protocol, address, &others, false, size, control)?;
-        let ping = PingPong::connect(protocol, address, topology, size)?;
+        let pairs = OpenLoop::connect(protocol, target, &others, false, size, control)?;
+        let ping = PingPong::connect(protocol, target, topology, size)?;
         Ok(Self { pairs, ping, rate })
     }
 

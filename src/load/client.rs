@@ -1,23 +1,23 @@
 //! One client of the load: its connections and their handshakes. Runs on the thread that connects
 //! it, which waits for the server's reply.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::check::{refusal, unexpected};
+use super::link::{Link, Target, is_passing};
 use super::protocol::{Handshake, Protocol};
 use super::topology::{ROOM, Topology};
 use super::{ARRIVAL_TIMEOUT, Control, Error, TICK};
-use crate::socket::stream::Stream;
-use crate::wire::endpoint::Endpoint;
 
 /// A connected client, known to the server.
 #[derive(Debug)]
 pub struct Client {
     /// The connection it sends on.
-    pub output: Arc<Stream>,
+    pub output: Arc<Link>,
     /// The connection it receives on: a second one for Redis, otherwise the same.
-    pub input: Arc<Stream>,
+    pub input: Arc<Link>,
 }
 
 impl Client {
@@ -28,13 +28,13 @@ impl Client {
     /// If the connection fails or the server replies with anything unexpected.
     pub fn connect(
         protocol: Protocol,
-        address: &Endpoint,
+        target: &Target,
         name: &str,
         subject: &str,
     ) -> Result<Self, Error> {
-        let input = Arc::new(Self::subscribe(protocol, address, name, subject)?);
+        let input = Arc::new(Self::subscribe(protocol, target, name, subject)?);
         let output = match protocol.sender_handshake() {
-            Some(handshake) => Arc::new(perform_handshake(address, &handshake)?),
+            Some(handshake) => Arc::new(perform_handshake(target, &handshake)?),
             None => Arc::clone(&input),
         };
         Ok(Self { output, input })
@@ -47,11 +47,11 @@ impl Client {
     /// As [`connect`](Self::connect).
     pub fn subscribe(
         protocol: Protocol,
-        address: &Endpoint,
+        target: &Target,
         name: &str,
         subject: &str,
-    ) -> Result<Stream, Error> {
-        perform_handshake(address, &protocol.handshake(name, subject))
+    ) -> Result<Link, Error> {
+        perform_handshake(target, &protocol.handshake(name, subject))
     }
 
     /// Connects all clients of a topology, in order.
@@ -61,7 +61,7 @@ impl Client {
     /// As [`connect`](Self::connect), and if the load is stopped.
     pub fn connect_all(
         protocol: Protocol,
-        address: &Endpoint,
+        target: &Target,
         topology: &Topology,
         control: &Control,
     ) -> Result<Vec<Self>, Error> {
@@ -78,7 +78,7 @@ impl Client {
             } else {
                 protocol.subject(&name, in_group)
             };
-            Self::connect(protocol, address, &name, subject)
+            Self::connect(protocol, target, &name, subject)
         };
         in_group.into_iter().enumerate().map(connect).collect()
     }
@@ -86,18 +86,19 @@ impl Client {
 
 /// A connection whose writes time out when the server reads nothing, and whose reads return
 /// empty-handed every [`TICK`].
-pub(super) fn connect(address: &Endpoint) -> Result<Stream, Error> {
+pub(super) fn connect(target: &Target) -> Result<Link, Error> {
     let connect = || {
-        let socket = Stream::connect(address, ARRIVAL_TIMEOUT)?;
-        socket.set_read_timeout(Some(TICK))?;
-        socket.set_write_timeout(Some(ARRIVAL_TIMEOUT))?;
-        Ok(socket)
+        let link = Link::connect(target, ARRIVAL_TIMEOUT)?;
+        link.set_read_timeout(Some(TICK))?;
+        link.set_write_timeout(Some(ARRIVAL_TIMEOUT))?;
+        Ok(link)
     };
     connect().map_err(Error::Connect)
 }
 
-fn perform_handshake(address: &Endpoint, handshake: &Handshake) -> Result<Stream, Error> {
-    let mut stream = connect(address)?;
+fn perform_handshake(target: &Target, handshake: &Handshake) -> Result<Link, Error> {
+    let link = connect(target)?;
+    let (mut stream, started) = (&link, Instant::now());
     stream.set_read_timeout(Some(ARRIVAL_TIMEOUT)).map_err(Error::io("set a time-out"))?;
     // If this fails, the server's reply may say why.
     let written = stream.write_all(handshake.request.as_bytes());
@@ -108,9 +109,9 @@ fn perform_handshake(address: &Endpoint, handshake: &Handshake) -> Result<Stream
             Ok(0) if reply.is_empty() => return Err(Error::Closed),
             Ok(0) => return Err(unexpected(&reply)),
             Ok(count) => reply.extend_from_slice(&chunk[..count]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(Error::LoginTimeout),
-            Err(error) => return Err(Error::io("log in")(error)),
+            Err(error) if is_passing(&error) && started.elapsed() < ARRIVAL_TIMEOUT => {}
+            Err(error) if is_passing(&error) => return Err(Error::LoginTimeout),
+            Err(error) => return Err(Error::login(error)),
         }
         if let Some(refusal) = refusal(&reply) {
             return Err(refusal);
@@ -122,5 +123,5 @@ fn perform_handshake(address: &Endpoint, handshake: &Handshake) -> Result<Stream
     }
     written.map_err(Error::io("log in"))?;
     stream.set_read_timeout(Some(TICK)).map_err(Error::io("set a time-out"))?;
-    Ok(stream)
+    Ok(link)
 }

@@ -38,6 +38,17 @@ impl Error {
         move |source| Self::Io { what, source: source.into() }
     }
 
+    /// Wraps an error of a login. Without a TLS handshake there is not even a connection.
+    pub(super) fn login(error: io::Error) -> Self {
+        #[cfg(feature = "tls")]
+        if let Some(cause) = error.get_ref() {
+            if cause.is::<crate::client::TlsError>() {
+                return Self::Connect(error);
+            }
+        }
+        Self::io("log in")(error)
+    }
+
     /// True if it only says that the connection ended: other clients may know why.
     pub(super) fn is_vague(&self) -> bool {
         matches!(self, Self::Closed | Self::Io { .. })

@@ -3,20 +3,19 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
+use rustix::net::RecvFlags;
 
 use super::check::{Arrival, Counts, SequenceChecker, unexpected};
 use super::client::Client;
 use super::control::Tally;
+use super::link::{Link, is_passing};
 use super::protocol::{Frame, Protocol};
 use super::{Aborted, Error, Outcome};
-use crate::socket::stream::Stream;
 
 /// One connection on which messages arrive.
 #[derive(Debug)]
 pub struct Inbox {
-    input: Arc<Stream>,
+    input: Arc<Link>,
     check: SequenceChecker,
     /// The beginning of an incomplete frame.
     partial: Vec<u8>,
@@ -30,7 +29,7 @@ impl Inbox {
     }
 
     /// The socket to wait on.
-    pub fn socket(&self) -> &Stream {
+    pub fn socket(&self) -> &Link {
         &self.input
     }
 
@@ -47,9 +46,13 @@ impl Inbox {
     pub fn read(
         &mut self,
         buffer: &mut [u8],
-        arrived: impl FnMut(Arrival<'_>),
+        mut arrived: impl FnMut(Arrival<'_>),
     ) -> Result<(), Error> {
-        self.receive(buffer, RecvFlags::empty(), arrived).map(drop)
+        self.receive(buffer, RecvFlags::empty(), &mut arrived)?;
+        while self.input.may_hold_more() {
+            self.receive(buffer, RecvFlags::DONTWAIT, &mut arrived)?;
+        }
+        Ok(())
     }
 
     /// Checks a connection on which no messages arrive for errors and notices.
@@ -69,10 +72,10 @@ impl Inbox {
             return Err(unexpected(&self.partial));
         }
         buffer[..held].copy_from_slice(&self.partial);
-        let count = match recv(&self.input, &mut buffer[held..], flags) {
-            Ok((0, _)) => return Err(Error::Closed),
-            Ok((count, _)) => count,
-            Err(Errno::INTR | Errno::AGAIN) => return Ok(false),
+        let count = match self.input.recv(&mut buffer[held..], flags) {
+            Ok(0) => return Err(Error::Closed),
+            Ok(count) => count,
+            Err(error) if is_passing(&error) => return Ok(false),
             Err(error) => return Err(Error::io("receive")(error)),
         };
         let partial = self.check.walk(&buffer[..held + count], arrived)?;

@@ -9,10 +9,10 @@ use super::check::unexpected;
 use super::client::Client;
 use super::control::{Budget, Tally};
 use super::inbox::{Inbox, counts, finish};
+use super::link::Target;
 use super::protocol::{Lines, Protocol};
 use super::topology::Topology;
 use super::{ARRIVAL_TIMEOUT, Aborted, Amount, Control, Error, Latencies, Outcome};
-use crate::wire::endpoint::Endpoint;
 
 /// The line that asks for a confirmation, and the end of the reply.
 const SYNC: &[u8] = b"/sync\n";
@@ -41,14 +41,14 @@ impl PingPong {
     /// As [`Client::connect`].
     pub fn connect(
         protocol: Protocol,
-        address: &Endpoint,
+        target: &Target,
         topology: &Topology,
         size: usize,
     ) -> Result<Self, Error> {
         let (sender, recipient) = (topology.clients - 2, topology.clients - 1);
         let names = [topology.name(sender), topology.name(recipient)];
         let [from, to] = names.each_ref();
-        let connect = |name: &str| Client::connect(protocol, address, name, name);
+        let connect = |name: &str| Client::connect(protocol, target, name, name);
         let sends = connect(from)?;
         let receives = connect(to)?;
         let frame = protocol.frame(from, to, size);

@@ -4,19 +4,17 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
+use rustix::net::RecvFlags;
 
 use super::check::{refusal, unexpected};
 use super::client::connect;
 use super::control::Budget;
+use super::link::{Link, Target, is_passing};
 use super::open_loop::Schedule;
 use super::protocol::{Protocol, STAMP};
 use super::readable::Readable;
 use super::topology::Topology;
 use super::{ARRIVAL_TIMEOUT, Aborted, Amount, Control, Error, Latencies, Outcome, TICK};
-use crate::socket::stream::Stream;
-use crate::wire::endpoint::Endpoint;
 
 /// Length of a frame, in bytes.
 pub fn frame(protocol: Protocol, topology: &Topology, size: usize) -> usize {
@@ -27,7 +25,7 @@ pub fn frame(protocol: Protocol, topology: &Topology, size: usize) -> usize {
 /// A client that is logging in.
 #[derive(Debug)]
 struct Login {
-    socket: Stream,
+    socket: Link,
     started: Instant,
     /// What the server has sent so far.
     reply: Vec<u8>,
@@ -53,7 +51,7 @@ impl Logins {
     ///
     /// If there are no file descriptors left.
     pub fn new() -> Result<Self, Error> {
-        let readable = Readable::of::<Stream>([])?;
+        let readable = Readable::of::<Link>([])?;
         let (clients, ended, latencies) = (Vec::new(), Instant::now(), Latencies::default());
         Ok(Self { clients, readable, begun: 0, done: 0, ended, latencies })
     }
@@ -66,7 +64,7 @@ impl Logins {
     pub fn storm(
         &mut self,
         protocol: Protocol,
-        address: &Endpoint,
+        target: &Target,
         topology: &Topology,
     ) -> Result<Outcome, Aborted> {
         let control = Control::default();
@@ -75,14 +73,14 @@ impl Logins {
         let schedule = Schedule::new(None, started);
         let handshakes: Vec<_> =
             topology.names().iter().map(|name| handshake(protocol, name)).collect();
-        let ended = self.connect_all(address, handshakes, &mut budget, &schedule, &control);
+        let ended = self.connect_all(target, handshakes, &mut budget, &schedule, &control);
         self.finish(ended, started)
     }
 
     /// Connects one client per handshake, up to the budget, and waits for all of them.
     fn connect_all(
         &mut self,
-        address: &Endpoint,
+        target: &Target,
         handshakes: Vec<(Vec<u8>, Vec<u8>)>,
         budget: &mut Budget<'_>,
         schedule: &Schedule,
@@ -97,9 +95,9 @@ impl Logins {
                 break;
             }
             let started = schedule.intended(number).unwrap_or_else(Instant::now);
-            let mut socket = connect(address)?;
+            let socket = connect(target)?;
             // If this fails, the server's reply may say why.
-            let _ = socket.write_all(&request);
+            let _ = (&socket).write_all(&request);
             self.readable.add(self.clients.len(), &socket)?;
             self.clients.push(Login { socket, started, reply: Vec::new(), expected });
             self.begun += 1;
@@ -120,11 +118,11 @@ impl Logins {
         let mut chunk = [0; 4096];
         for place in self.readable.wait_for(Some(time))? {
             let login = &mut self.clients[place];
-            match recv(&login.socket, &mut chunk[..], RecvFlags::DONTWAIT) {
-                Ok((0, _)) => return Err(Error::Closed),
-                Ok((count, _)) => login.reply.extend_from_slice(&chunk[..count]),
-                Err(Errno::INTR | Errno::AGAIN) => continue,
-                Err(error) => return Err(Error::io("log in")(error)),
+            match login.socket.recv(&mut chunk, RecvFlags::DONTWAIT) {
+                Ok(0) => return Err(Error::Closed),
+                Ok(count) => login.reply.extend_from_slice(&chunk[..count]),
+                Err(error) if is_passing(&error) => continue,
+                Err(error) => return Err(Error::login(error)),
             }
             if login.reply == login.expected {
                 self.ended = Instant::now();
@@ -143,7 +141,7 @@ impl Logins {
 
     fn run(
         &mut self,
-        address: &Endpoint,
+        target: &Target,
         topology: &Topology,
         budget: &mut Budget<'_>,
         schedule: &Schedule,
@@ -154,12 +152,12 @@ impl Logins {
             let name = |client| format!("{}{}-{client}", topology.prefix, round % 10_000);
             let handshakes =
                 (0..topology.clients).map(|it| handshake(Protocol::Chat, &name(it))).collect();
-            self.connect_all(address, handshakes, budget, schedule, control)?;
+            self.connect_all(target, handshakes, budget, schedule, control)?;
             if budget.is_spent() || self.done < self.begun {
                 break;
             }
             self.clients.clear();
-            self.readable = Readable::of::<Stream>([])?;
+            self.readable = Readable::of::<Link>([])?;
         }
         Ok(())
     }
@@ -197,7 +195,7 @@ fn handshake(protocol: Protocol, name: &str) -> (Vec<u8>, Vec<u8>) {
 /// If the connection fails, or the server refuses a client, ends its connection or sends anything
 /// unexpected.
 pub fn run(
-    address: &Endpoint,
+    target: &Target,
     topology: &Topology,
     amount: Amount,
     rate: Option<f64>,
@@ -206,6 +204,6 @@ pub fn run(
     let mut budget = Budget::new(amount, control);
     let mut logins = Logins::new()?;
     let started = Instant::now();
-    let ended = logins.run(address, topology, &mut budget, &Schedule::new(rate, started), control);
+    let ended = logins.run(target, topology, &mut budget, &Schedule::new(rate, started), control);
     logins.finish(ended, started)
 }

@@ -10,12 +10,12 @@ use std::time::Instant;
 use super::client::Client;
 use super::control::{Budget, Tally};
 use super::inbox::{Inbox, counts, finish};
+use super::link::Target;
 use super::protocol::{Lines, Protocol, write_stamp};
 use super::readable::Readable;
 use super::stream::{CHUNK, arrival_timeout};
 use super::topology::Topology;
 use super::{Aborted, Amount, Control, Error, Outcome};
-use crate::wire::endpoint::Endpoint;
 
 /// Maximum unreceived messages per sender.
 pub const WINDOW: u32 = 256;
@@ -61,7 +61,7 @@ impl Mesh {
     /// As [`Client::connect`], and if the load is stopped.
     pub fn connect(
         protocol: Protocol,
-        address: &Endpoint,
+        target: &Target,
         topology: &Topology,
         count: usize,
         size: usize,
@@ -70,7 +70,7 @@ impl Mesh {
     ) -> Result<Self, Error> {
         let names: Vec<_> = (0..count).map(|client| topology.name(client)).collect();
         let connect = |name: &String| {
-            let connect = || Client::connect(protocol, address, name, name);
+            let connect = || Client::connect(protocol, target, name, name);
             if control.is_stopped() { Err(Error::Stopped) } else { connect() }
         };
         let clients: Vec<_> = names.iter().map(connect).collect::<Result<_, _>>()?;

@@ -11,6 +11,8 @@
 
 mod control;
 mod error;
+#[cfg(feature = "tls")]
+mod encrypted;
 
 // The kinds of load first, then their building blocks.
 pub mod beside;
@@ -24,6 +26,7 @@ mod sending;
 pub mod check;
 pub mod client;
 pub mod inbox;
+pub mod link;
 pub mod parse;
 pub mod process;
 pub mod protocol;

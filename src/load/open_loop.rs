@@ -10,19 +10,15 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-use rustix::net::{SendFlags, send};
-
 use super::client::Client;
 use super::control::{Budget, Tally};
 use super::inbox::{Inbox, counts, finish};
+use super::link::{Link, Target, is_passing};
 use super::protocol::{Lines, Protocol, read_time, write_stamp, write_time};
 use super::readable::Readable;
 use super::stream::{CHUNK, arrival_timeout, inboxes};
 use super::topology::Topology;
 use super::{Aborted, Amount, Control, Error, Latencies, Outcome, TICK, timed};
-use crate::socket::stream::Stream;
-use crate::wire::endpoint::Endpoint;
 
 /// With this many unwritten bytes, no further messages are built; they stay due.
 const MAX_UNWRITTEN: usize = 1 << 20;
@@ -79,10 +75,16 @@ pub struct OpenLoop {
 #[derive(Debug)]
 struct Sender {
     client: usize,
-    socket: Arc<Stream>,
+    socket: Arc<Link>,
     /// The lines it sends, one of them at random, and the number of each one's next message.
     targets: Vec<(u32, u32)>,
     unwritten: Vec<u8>,
+}
+
+impl Sender {
+    fn is_writing(&self) -> bool {
+        !self.unwritten.is_empty() || self.socket.has_pending()
+    }
 }
 
 impl OpenLoop {
@@ -95,13 +97,13 @@ impl OpenLoop {
     /// As [`Client::connect_all`].
     pub fn connect(
         protocol: Protocol,
-        address: &Endpoint,
+        target: &Target,
         topology: &Topology,
         mesh: bool,
         size: usize,
         control: &Control,
     ) -> Result<Self, Error> {
-        let clients = Client::connect_all(protocol, address, topology, control)?;
+        let clients = Client::connect_all(protocol, target, topology, control)?;
         let names = topology.names();
         let lines: Vec<_> = if mesh {
             names.iter().map(|name| protocol.line(name, &[name], size)).collect()
@@ -183,7 +185,8 @@ impl OpenLoop {
             }
             self.write()?;
             let next = if budget.is_spent() { TICK } else { schedule.wait(tally.sent).min(TICK) };
-            let time = if self.backlog() > 0 { RETRY } else { next };
+            let is_writing = self.senders.iter().any(Sender::is_writing);
+            let time = if is_writing { RETRY } else { next };
             let before = received;
             let latencies = &mut self.latencies;
             for place in self.readable.wait_for(Some(time))? {
@@ -227,11 +230,10 @@ impl OpenLoop {
 
     /// Writes as much as the sockets accept now.
     fn write(&mut self) -> Result<(), Error> {
-        for sender in self.senders.iter_mut().filter(|sender| !sender.unwritten.is_empty()) {
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            match send(&sender.socket, &sender.unwritten, flags) {
+        for sender in self.senders.iter_mut().filter(|sender| sender.is_writing()) {
+            match sender.socket.send(&sender.unwritten) {
                 Ok(count) => drop(sender.unwritten.drain(..count)),
-                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(error) if is_passing(&error) => {}
                 Err(error) => return Err(Error::io("send")(error)),
             }
         }

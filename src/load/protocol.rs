@@ -83,7 +83,8 @@ impl Protocol {
             Self::Raw => (String::new(), String::new()),
             // All of a room's members are in it before anything is sent.
             Self::Chat if subject == ROOM => {
-                (format!("{name}\n/join {ROOM}\n/who {name}\n"), format!("here: {name}\n"))
+                let login = tokens::login(name);
+                (format!("{login}\n/join {ROOM}\n/who {name}\n"), format!("here: {name}\n"))
             }
             Self::Chat => {
                 let login = tokens::login(name);

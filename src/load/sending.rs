@@ -7,13 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use rustix::net::{SendFlags, send};
 
 use super::control::Budget;
+use super::link::{Link, is_passing};
 use super::protocol::Lines;
 use super::{Amount, Control, Error, TICK};
-use crate::socket::stream::Stream;
 
 /// State shared by the sending and the receiving thread.
 #[derive(Debug, Default)]
@@ -45,7 +43,7 @@ impl Progress {
 #[derive(Debug)]
 pub(super) struct Outbox {
     sender: usize,
-    socket: Arc<Stream>,
+    socket: Arc<Link>,
     recipients: u64,
     /// Messages per batch.
     messages: usize,
@@ -62,7 +60,7 @@ impl Outbox {
     /// Sends `line` to `recipients` clients, `messages` at a time.
     pub(super) fn new(
         client: usize,
-        socket: &Arc<Stream>,
+        socket: &Arc<Link>,
         line: Lines,
         messages: usize,
         recipients: usize,
@@ -92,7 +90,7 @@ impl Outbox {
     }
 
     fn is_writing(&self) -> bool {
-        !self.unwritten.is_empty()
+        !self.unwritten.is_empty() || self.socket.has_pending()
     }
 
     fn is_done(&self) -> bool {
@@ -109,10 +107,9 @@ impl Outbox {
         if !self.is_writing() {
             return Ok(false);
         }
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        match send(&self.socket, &self.batch.bytes[self.unwritten.clone()], flags) {
+        match self.socket.send(&self.batch.bytes[self.unwritten.clone()]) {
             Ok(count) => self.unwritten.start += count,
-            Err(Errno::AGAIN | Errno::INTR) => return Ok(false),
+            Err(error) if is_passing(&error) => return Ok(false),
             Err(error) => return Err(Error::io("send")(error)),
         }
         Ok(true)

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use super::client::Client;
 use super::control::Tally;
 use super::inbox::{Inbox, counts, finish};
+use super::link::Target;
 use super::protocol::{Lines, Protocol};
 use super::readable::Readable;
 use super::sending::{Outbox, Progress, send_all, sent, sent_deliveries};
 use super::topology::{ROOM, Route, Topology};
 use super::{ARRIVAL_TIMEOUT, Aborted, Amount, Control, Error, Outcome, REORDER_TIMEOUT};
-use crate::wire::endpoint::Endpoint;
 
 /// Approximate bytes that a batch delivers to each recipient.
 const BATCH: usize = 64 * 1024;
@@ -49,12 +49,12 @@ impl Stream {
     /// As [`Client::connect_all`].
     pub fn connect(
         protocol: Protocol,
-        address: &Endpoint,
+        target: &Target,
         topology: &Topology,
         size: usize,
         control: &Control,
     ) -> Result<Self, Error> {
-        let clients = Client::connect_all(protocol, address, topology, control)?;
+        let clients = Client::connect_all(protocol, target, topology, control)?;
         let names = topology.names();
         let outbox = |route: &Route| {
             let line = line(protocol, topology, &names, route, size);

@@ -153,7 +153,10 @@ fn parse_from(mut arguments: Vec<OsString>) -> Result<Command, clap::Error> {
                     args.configuration.take(command, settings, unknown)?;
                 }
                 Command::Connect(args) => args.tls.validate(command)?,
-                Command::Stress(args) => drop(args.plan()?),
+                Command::Stress(args) => {
+                    args.tls.validate(command)?;
+                    args.plan()?;
+                }
                 _ => {}
             }
         }

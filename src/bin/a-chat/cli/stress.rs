@@ -10,9 +10,11 @@ use a_chat::load::Amount;
 use a_chat::load::protocol::{Protocol, SENDERS, STAMP, TIMED};
 use a_chat::load::stream;
 use a_chat::load::topology::Topology;
-use a_chat::{Capacity, Config};
+use a_chat::{Capacity, Endpoint};
 
 use super::Command;
+use super::serve::ServeArgs;
+use super::tls::ClientTlsArgs;
 use super::token::LoginsFlags;
 use super::values::{ADDRESS, BYTES, COUNT, LONG_COUNT, RATE, TIME};
 
@@ -25,6 +27,10 @@ const MAX_RECIPIENTS: usize = 1024;
 /// The default, minimum and maximum number of clients of `--beside`: pairs, and two that are
 /// measured.
 const BESIDE_CLIENTS: (usize, usize, usize) = (18, 4, 2 * SENDERS);
+
+/// What is missing for TLS to a server that is started for the load.
+const NO_CERTIFICATE: &str = "'--tls' without an address needs the variables A_CHAT_TLS_CERT and \
+                              A_CHAT_TLS_KEY, the certificate of the server started for the load";
 
 /// Descriptors reserved for everything except the clients.
 const SPARE_FILES: u64 = 32;
@@ -87,6 +93,9 @@ pub(crate) struct StressArgs {
     /// Write one JSON object to standard output instead of a table
     #[arg(long)]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) tls: ClientTlsArgs,
 }
 
 /// The kinds of load.
@@ -122,6 +131,8 @@ pub(crate) struct Plan {
     pub(crate) beside: Option<f64>,
     /// Whether to measure until the server confirms each message.
     pub(crate) confirm: bool,
+    /// Whether the clients speak TLS.
+    pub(crate) tls: bool,
 }
 
 impl StressArgs {
@@ -134,7 +145,7 @@ impl StressArgs {
     pub(crate) fn plan(&self) -> Result<Plan, clap::Error> {
         let plan = self.check().map_err(usage_error)?;
         if plan.address.is_none() {
-            plan.check_own_server(&own_server_config()?).map_err(usage_error)?;
+            plan.check_own_server(&*own_server()?).map_err(usage_error)?;
         }
         Ok(plan)
     }
@@ -207,8 +218,11 @@ impl StressArgs {
         if amount == Amount::Time(Duration::ZERO) {
             return Err("invalid value '0' for '--duration': must not be zero, as in 5s".to_owned());
         }
-        let address = self.address.clone();
-        Ok(Plan { mode, address, clients, size, amount, rate, at_once, beside, confirm })
+        let (address, tls) = (self.address.clone(), self.tls.tls);
+        if tls && address.as_deref().is_some_and(|it| Endpoint::unix_path(it).is_some()) {
+            return Err("'--tls' is not for Unix sockets, which never leave this host".to_owned());
+        }
+        Ok(Plan { mode, address, clients, size, amount, rate, at_once, beside, confirm, tls })
     }
 }
 
@@ -237,10 +251,10 @@ pub(crate) const OWN_SERVER: [&str; 4] = ["a-chat", "serve", "--listen", "127.0.
 /// Prefix of the clients' names on that server.
 pub(crate) const OWN_PREFIX: &str = "c";
 
-fn own_server_config() -> Result<Config, clap::Error> {
+fn own_server() -> Result<Box<ServeArgs>, clap::Error> {
     let arguments = OWN_SERVER.iter().skip(1).map(Into::into).collect();
     match super::parse_from(arguments)? {
-        Command::Serve(args) => Ok(args.config()),
+        Command::Serve(args) => Ok(args),
         _ => unreachable!("the command line says serve"),
     }
 }
@@ -256,9 +270,13 @@ fn usage_error(cause: String) -> clap::Error {
 }
 
 impl Plan {
-    /// Checks that a server with these limits accepts the load.
-    fn check_own_server(&self, config: &Config) -> Result<(), String> {
+    /// Checks that a server with these arguments accepts the load.
+    fn check_own_server(&self, args: &ServeArgs) -> Result<(), String> {
+        if self.tls && !args.tls.is_given() {
+            return Err(NO_CERTIFICATE.to_owned());
+        }
         let Self { clients, size, .. } = self;
+        let config = args.config();
         let topology = self.topology(OWN_PREFIX.to_owned());
         let names = topology.names();
         let name = |client: usize| names[client].as_str();

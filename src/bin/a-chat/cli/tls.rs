@@ -44,7 +44,7 @@ pub(crate) struct ServerTlsArgs {
 pub(crate) struct ClientTlsArgs {
     /// Encrypt the connection with TLS 1.3
     #[arg(long, env = "A_CHAT_TLS", value_parser = FalseyValueParser::new())]
-    tls: bool,
+    pub(super) tls: bool,
 
     /// Trust the certificates in this file, in PEM format, instead of the system's
     #[arg(long, value_name = "FILE", env = "A_CHAT_CA", requires = "tls")]
@@ -56,6 +56,11 @@ pub(crate) struct ClientTlsArgs {
 }
 
 impl ServerTlsArgs {
+    /// Whether there is a certificate, and so TLS.
+    pub(super) fn is_given(&self) -> bool {
+        self.tls_cert.is_some()
+    }
+
     /// Refuses what cannot work.
     pub(super) fn validate(&self, command: &mut Command) -> Result<(), clap::Error> {
         // Not left to clap, which does not ask for the one where a file or a variable sets the other.

@@ -31,6 +31,8 @@ pub(super) struct Figures {
     pub(super) beside: Option<f64>,
     /// Whether latencies end with the confirmation.
     pub(super) confirm: bool,
+    /// Whether the clients speak TLS.
+    pub(super) tls: bool,
     /// Length of a message as it arrives, in bytes.
     pub(super) frame: usize,
     pub(super) interrupted: bool,
@@ -158,6 +160,7 @@ impl Figures {
             None => Ok(()),
         };
         let _ = if self.confirm { write!(title, ", until confirmed") } else { Ok(()) };
+        let _ = if self.tls { write!(title, ", over TLS") } else { Ok(()) };
         let _ = if self.at_once { write!(title, ", written at once") } else { Ok(()) };
         let at = if self.own_server { "a server of its own" } else { "the server" };
         let is_early = self.interrupted || self.failure.is_some();
@@ -209,6 +212,7 @@ impl Figures {
                 latency_us: it.latencies.as_ref().map(LatencyJson::of),
             }),
             confirm: self.confirm,
+            tls: self.tls,
         };
         Ok(serde_json::to_string(&json)? + "\n")
     }
@@ -241,6 +245,7 @@ struct Json<'a> {
     at_once: bool,
     beside: Option<BesideJson>,
     confirm: bool,
+    tls: bool,
 }
 
 /// The load beside the one that is measured.

@@ -17,6 +17,7 @@ use a_chat::Endpoint;
 use a_chat::load::beside::Beside;
 use a_chat::load::client::Client;
 use a_chat::load::latency::PingPong;
+use a_chat::load::link::Target;
 use a_chat::load::mesh::{Mesh, Writes};
 use a_chat::load::open_loop::OpenLoop;
 use a_chat::load::process::own_cpu;
@@ -48,8 +49,9 @@ pub(crate) fn run(args: &StressArgs) -> Result<ExitCode, Box<dyn Error>> {
         None => OwnServer::start().map(|server| (server.address().clone(), Some(server)))?,
     };
     take_logins(&args.token, &plan, &address)?;
+    let target = target(args, &plan, &address)?;
     let topology = plan.topology(prefix(server.is_some()));
-    let measured = measure(&plan, &address, &topology, server, &control);
+    let measured = measure(&plan, &target, &topology, server, &control);
     let figures = measured.map_err(|error| format!("{address}: {error}"))?;
     let text = if args.json { figures.json()? } else { figures.table() };
     output::to_stdout(text.as_bytes())?;
@@ -57,6 +59,23 @@ pub(crate) fn run(args: &StressArgs) -> Result<ExitCode, Box<dyn Error>> {
         None => Ok(ExitCode::SUCCESS),
         Some(complaint) => Err(complaint.into()),
     }
+}
+
+/// Where the load connects to, over TLS if the command line says so.
+#[cfg(feature = "tls")]
+fn target(args: &StressArgs, plan: &Plan, address: &Endpoint) -> Result<Target, String> {
+    let tls = args.tls.tls().map_err(|error| format!("cannot use TLS: {error}"))?;
+    let target = Target::from(address.clone());
+    Ok(match tls {
+        Some(tls) => target.with_tls(tls, plan.address.as_deref()),
+        None => target,
+    })
+}
+
+#[cfg(not(feature = "tls"))]
+#[expect(clippy::unnecessary_wraps, reason = "as with TLS")]
+fn target(_: &StressArgs, _: &Plan, address: &Endpoint) -> Result<Target, String> {
+    Ok(address.clone().into())
 }
 
 /// Has the clients log in with the tokens that the command line asks for.
@@ -72,9 +91,10 @@ fn take_logins(flags: &LoginsFlags, plan: &Plan, address: &Endpoint) -> Result<(
         Endpoint::Tcp(address) => address.ip().to_canonical().is_loopback(),
         _ => true,
     };
-    if !is_private && !flags.plaintext_token {
+    if !is_private && !plan.tls && !flags.plaintext_token {
         return Err(format!(
-            "the tokens would be sent unencrypted to {address}; --plaintext-token does so all the same"
+            "the tokens would be sent unencrypted to {address}; --tls encrypts them, \
+             --plaintext-token sends them all the same"
         ));
     }
     tokens::set(logins);
@@ -92,15 +112,15 @@ fn prefix(is_own: bool) -> String {
 /// that failed has figures if anything arrived.
 fn measure(
     plan: &Plan,
-    address: &Endpoint,
+    target: &Target,
     topology: &Topology,
     server: Option<OwnServer>,
     control: &Arc<Control>,
 ) -> Result<Figures, Box<dyn Error>> {
-    let mut load = Load::connect(plan, address, topology, control)?;
+    let mut load = Load::connect(plan, target, topology, control)?;
     let progress = Progress::start(plan, per_message(topology), control)?;
     let before = (own_cpu()?, server.as_ref().map(OwnServer::cpu).transpose()?);
-    let outcome = load.run(plan, address, topology, control);
+    let outcome = load.run(plan, target, topology, control);
     progress.end();
     let (outcome, failure) = match outcome {
         Ok(outcome) => (outcome, None),
@@ -117,7 +137,7 @@ fn measure(
     let exit = server.map(OwnServer::end).transpose()?;
     Ok(Figures {
         mode: plan.mode,
-        address: address.clone(),
+        address: target.address.clone(),
         own_server,
         clients: plan.clients,
         size: plan.size,
@@ -125,6 +145,7 @@ fn measure(
         at_once: plan.at_once,
         beside: plan.beside,
         confirm: plan.confirm,
+        tls: plan.tls,
         frame: frame(topology, plan.size),
         interrupted: control.is_stopped(),
         failure,
@@ -162,7 +183,7 @@ enum Load {
 impl Load {
     fn connect(
         plan: &Plan,
-        address: &Endpoint,
+        target: &Target,
         topology: &Topology,
         control: &Control,
     ) -> Result<Self, load::Error> {
@@ -172,26 +193,26 @@ impl Load {
             (mode, Some(rate)) => {
                 let is_mesh = mode == Mode::Mesh;
                 Self::OpenLoop(
-                    OpenLoop::connect(chat, address, topology, is_mesh, size, control)?,
+                    OpenLoop::connect(chat, target, topology, is_mesh, size, control)?,
                     rate,
                 )
             }
             (Mode::Pair | Mode::FanOut | Mode::Room, None) => {
-                Self::Stream(Stream::connect(chat, address, topology, size, control)?)
+                Self::Stream(Stream::connect(chat, target, topology, size, control)?)
             }
             (Mode::Mesh, None) => {
                 let writes = if plan.at_once { Writes::AtOnce } else { Writes::HalfWindow };
                 let clients = topology.clients;
-                Self::Mesh(Mesh::connect(chat, address, topology, clients, size, writes, control)?)
+                Self::Mesh(Mesh::connect(chat, target, topology, clients, size, writes, control)?)
             }
             (Mode::Latency, None) => {
                 if let Some(rate) = plan.beside {
-                    let beside = Beside::connect(chat, address, topology, size, rate, control)?;
+                    let beside = Beside::connect(chat, target, topology, size, rate, control)?;
                     return Ok(Self::Beside(beside));
                 }
                 let quiet = Topology { clients: topology.clients - 2, ..topology.clone() };
-                let quiet = Client::connect_all(chat, address, &quiet, control)?;
-                let ping = PingPong::connect(chat, address, topology, size)?;
+                let quiet = Client::connect_all(chat, target, &quiet, control)?;
+                let ping = PingPong::connect(chat, target, topology, size)?;
                 Self::Latency(ping.confirmed(plan.confirm), quiet)
             }
         })
@@ -200,7 +221,7 @@ impl Load {
     fn run(
         &mut self,
         plan: &Plan,
-        address: &Endpoint,
+        target: &Target,
         topology: &Topology,
         control: &Control,
     ) -> Result<Outcome, Aborted> {
@@ -216,7 +237,7 @@ impl Load {
                 timed(ended, beside.latencies())
             }
             Self::OpenLoop(open_loop, rate) => open_loop.run(plan.amount, *rate, control),
-            Self::Logins => logins::run(address, topology, plan.amount, plan.rate, control),
+            Self::Logins => logins::run(target, topology, plan.amount, plan.rate, control),
         }
     }
 }
