@@ -5,6 +5,7 @@ use std::time::Duration;
 use a_chat::load::beside::Beside;
 use a_chat::load::latency::PingPong;
 use a_chat::load::link::Target;
+use a_chat::load::logins::Logins;
 use a_chat::load::mesh::{Mesh, Writes};
 use a_chat::load::process::Process;
 use a_chat::load::stream::{self, Stream};
@@ -22,6 +23,9 @@ const MESH: usize = 100;
 
 /// The length of a short text, in bytes.
 const SHORT: usize = 32;
+
+/// Clients that log in at once.
+const LOGINS: usize = 3000;
 
 /// Pairs that send single messages beside the one that is measured, and how many a second in total.
 const BESIDE_PAIRS: usize = 8;
@@ -52,6 +56,8 @@ enum Kind {
     Stream,
     Mesh(Writes),
     Latency,
+    /// All at once.
+    Logins,
     /// Beside pairs that send this many messages a second in total.
     Beside(f64),
     /// Beside half as many as the server can carry.
@@ -90,6 +96,12 @@ pub fn works() -> Vec<Work> {
     works.push(Work::new("mesh/100x32", kind, Topology::ring(MESH, MESH), SHORT));
     works.push(Work::mesh_at_once(MESH, TARGET));
     works.push(Work::new("latency/idle", Kind::Latency, Topology::pairs(1), SHORT));
+    works.push(Work::new(
+        format!("connect/{LOGINS}"),
+        Kind::Logins,
+        Topology::quiet(LOGINS),
+        SHORT,
+    ));
     works.push(Work::beside(BESIDE_RATE, TARGET));
     let topology = Topology::pairs(BESIDE_PAIRS).with_pair();
     works.push(Work::new("latency/beside_half", Kind::BesideHalf, topology, SHORT));
@@ -97,9 +109,10 @@ pub fn works() -> Vec<Work> {
 }
 
 impl Work {
-    /// The raw relay forwards one sender's bytes to each recipient, so it has no rooms.
+    /// The raw relay forwards one sender's bytes to each recipient, so it has no rooms and no logins.
     pub fn suits(&self, server: Server) -> bool {
-        !self.topology.is_room || server != Server::Raw
+        let needs_names = self.topology.is_room || matches!(self.kind, Kind::Logins);
+        !needs_names || server != Server::Raw
     }
 
     fn new(name: impl Into<String>, kind: Kind, topology: Topology, size: usize) -> Self {
@@ -156,6 +169,12 @@ impl Work {
                 let mut ping = ping.expect("logins");
                 let work = |messages| clean(ping.run(Amount::Messages(messages), control));
                 Figures::of(&process, 1, target, work).with(&ping.latencies)
+            }
+            Kind::Logins => {
+                let mut logins = Logins::new().expect("a descriptor");
+                let work = || clean(logins.storm(protocol, destination, topology));
+                let sample = Sample::of(&process, topology.clients as u64, work);
+                Figures::sampled(&process, &sample).with(logins.latencies())
             }
             Kind::Beside(_) | Kind::BesideHalf => {
                 let rate = match self.kind {
@@ -224,7 +243,10 @@ impl Figures {
         let per_round = elapsed / u32::try_from(rounds).unwrap_or(u32::MAX);
         let rounds = target.as_nanos() / per_round.as_nanos().max(1);
         let rounds = u64::try_from(rounds).unwrap_or(u64::MAX).max(1);
-        let sample = Sample::of(process, rounds * count, || work(rounds));
+        Self::sampled(process, &Sample::of(process, rounds * count, || work(rounds)))
+    }
+
+    fn sampled(process: &Process, sample: &Sample) -> Self {
         let (deliveries, seconds) = (to_float(sample.count), sample.elapsed.as_secs_f64());
         Self {
             rate: deliveries / seconds,

@@ -11,7 +11,7 @@ use super::client::connect;
 use super::control::Budget;
 use super::link::{Link, Target, is_passing};
 use super::open_loop::Schedule;
-use super::protocol::{Protocol, STAMP};
+use super::protocol::{Handshake, Protocol, STAMP};
 use super::readable::Readable;
 use super::topology::Topology;
 use super::{ARRIVAL_TIMEOUT, Aborted, Amount, Control, Error, Latencies, Outcome, TICK};
@@ -31,6 +31,16 @@ struct Login {
     reply: Vec<u8>,
     /// What the server must send; empty once it has.
     expected: Vec<u8>,
+    /// It may send other lines before that.
+    chatty: bool,
+}
+
+/// What a client sends first, and the reply that it expects.
+#[derive(Debug)]
+struct Greeting {
+    request: Vec<u8>,
+    expected: Vec<u8>,
+    chatty: bool,
 }
 
 /// Clients that connected, and how many logins began and completed.
@@ -71,22 +81,26 @@ impl Logins {
         let mut budget = Budget::new(Amount::Messages(topology.clients as u64), &control);
         let started = Instant::now();
         let schedule = Schedule::new(None, started);
-        let handshakes: Vec<_> =
-            topology.names().iter().map(|name| handshake(protocol, name)).collect();
-        let ended = self.connect_all(target, handshakes, &mut budget, &schedule, &control);
+        let greetings = topology.names().iter().map(|name| greeting(protocol, name)).collect();
+        let ended = self.connect_all(target, greetings, &mut budget, &schedule, &control);
         self.finish(ended, started)
     }
 
-    /// Connects one client per handshake, up to the budget, and waits for all of them.
+    /// The latencies of all logins, each with its reply.
+    pub fn latencies(&self) -> &Latencies {
+        &self.latencies
+    }
+
+    /// Connects one client per greeting, up to the budget, and waits for all of them.
     fn connect_all(
         &mut self,
         target: &Target,
-        handshakes: Vec<(Vec<u8>, Vec<u8>)>,
+        greetings: Vec<Greeting>,
         budget: &mut Budget<'_>,
         schedule: &Schedule,
         control: &Control,
     ) -> Result<(), Error> {
-        for (request, expected) in handshakes {
+        for Greeting { request, expected, chatty } in greetings {
             let number = self.begun;
             while schedule.wait(number) > Duration::ZERO && !budget.is_spent() {
                 self.receive(schedule.wait(number).min(TICK), control)?;
@@ -99,7 +113,7 @@ impl Logins {
             // If this fails, the server's reply may say why.
             let _ = (&socket).write_all(&request);
             self.readable.add(self.clients.len(), &socket)?;
-            self.clients.push(Login { socket, started, reply: Vec::new(), expected });
+            self.clients.push(Login { socket, started, reply: Vec::new(), expected, chatty });
             self.begun += 1;
             self.receive(Duration::ZERO, control)?;
         }
@@ -124,14 +138,19 @@ impl Logins {
                 Err(error) if is_passing(&error) => continue,
                 Err(error) => return Err(Error::login(error)),
             }
-            if login.reply == login.expected {
+            let is_expected = if login.chatty {
+                !login.expected.is_empty() && login.reply.ends_with(&login.expected)
+            } else {
+                login.reply == login.expected
+            };
+            if is_expected {
                 self.ended = Instant::now();
                 self.latencies.add(self.ended.saturating_duration_since(login.started));
                 self.done += 1;
                 login.expected.clear();
             } else if let Some(refusal) = refusal(&login.reply) {
                 return Err(refusal);
-            } else if login.reply.ends_with(b"\n") {
+            } else if login.reply.ends_with(b"\n") && !login.chatty {
                 return Err(unexpected(&login.reply));
             }
         }
@@ -150,9 +169,9 @@ impl Logins {
         for round in 0_u64.. {
             // A name may stay in use for a moment after its client disconnects.
             let name = |client| format!("{}{}-{client}", topology.prefix, round % 10_000);
-            let handshakes =
-                (0..topology.clients).map(|it| handshake(Protocol::Chat, &name(it))).collect();
-            self.connect_all(target, handshakes, budget, schedule, control)?;
+            let greetings =
+                (0..topology.clients).map(|it| greeting(Protocol::Chat, &name(it))).collect();
+            self.connect_all(target, greetings, budget, schedule, control)?;
             if budget.is_spent() || self.done < self.begun {
                 break;
             }
@@ -176,15 +195,22 @@ impl Logins {
     }
 }
 
-/// What a client sends first, and the reply it expects.
-fn handshake(protocol: Protocol, name: &str) -> (Vec<u8>, Vec<u8>) {
+/// A client's own: of a-chat and the baseline, a message to itself. The other products' clients ask
+/// whether they are known.
+fn greeting(protocol: Protocol, name: &str) -> Greeting {
     let line = protocol.line(name, &[name], STAMP).bytes;
-    let login = if protocol == Protocol::Chat { format!("{name}\n") } else { String::new() };
-    let reply = match protocol {
-        Protocol::Chat => format!("from {name}: {}\n", "x".repeat(STAMP)).into_bytes(),
-        _ => line.clone(),
-    };
-    ([login.as_bytes(), &line].concat(), reply)
+    match protocol {
+        Protocol::Chat => Greeting {
+            request: [format!("{name}\n").as_bytes(), &line].concat(),
+            expected: format!("from {name}: {}\n", "x".repeat(STAMP)).into_bytes(),
+            chatty: false,
+        },
+        Protocol::Raw => Greeting { request: line.clone(), expected: line, chatty: false },
+        Protocol::Nats | Protocol::Redis => {
+            let Handshake { request, reply_end, chatty } = protocol.handshake(name, name);
+            Greeting { request: request.into_bytes(), expected: reply_end.into_bytes(), chatty }
+        }
+    }
 }
 
 /// Logs in `topology.clients` clients at a time, disconnects them all, and repeats until the amount
