@@ -91,7 +91,8 @@ impl Protocol {
                 (format!("{login}\n/who {name}\n"), format!("notice: line 1: here: {name}\n"))
             }
             Self::Nats => {
-                let options = r#"{"verbose":false,"pedantic":false,"protocol":1,"echo":false}"#;
+                // Protocol 1 would ask for news of the cluster, which may come at any time.
+                let options = r#"{"verbose":false,"pedantic":false,"protocol":0,"echo":false}"#;
                 (format!("CONNECT {options}\r\nSUB {subject} 1\r\nPING\r\n"), "PONG\r\n".to_owned())
             }
             Self::Redis => (format!("SUBSCRIBE {subject}\r\n"), ":1\r\n".to_owned()),
