@@ -241,6 +241,10 @@ fn new_keys_in_the_middle_of_a_flood_lose_nothing() {
         bob.expect_line(&format!("from alice: {number}"));
     }
     let alice = sender.join().expect("no panic");
+    for client in [&alice, &bob] {
+        let has_arrived = || common::unacknowledged(&client.stream) == 0;
+        wait_until("the server's kernel to have every line", has_arrived);
+    }
     let empty_lines = 3000_u64.div_ceil(7);
     server.stop_with([(alice, 3001), (bob, 1 + empty_lines)]);
 }

@@ -83,6 +83,15 @@ impl Link {
         self.socket.shutdown(how)
     }
 
+    /// How many of the bytes that were written are in a record that waits, whole or in part, for room
+    /// in the socket.
+    pub fn unsent(&self) -> u64 {
+        #[cfg(feature = "tls")]
+        return self.tls.as_ref().map_or(0, |tls| tls.unsent());
+        #[cfg(not(feature = "tls"))]
+        0
+    }
+
     /// Whether something that was written waits for room in the socket.
     pub fn has_pending(&self) -> bool {
         #[cfg(feature = "tls")]

@@ -177,8 +177,8 @@ impl Client {
         let stream = stream.into();
         stream.set_read_timeout(Some(TEST_TIMEOUT)).expect("a timeout");
         stream.set_write_timeout(Some(TEST_TIMEOUT)).expect("a timeout");
-        if let Wire::Tcp(socket) = &stream {
-            socket.set_nodelay(true).expect("an option");
+        if !matches!(stream, Wire::Unix(_)) {
+            stream.tcp().set_nodelay(true).expect("an option");
         }
         let input = BufReader::new(stream.try_clone().expect("a descriptor"));
         Self { stream, input }

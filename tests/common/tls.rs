@@ -84,20 +84,30 @@ pub struct Session {
     rustls: Mutex<ClientConnection>,
     /// Decrypted and not read.
     plain: Mutex<Vec<u8>>,
-    /// Encrypted and not sent.
-    pending: Mutex<Vec<u8>>,
+    /// Encrypted and not sent: the rest of one record, if any.
+    pending: Mutex<Pending>,
+}
+
+/// What waits for room in the socket.
+#[derive(Debug, Default)]
+struct Pending {
+    ciphertext: Vec<u8>,
+    /// How much plaintext the record has that these bytes end.
+    plain: usize,
 }
 
 impl Session {
     /// Shakes hands; `None` if the server answers without TLS, as it does where it refuses a client.
     pub fn connect(mut socket: &TcpStream) -> io::Result<Option<Self>> {
         let mut rustls = certificate().rustls();
-        // Should the server have closed already, reading finds out why.
-        let _ = rustls.write_tls(&mut socket);
+        // Should the server have closed already, it may have said why.
+        let sent = rustls.write_tls(&mut socket);
         let mut first = [0];
         if socket.peek(&mut first)? > 0 && first[0].is_ascii_graphic() {
             return Ok(None);
         }
+        // A reset that was reported here is not reported again.
+        sent?;
         while rustls.is_handshaking() {
             if rustls.wants_write() {
                 rustls.write_tls(&mut socket)?;
@@ -125,7 +135,13 @@ impl Session {
     }
 
     pub fn has_pending(&self) -> bool {
-        !self.pending.lock().expect("no panic").is_empty()
+        !self.pending.lock().expect("no panic").ciphertext.is_empty()
+    }
+
+    /// How much plaintext the record has of which the socket has not taken the last byte.
+    pub fn unsent(&self) -> u64 {
+        let pending = self.pending.lock().expect("no panic");
+        if pending.ciphertext.is_empty() { 0 } else { pending.plain as u64 }
     }
 
     pub fn read(&self, mut socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
@@ -173,8 +189,9 @@ impl Session {
             let mut rustls = self.rustls();
             rustls.writer().write_all(bytes)?;
             while rustls.wants_write() {
-                rustls.write_tls(&mut *pending)?;
+                rustls.write_tls(&mut pending.ciphertext)?;
             }
+            pending.plain = bytes.len();
         }
         match send(&mut pending, socket) {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
@@ -193,7 +210,7 @@ impl Session {
             let mut rustls = self.rustls();
             rustls.send_close_notify();
             while rustls.wants_write() {
-                rustls.write_tls(&mut *pending)?;
+                rustls.write_tls(&mut pending.ciphertext)?;
             }
         }
         loop {
@@ -212,10 +229,10 @@ impl Session {
     }
 }
 
-fn send(pending: &mut Vec<u8>, mut socket: &TcpStream) -> io::Result<()> {
-    while !pending.is_empty() {
-        let count = socket.write(pending)?;
-        pending.drain(..count);
+fn send(pending: &mut Pending, mut socket: &TcpStream) -> io::Result<()> {
+    while !pending.ciphertext.is_empty() {
+        let count = socket.write(&pending.ciphertext)?;
+        pending.ciphertext.drain(..count);
     }
     Ok(())
 }

@@ -190,6 +190,15 @@ impl Wire {
         }
     }
 
+    /// How many of the bytes that were written the server does not get if the connection is closed
+    /// now: those of a record that waits, whole or in part, for room in the socket.
+    pub fn unsent(&self) -> u64 {
+        match self {
+            Self::Tls(link) => link.unsent(),
+            _ => 0,
+        }
+    }
+
     /// Whether something that was written waits for room in the socket.
     pub fn has_pending(&self) -> bool {
         matches!(self, Self::Tls(link) if link.has_pending())

@@ -164,9 +164,12 @@ impl Session {
     }
 
     /// Says that our side ends, and takes the ciphertext of that. What was broken off ends with an
-    /// alert instead, and a handshake with what it has to say.
+    /// alert instead, and a handshake before its answer with nothing.
+    ///
+    /// Once a server has answered, its client's handshake is over or about to be, and an end without
+    /// a `close_notify` would look to it as if somebody had cut the connection.
     pub(crate) fn close(&mut self, output: &mut Vec<u8>) {
-        if !self.is_handshaking() {
+        if !self.is_handshaking() || self.rustls.negotiated_cipher_suite().is_some() {
             self.rustls.send_close_notify();
         }
         self.closed = true;

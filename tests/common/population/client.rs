@@ -237,8 +237,10 @@ impl<'a> Actor<'a> {
 
     fn half_close(&mut self) {
         self.transcript.left_at = Some(Instant::now());
-        // Fails if the connection is gone, which a read will report.
-        self.transcript.half_closed = self.stream.shutdown(Shutdown::Write).is_ok();
+        // Fails if the connection is gone, which a read will report; a reset is reported only once.
+        let closed = self.stream.shutdown(Shutdown::Write);
+        self.reset |= closed.as_ref().is_err_and(|it| it.kind() == ErrorKind::ConnectionReset);
+        self.transcript.half_closed = closed.is_ok();
         self.write_closed = true;
     }
 
@@ -328,10 +330,6 @@ impl<'a> Actor<'a> {
                 ErrorKind::ConnectionReset => Some(Ending::Reset),
                 // Over TLS, an end of file that nobody announced.
                 ErrorKind::UnexpectedEof if self.reset => Some(Ending::Reset),
-                // Its handshake was over, and the server's was not: the last flight was on its way.
-                ErrorKind::UnexpectedEof if self.transcript.bytes_received == 0 => {
-                    Some(Ending::InHandshake)
-                }
                 _ => panic!("{}: {error}", self.transcript.session.who),
             },
         }
