@@ -561,7 +561,7 @@ fn a_wrong_command_line_is_refused() {
 
 /// Every flag, its environment variable, its default, and an unusable value if the command line can
 /// tell.
-const FLAGS: [(&str, &str, Option<&str>, Option<&str>); 30] = [
+const FLAGS: [(&str, &str, Option<&str>, Option<&str>); 31] = [
     ("--listen", "A_CHAT_LISTEN", Some("127.0.0.1:8080"), Some("8080")),
     ("--unix-mode", "A_CHAT_UNIX_MODE", Some("660"), Some("rw")),
     ("--unix-group", "A_CHAT_UNIX_GROUP", None, None),
@@ -569,6 +569,7 @@ const FLAGS: [(&str, &str, Option<&str>, Option<&str>); 30] = [
     ("--users", "A_CHAT_USERS", None, None),
     ("--guests", "A_CHAT_GUESTS", Some("no"), Some("some")),
     ("--takeover", "A_CHAT_TAKEOVER", Some("no"), Some("maybe")),
+    ("--trust-unix", "A_CHAT_TRUST_UNIX", None, Some("65534")),
     ("--failed-logins", "A_CHAT_FAILED_LOGINS", Some("10/60s"), Some("10")),
     ("--max-logins", "A_CHAT_MAX_LOGINS", None, Some("few")),
     ("--rate", "A_CHAT_RATE", None, Some("0")),

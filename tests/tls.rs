@@ -5,6 +5,8 @@
 mod common;
 #[path = "common/injection.rs"]
 mod injection;
+#[path = "common/netns.rs"]
+mod netns;
 #[path = "common/process.rs"]
 mod process;
 
@@ -22,7 +24,8 @@ use a_chat::{Config, Error, Name, PlainText, Server, ServerTls};
 use common::link::{Link, Transport};
 use common::tls::{Certificate, certificate};
 use common::{Client, TEST_TIMEOUT, TestServer, skipped, wait_until};
-use process::{Process, connect, run, serve};
+use netns::{Network, address_of};
+use process::{EXECUTABLE, Process, connect, run, serve, through};
 
 /// A server that speaks TLS with those who do, and lets the others on this host in as well.
 fn server() -> TestServer {
@@ -84,6 +87,59 @@ fn a_client_without_tls_is_told_so_where_it_has_to_encrypt() {
     let alice = login(&server, Transport::Tls, "alice");
     let report = server.stop_with([(alice, 1)]);
     assert_eq!((report.connections, report.accepted), (2, 1), "{report}");
+}
+
+/// Which clients without TLS are served, of those that send this before their name.
+#[cfg(feature = "proxy")]
+fn is_served_without_tls(plain: PlainText, proxies: &[&str], header: &str) -> bool {
+    let proxies = proxies.iter().map(|range| range.parse().expect("a range"));
+    let config = Config::default().linger(Duration::from_millis(100)).proxy_from(proxies);
+    let server = with(config, certificate().server_tls().plain(plain));
+    let mut nc = Client::from_stream(Link::plain(TcpStream::connect(server.address).expect("one")));
+    nc.send_bytes(header.as_bytes());
+    nc.send("alice\n/who alice");
+    let said = nc.line().expect("an answer");
+    let is_served = said == "notice: line 1: here: alice";
+    assert!(is_served || said == "error: not encrypted, this server expects TLS", "{said}");
+    server.handle.force();
+    is_served
+}
+
+/// Whoever can claim an address must not gain by claiming one of the loopback, and whoever comes
+/// through a proxy must not lose by having another.
+#[cfg(feature = "proxy")]
+#[test]
+fn whether_a_client_must_encrypt_depends_on_the_sockets_peer_and_on_no_header() {
+    const REMOTE: &str = "PROXY TCP4 203.0.113.7 192.0.2.1 56324 8080\r\n";
+    const ITSELF: &str = "PROXY UNKNOWN\r\n";
+    for (plain, proxies, header, is_served) in [
+        (PlainText::FromLoopback, &[][..], "", true),
+        (PlainText::FromLoopback, &["127.0.0.1"][..], REMOTE, true),
+        (PlainText::FromLoopback, &["127.0.0.1"][..], ITSELF, true),
+        // A listed proxy is the operator's.
+        (PlainText::Refused, &["127.0.0.1"][..], REMOTE, true),
+        (PlainText::Refused, &["127.0.0.1"][..], ITSELF, true),
+        (PlainText::Refused, &["192.0.2.7"][..], "", false),
+        (PlainText::Refused, &[][..], "", false),
+        (PlainText::Accepted, &[][..], "", true),
+    ] {
+        let served = is_served_without_tls(plain, proxies, header);
+        assert_eq!(served, is_served, "{plain:?} with {proxies:?} and {header:?}");
+    }
+}
+
+#[cfg(feature = "proxy")]
+#[test]
+fn a_client_behind_a_proxy_may_speak_tls_through_it() {
+    let proxies = ["127.0.0.1".parse().expect("a range")];
+    let server = with(Config::default().proxy_from(proxies), certificate().server_tls());
+    let socket = TcpStream::connect(server.address).expect("a server");
+    (&socket).write_all(b"PROXY TCP4 203.0.113.7 192.0.2.1 56324 8080\r\n").expect("a server");
+    let mut alice =
+        Client::from_stream(Link::new(socket, Transport::Tls).expect("a handshake after it"));
+    alice.send("alice\n/who alice");
+    alice.expect_line("notice: line 1: here: alice");
+    server.stop_with([(alice, 1)]);
 }
 
 #[test]
@@ -148,6 +204,31 @@ fn a_handshake_that_stalls_at_any_byte_is_over_in_time() {
     socket.read_to_end(&mut answer).expect("a clean end");
     assert_eq!(answer[0], 0x16);
     assert_eq!(server.stop().connections, 11);
+}
+
+#[test]
+fn a_stop_in_the_last_flight_of_a_handshake_ends_with_a_close_notify() {
+    let server = with(Config::default(), certificate().server_tls());
+    let mut socket = TcpStream::connect(server.address).expect("a server");
+    socket.set_read_timeout(Some(TEST_TIMEOUT)).expect("a timeout");
+    let mut rustls = certificate().rustls();
+    rustls.write_tls(&mut socket).expect("a server");
+    // The server has answered, and waits for the last flight, which is ready and stays here.
+    while rustls.is_handshaking() {
+        assert!(rustls.read_tls(&mut socket).expect("an open connection") > 0);
+        rustls.process_new_packets().expect("good records");
+    }
+    server.handle.shutdown();
+    let mut text = Vec::new();
+    while rustls.read_tls(&mut socket).expect("no reset") > 0 {
+        rustls.process_new_packets().expect("good records");
+    }
+    // An end without a close_notify would be an error here.
+    rustls.reader().read_to_end(&mut text).expect("an end that the server vouches for");
+    assert_eq!(text, b"");
+    drop(socket);
+    let report = server.stop();
+    assert!(!report.forced && report.accepted == 0, "{report}");
 }
 
 #[test]
@@ -711,4 +792,127 @@ fn a_client_without_tls_causes_no_more_system_calls_where_others_have_it() {
     let with = calls_of_a_client_without_tls(&flags).expect("it can be traced");
     // Four a message: receive, send, and two waits, one of which may find more already.
     assert!(with.abs_diff(without) <= 30 && without < 4 * 300 + 100, "{with} and {without}");
+}
+
+/// A server with TLS on a host of its own, and one for a client; the address to connect to.
+fn remote(flags: &[&str]) -> Option<(Process, SocketAddr, Network)> {
+    let network = Network::new(1)?;
+    let mut command = through(&network.server.launcher(), EXECUTABLE);
+    command.args(["serve", "--listen", "0.0.0.0:0"]).args(flags);
+    command.arg("--tls-cert").arg(certificate().certificate());
+    command.arg("--tls-key").arg(certificate().key());
+    let mut server = Process::start(command);
+    let address = format!("{}:{}", address_of(0), server.address().port());
+    Some((server, address.parse().expect("an address"), network))
+}
+
+#[cfg(feature = "users")]
+#[test]
+fn handshakes_that_fail_get_an_address_refused_but_not_while_somebody_is_logged_in() {
+    for has_users in [false, true] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let users = folder.path().join("users");
+        std::fs::write(&users, "").expect("written");
+        let mut flags = vec!["--failed-logins", "3/10min", "--plain", "no"];
+        if has_users {
+            flags.extend(["--users", users.to_str().expect("UTF-8"), "--guests", "yes"]);
+        }
+        let Some((mut server, address, network)) = remote(&flags) else { return };
+        let break_off = |count: u32| {
+            for _ in 0..count {
+                let mut socket = TcpStream::connect(address).expect("a server");
+                socket.write_all(&[0x16, 3, 1, 0, 4, 9, 9, 9, 9]).expect("a server");
+                socket.set_read_timeout(Some(TEST_TIMEOUT)).expect("a timeout");
+                let mut answer = Vec::new();
+                // The alert, or what the next one is told.
+                let _ = socket.read_to_end(&mut answer);
+            }
+        };
+        network.clients[0].run(|| {
+            let mut alice = client(address, Transport::Tls);
+            alice.send("alice\n/who alice");
+            alice.expect_line("notice: line 1: here: alice");
+            break_off(5);
+            // Others from there are let in.
+            drop(client(address, Transport::Tls));
+            alice.half_close();
+            alice.expect_eof();
+        });
+        server.log.expect("10.77.0.2 has failed to log in 3 times, not refused since");
+        server.log.expect("alice disconnected");
+        network.clients[0].run(|| {
+            let refused = || {
+                let socket = TcpStream::connect(address).expect("a server");
+                let mut refused = Client::from_stream(Link::plain(socket));
+                refused.line().expect("a refusal")
+            };
+            wait_until("the refusal", || {
+                refused().starts_with("error: too many failed logins from your address")
+            });
+        });
+        let (_, log) = server.terminate();
+        let lines = log.iter().filter(|line| line.contains("has failed to log in")).count();
+        assert_eq!(lines, 1, "one line for each period: {log:#?}");
+    }
+}
+
+#[cfg(feature = "users")]
+#[test]
+fn a_token_over_tls_is_no_reason_for_a_warning() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let users = folder.path().join("users");
+    let token = a_chat::Token::generate().expect("random numbers");
+    std::fs::write(&users, format!("alice {}\n", token.hash())).expect("written");
+    let flags = ["--users", users.to_str().expect("UTF-8"), "--plain", "yes"];
+    let Some((server, address, network)) = remote(&flags) else { return };
+    let log_in = |transport| {
+        network.clients[0].run(|| {
+            let mut alice = client(address, transport);
+            alice.send(&format!("alice {}\n/who alice", token.expose()));
+            alice.expect_line("notice: line 1: here: alice");
+            alice.half_close();
+            alice.expect_eof();
+        });
+    };
+    log_in(Transport::Tls);
+    log_in(Transport::Plain);
+    let (_, log) = server.terminate();
+    let warned: Vec<_> = log.iter().filter(|line| line.contains("the token of alice")).collect();
+    assert!(warned.len() == 1 && warned[0].contains("unencrypted, change it"), "{log:#?}");
+    // Nothing is missing here: it has users, and it has TLS.
+    assert!(!log.iter().any(|line| line.contains("is reachable from other hosts")), "{log:#?}");
+}
+
+#[test]
+fn a_server_that_others_can_reach_says_what_it_lacks() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let users = folder.path().join("users");
+    std::fs::write(&users, "").expect("written");
+    let users = users.to_str().expect("UTF-8");
+    let (cert, key) = (certificate().certificate(), certificate().key());
+    let tls = ["--tls-cert", cert.to_str().expect("UTF-8"), "--tls-key", key.to_str().expect("it")];
+    for (listen, has_users, has_tls) in [
+        ("0.0.0.0:0", false, false),
+        ("0.0.0.0:0", true, false),
+        ("0.0.0.0:0", false, true),
+        ("0.0.0.0:0", true, true),
+        ("127.0.0.1:0", false, false),
+    ] {
+        let mut command = process::executable();
+        command.args(["serve", "--listen", listen, "--log-level", "warn"]);
+        if has_users {
+            command.args(["--users", users]);
+        }
+        if has_tls {
+            command.args(tls);
+        }
+        let mut server = Process::start(command);
+        server.address();
+        let (_, log) = server.terminate();
+        let is_reachable = listen != "127.0.0.1:0";
+        for (flag, has) in [("(--users)", has_users), ("(--tls-cert)", has_tls)] {
+            let warned = log.iter().filter(|line| line.contains(flag)).count();
+            assert_eq!(warned, usize::from(is_reachable && !has), "{flag} at {listen}: {log:#?}");
+        }
+    }
 }

@@ -450,6 +450,58 @@ fn wrong_tokens_get_an_address_refused_but_not_while_somebody_is_logged_in() {
     assert_eq!(refusals.count(), 2, "{log:#?}");
 }
 
+/// It came over the loopback, wherever its client is: what the header says decides nothing.
+#[cfg(feature = "proxy")]
+#[test]
+fn a_token_through_a_proxy_of_this_host_is_no_reason_for_a_warning() {
+    let users = Users::new();
+    let token = users.token(&["add", "alice"]);
+    let flags = ["--users", &users.argument(), "--proxy-from", "127.0.0.1"];
+    let mut server = Process::start(serve(&flags));
+    let mut alice = Client::connect(server.address());
+    alice.send_bytes(b"PROXY TCP4 203.0.113.7 192.0.2.1 56324 8080\r\n");
+    alice.send(&format!("alice {token}\n/who alice"));
+    alice.expect_line("notice: line 1: here: alice");
+    drop(alice);
+    let (_, log) = server.terminate();
+    assert!(log.iter().any(|line| line.contains("alice connected")), "{log:#?}");
+    assert!(!log.iter().any(|line| line.contains("the token of")), "{log:#?}");
+}
+
+/// They all come from the proxy's address, which is never refused.
+#[cfg(feature = "proxy")]
+#[test]
+fn wrong_tokens_through_a_proxy_count_by_the_clients_own_address() {
+    let users = Users::new();
+    users.token(&["add", "alice"]);
+    let flags = ["--users", &users.argument(), "--proxy-from", "127.0.0.1"];
+    let flags = [&flags[..], &["--failed-logins", "3/10min"]].concat();
+    let mut server = Process::start(serve(&flags));
+    let address = server.address();
+    let try_through = |header: &str| {
+        let mut client = Client::connect(address);
+        client.send_bytes(header.as_bytes());
+        client.send("alice achat_wrong");
+        let line = client.line().expect("a refusal");
+        client.expect_eof();
+        line
+    };
+    let from = |host: u8| format!("PROXY TCP4 203.0.113.{host} 192.0.2.1 56324 8080\r\n");
+    for _ in 0..3 {
+        assert_eq!(try_through(&from(7)), WRONG_TOKEN);
+    }
+    let start = "error: too many failed logins from your address, try again in ";
+    assert!(try_through(&from(7)).starts_with(start));
+    assert_eq!(try_through(&from(8)), WRONG_TOKEN);
+    // A proxy that speaks for itself stands for no client.
+    for _ in 0..5 {
+        assert_eq!(try_through("PROXY UNKNOWN\r\n"), WRONG_TOKEN);
+    }
+    let (_, log) = server.terminate();
+    let lines: Vec<_> = log.iter().filter(|it| it.contains("has failed to log in")).collect();
+    assert!(lines.len() == 1 && lines[0].contains("203.0.113.7 has failed"), "{log:#?}");
+}
+
 #[test]
 fn a_token_goes_unencrypted_over_a_network_only_on_request_and_with_a_warning() {
     let users = Users::new();

@@ -230,7 +230,8 @@ impl Acceptor {
             return self.refuse(connection, &Rejection::PerAddressLimit, Some(&cause));
         };
         #[cfg(feature = "users")]
-        if let Some(rejection) = self.failed_logins(peer).filter(|_| !is_proxy) {
+        if let Some(seconds) = self.shared.refuses(peer).filter(|_| !is_proxy) {
+            let rejection = Rejection::TooManyFailedLogins { seconds };
             return self.refuse(connection, &rejection, None);
         }
         let (login_place, is_within) = self.shared.login_places.take(source, &connection);
@@ -255,14 +256,6 @@ impl Acceptor {
                 self.refuse(connection, &Rejection::ServerFull, Some(&cause));
             }
         }
-    }
-
-    /// Why a client is refused because of others from its address.
-    #[cfg(feature = "users")]
-    fn failed_logins(&self, peer: Peer) -> Option<Rejection> {
-        let failed_logins = self.shared.failed_logins.as_ref()?;
-        let seconds = failed_logins.refuses(peer.ip()?, Instant::now())?;
-        Some(Rejection::TooManyFailedLogins { seconds })
     }
 
     /// Sends the broker the user table if it has changed.

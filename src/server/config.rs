@@ -81,7 +81,14 @@ pub struct Config {
     #[cfg(feature = "users")]
     pub takeover: bool,
 
-    /// How many wrong tokens may come from one address within
+    /// The users of this host, by their numbers, whose processes may take any name without a token when
+    /// they connect to a Unix socket. Default none. They never take a name that is in use. Where a
+    /// proxy's header comes from that socket, its process is not believed. 65534, which stands for
+    /// everyone whom this host has no number for, is refused.
+    #[cfg(feature = "users")]
+    pub trust_unix: Vec<u32>,
+
+    /// How many wrong tokens, or broken TLS handshakes, may come from one address within
     /// [`failed_logins_time`](Self::failed_logins_time). Then, unless somebody from there is logged
     /// in, it is refused for as long. Default 10; `None` sets no limit. Loopback addresses are exempt.
     #[cfg(feature = "users")]
@@ -170,6 +177,8 @@ impl Default for Config {
             #[cfg(feature = "users")]
             takeover: false,
             #[cfg(feature = "users")]
+            trust_unix: Vec::new(),
+            #[cfg(feature = "users")]
             failed_logins: Some(10),
             #[cfg(feature = "users")]
             failed_logins_time: Duration::from_secs(60),
@@ -186,6 +195,10 @@ impl Default for Config {
 
 /// The upper bound on any configured time, far below what clock arithmetic can represent.
 const MAX_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+/// The user that a process seems to have whose own has no number in this user namespace.
+#[cfg(feature = "users")]
+const OVERFLOW_UID: u32 = 65534;
 
 impl Config {
     /// Sets [`max_connections`](field@Self::max_connections).
@@ -272,6 +285,23 @@ impl Config {
         self
     }
 
+    /// Sets [`trust_unix`](field@Self::trust_unix).
+    #[cfg(feature = "users")]
+    #[must_use]
+    pub fn trust_unix(mut self, users: impl IntoIterator<Item = u32>) -> Self {
+        self.trust_unix = users.into_iter().collect();
+        self
+    }
+
+    /// Whether this peer may take any name, as its process's user. A proxy's process is not its client.
+    #[cfg(feature = "users")]
+    pub(crate) fn trusts(&self, peer: Peer) -> bool {
+        match peer {
+            Peer::Unix(process) => !self.is_proxy(peer) && self.trust_unix.contains(&process.uid),
+            Peer::Tcp(_) => false,
+        }
+    }
+
     /// Sets [`failed_logins`](field@Self::failed_logins).
     #[cfg(feature = "users")]
     #[must_use]
@@ -348,6 +378,11 @@ impl Config {
             (self.max_per_address != Some(0), "max_per_address must be at least 1"),
             (self.max_logins != Some(0), "max_logins must be at least 1"),
             (self.rate != Some(0), "rate must be at least 1 line a second"),
+            #[cfg(feature = "users")]
+            (
+                !self.trust_unix.contains(&OVERFLOW_UID),
+                "trust_unix must not have 65534, who is anyone",
+            ),
             #[cfg(feature = "users")]
             (self.failed_logins != Some(0), "failed_logins must be at least 1"),
             #[cfg(feature = "users")]

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
+#[cfg(feature = "users")]
+use std::time::Instant;
 
 use super::config::Config;
 use super::login_places::LoginPlaces;
@@ -17,6 +19,8 @@ use super::stats::{Counter, Counters};
 use super::tls::ServerTls;
 #[cfg(feature = "users")]
 use super::users::{Users, failed_logins::FailedLogins};
+#[cfg(feature = "users")]
+use crate::socket::peer::Peer;
 use crate::socket::sys;
 use crate::socket::watch::Watch;
 
@@ -46,9 +50,9 @@ pub(crate) struct Shared {
     /// Who may have which name, if the server has users.
     #[cfg(feature = "users")]
     pub(crate) users: Option<Users>,
-    /// Who sent too many wrong tokens, if that is limited.
+    /// Who sent too many wrong tokens or broken handshakes, if that is limited.
     #[cfg(feature = "users")]
-    pub(crate) failed_logins: Option<Arc<FailedLogins>>,
+    pub(crate) all_failed_logins: Option<Arc<FailedLogins>>,
     /// How many connections are busy, see [`Burst`].
     pub(crate) busy: AtomicUsize,
     pub(crate) turns: Turns,
@@ -77,6 +81,22 @@ impl Shared {
             (has_tls, "nothing is encrypted (--tls-cert)"),
         ];
         lacks.into_iter().filter_map(|(is_there, lack)| (!is_there).then_some(lack))
+    }
+
+    /// Who has failed to log in too often, on a server where that can fail: with users, or with TLS.
+    #[cfg(feature = "users")]
+    pub(crate) fn failed_logins(&self) -> Option<&Arc<FailedLogins>> {
+        #[cfg(feature = "tls")]
+        let can_fail = self.users.is_some() || self.tls.get().is_some();
+        #[cfg(not(feature = "tls"))]
+        let can_fail = self.users.is_some();
+        self.all_failed_logins.as_ref().filter(|_| can_fail)
+    }
+
+    /// For how many more seconds a client is refused because of others from its address, if it is.
+    #[cfg(feature = "users")]
+    pub(crate) fn refuses(&self, client: Peer) -> Option<u64> {
+        self.failed_logins()?.refuses(client.ip()?, Instant::now())
     }
 
     /// Everything that is read again when it changes.

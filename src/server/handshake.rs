@@ -27,7 +27,8 @@ pub(crate) fn secure(
     tls: &ServerTls,
     budget: &mut WaitBudget,
 ) -> Result<(), CloseReason> {
-    if matches!(input.connection.peer(), Peer::Unix(_)) {
+    let peer = input.connection.socket_peer();
+    if matches!(peer, Peer::Unix(_)) {
         // Nothing leaves this host.
         return Ok(());
     }
@@ -47,8 +48,9 @@ pub(crate) fn secure(
             }
             ReadResult::Bytes(count) => {
                 input.lines.advance(count);
-                let connection = &input.connection;
-                let is_allowed = connection.is_proxied() || tls.allows_plain(connection.peer());
+                // The operator has listed the proxies, so what lies between them and this server is
+                // the operator's network. The address that one names decides nothing.
+                let is_allowed = input.shared.config.is_proxy(peer) || tls.allows_plain(peer);
                 return if is_allowed { Ok(()) } else { Err(CloseReason::Unencrypted) };
             }
             ReadResult::Eof => return Err(CloseReason::LeftBeforeLogin),
@@ -67,6 +69,8 @@ fn shake_hands(input: &Input, budget: &mut WaitBudget) -> Result<(), CloseReason
             Err(error) => {
                 let (id, peer) = (input.connection.id(), input.connection.peer());
                 log::debug!("TLS handshake failed: {error} (connection {id}, {peer})");
+                #[cfg(feature = "users")]
+                crate::server::login::note_failure(input);
                 return Err(CloseReason::HandshakeFailed);
             }
         }

@@ -67,7 +67,7 @@ pub(crate) fn login(input: &mut Input, mut place: LoginPlace) -> Result<Login, C
 fn read_login(input: &mut Input, place: &mut LoginPlace) -> Result<Login, CloseReason> {
     let mut budget = WaitBudget::new(input.shared.config.login_timeout, Instant::now());
     #[cfg(feature = "proxy")]
-    crate::server::proxy::read_header(input, &mut budget)?;
+    crate::server::proxy::read_header(input, place, &mut budget)?;
     #[cfg(feature = "tls")]
     if let Some(tls) = Arc::clone(&input.shared).tls.get() {
         secure(input, tls, &mut budget)?;
@@ -78,7 +78,12 @@ fn read_login(input: &mut Input, place: &mut LoginPlace) -> Result<Login, CloseR
         if let Some(line) = input.lines.next_line() {
             place.give_back();
             let line = line.text().ok_or(CloseReason::BadName)?;
-            return admit(line, &input.connection, &input.shared, &mut budget);
+            let admitted = admit(line, &input.connection, &input.shared, &mut budget);
+            #[cfg(feature = "users")]
+            if let Err(CloseReason::WrongToken) = &admitted {
+                note_failure(input);
+            }
+            return admitted;
         }
         // A line end may be two bytes.
         if input.lines.partial_len() > MAX_LOGIN_BYTES + 1 {
@@ -123,6 +128,9 @@ pub(crate) fn reject(input: &Input, reason: CloseReason) -> WriterExit {
         CloseReason::NoTokens => Rejection::NoTokens.line(),
         CloseReason::ServerFull => Rejection::ServerFull.line(),
         CloseReason::PerAddressLimit => Rejection::PerAddressLimit.line(),
+        CloseReason::TooManyFailedLogins { seconds } => {
+            Rejection::TooManyFailedLogins { seconds }.line()
+        }
         CloseReason::NoProxyHeader => Rejection::NoProxyHeader.line(),
         CloseReason::Unencrypted => Rejection::Unencrypted.line(),
         CloseReason::Shutdown => protocol::closing_notice(0),
@@ -167,7 +175,8 @@ fn admit(
     let Some(users) = &shared.users else { return admit_anyone(login) };
     let (name, token) = login;
     let mut patience = WaitBudget::new(LOOK_PATIENCE, Instant::now());
-    let access = users.admit(&name, token, || {
+    let is_trusted = shared.config.trusts(connection.socket_peer());
+    let access = users.admit(&name, token, is_trusted, || {
         let now = Instant::now();
         let is_over = budget.is_exhausted(now) || patience.is_exhausted(now);
         let is_running = shared.shutdown.phase() == Phase::Running;
@@ -176,25 +185,35 @@ fn admit(
         }
         budget.next_check().into_iter().chain(patience.next_check()).min()
     });
-    let peer = connection.peer();
-    match &access {
-        Ok(access) if access.proof != Proof::Guest && !is_private(connection) => {
-            warn_about_token(&name, peer);
+    if let Ok(Access { proof: Proof::Token(_), .. }) = &access {
+        if !is_private(connection, shared) {
+            warn_about_token(&name, connection.peer());
         }
-        Err(CloseReason::WrongToken) => {
-            if let (Some(failed_logins), Some(ip)) = (&shared.failed_logins, peer.ip()) {
-                failed_logins.add(ip, Instant::now());
-            }
-        }
-        _ => {}
     }
     Ok(Login { name, access: Some(Box::new(access?)) })
 }
 
-/// Whether nobody on the way can read what a client sends.
+/// Whether nobody can read what a client sends, between this server and the other end of the socket.
+/// The operator has listed the proxies, and answers for the way to them.
 #[cfg(feature = "users")]
-fn is_private(connection: &Connection) -> bool {
-    connection.peer().is_local() || connection.is_encrypted()
+fn is_private(connection: &Connection, shared: &Shared) -> bool {
+    let peer = connection.socket_peer();
+    peer.is_local() || connection.is_encrypted() || shared.config.is_proxy(peer)
+}
+
+/// Notes a wrong token, or a broken handshake, in the budget of the client's address. A proxy that
+/// speaks for itself has none.
+#[cfg(feature = "users")]
+#[inline(never)]
+pub(crate) fn note_failure(input: &Input) {
+    let Input { connection, shared, .. } = input;
+    let client = connection.peer();
+    if client == connection.socket_peer() && shared.config.is_proxy(client) {
+        return;
+    }
+    if let (Some(failed_logins), Some(ip)) = (shared.failed_logins(), client.ip()) {
+        failed_logins.add(ip, Instant::now());
+    }
 }
 
 #[cfg(feature = "users")]

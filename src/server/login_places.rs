@@ -125,6 +125,13 @@ impl Taken {
         true
     }
 
+    fn remove_by_id(&mut self, source: Option<SourcePrefix>, id: ConnectionId) -> Option<Waiting> {
+        self.remove(source, |places| {
+            let index = places.iter().position(|waiting| waiting.connection.id() == id)?;
+            places.remove(index)
+        })
+    }
+
     fn remove(
         &mut self,
         source: Option<SourcePrefix>,
@@ -141,13 +148,24 @@ impl Taken {
 }
 
 impl LoginPlace {
+    /// Counts the connection among those of another source from now on: a proxy has said who its
+    /// client is. It keeps its age.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn move_to(&mut self, source: Option<SourcePrefix>) {
+        let mut taken = self.places.taken();
+        let Some(waiting) = taken.remove_by_id(self.source, self.id) else { return };
+        let places = taken.by_source.entry(source).or_default();
+        let index = places.partition_point(|other| other.since <= waiting.since);
+        places.insert(index, waiting);
+        taken.count += 1;
+        drop(taken);
+        self.source = source;
+    }
+
     /// Gives the place back, unless it was lost before.
     pub(crate) fn give_back(&mut self) {
         if self.state == State::Held {
-            let removed = self.places.taken().remove(self.source, |places| {
-                let index = places.iter().position(|waiting| waiting.connection.id() == self.id)?;
-                places.remove(index)
-            });
+            let removed = self.places.taken().remove_by_id(self.source, self.id);
             self.state = if removed.is_some() { State::GivenBack } else { State::Lost };
         }
     }
@@ -162,5 +180,69 @@ impl LoginPlace {
 impl Drop for LoginPlace {
     fn drop(&mut self) {
         self.give_back();
+    }
+}
+
+#[cfg(all(test, feature = "proxy"))]
+mod tests {
+    use std::net::SocketAddr;
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+
+    use super::*;
+    use crate::socket::peer::Peer;
+
+    fn source(address: [u8; 4]) -> Option<SourcePrefix> {
+        SourcePrefix::of(Peer::tcp(SocketAddr::from((address, 7))))
+    }
+
+    struct Stranger {
+        place: LoginPlace,
+        _client: UnixStream,
+    }
+
+    /// A connection of a proxy, which has said nothing yet.
+    fn arrive(places: &Arc<LoginPlaces>, id: u64) -> Stranger {
+        let (socket, client) = UnixStream::pair().expect("two descriptors");
+        let peer = Peer::tcp(SocketAddr::from(([127, 0, 0, 1], 7)));
+        let connection = Arc::new(Connection::new(ConnectionId(id), socket, peer));
+        let (place, _) = places.take(None, &connection);
+        Stranger { place, _client: client }
+    }
+
+    #[test]
+    fn strangers_behind_a_proxy_make_room_by_their_own_addresses() {
+        let places = LoginPlaces::new(Some(4), 100);
+        let mut strangers: Vec<_> = (1..=4).map(|id| arrive(&places, id)).collect();
+        // The oldest is alone at its address; the second of three is the first to say where it is.
+        for (stranger, address) in [(2, 8), (1, 8), (0, 7), (3, 8)] {
+            strangers[stranger].place.move_to(source([203, 0, 113, address]));
+        }
+        assert_eq!(places.taken().count, 4);
+        let youngest = Instant::now();
+        while youngest.elapsed() < MIN_STAY {
+            thread::yield_now();
+        }
+        let newcomer = arrive(&places, 5);
+        let lost: Vec<_> = strangers.iter_mut().map(|it| it.place.is_lost()).collect();
+        assert_eq!(lost, [false, true, false, false], "the oldest of the address with the most");
+        drop((strangers, newcomer));
+        assert!(places.taken().by_source.is_empty() && places.taken().count == 0);
+    }
+
+    #[test]
+    fn a_place_that_is_lost_is_not_found_again_by_moving() {
+        let places = LoginPlaces::new(Some(1), 100);
+        let mut stranger = arrive(&places, 1);
+        let began = Instant::now();
+        while began.elapsed() < MIN_STAY {
+            thread::yield_now();
+        }
+        let newcomer = arrive(&places, 2);
+        stranger.place.move_to(source([203, 0, 113, 7]));
+        assert_eq!(places.taken().count, 1);
+        assert!(stranger.place.is_lost());
+        drop((stranger, newcomer));
+        assert_eq!(places.taken().count, 0);
     }
 }

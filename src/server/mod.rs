@@ -199,7 +199,7 @@ impl Server {
             .clone()
             .map(|file| Users::start(file, config.guests, config.takeover).map_err(Error::File));
         #[cfg(feature = "users")]
-        let limit = config.users.as_ref().and(config.failed_logins);
+        let limit = config.failed_logins;
         #[cfg(feature = "users")]
         let limit = limit.map(|count| Limit { count, time: config.failed_logins_time });
         let (counters, finished_readers) = (Arc::default(), Counter::default());
@@ -214,7 +214,7 @@ impl Server {
             #[cfg(feature = "users")]
             users: users.transpose()?,
             #[cfg(feature = "users")]
-            failed_logins: limit.map(FailedLogins::new),
+            all_failed_logins: limit.map(FailedLogins::new),
             #[cfg(feature = "tls")]
             tls: std::sync::OnceLock::new(),
             busy: AtomicUsize::new(0),

@@ -7,6 +7,7 @@ use std::time::Instant;
 use rustix::event::PollFlags;
 
 use crate::server::input::Input;
+use crate::server::login_places::LoginPlace;
 use crate::server::per_source::SourcePrefix;
 use crate::server::report::CloseReason;
 use crate::server::shutdown::Phase;
@@ -16,12 +17,17 @@ use crate::socket::peer::Peer;
 use crate::wire::proxy_header::{Progress, parse};
 
 /// Reads the header if the peer is a proxy, within the login's time. From then on the client is who
-/// the header says, and has a place among the connections of its address.
+/// the header says, has a place among the connections of its address, and is refused where that
+/// address is.
 ///
 /// A proxy that speaks for itself, as in a health check, may log in like any client, and takes no
 /// place: its own address would be full with its checks.
 #[inline(never)]
-pub(crate) fn read_header(input: &mut Input, budget: &mut WaitBudget) -> Result<(), CloseReason> {
+pub(crate) fn read_header(
+    input: &mut Input,
+    login_place: &mut LoginPlace,
+    budget: &mut WaitBudget,
+) -> Result<(), CloseReason> {
     if !input.shared.config.is_proxy(input.connection.peer()) {
         return Ok(());
     }
@@ -46,8 +52,14 @@ pub(crate) fn read_header(input: &mut Input, budget: &mut WaitBudget) -> Result<
     let Some(source) = source else { return Ok(()) };
     let client = Peer::tcp(source);
     input.connection.set_client(client);
+    // From now on strangers behind the proxy are told apart by their own addresses.
+    login_place.move_to(SourcePrefix::of(client));
     let place = input.shared.places.take(SourcePrefix::of(client));
     input.place = Some(place.ok_or(CloseReason::PerAddressLimit)?);
+    #[cfg(feature = "users")]
+    if let Some(seconds) = input.shared.refuses(client) {
+        return Err(CloseReason::TooManyFailedLogins { seconds });
+    }
     Ok(())
 }
 

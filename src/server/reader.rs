@@ -254,7 +254,7 @@ impl Reader {
     /// Notes where the client is logged in from, until the result is dropped.
     #[cfg(feature = "users")]
     fn note_presence(&self) -> Option<Present> {
-        let failed_logins = self.input.shared.failed_logins.as_ref()?;
+        let failed_logins = self.input.shared.failed_logins()?;
         failed_logins.enter(self.input.connection.peer().ip()?)
     }
 

@@ -57,6 +57,11 @@ pub enum CloseReason {
     ServerFull,
     /// As many connections as allowed came from its address, which a proxy told.
     PerAddressLimit,
+    /// Too many failed logins came from its address, which a proxy told.
+    TooManyFailedLogins {
+        /// How long the address is refused, in seconds.
+        seconds: u64,
+    },
     /// A proxy sent no PROXY header.
     NoProxyHeader,
     /// It acknowledged too little of what was pending for it within the stall timeout.
@@ -103,6 +108,7 @@ impl CloseReason {
             Self::Revoked => "revoked",
             Self::NameReserved => "name_reserved",
             Self::PerAddressLimit => "per_address",
+            Self::TooManyFailedLogins { .. } => "failed_logins",
             Self::NoProxyHeader => "no_proxy_header",
             Self::ServerFull => "full",
             Self::Evicted => "evicted",
@@ -153,6 +159,7 @@ impl fmt::Display for CloseReason {
             Self::NameReserved => "name reserved for a user",
             Self::ServerFull => "server is full",
             Self::PerAddressLimit => "too many connections from its address",
+            Self::TooManyFailedLogins { .. } => "too many failed logins from its address",
             Self::NoProxyHeader => "no PROXY header",
             Self::Evicted => "evicted, nothing was read for too long",
             Self::Shutdown => "server shut down",

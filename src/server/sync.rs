@@ -52,6 +52,8 @@ pub(crate) fn await_settlement(
     });
     match settlement {
         Ok(Settlement::Confirmed) => Ok(SyncOutcome::Delivered),
+        // Writers that give up settle nothing, and this was seen before the shutdown itself.
+        Ok(Settlement::NotConfirmed) if shutdown.is_shutdown() => Ok(SyncOutcome::ShuttingDown),
         // Some thread has failed; how long this took is all that can be said.
         Ok(Settlement::NotConfirmed) => Ok(SyncOutcome::NotInTime(started.elapsed())),
         Err(End::TimedOut) => Ok(SyncOutcome::NotInTime(limit)),

@@ -120,6 +120,12 @@ impl Connection {
         self.id
     }
 
+    /// Who is at the other end of the socket, whatever a proxy there has said.
+    #[cfg(any(feature = "tls", feature = "users"))]
+    pub(crate) fn socket_peer(&self) -> Peer {
+        self.peer
+    }
+
     /// Who the client is: the peer, or whom a proxy has named.
     pub(crate) fn peer(&self) -> Peer {
         #[cfg(feature = "proxy")]
@@ -134,16 +140,6 @@ impl Connection {
     pub(crate) fn set_client(&self, client: Peer) {
         // A header is read once.
         let _ = self.client.set(client);
-    }
-
-    /// Whether a proxy has named the client. The operator has listed it, so what lies between them is
-    /// the operator's network.
-    #[cfg(feature = "tls")]
-    pub(crate) fn is_proxied(&self) -> bool {
-        #[cfg(feature = "proxy")]
-        return self.client.get().is_some();
-        #[cfg(not(feature = "proxy"))]
-        false
     }
 
     /// The client's TLS, if it speaks it.

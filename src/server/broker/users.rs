@@ -29,7 +29,7 @@ impl Broker {
         let Some(held) = &self.peers[holder].access else { return None };
         match (&held.proof, &access.proof) {
             (Proof::Guest, Proof::Token(_)) => self.part(holder, CloseReason::NameReserved),
-            (Proof::Token(_), Proof::Token(_)) if access.takes_over => {
+            (Proof::Token(_) | Proof::Process, Proof::Token(_)) if access.takes_over => {
                 let now = Instant::now();
                 let is_recent = |then| now.saturating_duration_since(then) < TAKEOVER_INTERVAL;
                 if !held.taken_over_at.is_some_and(is_recent) {
@@ -220,6 +220,33 @@ mod tests {
         let user = bench.join(2, "alice", access(&users, Proof::Token(alice), false));
         assert_eq!(reason(&guest), Some(CloseReason::NameReserved));
         assert_eq!((reason(&user), bench.connected()), (None, 1));
+    }
+
+    #[test]
+    fn a_trusted_process_takes_no_name_from_anyone_and_its_user_takes_it_back() {
+        let alice = hash();
+        let users = version(1, &[("alice", alice)]);
+        let process = || access(&users, Proof::Process, false);
+        let mut bench = Bench::new();
+        let user = bench.join(1, "alice", access(&users, Proof::Token(alice), true));
+        let guest = bench.join(2, "bob", access(&users, Proof::Guest, false));
+        let refused = ["alice", "bob"].map(|name| {
+            let inbox = bench.join(3, name, process());
+            reason(&inbox)
+        });
+        assert_eq!(refused, [Some(CloseReason::NameTaken); 2]);
+        assert_eq!((reason(&user), reason(&guest)), (None, None));
+        // Nothing in the table is about it, so no change of the table ends it.
+        let carol = bench.join(4, "carol", process());
+        let (token, second) = (hash(), version(2, &[("alice", alice)]));
+        bench.0.handle(Event::Users(second));
+        assert_eq!(reason(&carol), None);
+        let third = version(3, &[("alice", alice), ("carol", token)]);
+        let owner = bench.join(5, "carol", access(&third, Proof::Token(token), false));
+        assert_eq!(reason(&owner), Some(CloseReason::NameTaken));
+        let owner = bench.join(6, "carol", access(&third, Proof::Token(token), true));
+        assert_eq!(reason(&carol), Some(CloseReason::LoggedInElsewhere));
+        assert_eq!(reason(&owner), None);
     }
 
     #[test]

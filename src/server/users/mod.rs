@@ -36,6 +36,8 @@ pub(crate) enum Proof {
     Guest,
     /// With the token of this hash.
     Token(TokenHash),
+    /// By its process's user, whom the operator trusts with every name.
+    Process,
 }
 
 /// A client's right to its name.
@@ -102,6 +104,7 @@ impl Version {
                 let is_valid = user.is_some_and(|user| is_one_of(*hash, &user.hashes));
                 (!is_valid).then_some(CloseReason::Revoked)
             }
+            Proof::Process => None,
         }
     }
 }
@@ -166,22 +169,27 @@ impl Users {
         Some(self.latest.get())
     }
 
-    /// Decides whether a client may have this name. First the file is looked at, for as long as
-    /// `next_check` allows.
+    /// Decides whether a client may have this name; one that is trusted needs no token. First the file
+    /// is looked at, for as long as `next_check` allows.
     pub(crate) fn admit(
         &self,
         name: &Name,
         token: Option<&[u8]>,
+        is_trusted: bool,
         next_check: impl FnMut() -> Option<Instant>,
     ) -> Result<Access, CloseReason> {
         self.watch.look(next_check);
         let version = self.latest.get();
         let Some(token) = token else {
-            if !self.guests || version.table.reserves(name.as_str()) {
-                return Err(CloseReason::NeedsToken);
-            }
+            let may_be_guest = self.guests && !version.table.reserves(name.as_str());
+            let proof = match (is_trusted, may_be_guest) {
+                (true, _) => Proof::Process,
+                (false, true) => Proof::Guest,
+                (false, false) => return Err(CloseReason::NeedsToken),
+            };
+            // Never `takes_over`: it may be anyone, so it must not end the session of one who is not.
             return Ok(Access {
-                proof: Proof::Guest,
+                proof,
                 version,
                 rate: None,
                 takes_over: false,
@@ -244,7 +252,7 @@ mod tests {
         let file = File::new(&format!("alice {}\nbob {} rate=7\n", alice.hash(), bob.hash()));
         let users = file.start(false);
         let admit = |who, token: Option<&str>| {
-            users.admit(&name(who), token.map(str::as_bytes), soon).map(|access| access.rate)
+            users.admit(&name(who), token.map(str::as_bytes), false, soon).map(|access| access.rate)
         };
         assert_eq!(admit("alice", Some(alice.expose())), Ok(None));
         assert_eq!(admit("bob", Some(bob.expose())), Ok(Some(7)));
@@ -266,11 +274,28 @@ mod tests {
         let users = File::new(&format!("alice {}\n", token.hash()));
         let users = users.start(true);
         for taken in ["alice", "Alice", "ALICE"] {
-            let refused = users.admit(&name(taken), None, soon).map(drop);
+            let refused = users.admit(&name(taken), None, false, soon).map(drop);
             assert_eq!(refused, Err(CloseReason::NeedsToken), "{taken}");
         }
-        let guest = users.admit(&name("alice2"), None, soon).expect("a free name");
+        let guest = users.admit(&name("alice2"), None, false, soon).expect("a free name");
         assert_eq!(guest.proof, Proof::Guest);
+    }
+
+    #[test]
+    fn whom_the_operator_trusts_takes_any_name_and_no_token_that_is_wrong() {
+        let (token, other) =
+            (Token::generate().expect("random"), Token::generate().expect("random"));
+        let file = File::new(&format!("alice {}\n", token.hash()));
+        for guests in [false, true] {
+            let users = file.start(guests);
+            for who in ["alice", "Alice", "bob"] {
+                let access = users.admit(&name(who), None, true, soon).expect("any name");
+                assert_eq!((access.proof, access.takes_over), (Proof::Process, false), "{who}");
+            }
+            let wrong = Some(other.expose().as_bytes());
+            let refused = users.admit(&name("alice"), wrong, true, soon).map(drop);
+            assert_eq!(refused, Err(CloseReason::WrongToken));
+        }
     }
 
     #[test]
@@ -279,7 +304,7 @@ mod tests {
         let file = File::new("");
         let users = file.start(false);
         let is_admitted = |token: &Token| {
-            users.admit(&name("alice"), Some(token.expose().as_bytes()), soon).is_ok()
+            users.admit(&name("alice"), Some(token.expose().as_bytes()), false, soon).is_ok()
         };
         for (line, is_old, is_new) in [
             (format!("alice {}", old.hash()), true, false),

@@ -214,6 +214,9 @@ impl ServeArgs {
         #[cfg(not(feature = "users"))]
         let broken = match &self.users.users {
             Some(_) => Some(("users", super::users::NOT_BUILT_IN)),
+            None if !self.users.trust_unix.is_empty() => {
+                Some(("trust_unix", super::users::NOT_BUILT_IN))
+            }
             None => broken,
         };
         let Some((id, rule)) = broken else { return Ok(()) };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use a_chat::{Config, Name};
 use clap::{ArgAction, Args, Subcommand};
 
-use super::values::{FAILED_LOGINS, FailedLogins, NAME, RATE_LIMIT, YES_OR_NO};
+use super::values::{FAILED_LOGINS, FailedLogins, NAME, RATE_LIMIT, UID, YES_OR_NO};
 
 /// Why a flag is of no use in this build.
 #[cfg(not(feature = "users"))]
@@ -46,8 +46,23 @@ pub(super) struct UserFlags {
     )]
     takeover: bool,
 
+    /// Numbers of this host's users whose processes may take any name without a token over a Unix
+    /// socket, with commas; they never take one that is in use [default: none]
+    ///
+    /// Nobody is believed on sockets that `--proxy-from unix` takes for a proxy's. Without `--users`
+    /// anyone can take any name anyway.
+    #[arg(
+        long,
+        value_name = "UID,...",
+        env = "A_CHAT_TRUST_UNIX",
+        value_delimiter = ',',
+        value_parser = UID
+    )]
+    pub(super) trust_unix: Vec<u32>,
+
     /// Wrong tokens from one address in a time, as in 10/60s, before it is refused for as long;
-    /// `no` for no limit. An address with somebody logged in is never refused, nor is loopback
+    /// `no` for no limit. TLS handshakes that fail count, too. An address with somebody logged in is
+    /// never refused, nor is loopback
     #[arg(
         long,
         value_name = "COUNT/TIME",
@@ -83,7 +98,7 @@ impl UserFlags {
     pub(super) fn apply(&self, config: Config) -> Config {
         let (count, time) = self.failed_logins.0.unzip();
         let config = config.users(self.users.clone()).guests(self.guests).takeover(self.takeover);
-        let config = config.failed_logins(count);
+        let config = config.failed_logins(count).trust_unix(self.trust_unix.iter().copied());
         match time {
             Some(time) => config.failed_logins_time(time),
             None => config,
@@ -92,7 +107,8 @@ impl UserFlags {
 
     #[cfg(not(feature = "users"))]
     pub(super) fn apply(&self, config: Config) -> Config {
-        let Self { guests: _, takeover: _, failed_logins: FailedLogins(_), .. } = self;
+        let Self { guests: _, takeover: _, trust_unix: _, failed_logins: FailedLogins(_), .. } =
+            self;
         config
     }
 }

@@ -33,6 +33,12 @@ pub(super) const MODE: Value<u32> = Value {
     parse: mode,
     expected: "expected a file mode in octal digits, as in 660, that lets the owner write",
 };
+/// The number of a user. 65534 is no user's: every process that has none here seems to have it.
+pub(super) const UID: Value<u32> = Value {
+    parse: |text| text.trim().parse().ok().filter(|uid| ![65534, u32::MAX].contains(uid)),
+    expected: "expected a user's number, as in 1000, and not 65534, which stands for everyone who \
+               has none on this host",
+};
 #[cfg(feature = "status")]
 pub(super) const STATUS: Value<StatusAddress> = Value {
     parse: |text| text.parse().ok(),
