@@ -298,6 +298,47 @@ fn a_recipient_that_stops_reading_after_many_short_lines_is_evicted_as_soon_as_w
     assert!(tls < 2 * plain + Duration::from_secs(2), "{tls:?} and {plain:?} without TLS");
 }
 
+/// Of a record that is there in part a client can read nothing, and what it cannot read is not
+/// delivered; also while somebody asks about it, and its writer looks again and again.
+#[test]
+fn a_record_that_has_arrived_in_part_counts_as_lost_even_if_a_sync_waits_for_it() {
+    const COUNT: usize = 60;
+    let server = with(
+        Config::default().stall_timeout(TEST_TIMEOUT).drain_timeout(TEST_TIMEOUT),
+        certificate().server_tls(),
+    );
+    // It does not read, and its kernel takes a part of the first record.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let socket = socket.expect("a descriptor");
+    socket.set_recv_buffer_size(4096).expect("an option");
+    socket.connect(&server.address.into()).expect("a server");
+    let mut bob = Client::from_stream(Link::new(socket.into(), Transport::Tls).expect("TLS"));
+    bob.send("bob\n/who bob");
+    bob.expect_line("notice: line 1: here: bob");
+    let mut alice = login(&server, Transport::Plain, "alice");
+    // Less than the server's kernel holds, so bob's writer has nothing left to write.
+    alice.send_bytes(format!("bob: {}\n", "x".repeat(1000)).repeat(COUNT).as_bytes());
+    alice.send("alice: all is routed");
+    alice.expect_line("from alice: all is routed");
+    wait_until("bob's queue to be written", || server.stats().queued_bytes == 0);
+    alice.send("/sync 1");
+    // The question is charged until it is answered.
+    wait_until("the question", || server.stats().queued_bytes > 0);
+    bob.half_close();
+    let asked = COUNT + 3;
+    alice.expect_line(&format!(
+        "error: line {asked}: not everything before it is delivered after 1 s"
+    ));
+    server.handle.force();
+    let report = server.stop();
+    let received = common::read_to_end(&bob.stream);
+    let received = received.split(|byte| *byte == b'\n').count() as u64 - 1;
+    // One of them is alice's to herself.
+    assert_eq!(report.owed, COUNT as u64 + 1, "{report}");
+    assert!(received < COUNT as u64, "everything was received");
+    assert_eq!(report.delivered, received + 1, "{report}");
+}
+
 #[test]
 fn new_keys_in_the_middle_of_a_flood_lose_nothing() {
     let server = server();

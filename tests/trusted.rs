@@ -75,13 +75,13 @@ impl Place {
         };
         Client::from_stream(thread::spawn(connect).join().expect("no panic"))
     }
+}
 
-    fn over_tcp(&self, server: &TestServer, login: &str) -> Client {
-        let socket = TcpStream::connect(server.address).expect("a listening server");
-        let mut client = Client::from_stream(socket);
-        client.send(login);
-        client
-    }
+fn over_tcp(server: &TestServer, login: &str) -> Client {
+    let socket = TcpStream::connect(server.address).expect("a listening server");
+    let mut client = Client::from_stream(socket);
+    client.send(login);
+    client
 }
 
 fn own_uid() -> u32 {
@@ -109,7 +109,7 @@ fn a_trusted_users_process_takes_any_name_over_a_unix_socket_and_no_other_way() 
         client.half_close();
         client.expect_eof();
     }
-    is_refused(&mut place.over_tcp(&server, "alice"), NEEDS_TOKEN);
+    is_refused(&mut over_tcp(&server, "alice"), NEEDS_TOKEN);
     // A token that is wrong is not made right by who sends it.
     let mut client = place.connect_as(own_uid());
     client.send("alice achat_wrong");
@@ -149,7 +149,7 @@ fn a_trusted_process_never_takes_a_name_from_its_user_who_may_take_it_back() {
     let place = Place::new();
     let server = place.serve(place.config().trust_unix([own_uid()]));
     let login = format!("alice {}", place.token.expose());
-    let mut alice = place.over_tcp(&server, &login);
+    let mut alice = over_tcp(&server, &login);
     is_in(&mut alice, "alice");
     let mut process = place.connect_as(own_uid());
     process.send("alice");
@@ -161,7 +161,7 @@ fn a_trusted_process_never_takes_a_name_from_its_user_who_may_take_it_back() {
     let mut process = place.connect_as(own_uid());
     process.send("alice");
     is_in(&mut process, "alice");
-    let mut alice = place.over_tcp(&server, &login);
+    let mut alice = over_tcp(&server, &login);
     is_in(&mut alice, "alice");
     process.expect_line("notice: 1 of your lines were accepted");
     is_refused(&mut process, "error: your name has logged in elsewhere");

@@ -41,7 +41,7 @@ pub(crate) fn secure(
             ReadResult::Bytes(count) if spare[0] == HANDSHAKE_RECORD => {
                 let session = tls.session().map_err(|error| {
                     log::error!("cannot begin a TLS session: {error}");
-                    CloseReason::HandshakeFailed
+                    CloseReason::ServerFailed
                 })?;
                 input.connection.start_tls(Channel::new(session, &spare[..count]));
                 return shake_hands(input, budget);
@@ -69,8 +69,6 @@ fn shake_hands(input: &Input, budget: &mut WaitBudget) -> Result<(), CloseReason
             Err(error) => {
                 let (id, peer) = (input.connection.id(), input.connection.peer());
                 log::debug!("TLS handshake failed: {error} (connection {id}, {peer})");
-                #[cfg(feature = "users")]
-                crate::server::login::note_failure(input);
                 return Err(CloseReason::HandshakeFailed);
             }
         }

@@ -49,12 +49,12 @@ pub(crate) fn check_drain_deadline(shared: &Shared) -> Result<(), CloseReason> {
 /// Closing a socket with unread input sends a reset, and a reset destroys data that the client has
 /// not received yet. So this discards input until the client's kernel has acknowledged everything
 /// and the client has closed too, or has failed to do so within the linger time. `observe` is called
-/// with the number of unacknowledged bytes, whenever it was looked up.
+/// whenever that was looked up, and told whether everything is acknowledged.
 pub(crate) fn linger(
     connection: &Connection,
     shared: &Shared,
     stall: &mut StallDetector,
-    mut observe: impl FnMut(u64),
+    mut observe: impl FnMut(bool),
 ) -> Result<(), CloseReason> {
     let mut ack_poll = AckPoll::default();
     let total = connection.unacknowledged();
@@ -67,7 +67,7 @@ pub(crate) fn linger(
         );
         let disconnected = connection.is_disconnected();
         let unacknowledged = connection.unacknowledged();
-        observe(unacknowledged);
+        observe(unacknowledged == 0);
         if disconnected || unacknowledged == 0 && client_closed {
             // Even a client that ended with a reset may have received everything.
             return if unacknowledged == 0 { Ok(()) } else { Err(CloseReason::RESET) };

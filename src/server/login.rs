@@ -59,6 +59,10 @@ pub(crate) struct Login {
 #[inline(never)]
 pub(crate) fn login(input: &mut Input, mut place: LoginPlace) -> Result<Login, CloseReason> {
     let login = read_login(input, &mut place);
+    #[cfg(feature = "users")]
+    if let Err(CloseReason::WrongToken | CloseReason::HandshakeFailed) = &login {
+        note_failure(input);
+    }
     // The line may have held a token.
     input.lines.wipe_taken();
     if place.is_lost() { Err(CloseReason::LoginCrowd) } else { login }
@@ -78,12 +82,7 @@ fn read_login(input: &mut Input, place: &mut LoginPlace) -> Result<Login, CloseR
         if let Some(line) = input.lines.next_line() {
             place.give_back();
             let line = line.text().ok_or(CloseReason::BadName)?;
-            let admitted = admit(line, &input.connection, &input.shared, &mut budget);
-            #[cfg(feature = "users")]
-            if let Err(CloseReason::WrongToken) = &admitted {
-                note_failure(input);
-            }
-            return admitted;
+            return admit(line, &input.connection, &input.shared, &mut budget);
         }
         // A line end may be two bytes.
         if input.lines.partial_len() > MAX_LOGIN_BYTES + 1 {
@@ -205,7 +204,7 @@ fn is_private(connection: &Connection, shared: &Shared) -> bool {
 /// speaks for itself has none.
 #[cfg(feature = "users")]
 #[inline(never)]
-pub(crate) fn note_failure(input: &Input) {
+fn note_failure(input: &Input) {
     let Input { connection, shared, .. } = input;
     let client = connection.peer();
     if client == connection.socket_peer() && shared.config.is_proxy(client) {

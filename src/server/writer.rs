@@ -431,13 +431,15 @@ impl Writer {
     fn close_gracefully(&mut self) -> Result<(), CloseReason> {
         self.connection.shutdown_write();
         let Self { connection, shared, stall, marks, backlog, in_flight, .. } = self;
-        let (owed, written) = (self.owed, self.written_bytes);
-        linger(connection, shared, stall, |unacknowledged| {
-            if unacknowledged == 0 {
+        let (owed, written) = (self.owed, Plain(self.written_bytes));
+        linger(connection, shared, stall, |is_all_acknowledged| {
+            if is_all_acknowledged {
                 // The client may take its time to close, and nobody waits for that.
                 marks.finish();
             } else if !marks.is_empty() {
-                in_flight.settle(written.saturating_sub(unacknowledged));
+                // How many bytes are unacknowledged does not say it: of a record that has arrived in
+                // part the client can read nothing.
+                in_flight.settle(connection.acknowledged(written).plain.0);
                 marks.collect(|of| position(backlog, in_flight, owed, of));
                 marks.settle(in_flight.acknowledged_exactly());
             }

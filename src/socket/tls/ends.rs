@@ -25,6 +25,14 @@ pub(crate) struct RecordEnds {
     end: (Wire, Plain),
 }
 
+/// A state of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    records: usize,
+    last: Option<(u16, u16)>,
+    end: (Wire, Plain),
+}
+
 impl RecordEnds {
     /// Notes what was encrypted next: some plaintext, and all ciphertext that came of it. Alerts and
     /// the like have no plaintext.
@@ -55,6 +63,21 @@ impl RecordEnds {
         };
         *last = (plain, overhead);
         true
+    }
+
+    /// Where to [`roll back`](Self::roll_back) to, should what is encrypted next not be sent.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { records: self.records.len(), last: self.records.back().copied(), end: self.end }
+    }
+
+    /// Forgets what was noted since, with no acknowledgement in between.
+    pub(crate) fn roll_back(&mut self, to: Mark) {
+        self.records.truncate(to.records);
+        if let (Some(last), Some(before)) = (self.records.back_mut(), to.last) {
+            // It may have grown.
+            *last = before;
+        }
+        self.end = to.end;
     }
 
     /// Where the last record ends.
@@ -100,6 +123,25 @@ mod tests {
             assert_eq!(ends.acknowledge(Wire(acknowledged)), Plain(plain), "{acknowledged}");
         }
         assert_eq!(ends.records.capacity(), 0);
+    }
+
+    #[test]
+    fn what_is_rolled_back_was_never_there() {
+        let mut ends = RecordEnds::default();
+        ends.push(100, 122);
+        for fill in [0, MAX_RECORDS] {
+            // With that many, the next ones become a part of the last.
+            (0..fill).for_each(|_| ends.push(9, 31));
+            let (mark, end) = (ends.mark(), ends.end());
+            ends.push(1, 23);
+            ends.push(1, 23);
+            ends.roll_back(mark);
+            assert_eq!(ends.end(), end);
+        }
+        ends.push(0, 24);
+        let (wire, plain) = ends.end();
+        assert_eq!(ends.acknowledge(wire), plain);
+        assert_eq!(plain, Plain(100 + 9 * MAX_RECORDS as u64));
     }
 
     #[test]

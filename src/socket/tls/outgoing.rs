@@ -65,13 +65,16 @@ impl Outgoing {
         // Empty parts at the end would look as if there were something left.
         let mut parts: Vec<_> = parts.iter().filter(|part| !part.is_empty()).copied().collect();
         let (mut parts, mut total) = (parts.as_mut_slice(), 0);
-        let start = self.ciphertext.len();
+        let (start, ends) = (self.ciphertext.len(), self.ends.mark());
         let length: usize = parts.iter().map(|part| part.len()).sum();
         self.ciphertext.reserve(length.min(MAX_PIECE + MAX_RECORD) + RECORD_OVERHEAD);
         while !parts.is_empty() && total < MAX_PIECE {
             let before = self.ciphertext.len();
             let encrypted = encrypt_record(parts, &mut self.ciphertext);
-            let plain = encrypted.inspect_err(|_| self.ciphertext.truncate(start))?;
+            let plain = encrypted.inspect_err(|_| {
+                self.ciphertext.truncate(start);
+                self.ends.roll_back(ends);
+            })?;
             // What came out, not what is expected to: an answer to a KeyUpdate may go first.
             self.ends.push(plain, self.ciphertext.len() - before);
             IoSlice::advance_slices(&mut parts, plain);
