@@ -32,6 +32,7 @@ mod force;
 mod latency;
 mod memory;
 mod rooms;
+mod losses;
 mod afterwards;
 mod storms;
 mod slow_readers;
