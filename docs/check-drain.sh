@@ -1,17 +1,23 @@
 #!/usr/bin/env bash
-# Makes SPIN explore the models of the drain, docs/drain.pml, and of losses and receipts, docs/sync.pml,
-# in full: everything that may happen, and each mistake that the models must find. Prints a line with the number of states for
-# each, and fails if a property does not hold or a mistake is not found.
+# Makes SPIN explore the models of the drain, docs/drain.pml, and of losses and receipts, docs/sync.pml:
+# everything that may happen, and each mistake that the models must find. Prints a line with the number
+# of states for each, and fails if a property does not hold or a mistake is not found.
+#
+# With --long it also explores the cases with the most states, which find no further mistake and take
+# as long again.
 #
 # Needs spin (https://spinroot.com, in Debian the package spin) and a C compiler. Where they are
 # missing it says so and succeeds, unless called with --require.
 set -euo pipefail
 
-case ${1-} in
-    --require) missing=1 ;;
-    "") missing=0 ;;
-    *) echo "usage: $0 [--require]" >&2 && exit 2 ;;
-esac
+missing=0 long=
+for argument; do
+    case $argument in
+        --require) missing=1 ;;
+        --long) long=1 ;;
+        *) echo "usage: $0 [--require] [--long]" >&2 && exit 2 ;;
+    esac
+done
 for tool in spin cc; do
     if ! command -v "$tool" >/dev/null; then
         echo "the model of the drain is not checked, since $tool is not installed here"
@@ -30,13 +36,8 @@ export drain sync work
 # does not hold, an invalid end state, or a cycle. Then the case's name and its flags.
 cases() {
     cat <<'END'
-ends  a second signal, one client stops reading     -DSTUCK -DFORCE -DOTHERS=0
-ends  the deadline, one client stops reading        -DSTUCK -DDEADLINE -DOTHERS=0
-halts a second signal, one client stops reading     -DSTUCK -DFORCE -DOTHERS=0 -DLINES=1
-halts the deadline, one client stops reading        -DSTUCK -DDEADLINE -DOTHERS=0 -DLINES=1
 ends  one client stops reading and is evicted       -DSTUCK -DEVICT
 ends  one client resets, or is evicted              -DSTUCK -DEVICT -DDEAD -DOTHERS=0
-halts one client resets, or is evicted              -DSTUCK -DEVICT -DDEAD -DOTHERS=0
 ends  all write before they read, up to the cutoff  -DWRITES_FIRST -DCUTOFF
 halts all write before they read, up to the cutoff  -DWRITES_FIRST -DCUTOFF -DOTHERS=0
 ends  one client leaves                             -DLEAVES
@@ -46,12 +47,10 @@ halts lines too late to be routed                   -DWRITES_FIRST -DROUTING -DO
 ends  lines too late, one client leaves             -DROUTING -DLEAVES -DOTHERS=0
 ends  lines too late, one client stops reading      -DROUTING -DSTUCK -DDEADLINE -DOTHERS=0 -DLINES=1
 ends  two queued lines of each client               -DWINDOW=2
-ends  three clients                                 -DCLIENTS=3 -DLINES=1 -DOTHERS=0
 ends  clients connect at any moment                 -DLATE
 halts clients connect at any moment                 -DLATE
 ends  clients connect and reset, a second signal    -DLATE -DDEAD -DFORCE -DOTHERS=0 -DLINES=1
 ends  a name is taken                               -DTAKEN
-ends  a name is taken, a second signal              -DTAKEN -DSTUCK -DFORCE -DOTHERS=0 -DLINES=1
 halts a name is taken                               -DTAKEN -DOTHERS=0
 expects[   mistake: a reader leaves at shutdown     -DLEAVE_AT_SHUTDOWN
 _passed))  mistake: a writer checks for shutdown    -DSELECT_ON_SHUTDOWN
@@ -76,6 +75,19 @@ invalid    mistake: a /sync sleeps through an eviction -DSYNC -DSYNC_SLEEPS -DIT
 invalid    mistake: a /sync sleeps through the shutdown -DSYNC -DSYNC_SLEEPS -DSTUCK -DSTOP
 acked[c]+  mistake: a client that left is not asked -DSYNC -DFORGET_DEPARTED -DLEAVES
 lost_since mistake: an earlier loss is forgotten    -DSYNC -DFORGET_EARLIER_LOSS -DDEAD
+END
+}
+
+# Combinations of these, each with millions of states.
+long_cases() {
+    cat <<'END'
+ends  a second signal, one client stops reading     -DSTUCK -DFORCE -DOTHERS=0
+ends  the deadline, one client stops reading        -DSTUCK -DDEADLINE -DOTHERS=0
+halts a second signal, one client stops reading     -DSTUCK -DFORCE -DOTHERS=0 -DLINES=1
+halts the deadline, one client stops reading        -DSTUCK -DDEADLINE -DOTHERS=0 -DLINES=1
+halts one client resets, or is evicted              -DSTUCK -DEVICT -DDEAD -DOTHERS=0
+ends  three clients                                 -DCLIENTS=3 -DLINES=1 -DOTHERS=0
+ends  a name is taken, a second signal              -DTAKEN -DSTUCK -DFORCE -DOTHERS=0 -DLINES=1
 END
 }
 
@@ -108,4 +120,4 @@ try() {
 }
 export -f try
 
-cases | tr '\n' '\0' | xargs -0 -n 1 -P "$(nproc)" bash -c 'try "$0"'
+{ [ -z "$long" ] || long_cases; cases; } | tr '\n' '\0' | xargs -0 -n 1 -P "$(nproc)" bash -c 'try "$0"'
