@@ -25,12 +25,14 @@ const MAX_RECORD_BYTES: usize = 128 * 1024;
 /// With more bytes than this in flight, it is worth asking the kernel what was acknowledged.
 const SETTLE_BYTES: u64 = 64 * 1024;
 
-/// How many bytes in flight are kept as frames. Frames are kept only if at least half of their
-/// memory is in flight, so this retains twice as much memory at most.
+/// How much memory of frames is kept. Frames are kept only if at least half of their memory is in
+/// flight, so these are 256 KiB in flight at least, and nearly twice that where buffers are full.
 ///
-/// On loopback no more than 196 KiB are in flight, so no time is spent on lengths there: with half
-/// of this limit, a fan-out took half as much CPU time again.
-const MAX_FRAME_BYTES: u64 = 256 * 1024;
+/// On loopback no more than 196 KiB are in flight to a client that reads, so no time is spent on
+/// lengths there: with half of this limit, a fan-out took half as much CPU time again. In a room
+/// whose members share one CPU with the load, up to a megabyte is; with a limit of 256 KiB in
+/// flight, a quarter of the server's CPU time went into the lengths of the rest.
+const MAX_FRAME_MEMORY: usize = 512 * 1024;
 
 /// What a number of 64 bits takes, seven bits in each byte.
 const MAX_NUMBER_BYTES: usize = 10;
@@ -52,8 +54,8 @@ pub(crate) struct InFlight {
     acknowledged_to: u64,
     /// The sum of all groups' bytes.
     bytes: u64,
-    /// The bytes of those groups whose frames are kept.
-    frame_bytes: u64,
+    /// The memory of all frames that are kept, those of which only a part is in flight included.
+    frame_memory: usize,
     /// Messages that were acknowledged up to their last byte, and are no longer in `groups`.
     acknowledged: u64,
 }
@@ -104,7 +106,7 @@ impl InFlight {
         if slice.messages <= 1 {
             self.push_length(bytes, (slice.messages == 1).then(|| slice.origin()));
         } else if self.may_keep(slice) {
-            self.frame_bytes += u64::from(bytes);
+            self.frame_memory += slice.frames.bytes.capacity();
             let ends = Ends::InFrames(Arc::clone(&slice.frames.bytes), slice.start);
             let (messages, origin) = (slice.messages, slice.origin());
             self.groups.push_back(Group { bytes, messages, origin, ends });
@@ -136,7 +138,7 @@ impl InFlight {
             self.bytes -= u64::from(first.bytes);
             self.acknowledged += u64::from(first.messages);
             match &first.ends {
-                Ends::InFrames(..) => self.frame_bytes -= u64::from(first.bytes),
+                Ends::InFrames(frames, _) => self.frame_memory -= frames.capacity(),
                 Ends::Lengths(count) => drop(self.lengths.drain(..*count as usize)),
             }
             self.groups.pop_front();
@@ -203,20 +205,21 @@ impl InFlight {
 
     /// Whether the frames of this slice may be kept instead of its messages' lengths.
     fn may_keep(&self, slice: &FrameSlice) -> bool {
-        let bytes = slice.end - slice.start;
-        slice.frames.bytes.capacity() <= 2 * bytes as usize
-            && self.frame_bytes + u64::from(bytes) <= MAX_FRAME_BYTES
+        let (bytes, memory) = (slice.end - slice.start, slice.frames.bytes.capacity());
+        memory <= 2 * bytes as usize && self.frame_memory + memory <= MAX_FRAME_MEMORY
     }
 
     /// Records messages, and after the last of them the beginning of another. Returns how many.
     fn push_lines(&mut self, lines: &[u8], mut origin: Origin) -> u32 {
-        let mut count = 0;
-        for line in lines.split_inclusive(|&byte| byte == b'\n') {
-            let length = u32::try_from(line.len()).unwrap_or(u32::MAX);
-            let is_whole = line.ends_with(b"\n");
-            self.push_length(length, is_whole.then_some(origin));
+        let (mut start, mut count) = (0, 0);
+        let length = |from: usize, to: usize| u32::try_from(to - from).unwrap_or(u32::MAX);
+        for line_end in memchr::memchr_iter(b'\n', lines) {
+            self.push_length(length(start, line_end + 1), Some(origin));
             origin.line += 1;
-            count += u32::from(is_whole);
+            (start, count) = (line_end + 1, count + 1);
+        }
+        if start < lines.len() {
+            self.push_length(length(start, lines.len()), None);
         }
         count
     }
@@ -516,12 +519,13 @@ mod tests {
         let mut in_flight = InFlight::default();
         let frames: Vec<_> = (0..60).map(|_| slice(&[5000, 5000], 0, true)).collect();
         let kept: Vec<_> = frames.iter().map(|slice| Arc::downgrade(&slice.frames.bytes)).collect();
+        let memory = frames[0].frames.bytes.capacity();
         for slice in &frames {
             in_flight.push(slice);
         }
         drop(frames);
-        let kept = kept.iter().filter(|frames| frames.upgrade().is_some()).count() as u64;
-        assert_eq!(kept, MAX_FRAME_BYTES / 10_000);
+        let kept = kept.iter().filter(|frames| frames.upgrade().is_some()).count();
+        assert_eq!(kept, MAX_FRAME_MEMORY / memory);
         assert_eq!(in_flight.finish(599_999, &mut Losses::default()), 119);
     }
 
