@@ -549,6 +549,7 @@ mod tests {
 
     use super::*;
     use crate::server::delivery::ticket::{Answer, ticket};
+    use crate::server::delivery::token::Token;
     use crate::wire::batch::BatchBuilder;
     use crate::wire::framing::Line;
 
@@ -860,6 +861,33 @@ mod tests {
         let charged = bench.window.used();
         bench.broker.handle(Event::Leave { id: ConnectionId(1) });
         assert!(charged > 0 && bench.window.used() == 0, "a membership is charged while it lasts");
+    }
+
+    /// What was queued in the same round must not be overtaken, and whoever got nothing is not asked.
+    #[test]
+    fn a_marker_comes_behind_all_that_was_queued_before_it() {
+        let mut bench = Bench::new();
+        let (_alice, bob) = (bench.join(1, "alice"), bench.join(2, "bob"));
+        let carol = bench.join(3, "carol");
+        let mut builder = BatchBuilder::new(&Name::new(b"alice").expect("a valid name"), 100);
+        assert!(builder.push(Line::Text(b"bob: before")).is_none());
+        let never = || -> Result<_, ()> { panic!("there is room") };
+        let permit = bench.window.acquire(builder.charge(), never).expect("there is room");
+        let (batch, from) = (Box::new(builder.finish()), ConnectionId(1));
+        let (token, share) = Token::new();
+        bench.broker.handle(Event::Batch { from, batch, permit, errors: None });
+        bench.broker.handle(Event::Sync { id: from, share });
+        bench.broker.flush_round();
+        let outgoing = bob.try_recv().expect("one entry, and one wake");
+        let Outgoing::Marked(marked) = outgoing else { panic!("{outgoing:?}") };
+        let (pending, markers) = *marked;
+        let slice = pending[0].as_slice().expect("a message");
+        assert_eq!((slice.bytes(), markers.len()), (b"from alice: before\n".as_slice(), 1));
+        assert!(carol.try_recv().is_err(), "she got nothing");
+        let settled = || token.wait(|| Err(())).is_ok();
+        assert!(!settled());
+        markers.into_iter().for_each(|marker| marker.share.settle());
+        assert!(settled());
     }
 
     #[test]

@@ -215,3 +215,105 @@ impl Unsettled {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::server::delivery::token::{Settlement, Token};
+
+    /// A marker of client 1's, and what it waits on.
+    fn marker() -> (Arc<Token>, Marker) {
+        let (token, share) = Token::new();
+        (token, Marker { of: ConnectionId(1), share })
+    }
+
+    /// What has become of it; `None` while it waits.
+    fn outcome(token: &Token) -> Option<Settlement> {
+        token.wait(|| Err(())).ok()
+    }
+
+    #[test]
+    fn a_mark_is_settled_once_its_message_is_acknowledged_and_not_before() {
+        let mut marks = Marks::default();
+        let (token, marker) = marker();
+        marks.place(marker, |of| (of == ConnectionId(1)).then_some(7));
+        marks.settle(6);
+        assert_eq!((outcome(&token), marks.is_empty()), (None, false));
+        marks.settle(7);
+        assert_eq!((outcome(&token), marks.is_empty()), (Some(Settlement::Confirmed), true));
+        assert_eq!(marks.next_look(), None, "nobody asks, so nobody looks");
+    }
+
+    #[test]
+    fn a_writer_without_messages_of_the_client_settles_at_once() {
+        let (token, marker) = marker();
+        Marks::default().place(marker, |_| None);
+        assert_eq!(outcome(&token), Some(Settlement::Confirmed));
+    }
+
+    #[test]
+    fn a_second_marker_of_a_client_takes_the_place_of_the_one_it_gave_up() {
+        let mut marks = Marks::default();
+        let ((first, one), (second, two)) = (marker(), marker());
+        marks.place(one, |_| Some(7));
+        marks.place(two, |_| Some(9));
+        assert_eq!(outcome(&first), Some(Settlement::NotConfirmed));
+        marks.settle(9);
+        assert_eq!(outcome(&second), Some(Settlement::Confirmed));
+    }
+
+    #[test]
+    fn a_writer_looks_at_once_and_then_the_less_often_the_longer_it_waits() {
+        let mut marks = Marks::default();
+        let (_token, marker) = marker();
+        marks.place(marker, |_| Some(7));
+        assert!(marks.next_look().is_some_and(|look| look <= Instant::now()));
+        for (waited, least, most) in [(0, 1, 2), (80, 10, 20), (3_600_000, 250, 250)] {
+            marks.since = Instant::now().checked_sub(Duration::from_millis(waited));
+            let before = Instant::now();
+            marks.settle(0);
+            let interval = marks.next_look().expect("somebody asks") - before;
+            let (least, most) = (Duration::from_millis(least), Duration::from_millis(most));
+            let slack = before.elapsed() + Duration::from_millis(1);
+            assert!(interval >= least && interval <= most + slack, "{waited} ms: {interval:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_has_left_is_asked_until_its_account_is_closed() {
+        let (mut peers, mut marks) = (DepartedPeers::default(), Marks::default());
+        marks.depart(peers.add(3));
+        let hang = |peers: &mut DepartedPeers| {
+            let (token, marker) = marker();
+            let mut marker = Some(marker);
+            peers.for_each(|key, departed| {
+                assert_eq!(key, 3);
+                departed.hang(marker.take().expect("one"));
+            });
+            (token, marker.is_none())
+        };
+        let (token, was_hung) = hang(&mut peers);
+        assert!(was_hung && outcome(&token).is_none());
+        marks.collect(|_| Some(5));
+        marks.settle(4);
+        assert_eq!(outcome(&token), None);
+        // Its writer has failed: whoever asks by now and from now on waits for the account.
+        let unsettled = marks.into_unsettled(Vec::new());
+        let (later, was_hung) = hang(&mut peers);
+        assert!(was_hung && outcome(&later).is_none() && outcome(&token).is_none());
+        unsettled.settle();
+        assert_eq!([outcome(&token), outcome(&later)], [Some(Settlement::Confirmed); 2]);
+        assert!(!hang(&mut peers).1, "nobody is left to be asked");
+    }
+
+    #[test]
+    fn what_a_failed_thread_drops_is_not_confirmed() {
+        let (mut peers, mut marks) = (DepartedPeers::default(), Marks::default());
+        marks.depart(peers.add(0));
+        let (token, marker) = marker();
+        let mut marker = Some(marker);
+        peers.for_each(|_, departed| departed.hang(marker.take().expect("one")));
+        drop(marks);
+        assert_eq!(outcome(&token), Some(Settlement::NotConfirmed));
+    }
+}
