@@ -8,7 +8,13 @@ mod backpressure;
 mod hostile;
 #[path = "login.rs"]
 mod login;
+#[path = "losses.rs"]
+mod losses;
 #[path = "relay.rs"]
 mod relay;
+#[path = "rooms.rs"]
+mod rooms;
 #[path = "shutdown.rs"]
 mod shutdown;
+#[path = "sync.rs"]
+mod sync;

@@ -273,6 +273,111 @@ fn a_user_takes_the_name_over_and_what_was_due_goes_to_whom_it_was_due() {
     assert_eq!((report.owed, report.lost()), (5, 0), "{report}");
 }
 
+/// A client with small buffers, which is in the broker's map when this returns.
+fn stuck(server: &TestServer, name: &str) -> Client {
+    server.login_with_small_buffers(name)
+}
+
+/// Sends more to it than the kernels hold.
+fn fill(sender: &mut Client, recipient: &str) {
+    for line in 0..200 {
+        sender.send(&format!("{recipient}: {line} {}", "x".repeat(1000)));
+    }
+}
+
+#[test]
+fn rooms_and_losses_belong_to_the_connection_and_not_to_the_name() {
+    let alice = token();
+    let users = Users::new(&line("alice", &alice));
+    let config = users.config().takeover(true).guests(true).stall_timeout(TEST_TIMEOUT * 10);
+    let server = TestServer::with(config);
+    let bob = stuck(&server, "bob");
+    let mut old = login(&server, "alice", Some(&alice));
+    let mut carol = login(&server, "carol", None);
+    old.send("/join #dev");
+    old.expect_line("notice: line 2: in #dev, 1 are");
+    carol.send("/join #dev loud");
+    carol.expect_line("notice: line 2: in #dev, 2 are");
+    fill(&mut old, "bob");
+    old.send("/who carol");
+    old.expect_line("notice: line 203: here: carol");
+    let mut new = login(&server, "alice", Some(&alice));
+    carol.expect_line("notice: #dev: alice left");
+    expect_parting(&mut old, 203, ELSEWHERE);
+    // The new one is in no room, and nobody in it hears of the change.
+    new.send("#dev: am I in?\n/who #dev");
+    new.expect_line("error: line 2: not in #dev");
+    new.expect_line("notice: line 3: 1 in #dev: carol");
+    carol.send("#dev: anybody?");
+    carol.expect_line("error: line 3: nobody else is in #dev");
+    // What the old one has lost is not told to the new one, which may take the old one's place in
+    // every list. Nor does its /sync ask for what the old one has sent.
+    new.send("/sync 1");
+    new.expect_line("notice: line 4: everything before it is delivered");
+    bob.reset();
+    wait_until("the loss", || server.stats().lost_sender_gone > 0);
+    new.send("/join #dev\n/sync");
+    new.expect_line("notice: line 5: in #dev, 2 are");
+    new.expect_line("notice: line 6: everything before it is delivered");
+    carol.expect_line("notice: #dev: alice joined");
+    let report = server.stop_with([(new, 6), (carol, 3)]);
+    assert_eq!((report.lost(), report.lost_told), (report.lost_sender_gone, 0), "{report:?}");
+}
+
+#[test]
+fn a_client_whose_name_is_taken_over_does_not_wait_out_its_sync() {
+    let alice = token();
+    let users = Users::new(&line("alice", &alice));
+    let config = users.config().takeover(true).guests(true).stall_timeout(TEST_TIMEOUT * 10);
+    let server = TestServer::with(config.drain_timeout(TEST_TIMEOUT * 10));
+    let mut bob = stuck(&server, "bob");
+    let mut old = login(&server, "alice", Some(&alice));
+    fill(&mut old, "bob");
+    old.send("/sync 3600\nbob: behind it");
+    wait_until("the /sync", || server.stats().accepted >= 202);
+    let started = Instant::now();
+    let mut new = login(&server, "alice", Some(&alice));
+    expect_parting(&mut old, 202, ELSEWHERE);
+    drop(old);
+    // Its reader looks after its connection every half second.
+    new.send("/sync");
+    new.expect_line("notice: line 2: everything before it is delivered");
+    assert!(started.elapsed() < TEST_TIMEOUT, "{:?}", started.elapsed());
+    for line in 0..200 {
+        assert!(bob.line().expect("a message").starts_with(&format!("from alice: {line} ")));
+    }
+    let report = server.stop_with([(new, 2), (bob, 0)]);
+    assert_eq!((report.delivered, report.lost()), (200, 0), "{report}");
+}
+
+#[test]
+fn a_revoked_user_leaves_its_rooms_and_its_members_are_told() {
+    let alice = token();
+    let users = Users::new(&line("alice", &alice));
+    let server = TestServer::with(users.config().guests(true));
+    let mut member = login(&server, "alice", Some(&alice));
+    let [mut carol, mut dave] = ["carol", "dave"].map(|name| login(&server, name, None));
+    for (members, client) in (1..).zip([&mut member, &mut carol, &mut dave]) {
+        client.send("/join #dev");
+        client.expect_line(&format!("notice: line 2: in #dev, {members} are"));
+    }
+    carol.send("/join #dev loud");
+    carol.expect_line("notice: line 3: in #dev, 3 are");
+    dave.send("#dev: before");
+    for client in [&mut member, &mut carol] {
+        client.expect_line("from dave #dev: before");
+    }
+    users.write("alice disabled\n");
+    expect_parting(&mut member, 2, REVOKED);
+    carol.expect_line("notice: #dev: alice left");
+    dave.send("#dev: after\n/who #dev\n/sync");
+    carol.expect_line("from dave #dev: after");
+    dave.expect_line("notice: line 4: 2 in #dev: carol, dave");
+    dave.expect_line("notice: line 5: everything before it is delivered");
+    let report = server.stop_with([(carol, 3), (dave, 5)]);
+    assert_eq!((report.owed, report.lost()), (3, 0), "{report}");
+}
+
 #[test]
 fn a_client_of_the_library_is_not_taken_for_lost_when_its_name_is_taken_over() {
     let alice = token();
