@@ -256,6 +256,56 @@ fn a_refused_line_is_shown_with_its_reason() {
 }
 
 #[test]
+fn a_sync_is_answered_at_the_terminal() {
+    let server = TestServer::start();
+    let (mut alice, mut bob) = alice_and_bob(&server);
+    alice.press("bob: one\r");
+    bob.expect_line("from alice: one");
+    alice.press("/sy\t\r");
+    let delivered = "notice: line 2: everything before it is delivered";
+    alice.expect(&["to bob: one", delivered, ">"]);
+    alice.press("/sync 0\r");
+    alice.expect_row("error: bad time, expected 1 to 3600; that was your line 3: /sync 0");
+    leave(alice, 1);
+}
+
+#[test]
+fn a_loss_is_shown_with_the_line_its_recipient_and_the_reason() {
+    let script = Script::listen();
+    let (mut alice, mut peer) = alice_of(&script, &["--name", "alice"]);
+    alice.press("bob: deploy \u{9b} it\rcarol: one\rcarol: two\r");
+    for line in ["bob: deploy \u{9b} it", "carol: one", "carol: two"] {
+        peer.expect_line(line);
+    }
+    // The server counts the client's own question as line 1. Losses may come in any order.
+    peer.client.send("error: line 4: 2 lines from line 3 on lost on the way to carol: left");
+    let carol = "error: 2 of your lines up to line 3 lost on the way to carol: left";
+    alice.expect(&[carol, "  2: carol: one", "  3: carol: two", ">"]);
+    peer.client.send("error: line 2: lost on the way to bob: evicted");
+    let bob = "error: lost on the way to bob: evicted; your line 1: bob: deploy <U+009B> it";
+    alice.expect(&[bob, ">"]);
+    // The line that is being typed stays.
+    alice.press("dave: hel");
+    peer.client.send("error: line 4: 9 deliveries from line 2 on lost on the way to 7 others");
+    let others = "error: 9 of your lines up to line 3 lost on the way to 7 others";
+    alice.wait_until("the loss above the line", |alice| {
+        let rows = alice.rows();
+        rows.iter().any(|row| row == others) && rows.last().is_some_and(|row| row == "> dave: hel")
+    });
+    alice.press("\x15/sync\r");
+    peer.expect_line("/sync");
+    let line = peer.line;
+    let outcome = "everything before it is delivered or was reported lost";
+    peer.client.send(&format!("notice: line {line}: {outcome}"));
+    alice.expect(&[&format!("notice: line 4: {outcome}"), ">"]);
+    alice.press(CTRL_D);
+    // A loss is no refusal: every line was accepted, and only --confirm asks for more.
+    peer.client.expect_eof();
+    drop(peer);
+    assert_eq!(alice.wait().0, 0);
+}
+
+#[test]
 fn a_resized_window_keeps_the_line_being_typed() {
     let server = TestServer::start();
     let (mut alice, mut bob) = alice_and_bob(&server);

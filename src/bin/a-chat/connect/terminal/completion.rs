@@ -11,7 +11,8 @@ use super::recipient::Recipient;
 const MAX_NAMES: usize = 4096;
 
 /// The commands; a blank follows those that take names or rooms.
-const COMMANDS: [&str; 7] = ["/help", "/join ", "/leave ", "/msg ", "/quit", "/to ", "/who "];
+const COMMANDS: [&str; 8] =
+    ["/help", "/join ", "/leave ", "/msg ", "/quit", "/sync", "/to ", "/who "];
 
 /// The commands that take rooms only.
 const OF_ROOMS: [&str; 2] = ["/join ", "/leave "];
