@@ -7,20 +7,24 @@
 #![allow(clippy::print_stdout, reason = "a test that cannot run here prints why")]
 
 mod common;
+#[path = "common/http.rs"]
+mod http;
 #[path = "common/process.rs"]
 mod process;
 
 use std::fmt::Write as _;
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Client, TEST_TIMEOUT, skipped, try_login, wait_until};
+use http::{get, status_address};
 use process::{EXECUTABLE, Process, connect, run, serve, through};
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -98,6 +102,87 @@ fn the_watchdog_is_fed_and_the_status_goes_on_with_it() {
     process.signal(Signal::TERM);
     manager.expect("STOPPING=1");
     process.wait();
+}
+
+/// strace(1), which makes one thread of a process wait in each of its calls to futex(2).
+struct Delay(Child);
+
+impl Delay {
+    /// `None`, and prints why, if processes cannot be traced here.
+    fn of(thread: u32) -> Option<Self> {
+        let mut command = Command::new("strace");
+        // The first call is the one in which the thread waits already.
+        command.args(["-e", "trace=futex", "-e", "inject=futex:delay_enter=60000000:when=2+"]);
+        command.args(["-p", &thread.to_string()]).stderr(Stdio::piped());
+        let mut strace = Self(command.spawn().ok()?);
+        let said = BufReader::new(strace.0.stderr.take().expect("a pipe"));
+        let is_attached = said.lines().map_while(Result::ok).any(|it| it.contains("attached"));
+        if !is_attached {
+            skipped("strace is not permitted to trace");
+        }
+        is_attached.then_some(strace)
+    }
+}
+
+impl Drop for Delay {
+    /// The thread goes on at once.
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_watchdog_is_not_fed_for_a_broker_that_is_stuck() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        return skipped("strace is missing");
+    }
+    let manager = Manager::new();
+    let mut command = serve(&["--status", "127.0.0.1:0"]);
+    command.env("WATCHDOG_USEC", "200000");
+    let mut process = manager.start(command);
+    let status = status_address(&mut process);
+    let [mut alice, mut bob, mut carol] = ["alice", "bob", "carol"].map(|it| process.login(it));
+    manager.expect("WATCHDOG=1");
+    assert_eq!(get(status, "/livez").status, 200);
+    // It is stuck in the middle of a round: as it wakes one of their writers.
+    let Some(delay) = Delay::of(process.thread("broker")) else { return };
+    alice.send("bob, carol: hello");
+    manager.socket.set_read_timeout(Some(Duration::from_secs(2))).expect("a socket");
+    let mut message = [0; 4096];
+    let deadline = Instant::now() + TEST_TIMEOUT;
+    while manager.socket.recv(&mut message).is_ok() {
+        assert!(Instant::now() < deadline, "the watchdog is fed on");
+    }
+    let response = get(status, "/livez");
+    assert_eq!((response.status, response.body.as_str()), (503, "stuck\n"));
+    assert_eq!(get(status, "/readyz").status, 503);
+    // As it gets on, so does the rest.
+    drop(delay);
+    manager.expect("WATCHDOG=1");
+    bob.expect_line("from alice: hello");
+    carol.expect_line("from alice: hello");
+    assert_eq!(get(status, "/livez").status, 200);
+    process.terminate();
+}
+
+#[test]
+fn a_reload_is_announced_with_its_time_and_its_end() {
+    let manager = Manager::new();
+    let process = manager.start(serve(&[]));
+    manager.expect("READY=1");
+    for _ in 0..3 {
+        let requested = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        process.signal(Signal::USR1);
+        // In one message, or the manager takes it for one about an earlier request.
+        let [reloading, time] = &manager.next()[..] else { panic!("two lines") };
+        assert_eq!(reloading, "RELOADING=1");
+        let time = time.strip_prefix("MONOTONIC_USEC=").and_then(|it| it.parse::<i64>().ok());
+        let requested = requested.tv_sec * 1_000_000 + requested.tv_nsec / 1000;
+        assert!(time.is_some_and(|time| time >= requested), "{time:?}, {requested}");
+        assert_eq!(manager.next(), ["READY=1", "STATUS=0 clients, 0 B queued"]);
+    }
+    process.terminate();
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! Why connections ended and clients were refused, counted by reason. Each is counted once a
-//! connection, by the thread that ends it; any thread can read the counts at any time.
+//! Why connections ended and clients were refused, and how their handshakes went, counted by reason.
+//! Each is counted once a connection, by the thread that knows it; any thread can read the counts at
+//! any time.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -43,17 +44,17 @@ impl DisconnectCounters {
     }
 }
 
-/// Refused connections by reason.
+/// Counts by a word: refused connections by reason, handshakes by result.
 #[derive(Debug, Default)]
-pub(crate) struct RefusalCounters(Mutex<BTreeMap<&'static str, u64>>);
+pub(crate) struct WordCounters(Mutex<BTreeMap<&'static str, u64>>);
 
-impl RefusalCounters {
-    pub(crate) fn count(&self, reason: &'static str) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
+impl WordCounters {
+    pub(crate) fn count(&self, word: &'static str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(word).or_default() += 1;
     }
 
     pub(crate) fn read(&self) -> Vec<(&'static str, u64)> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().map(|(reason, count)| (*reason, *count)).collect()
+        all.iter().map(|(word, count)| (*word, *count)).collect()
     }
 }

@@ -11,6 +11,7 @@ use rustix::event::PollFlags;
 use crate::server::input::Input;
 use crate::server::report::CloseReason;
 use crate::server::shutdown::Phase;
+use crate::server::stats::HANDSHAKE_OK;
 use crate::server::timeout::WaitBudget;
 use crate::server::tls::ServerTls;
 use crate::socket::peer::Peer;
@@ -44,7 +45,10 @@ pub(crate) fn secure(
                     CloseReason::ServerFailed
                 })?;
                 input.connection.start_tls(Channel::new(session, &spare[..count]));
-                return shake_hands(input, budget);
+                let result = shake_hands(input, budget);
+                let word = result.map_or_else(CloseReason::code, |()| HANDSHAKE_OK);
+                input.shared.counters.handshakes.count(word);
+                return result;
             }
             ReadResult::Bytes(count) => {
                 input.lines.advance(count);

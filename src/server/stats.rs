@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::server::counted::Counted;
-use crate::server::disconnects::{DisconnectCounters, Disconnects, RefusalCounters};
+use crate::server::disconnects::{DisconnectCounters, Disconnects, WordCounters};
 
 /// What a server has done so far, and what it holds at the moment.
 ///
@@ -45,8 +45,12 @@ pub struct Stats {
     /// Deliveries whose last byte was written to the recipient's socket. Those that its kernel did
     /// not acknowledge in the end are lost all the same.
     pub written: u64,
-    /// Deliveries that the recipient's kernel acknowledged up to the last byte. Acknowledgements are
-    /// looked for every now and then, so this lags behind by up to half a second.
+    /// Deliveries that the recipient's kernel acknowledged up to the last byte.
+    ///
+    /// This lags behind: the kernel tells nobody of an acknowledgement, so each client's is looked
+    /// for once it has been sent nothing for half a second, once 64 KiB are in flight to it, and at
+    /// its end. A client that is sent short lines, and never pauses, can so have up to 64 KiB of
+    /// messages that are delivered and not counted yet. The report at the end is exact.
     pub delivered: u64,
     /// Deliveries that were given up.
     pub lost: u64,
@@ -67,6 +71,10 @@ pub struct Stats {
     /// [`broker_rounds`](Self::broker_rounds) does not grow, it is stuck.
     pub broker_busy: bool,
 }
+
+/// The result of a handshake that was completed.
+#[cfg(feature = "tls")]
+pub(crate) const HANDSHAKE_OK: &str = "ok";
 
 /// Reads a server's live counters. Cheap to clone, and usable from any thread, even after the
 /// server has stopped.
@@ -131,6 +139,20 @@ impl StatsHandle {
     pub fn refusals(&self) -> Vec<(&'static str, u64)> {
         self.counters.refusals.read()
     }
+
+    /// Handshakes of TLS that have ended, by result: `ok`, or the word of the reason why they failed,
+    /// such as `handshake_failed` or `login_timeout`. Both are there from the start, at 0.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls_handshakes(&self) -> Vec<(&'static str, u64)> {
+        let mut counts = self.counters.handshakes.read();
+        for word in [crate::CloseReason::HandshakeFailed.code(), HANDSHAKE_OK] {
+            if !counts.iter().any(|(known, _)| *known == word) {
+                counts.insert(0, (word, 0));
+            }
+        }
+        counts
+    }
 }
 
 impl fmt::Display for Stats {
@@ -170,7 +192,9 @@ pub(crate) struct Counters {
     pub(crate) queued_bytes: Counter,
     pub(crate) pulse: Pulse,
     pub(crate) disconnects: DisconnectCounters,
-    pub(crate) refusals: RefusalCounters,
+    pub(crate) refusals: WordCounters,
+    #[cfg(feature = "tls")]
+    pub(crate) handshakes: WordCounters,
 }
 
 /// What the broker has got done. Only the broker writes it, so it needs plain stores and nothing that

@@ -193,14 +193,20 @@ impl Process {
         fields.split_whitespace().map(str::to_owned).collect()
     }
 
+    /// The id of the thread with this name.
+    pub fn thread(&self, name: &str) -> u32 {
+        let mut tasks = fs::read_dir(self.procfs("task")).expect("procfs").filter_map(Result::ok);
+        let has_name = |task: &fs::DirEntry| {
+            fs::read_to_string(task.path().join("comm")).is_ok_and(|it| it.trim() == name)
+        };
+        let task = tasks.find(has_name).expect("a thread with this name");
+        task.file_name().to_string_lossy().parse().expect("a number")
+    }
+
     /// How often the thread with this name has gone to sleep; see proc(5).
     pub fn switches(&self, thread: &str) -> u64 {
-        let tasks = fs::read_dir(self.procfs("task")).expect("procfs").filter_map(Result::ok);
-        let file = |task: &fs::DirEntry, entry| fs::read_to_string(task.path().join(entry));
-        let has_name =
-            |task: &fs::DirEntry| file(task, "comm").is_ok_and(|name| name.trim() == thread);
-        let task = tasks.into_iter().find(has_name).expect("a thread with this name");
-        let status = file(&task, "status").expect("procfs");
+        let status = self.procfs(&format!("task/{}/status", self.thread(thread)));
+        let status = fs::read_to_string(status).expect("procfs");
         let switches =
             status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
         switches.expect("a field").trim().parse().expect("a number")

@@ -16,7 +16,7 @@ use crate::operator;
 #[cfg(feature = "status")]
 use crate::status::{Source, Status};
 #[cfg(feature = "systemd")]
-use crate::systemd::Notifier;
+use crate::systemd::{self, Notifier};
 
 /// Those that were asked for.
 #[derive(Debug)]
@@ -28,11 +28,17 @@ pub(crate) struct Attendants {
     notifier: Option<Notifier>,
     stats: StatsHandle,
     shutdown: ShutdownHandle,
+    #[cfg(feature = "systemd")]
+    reloads: systemd::Reloads,
 }
 
 impl Attendants {
     /// Starts what must be there before clients are.
-    pub(crate) fn start(args: &ServeArgs, server: &Server) -> Result<Self, Box<dyn Error>> {
+    pub(crate) fn start(
+        args: &ServeArgs,
+        server: &Server,
+        #[cfg(feature = "systemd")] reloads: &systemd::Reloads,
+    ) -> Result<Self, Box<dyn Error>> {
         let stats = server.stats_handle();
         let counters = args.stats_every.map(|interval| log_counters(interval, stats.clone()));
         let counters = counters.transpose()?;
@@ -46,13 +52,15 @@ impl Attendants {
             notifier: None,
             stats,
             shutdown: server.shutdown_handle(),
+            #[cfg(feature = "systemd")]
+            reloads: reloads.clone(),
         })
     }
 
     /// Starts what must wait until clients are served.
     pub(crate) fn serving(&mut self) {
         #[cfg(feature = "systemd")]
-        match Notifier::start(self.stats.clone(), self.shutdown.clone()) {
+        match Notifier::start(self.stats.clone(), self.shutdown.clone(), self.reloads.clone()) {
             Ok(notifier) => self.notifier = notifier,
             // The manager will miss it, and the clients will not.
             Err(error) => log::warn!("cannot notify the service manager: {error}"),
@@ -87,6 +95,7 @@ fn start_status(args: &ServeArgs, server: &Server) -> Result<Option<Status>, Str
     let source = Source {
         stats: server.stats_handle(),
         observer: server.observer(),
+        files: server.files_handle(),
         shutdown: server.shutdown_handle(),
         capacity: server.capacity(),
         started: std::time::Instant::now(),

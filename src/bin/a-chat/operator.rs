@@ -4,6 +4,8 @@
 use a_chat::{FilesHandle, Stats, StatsHandle};
 
 use crate::logger::LogHandle;
+#[cfg(feature = "systemd")]
+use crate::systemd::Reloads;
 
 /// What a request needs.
 #[derive(Debug)]
@@ -11,6 +13,8 @@ pub(crate) struct Operator {
     pub(crate) log: LogHandle,
     pub(crate) stats: StatsHandle,
     pub(crate) files: FilesHandle,
+    #[cfg(feature = "systemd")]
+    pub(crate) reloads: Reloads,
 }
 
 impl Operator {
@@ -23,6 +27,8 @@ impl Operator {
             log::warn!("{}: the file cannot be used, what it held before is in force", file.name);
         }
         self.files.check_now();
+        #[cfg(feature = "systemd")]
+        self.reloads.done();
     }
 }
 

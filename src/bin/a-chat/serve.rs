@@ -67,7 +67,15 @@ fn serve(
         None => server,
     };
     let handle = server.shutdown_handle();
-    let operator = Operator { log, stats: server.stats_handle(), files: server.files_handle() };
+    #[cfg(feature = "systemd")]
+    let reloads = crate::systemd::Reloads::new()?;
+    let operator = Operator {
+        log,
+        stats: server.stats_handle(),
+        files: server.files_handle(),
+        #[cfg(feature = "systemd")]
+        reloads: reloads.clone(),
+    };
     signals.react(handle.clone(), move || operator.attend())?;
     shut_down_on_signals(handle.clone())?;
     if let Some(parent) = args.parent {
@@ -75,7 +83,12 @@ fn serve(
     }
     // Created before the server runs: a path that cannot be written must not surprise at the end.
     let json = args.report.as_deref().map(create_report).transpose()?;
-    let mut attendants = Attendants::start(args, &server)?;
+    let mut attendants = Attendants::start(
+        args,
+        &server,
+        #[cfg(feature = "systemd")]
+        &reloads,
+    )?;
     let endpoints = server.endpoints().to_vec();
     let report = server.run_with(|| {
         greet(&endpoints);

@@ -7,12 +7,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use a_chat::{ShutdownHandle, StatsHandle};
 use crossbeam_channel::{Receiver, bounded};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use sd_notify::NotifyState;
 
@@ -43,6 +44,35 @@ pub(crate) fn passed_sockets() -> Result<Vec<OwnedFd>, String> {
     Ok(passed.into_iter().map(|(fd, _)| unsafe { OwnedFd::from_raw_fd(fd) }).collect())
 }
 
+/// Tells the thread `systemd` that a reload was requested and done, from any thread and without ever
+/// waiting. Without a manager there is nobody to tell.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reloads(Option<Arc<OwnedFd>>);
+
+impl Reloads {
+    pub(crate) fn new() -> io::Result<Self> {
+        if std::env::var_os("NOTIFY_SOCKET").is_none() {
+            return Ok(Self::default());
+        }
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        Ok(Self(Some(Arc::new(eventfd(0, flags)?))))
+    }
+
+    /// A reload was done.
+    pub(crate) fn done(&self) {
+        if let Some(event) = &self.0 {
+            // Fails only if there were 2^64 before that nobody has seen.
+            let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
+        }
+    }
+
+    /// Whether one was done since the last look.
+    fn take(&self) -> bool {
+        let mut count = [0; 8];
+        self.0.as_ref().is_some_and(|event| rustix::io::read(event, &mut count).is_ok())
+    }
+}
+
 /// The conversation with the manager.
 #[derive(Debug)]
 pub(crate) struct Notifier {
@@ -54,7 +84,11 @@ pub(crate) struct Notifier {
 
 impl Notifier {
     /// Tells the manager that clients are served, and spawns the thread; `None` without a manager.
-    pub(crate) fn start(stats: StatsHandle, shutdown: ShutdownHandle) -> io::Result<Option<Self>> {
+    pub(crate) fn start(
+        stats: StatsHandle,
+        shutdown: ShutdownHandle,
+        reloads: Reloads,
+    ) -> io::Result<Option<Self>> {
         if std::env::var_os("NOTIFY_SOCKET").is_none() {
             return Ok(None);
         }
@@ -65,6 +99,7 @@ impl Notifier {
         let conversation = Conversation {
             stats,
             shutdown,
+            reloads,
             liveness: Liveness::default(),
             feeding,
             status: String::new(),
@@ -91,6 +126,7 @@ impl Notifier {
 struct Conversation {
     stats: StatsHandle,
     shutdown: ShutdownHandle,
+    reloads: Reloads,
     liveness: Liveness,
     /// How often the watchdog is fed.
     feeding: Option<Duration>,
@@ -117,6 +153,9 @@ impl Conversation {
                 self.status = self.draining_status();
                 tell(&[NotifyState::Stopping, NotifyState::Status(&self.status)]);
             }
+            if self.reloads.take() && !is_stopping {
+                self.tell_of_reload();
+            }
             if self.feeding.is_some_and(|every| fed.elapsed() >= every) {
                 fed = Instant::now();
                 // A broker that is stuck is not fed for, and the manager ends the process.
@@ -132,11 +171,22 @@ impl Conversation {
         }
     }
 
-    /// Waits for the end, for the shutdown unless it is known, or until the time is over; true at the
-    /// end.
+    /// A manager that has asked for the reload waits for both of these (`Type=notify-reload`); any
+    /// other takes them for what they say.
+    fn tell_of_reload(&self) {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => tell(&[NotifyState::Reloading, now]),
+            Err(error) => log::debug!("cannot read the clock for the service manager: {error}"),
+        }
+        tell(&[NotifyState::Ready, NotifyState::Status(&self.status)]);
+    }
+
+    /// Waits for the end, for a reload, for the shutdown unless it is known, or until the time is
+    /// over; true at the end.
     fn wait(&self, timeout: Option<Duration>, knows_shutdown: bool) -> bool {
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let mut fds = vec![PollFd::new(&self.stop, PollFlags::IN)];
+        fds.extend(self.reloads.0.as_deref().map(|event| PollFd::new(event, PollFlags::IN)));
         if !knows_shutdown {
             fds.push(PollFd::from_borrowed_fd(self.shutdown.as_fd(), PollFlags::IN));
         }

@@ -204,7 +204,10 @@ impl ServeArgs {
         matches: &ArgMatches,
         file: &ConfigFile,
     ) -> Result<(), clap::Error> {
-        self.tls.validate(command)?;
+        // Flags and variables come before the file, whatever it says.
+        let from_file = |id: &str| matches.value_source(id) == Some(ValueSource::DefaultValue);
+        let place = |flag: &str| file.place_of(flag).filter(|_| from_file(&flag.replace('-', "_")));
+        self.tls.validate(command, place)?;
         let id = "stats_every";
         let broken = match (self.config().validate(), self.stats_every) {
             (Err(Error::Config(rule)), _) => rule.split_once(' '),

@@ -17,7 +17,7 @@ pub(crate) struct StatusArgs {
     #[arg(long, value_name = "ADDR:PORT", env = "A_CHAT_STATUS", value_parser = STATUS)]
     pub(crate) status: Option<StatusAddress>,
 
-    /// Show /clients and / to other hosts too, if `--status` is an address that they reach
+    /// Show /clients and / even if `--status` is an address that other hosts reach
     #[arg(long, env = "A_CHAT_STATUS_CLIENTS", value_parser = BoolishValueParser::new())]
     pub(crate) status_clients: bool,
 }

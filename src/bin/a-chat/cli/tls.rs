@@ -61,19 +61,28 @@ impl ServerTlsArgs {
         self.tls_cert.is_some()
     }
 
-    /// Refuses what cannot work.
-    pub(super) fn validate(&self, command: &mut Command) -> Result<(), clap::Error> {
+    /// Refuses what cannot work. `place` tells where in a configuration file a flag was set, if it
+    /// was set there.
+    pub(super) fn validate(
+        &self,
+        command: &mut Command,
+        place: impl Fn(&str) -> Option<String>,
+    ) -> Result<(), clap::Error> {
         // Not left to clap, which does not ask for the one where a file or a variable sets the other.
-        let missing = match (&self.tls_cert, &self.tls_key) {
+        let (given, missing) = match (&self.tls_cert, &self.tls_key) {
             (None, None) => return Ok(()),
-            _ if cfg!(not(feature = "tls")) => NOT_BUILT_IN,
+            (Some(_), _) if cfg!(not(feature = "tls")) => ("tls-cert", NOT_BUILT_IN),
+            (None, _) if cfg!(not(feature = "tls")) => ("tls-key", NOT_BUILT_IN),
             (Some(_), Some(_)) => return Ok(()),
             (Some(_), None) => {
-                "'--tls-cert' needs '--tls-key <FILE>', the certificate's private key"
+                ("tls-cert", "'--tls-cert' needs '--tls-key <FILE>', the certificate's private key")
             }
-            (None, Some(_)) => "'--tls-key' needs '--tls-cert <FILE>', the key's certificate",
+            (None, Some(_)) => {
+                ("tls-key", "'--tls-key' needs '--tls-cert <FILE>', the key's certificate")
+            }
         };
-        Err(command.error(ErrorKind::ValueValidation, missing))
+        let place = place(given).map(|place| format!(" ({place})")).unwrap_or_default();
+        Err(command.error(ErrorKind::ValueValidation, format!("{missing}{place}")))
     }
 
     /// The TLS that they ask for.

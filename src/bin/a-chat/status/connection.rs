@@ -160,6 +160,15 @@ fn discard(stream: &mut StatusStream) -> io::Result<()> {
     Ok(())
 }
 
+impl Drop for Connection {
+    /// Whoever has not read the response by now does not get the rest of it.
+    fn drop(&mut self) {
+        if let Stage::Response { .. } = self.stage {
+            self.stream.reset_at_the_end();
+        }
+    }
+}
+
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()

@@ -24,8 +24,20 @@ impl Exposition {
 
     /// A value that goes up and down.
     pub(super) fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
+        self.gauges(name, help, [(&[] as &[_], value)]);
+    }
+
+    /// Values that go up and down, told apart by labels.
+    pub(super) fn gauges<'a, V: Display>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (&'a [(&'a str, &'a str)], V)>,
+    ) {
         self.family(name, "gauge", help);
-        self.sample(name, &[], value);
+        for (labels, value) in samples {
+            self.sample(name, labels, value);
+        }
     }
 
     /// A value that only grows; its name ends in `_total`.
@@ -50,8 +62,7 @@ impl Exposition {
 
     /// A value of 1 whose labels are what it tells.
     pub(super) fn info(&mut self, name: &str, help: &str, labels: &[(&str, &str)]) {
-        self.family(name, "gauge", help);
-        self.sample(name, labels, 1);
+        self.gauges(name, help, [(labels, 1)]);
     }
 
     pub(super) fn finish(mut self) -> String {

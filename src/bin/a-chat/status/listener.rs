@@ -10,8 +10,10 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use rustix::fs::{Mode, fchmod};
+use rustix::net::sockopt;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// How many connections wait to be accepted.
@@ -19,6 +21,10 @@ const BACKLOG: i32 = 64;
 
 /// The mode of the socket's file: whoever may open it sees names and addresses.
 const MODE: u32 = 0o600;
+
+/// How much of a response the kernel holds for a client that does not read, in bytes: by default it
+/// would be megabytes.
+const SEND_BUFFER: usize = 32 * 1024;
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +61,7 @@ impl fmt::Display for StatusAddress {
 /// The listening socket.
 #[derive(Debug)]
 pub(super) enum StatusListener {
-    Tcp(TcpListener),
+    Tcp { listener: TcpListener, is_local: bool },
     Unix { listener: UnixListener, path: PathBuf, inode: (u64, u64) },
 }
 
@@ -73,7 +79,8 @@ impl StatusListener {
                 let addresses: Vec<SocketAddr> = name.to_socket_addrs()?.collect();
                 let listener = TcpListener::bind(&addresses[..])?;
                 listener.set_nonblocking(true)?;
-                Ok(Self::Tcp(listener))
+                let is_local = listener.local_addr()?.ip().to_canonical().is_loopback();
+                Ok(Self::Tcp { listener, is_local })
             }
             StatusAddress::Unix(path) => Self::bind_unix(path),
         }
@@ -107,10 +114,10 @@ impl StatusListener {
     pub(super) fn log(&self, shows_clients: bool) {
         match self {
             Self::Unix { path, .. } => log::info!("status on unix:{}", path.display()),
-            Self::Tcp(listener) => {
+            Self::Tcp { listener, is_local } => {
                 let Ok(address) = listener.local_addr() else { return };
                 log::info!(address:% = address; "status on http://{address}/");
-                if address.ip().to_canonical().is_loopback() {
+                if *is_local {
                     return;
                 }
                 let what = if shows_clients {
@@ -124,14 +131,19 @@ impl StatusListener {
     }
 
     /// A connection that waits, and whether it comes from this host.
+    ///
+    /// Both sides have to be on the loopback for that: what forwards a port of a container may
+    /// connect from the container's own loopback, whoever is behind it.
     pub(super) fn accept(&self) -> io::Result<(StatusStream, bool)> {
         let (stream, is_local) = match self {
-            Self::Tcp(listener) => {
+            Self::Tcp { listener, is_local } => {
                 let (stream, peer) = listener.accept()?;
-                (StatusStream::Tcp(stream), peer.ip().to_canonical().is_loopback())
+                (StatusStream::Tcp(stream), *is_local && peer.ip().to_canonical().is_loopback())
             }
             Self::Unix { listener, .. } => (StatusStream::Unix(listener.accept()?.0), true),
         };
+        // Fails for no socket that was just accepted.
+        let _ = sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER);
         match &stream {
             StatusStream::Tcp(stream) => stream.set_nonblocking(true)?,
             StatusStream::Unix(stream) => stream.set_nonblocking(true)?,
@@ -165,13 +177,19 @@ impl Drop for StatusListener {
 impl AsFd for StatusListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Tcp(listener) => listener.as_fd(),
+            Self::Tcp { listener, .. } => listener.as_fd(),
             Self::Unix { listener, .. } => listener.as_fd(),
         }
     }
 }
 
 impl StatusStream {
+    /// Makes the end a reset, so that the kernel forgets what was not read at once.
+    pub(super) fn reset_at_the_end(&self) {
+        // An end without it is merely a slower one.
+        let _ = sockopt::set_socket_linger(self, Some(Duration::ZERO));
+    }
+
     pub(super) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.shutdown(how),

@@ -213,7 +213,7 @@ impl Serving {
                 Response { status: "200 OK", content_type, header: None, body }
             }
             "/" | "/clients" if !(is_local || self.shows_clients) => {
-                Response::text("403 Forbidden", "only over loopback or a Unix socket")
+                Response::text("403 Forbidden", "only on a loopback address or a Unix socket")
             }
             "/" | "/clients" if !self.listener.is_unix() && !request.has_plain_host => {
                 Response::text("403 Forbidden", "use an address or localhost")

@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use a_chat::{Capacity, ClientInfo, Observer, Report, ShutdownHandle, StatsHandle};
+use a_chat::{Capacity, ClientInfo, FilesHandle, Observer, Report, ShutdownHandle, StatsHandle};
 use serde::Serialize;
 
 use super::exposition::Exposition;
@@ -16,6 +16,7 @@ use crate::liveness::Liveness;
 pub(crate) struct Source {
     pub(crate) stats: StatsHandle,
     pub(crate) observer: Observer,
+    pub(crate) files: FilesHandle,
     pub(crate) shutdown: ShutdownHandle,
     pub(crate) capacity: Capacity,
     pub(crate) started: Instant,
@@ -88,6 +89,12 @@ impl Source {
         to.counter("achat_broker_rounds_total", help, stats.broker_rounds);
         let help = "Events that the broker handled: batches of lines, logins, departures.";
         to.counter("achat_broker_events_total", help, stats.broker_events);
+        let files = self.files.status();
+        let files: Vec<_> =
+            files.iter().map(|it| ([("file", it.name)], u8::from(it.failed))).collect();
+        let help = "1 while a file cannot be used, so that what it held before is in force.";
+        let samples = files.iter().map(|(labels, failed)| (&labels[..], failed));
+        to.gauges("achat_reload_failed", help, samples);
     }
 
     fn add_connections(&self, to: &mut Exposition) {
@@ -109,6 +116,14 @@ impl Source {
         to.counters("achat_logins_refused_total", "Clients that were not let in.", samples);
         let help = "Clients that were evicted since they acknowledged too little.";
         to.counter("achat_evictions_total", help, stats.evicted);
+        #[cfg(feature = "tls")]
+        {
+            let handshakes = self.stats.tls_handshakes();
+            let handshakes: Vec<_> =
+                handshakes.iter().map(|(result, count)| ([("result", *result)], count)).collect();
+            let samples = handshakes.iter().map(|(labels, count)| (&labels[..], count));
+            to.counters("achat_tls_handshakes_total", "TLS handshakes that ended.", samples);
+        }
         let activity = self.observer.activity();
         let help = "Bytes received over TCP, as the kernel counts them.";
         to.counter("achat_received_bytes_total", help, activity.received_bytes);
@@ -145,6 +160,14 @@ impl Source {
             "Deliveries lost, before or after they were written, by why the connection ended.";
         let samples = lost.iter().map(|(labels, lost)| (&labels[..], lost));
         to.counters("achat_deliveries_lost_total", help, samples);
+        let by_sender: [(&[_], _); 3] = [
+            (&[("sender", "told")], stats.lost_told),
+            (&[("sender", "gone")], stats.lost_sender_gone),
+            (&[("sender", "untold")], stats.lost_untold),
+        ];
+        let help = "Deliveries lost, by whether their sender was told, had left, or was not told \
+                    since the server shut down.";
+        to.counters("achat_losses_total", help, by_sender);
         let help = "Bytes charged to the senders' windows: lines not yet written, with overhead.";
         to.gauge("achat_queued_bytes", help, stats.queued_bytes);
     }
