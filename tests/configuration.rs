@@ -10,6 +10,8 @@ mod common;
 mod process;
 
 use std::fs;
+#[cfg(any(feature = "tls", feature = "users"))]
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -204,6 +206,120 @@ fn a_check_finds_what_a_start_would_and_starts_nothing() {
         assert_eq!((status, stdout.len()), (1, 0), "{text}: {stderr:#?}");
         assert!(stderr[0].contains(named), "{text}: {stderr:#?}");
     }
+}
+
+#[cfg(feature = "users")]
+#[test]
+fn a_check_reads_the_user_file() {
+    let (folder, mut command) = configured("users = users\n");
+    command.arg("--check");
+    let (status, _, stderr) = run(command);
+    assert!(status == 1 && stderr[0].contains("users"), "there is none: {stderr:#?}");
+    for (text, refused) in [("# nobody yet\n", None), ("alice\n", Some("line 1"))] {
+        let file = folder.path().join("users");
+        fs::write(&file, text).expect("room");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("a mode");
+        let mut command = executable();
+        command.args(["serve", "--check", "--config"]).arg(folder.path().join("a-chat.conf"));
+        let (status, _, stderr) = run(command);
+        assert_eq!(status, i32::from(refused.is_some()), "{text:?}: {stderr:#?}");
+        assert!(refused.is_none_or(|it| stderr[0].contains(it)), "{text:?}: {stderr:#?}");
+    }
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn a_check_reads_the_certificate_and_its_key() {
+    let pair = || {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let names = vec!["localhost".to_owned()];
+        let params = rcgen::CertificateParams::new(names).expect("a name");
+        let certificate = params.self_signed(&key).expect("a certificate").pem();
+        (certificate, key.serialize_pem())
+    };
+    let ((certificate, key), (_, other)) = (pair(), pair());
+    for (key, refused) in [(Some(&key), None), (Some(&other), Some("key")), (None, Some("key.pem"))]
+    {
+        let (folder, mut command) = configured("tls-cert = cert.pem\ntls-key = key.pem\n");
+        fs::write(folder.path().join("cert.pem"), &certificate).expect("room");
+        if let Some(key) = key {
+            let file = folder.path().join("key.pem");
+            fs::write(&file, key).expect("room");
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("a mode");
+        }
+        command.arg("--check");
+        let (status, _, stderr) = run(command);
+        assert_eq!(status, i32::from(refused.is_some()), "{stderr:#?}");
+        assert!(refused.is_none_or(|it| stderr[0].contains(it)), "{stderr:#?}");
+    }
+}
+
+#[test]
+fn a_certificate_without_its_key_is_refused_by_the_line() {
+    // A build without TLS refuses either for what it is, and names the line as well.
+    for (text, flag) in [("\ntls-cert = cert.pem\n", "tls-cert"), ("\ntls-key = key\n", "tls-key")]
+    {
+        let (folder, command) = configured(text);
+        let place = format!("({}, line 2)", folder.path().join("a-chat.conf").display());
+        let expected = if cfg!(feature = "tls") { flag } else { "without TLS" };
+        assert_refused(command, &[expected, &place]);
+        // What a flag or a variable says does not stand in the file.
+        let mut command = executable();
+        command.args(["serve", "--tls-cert", "cert.pem", "--config"]);
+        command.arg(folder.path().join("a-chat.conf"));
+        if flag == "tls-cert" {
+            let (status, _, stderr) = run(command);
+            assert!(status == 2 && !stderr.join("\n").contains("line 2"), "{stderr:#?}");
+        }
+    }
+}
+
+/// The words in quotes of a line, as in `CMD ["a", "b"]`.
+fn quoted(line: &str) -> Vec<String> {
+    line.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_image_and_the_example_for_kubernetes_fit_the_flags() {
+    let contrib = |file: &str| {
+        fs::read_to_string(format!("{}/contrib/{file}", env!("CARGO_MANIFEST_DIR"))).expect(file)
+    };
+    let image = contrib("Dockerfile");
+    let words = |instruction: &str| {
+        let line = image.lines().find(|line| line.starts_with(instruction));
+        quoted(line.unwrap_or_else(|| panic!("{instruction} in {image}")))
+    };
+    let entry = words("ENTRYPOINT ");
+    assert_eq!(entry, ["/usr/bin/a-chat", "serve"]);
+    assert!(image.lines().any(|line| line == "STOPSIGNAL SIGTERM"), "{image}");
+    assert!(image.lines().any(|line| line == "USER 65532:65532"), "{image}");
+    let example = contrib("kubernetes/a-chat.yaml");
+    let args = example.lines().filter_map(|line| line.trim().strip_prefix("- --"));
+    let args: Vec<_> = args.map(|arg| format!("--{arg}")).collect();
+    for flags in [words("CMD "), args.clone()] {
+        let mut command = executable();
+        command.arg(&entry[1]).args(&flags).arg("--check");
+        let (status, _, stderr) = run(command);
+        assert!(status == 0 && !flags.is_empty(), "{flags:?}: {stderr:#?}");
+    }
+    // The grace period is that of preStop, of the drain, and five seconds.
+    let seconds = |before: &str, after: &str| {
+        let found = example.lines().find_map(|line| line.trim().strip_prefix(before));
+        let number = found.and_then(|rest| rest.strip_suffix(after)?.parse::<u64>().ok());
+        number.unwrap_or_else(|| panic!("{before} in {example}"))
+    };
+    let drain = seconds("- --drain-timeout=", "s");
+    let stop = seconds("exec: { command: [sleep, \"", "\"] }");
+    assert_eq!(seconds("terminationGracePeriodSeconds: ", ""), stop + drain + 5);
+    assert_eq!(seconds("replicas: ", ""), 1);
+    for line in ["type: Recreate", "enableServiceLinks: false", "runAsUser: 65532"] {
+        assert!(example.lines().any(|it| it.trim() == line), "{line}");
+    }
+    // The probes ask for what is there, on the port that is listened on.
+    let status = args.iter().find_map(|arg| arg.strip_prefix("--status=0.0.0.0:"));
+    let port = format!("containerPort: {} ", status.expect("a status"));
+    assert!(example.contains("path: /livez") && example.contains("path: /readyz"), "{example}");
+    assert!(example.contains(&port), "{port}");
 }
 
 #[test]
