@@ -10,6 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use a_chat::client::{Client as LibraryClient, Event, Options};
 use a_chat::{Config, Endpoint, Error, Listener, Name, Server, UnixOptions};
@@ -61,6 +63,44 @@ fn clients_of_every_door_meet_and_the_drain_reaches_all_of_them() {
     let report = server.stop();
     assert_eq!((report.connections, report.delivered, report.lost()), (3, 9, 0), "{report}");
     assert!(!path.exists(), "the socket goes with its listener");
+}
+
+/// A Unix socket acknowledges what it takes at once, so all that was written is delivered, even of a
+/// slice of many lines that was written in part.
+#[test]
+fn a_client_that_vanishes_in_the_middle_of_a_run_has_an_exact_account() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("chat.sock");
+    let config = Config::default().linger(Duration::from_millis(100));
+    let server = Server::from_listeners(listeners(&path), config).expect("a server");
+    let (address, stats) = (server.local_addrs()[0], server.stats_handle());
+    let server = TestServer::of(server);
+    let mut bob = unix_client(&path);
+    bob.send("bob\n/who bob");
+    bob.expect_line("notice: line 1: here: bob");
+    let alice = std::net::TcpStream::connect(address).expect("a listening server");
+    let mut alice = Client::from_stream(alice);
+    let line = format!("bob: {}\n", "x".repeat(100));
+    alice.send_bytes(format!("alice\n{}", line.repeat(4000)).as_bytes());
+    // As many as a socket holds, in the middle of a run.
+    let mut before = 0;
+    wait_until("a full socket", || {
+        let written = std::mem::replace(&mut before, stats.read().written);
+        thread::sleep(Duration::from_millis(100));
+        written > 0 && written == stats.read().written
+    });
+    drop(bob);
+    wait_until("the loss", || stats.read().lost > 0);
+    alice.half_close();
+    assert!(alice.line().expect("a notice").contains(" lost on the way to bob: "));
+    drop(alice);
+    let report = server.stop();
+    let (stats, ends) = (stats.read(), stats.disconnects());
+    let broken: Vec<_> = ends.iter().map(|(_, it)| (it.lost_unwritten, it.lost_written)).collect();
+    let (unwritten, written) = broken.iter().fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
+    assert_eq!((unwritten + written, report.owed), (report.lost(), stats.owed), "{report:?}");
+    assert_eq!(report.delivered + written, stats.written, "{ends:?}, {stats:?}");
+    assert!(report.delivered > 0 && report.lost() > 0, "{report}");
 }
 
 #[test]
