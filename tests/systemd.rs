@@ -13,12 +13,12 @@ mod http;
 mod process;
 
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -104,8 +104,9 @@ fn the_watchdog_is_fed_and_the_status_goes_on_with_it() {
     process.wait();
 }
 
-/// strace(1), which makes one thread of a process wait in each of its calls to futex(2).
-struct Delay(Child);
+/// strace(1), which makes one thread of a process wait in each of its calls to futex(2); and what it
+/// says, since it ends when nobody listens.
+struct Delay(Child, BufReader<ChildStderr>);
 
 impl Delay {
     /// `None`, and prints why, if processes cannot be traced here.
@@ -114,9 +115,11 @@ impl Delay {
         // The first call is the one in which the thread waits already.
         command.args(["-e", "trace=futex", "-e", "inject=futex:delay_enter=60000000:when=2+"]);
         command.args(["-p", &thread.to_string()]).stderr(Stdio::piped());
-        let mut strace = Self(command.spawn().ok()?);
-        let said = BufReader::new(strace.0.stderr.take().expect("a pipe"));
-        let is_attached = said.lines().map_while(Result::ok).any(|it| it.contains("attached"));
+        let mut strace = command.spawn().ok()?;
+        let said = BufReader::new(strace.stderr.take().expect("a pipe"));
+        let mut strace = Self(strace, said);
+        let said = strace.1.by_ref().lines().map_while(Result::ok);
+        let is_attached = { said }.any(|it| it.contains("attached"));
         if !is_attached {
             skipped("strace is not permitted to trace");
         }
@@ -153,6 +156,8 @@ fn the_watchdog_is_not_fed_for_a_broker_that_is_stuck() {
     let deadline = Instant::now() + TEST_TIMEOUT;
     while manager.socket.recv(&mut message).is_ok() {
         assert!(Instant::now() < deadline, "the watchdog is fed on");
+        // Whoever asks for the first time cannot know since when it is busy.
+        get(status, "/livez");
     }
     let response = get(status, "/livez");
     assert_eq!((response.status, response.body.as_str()), (503, "stuck\n"));

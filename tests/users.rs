@@ -372,9 +372,9 @@ fn a_revoked_user_leaves_its_rooms_and_its_members_are_told() {
     carol.expect_line("notice: #dev: alice left");
     dave.send("#dev: after\n/who #dev\n/sync");
     carol.expect_line("from dave #dev: after");
-    dave.expect_line("notice: line 4: 2 in #dev: carol, dave");
-    dave.expect_line("notice: line 5: everything before it is delivered");
-    let report = server.stop_with([(carol, 3), (dave, 5)]);
+    dave.expect_line("notice: line 5: 2 in #dev: carol, dave");
+    dave.expect_line("notice: line 6: everything before it is delivered");
+    let report = server.stop_with([(carol, 3), (dave, 6)]);
     assert_eq!((report.owed, report.lost()), (3, 0), "{report}");
 }
 
