@@ -49,6 +49,11 @@ fn a_client_alone_in_its_rooms_takes_no_more_than_it_is_charged() {
         let idle = members(target.address, clients, |_| Vec::new());
         let before = target.resident();
         drop(idle);
+        let mut probe = try_login(target.address, "probe").expect("room");
+        wait_until("their names to be free", || {
+            probe.send("/who");
+            probe.line().is_some_and(|line| line.ends_with(": 1 here: probe"))
+        });
         // The memory of those that left is given back, or used for the next.
         let own = |number| (0..MAX_ROOMS).map(|room| format!("#m{number}-{room}")).collect();
         let members = members(target.address, clients, own);
