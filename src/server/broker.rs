@@ -886,7 +886,9 @@ mod tests {
         assert!(carol.try_recv().is_err(), "she got nothing");
         let settled = || token.wait(|| Err(())).is_ok();
         assert!(!settled());
-        markers.into_iter().for_each(|marker| marker.share.settle());
+        for marker in markers {
+            marker.share.settle();
+        }
         assert!(settled());
     }
 
