@@ -185,7 +185,7 @@ fn a_storm_of_strangers_in_a_loud_room_takes_no_memory() {
     for_each(by_form(&[50_usize], &[300, 1700]), |count| {
         let (target, _folder) = start(&["--drain-timeout", "1s"]);
         let rooms: Vec<_> = (0..by_form(4, 64)).map(|room| format!("/join #r{room}\n")).collect();
-        let loud: String = rooms.iter().map(|line| line.replace('\n', " loud\n")).collect();
+        let loud = rooms.concat().replace('\n', " loud\n");
         let quiet = rooms.concat();
         let mut members = stuck(target.address, count, |number| format!("m{number}"));
         for member in &mut members {
@@ -232,9 +232,8 @@ fn a_sync_behind_every_line_stays_within_the_memory_bound() {
             member.send("/join #a\n/join #b");
         }
         let watch = target.watch_memory();
-        let lines: String = (0..2000)
-            .map(|line| format!("#a: x\nm{}: y\n/sync 1\n#b: x\n", line % count))
-            .collect();
+        let line = |line| format!("#a: x\nm{}: y\n/sync 1\n#b: x\n", line % count);
+        let lines = (0..2000).map(line).collect::<Vec<_>>().concat();
         let deadline = Instant::now() + by_form(FLOOD, 5 * FLOOD);
         for member in &members {
             member.stream.set_nonblocking(true).expect("an option");
