@@ -31,6 +31,8 @@ pub enum Error {
     /// A certificate or its private key cannot be used; the text states the file and the problem.
     #[cfg(feature = "tls")]
     Tls(String),
+    /// The cluster's engine cannot be reached, or refuses. Only with the feature `cluster`.
+    Cluster(String),
     /// A thread that every client depends on panicked. All other threads were joined.
     Panicked {
         /// The thread's name.
@@ -48,6 +50,7 @@ impl fmt::Display for Error {
             Self::File(problem) => f.write_str(problem),
             #[cfg(feature = "tls")]
             Self::Tls(problem) => f.write_str(problem),
+            Self::Cluster(why) => write!(f, "cannot join the cluster: {why}"),
             Self::Panicked { thread } => write!(f, "the {thread} thread panicked"),
         }
     }
@@ -57,7 +60,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Bind { source, .. } | Self::Start { source, .. } => Some(source),
-            Self::Config(_) | Self::File(_) | Self::Panicked { .. } => None,
+            Self::Config(_) | Self::File(_) | Self::Cluster(_) | Self::Panicked { .. } => None,
             #[cfg(feature = "tls")]
             Self::Tls(_) => None,
         }

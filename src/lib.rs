@@ -112,6 +112,8 @@
 //! no encryption without the feature `tls`. The library neither prints, nor exits, nor handles
 //! signals: the program supplies the address, the logger and the shutdown.
 
+#[cfg(all(feature = "cluster", target_os = "linux"))]
+mod cluster;
 #[cfg(target_os = "linux")]
 mod error;
 #[cfg(target_os = "linux")]
@@ -135,10 +137,14 @@ mod fault;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[cfg(all(feature = "cluster", target_os = "linux"))]
+pub use cluster::options::Cluster;
 #[cfg(target_os = "linux")]
 pub use error::Error;
 #[cfg(target_os = "linux")]
 pub use server::Server;
+#[cfg(all(feature = "cluster", target_os = "linux"))]
+pub use server::cluster_report::{ClusterReport, NodeLoss, NodeLossReason, RoomCopies};
 #[cfg(target_os = "linux")]
 pub use server::config::Config;
 #[cfg(target_os = "linux")]
@@ -155,6 +161,8 @@ pub use server::report::{CloseReason, Loss, Report};
 pub use server::running::Running;
 #[cfg(target_os = "linux")]
 pub use server::shutdown::ShutdownHandle;
+#[cfg(all(feature = "cluster", target_os = "linux"))]
+pub use server::stats::ClusterStats;
 #[cfg(target_os = "linux")]
 pub use server::stats::{Stats, StatsHandle};
 #[cfg(all(feature = "tls", target_os = "linux"))]

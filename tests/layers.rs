@@ -21,6 +21,7 @@ const FLOORS: &[(&str, usize)] = &[
     ("src/fault.rs", 0),
     ("src/socket/", 1),
     ("src/server/delivery/", 2),
+    ("src/cluster/", 2),
     ("src/server/", 3),
     ("src/client/", 4),
     ("src/lib.rs", 5),

@@ -21,7 +21,8 @@ const EXPORTS: [(&str, &str); 2] =
     [("a_chat", "src/lib.rs"), ("a_chat::client", "src/client/mod.rs")];
 
 /// The folders and files in which the exported items are defined.
-const SOURCES: [&str; 5] = ["src/client", "src/error.rs", "src/server", "src/socket", "src/wire"];
+const SOURCES: [&str; 6] =
+    ["src/client", "src/cluster", "src/error.rs", "src/server", "src/socket", "src/wire"];
 
 const LIST: &str = "docs/public-api.txt";
 

@@ -78,7 +78,7 @@ impl Client {
             } else {
                 protocol.subject(&name, in_group)
             };
-            Self::connect(protocol, target, &name, subject)
+            Self::connect(protocol, topology.server(target, client), &name, subject)
         };
         in_group.into_iter().enumerate().map(connect).collect()
     }

@@ -48,9 +48,11 @@ impl PingPong {
         let (sender, recipient) = (topology.clients - 2, topology.clients - 1);
         let names = [topology.name(sender), topology.name(recipient)];
         let [from, to] = names.each_ref();
-        let connect = |name: &str| Client::connect(protocol, target, name, name);
-        let sends = connect(from)?;
-        let receives = connect(to)?;
+        let connect = |client: usize, name: &str| {
+            Client::connect(protocol, topology.server(target, client), name, name)
+        };
+        let sends = connect(sender, from)?;
+        let receives = connect(recipient, to)?;
         let frame = protocol.frame(from, to, size);
         let inboxes = [
             Inbox::new(protocol, &receives, frame, sender..sender + 1),

@@ -82,7 +82,8 @@ impl Logins {
         let started = Instant::now();
         let schedule = Schedule::new(None, started);
         let greetings = topology.names().iter().map(|name| greeting(protocol, name)).collect();
-        let ended = self.connect_all(target, greetings, &mut budget, &schedule, &control);
+        let at = (target, topology);
+        let ended = self.connect_all(at, greetings, &mut budget, &schedule, &control);
         self.finish(ended, started)
     }
 
@@ -94,13 +95,14 @@ impl Logins {
     /// Connects one client per greeting, up to the budget, and waits for all of them.
     fn connect_all(
         &mut self,
-        target: &Target,
+        (target, topology): (&Target, &Topology),
         greetings: Vec<Greeting>,
         budget: &mut Budget<'_>,
         schedule: &Schedule,
         control: &Control,
     ) -> Result<(), Error> {
-        for Greeting { request, expected, chatty } in greetings {
+        for (client, greeting) in greetings.into_iter().enumerate() {
+            let Greeting { request, expected, chatty } = greeting;
             let number = self.begun;
             while schedule.wait(number) > Duration::ZERO && !budget.is_spent() {
                 self.receive(schedule.wait(number).min(TICK), control)?;
@@ -109,7 +111,7 @@ impl Logins {
                 break;
             }
             let started = schedule.intended(number).unwrap_or_else(Instant::now);
-            let socket = connect(target)?;
+            let socket = connect(topology.server(target, client))?;
             // If this fails, the server's reply may say why.
             let _ = (&socket).write_all(&request);
             self.readable.add(self.clients.len(), &socket)?;
@@ -171,7 +173,7 @@ impl Logins {
             let name = |client| format!("{}{}-{client}", topology.prefix, round % 10_000);
             let greetings =
                 (0..topology.clients).map(|it| greeting(Protocol::Chat, &name(it))).collect();
-            self.connect_all(target, greetings, budget, schedule, control)?;
+            self.connect_all((target, topology), greetings, budget, schedule, control)?;
             if budget.is_spent() || self.done < self.begun {
                 break;
             }

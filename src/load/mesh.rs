@@ -69,11 +69,12 @@ impl Mesh {
         control: &Control,
     ) -> Result<Self, Error> {
         let names: Vec<_> = (0..count).map(|client| topology.name(client)).collect();
-        let connect = |name: &String| {
-            let connect = || Client::connect(protocol, target, name, name);
+        let connect = |(client, name): (usize, &String)| {
+            let server = topology.server(target, client);
+            let connect = || Client::connect(protocol, server, name, name);
             if control.is_stopped() { Err(Error::Stopped) } else { connect() }
         };
-        let clients: Vec<_> = names.iter().map(connect).collect::<Result<_, _>>()?;
+        let clients: Vec<_> = names.iter().enumerate().map(connect).collect::<Result<_, _>>()?;
         let frame = protocol.frame(&names[0], &names[0], size);
         let inbox = |client: &Client| Inbox::new(protocol, client, frame, 0..count);
         let inboxes: Vec<_> = clients.iter().map(inbox).collect();

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::link::Target;
 use super::tokens;
 
 /// One sender and its recipients, by their index among the clients.
@@ -24,6 +25,8 @@ pub struct Topology {
     pub prefix: String,
     /// All clients are in one room, and send to it.
     pub is_room: bool,
+    /// Further servers of the same cluster, over which the clients are spread.
+    pub others: Vec<Target>,
 }
 
 /// The room of a topology whose clients are in one.
@@ -68,7 +71,7 @@ impl Topology {
 
     fn of(clients: usize, routes: impl IntoIterator<Item = Route>) -> Self {
         let routes = routes.into_iter().collect();
-        Self { clients, routes, prefix: "c".to_owned(), is_room: false }
+        Self { clients, routes, prefix: "c".to_owned(), is_room: false, others: Vec::new() }
     }
 
     /// Adds two clients, the first of which sends to the second.
@@ -77,6 +80,18 @@ impl Topology {
         self.routes.push(Route { from, to });
         self.clients += 2;
         self
+    }
+
+    /// The server that a client connects to, where `first` is the first of them: a neighbour's next one
+    /// in a ring, and another one than its only sender's.
+    pub(super) fn server<'a>(&'a self, first: &'a Target, client: usize) -> &'a Target {
+        if self.others.is_empty() {
+            return first;
+        }
+        let only_sender =
+            self.routes.iter().find(|route| route.to == [client] && route.from < client);
+        let place = only_sender.map_or(client, |route| route.from + 1) % (1 + self.others.len());
+        if place == 0 { first } else { &self.others[place - 1] }
     }
 
     /// A client's name; all names have the same width.

@@ -12,12 +12,13 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 
+#[cfg(feature = "cluster")]
+use crate::cluster::ingress::Arrival;
 use crate::server::broker::Event;
-use crate::server::context::{Shared, spawn};
+use crate::server::context::{Events, Shared, spawn};
 use crate::server::per_source::SourcePrefix;
 use crate::server::reader::Reader;
 use crate::server::report::{ConnectionRecord, Totals};
@@ -63,7 +64,7 @@ pub(crate) struct Acceptor {
     /// Readable while a client waits at one of them.
     arrivals: OwnedFd,
     /// Dropped before the readers are joined: the broker exits once the last sender is dropped.
-    broker: Sender<Event>,
+    broker: Events<Event>,
     readers: Vec<JoinHandle<ConnectionRecord>>,
     max_connections: usize,
     totals: Totals,
@@ -86,7 +87,7 @@ impl Acceptor {
     pub(crate) fn new(
         listeners: Vec<Listener>,
         arrivals: OwnedFd,
-        broker: Sender<Event>,
+        broker: Events<Event>,
         max_connections: usize,
         shared: Arc<Shared>,
     ) -> Self {
@@ -115,6 +116,9 @@ impl Acceptor {
         }
         let Self { listeners, arrivals, broker, readers, mut totals, refused, .. } = self;
         drop((arrivals, listeners));
+        // Other nodes have to hear of it before they go on sending to this one's clients.
+        #[cfg(feature = "cluster")]
+        let _ = broker.send(Event::Cluster(Arrival::Leave));
         drop(broker);
         for (_, client) in refused {
             discard_unread_input(&client);

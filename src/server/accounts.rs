@@ -5,10 +5,8 @@
 use std::sync::Arc;
 use std::thread::{self, JoinHandle, Thread};
 
-use crossbeam_channel::Sender;
-
 use crate::server::broker::Event;
-use crate::server::context::Shared;
+use crate::server::context::{Events, Shared};
 use crate::server::delivery::token::park_until;
 use crate::server::report::CloseReason;
 use crate::server::shutdown::Phase;
@@ -49,7 +47,7 @@ impl Drop for SettledOnDrop {
 pub(crate) fn join_and_report(
     writer: JoinHandle<WriterExit>,
     name: &Name,
-    broker: Sender<Event>,
+    broker: Events<Event>,
     (connection, shared): (&Connection, &Shared),
 ) -> WriterExit {
     park_until(|| connection.is_settled() || shared.shutdown.phase() != Phase::Running);

@@ -17,7 +17,13 @@ use crossbeam_channel::{Receiver, Sender};
 use foldhash::fast::RandomState;
 use slab::Slab;
 
+#[cfg(feature = "cluster")]
+use crate::cluster::ingress::Arrival;
 use crate::server::access::Access;
+#[cfg(feature = "cluster")]
+use crate::server::arrivals::Arrivals;
+#[cfg(feature = "cluster")]
+use crate::server::clustered::{Clustered, Remains};
 use crate::server::delivery::loss_notice::OpenNotice;
 use crate::server::delivery::losses::LossReport;
 use crate::server::delivery::marks::{Departed, DepartedPeers, Marker, Unsettled};
@@ -45,6 +51,10 @@ use crate::wire::protocol::{self, MAX_WHO_NAMES};
 use crate::wire::reasons::Rejection;
 use crate::wire::room::{Room, RoomSize};
 
+#[cfg(feature = "cluster")]
+mod nodes;
+#[cfg(feature = "cluster")]
+mod shared_rooms;
 mod rooms;
 mod sync;
 
@@ -95,6 +105,12 @@ pub(crate) enum Event {
     /// The user file has changed.
     #[cfg(feature = "users")]
     Users(Arc<Version>),
+    /// From other nodes, or from the engine between them.
+    #[cfg(feature = "cluster")]
+    Cluster(Arrival),
+    /// No reader sends anything any more.
+    #[cfg(feature = "cluster")]
+    ReadersGone,
 }
 
 /// A line that asks to enter a room.
@@ -112,6 +128,19 @@ pub(crate) struct JoinRoom {
     /// The reader waits for the room's size.
     pub(crate) ticket: Ticket<RoomSize>,
 }
+
+#[cfg(feature = "cluster")]
+impl From<Arrival> for Event {
+    fn from(arrival: Arrival) -> Self {
+        Self::Cluster(arrival)
+    }
+}
+
+/// What the thread leaves behind.
+#[cfg(feature = "cluster")]
+pub(crate) type Ended = Option<Remains>;
+#[cfg(not(feature = "cluster"))]
+pub(crate) type Ended = ();
 
 /// The thread's state.
 #[derive(Debug)]
@@ -134,6 +163,13 @@ pub(crate) struct Broker {
     /// The latest user table, once it was needed.
     #[cfg(feature = "users")]
     users: Option<Arc<Version>>,
+    /// Set if the server is a node of a cluster.
+    #[cfg(feature = "cluster")]
+    cluster: Option<Box<Clustered>>,
+    /// What clients said before the cluster has given them their names, or while there is no room for
+    /// it at other nodes.
+    #[cfg(feature = "cluster")]
+    parked: HashMap<ConnectionId, Vec<Event>, RandomState>,
 }
 
 #[derive(Debug)]
@@ -158,6 +194,12 @@ struct Peer {
     accepted: u64,
     /// Whether others can reach the peer under its name.
     has_name: bool,
+    /// The cluster has not given it its name yet.
+    #[cfg(feature = "cluster")]
+    is_claiming: bool,
+    /// What it was sent from other nodes.
+    #[cfg(feature = "cluster")]
+    arrivals: Arrivals,
     /// Lines came from it that the drain had no time left for.
     was_cut_off: bool,
 }
@@ -183,11 +225,21 @@ impl Broker {
             shutdown,
             #[cfg(feature = "users")]
             users: None,
+            #[cfg(feature = "cluster")]
+            cluster: None,
+            #[cfg(feature = "cluster")]
+            parked: HashMap::default(),
         }
     }
 
+    /// Makes this the broker of a node.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn in_cluster(self, cluster: Option<Box<Clustered>>) -> Self {
+        Self { cluster, ..self }
+    }
+
     /// The thread: routes until the inbox is disconnected, then queues the closing notices.
-    pub(crate) fn run(mut self, inbox: &Receiver<Event>, turns: &Turns) {
+    pub(crate) fn run(mut self, inbox: &Receiver<Event>, turns: &Turns) -> Ended {
         let mut events = BusyPollReceiver::new(inbox, turns);
         let (mut rounds, mut handled) = (0, 0);
         while let Some(event) = self.next(&mut events, inbox) {
@@ -206,9 +258,19 @@ impl Broker {
             self.counters.pulse.end(rounds, handled);
         }
         for peer in self.peers.drain() {
+            #[cfg(feature = "cluster")]
+            let peer = peer.asked_finally(self.cluster.as_deref());
+            #[cfg(feature = "cluster")]
+            if peer.is_claiming {
+                // It never had its name, so nothing of it was accepted.
+                peer.close_for_shutdown();
+                continue;
+            }
             self.counters.connected.sub(1);
             peer.close_for_shutdown();
         }
+        #[cfg(feature = "cluster")]
+        return self.cluster.map(|cluster| cluster.end());
     }
 
     /// The next event; meanwhile the writers are woken that are still to be.
@@ -227,6 +289,10 @@ impl Broker {
     }
 
     fn handle(&mut self, event: Event) {
+        #[cfg(feature = "cluster")]
+        let Some(event) = self.unless_waiting(event) else {
+            return;
+        };
         match event {
             Event::Join { id, name, access, queue, window } => {
                 self.join(id, name, access, queue, window);
@@ -246,6 +312,10 @@ impl Broker {
             Event::Synced(synced) => self.reply_to_sync(*synced),
             #[cfg(feature = "users")]
             Event::Users(version) => self.adopt(&version),
+            #[cfg(feature = "cluster")]
+            Event::Cluster(arrival) => self.arrive(arrival),
+            #[cfg(feature = "cluster")]
+            Event::ReadersGone => self.cut(),
         }
     }
 
@@ -276,11 +346,20 @@ impl Broker {
             waits: Waits::default(),
             accepted: 0,
             has_name: true,
+            #[cfg(feature = "cluster")]
+            is_claiming: false,
+            #[cfg(feature = "cluster")]
+            arrivals: Arrivals::default(),
             was_cut_off: false,
         };
         #[cfg(feature = "users")]
         if let Some(reason) = refused {
             return peer.close(reason, Some(Rejection::WrongToken.line().into()), None);
+        }
+        #[cfg(feature = "cluster")]
+        if self.cluster.is_some() {
+            self.claim(id, &name, peer);
+            return;
         }
         if self.by_name.contains_key(name.as_str().as_bytes()) {
             // The connection gets no entry, so nothing that it already sent is routed.
@@ -300,6 +379,8 @@ impl Broker {
         let Some(&key) = self.by_id.get(&id) else {
             return;
         };
+        #[cfg(feature = "cluster")]
+        self.log_out(id);
         let peer = &mut self.peers[key];
         if std::mem::take(&mut peer.has_name) {
             self.by_name.remove(peer.name.as_str().as_bytes());
@@ -328,6 +409,11 @@ impl Broker {
         let LossReport { recipient, reason, records } = report;
         for &(sender, lines) in records {
             let Some(&key) = self.by_id.get(&sender) else {
+                #[cfg(feature = "cluster")]
+                if self.tell_elsewhere(sender, lines, report) {
+                    self.counters.lost_told.add(lines.count);
+                    continue;
+                }
                 self.counters.lost_sender_gone.add(lines.count);
                 continue;
             };
@@ -346,9 +432,14 @@ impl Broker {
         self.release_name(id);
         self.by_id.remove(&id);
         self.leave_rooms(key, false);
-        let mut peer = self.peers.remove(key);
+        let peer = self.peers.remove(key);
+        #[cfg(feature = "cluster")]
+        self.forget(id, &peer);
         self.counters.connected.sub(1);
         self.counters.owed.add(std::mem::take(&mut self.owed));
+        #[cfg(feature = "cluster")]
+        let peer = peer.asked_finally(self.cluster.as_deref());
+        let mut peer = peer;
         peer.flush();
         Some(peer)
     }
@@ -388,6 +479,13 @@ impl Broker {
             match step {
                 Step::Relay { recipients, frames, first_line, messages } => {
                     let slice = slice_of(&charged, frames, *messages, *first_line);
+                    #[cfg(feature = "cluster")]
+                    if self.cluster.is_some() {
+                        let lines = *first_line..first_line + u64::from(*messages);
+                        let names = batch.names(recipients);
+                        self.relay_clustered((from, sender), &slice, names, lines, permit);
+                        continue;
+                    }
                     let missing = self.relay(sender, &slice, batch.names(recipients));
                     if !missing.is_empty() {
                         self.counters.unreachable_lines.add(u64::from(*messages));
@@ -400,6 +498,11 @@ impl Broker {
                 // Delivering what is accepted comes first: a client that is about to get its closing
                 // notice needs no list.
                 Step::Who { .. } | Step::WhoIn { .. } if is_shutdown => {}
+                #[cfg(feature = "cluster")]
+                Step::Who { recipients, line } if self.cluster.is_some() => {
+                    let names = batch.names(recipients).map(<[u8]>::to_vec).collect();
+                    self.ask_who(from, names, *line, Arc::clone(permit));
+                }
                 Step::Who { recipients, line } => {
                     let text = self.who(sender, batch.names(recipients), *line);
                     self.push(
@@ -410,17 +513,31 @@ impl Broker {
                 Step::RelayRoom { room, frames, first_line, messages, charged: paid } => {
                     let slice = slice_of(&charged, frames, *messages, *first_line);
                     let room = batch.name(room);
-                    if let Err(refusal) = self.relay_room(sender, &slice, room, *paid) {
-                        let lines = *first_line..first_line + u64::from(*messages);
+                    let lines = *first_line..first_line + u64::from(*messages);
+                    #[cfg(feature = "cluster")]
+                    let relayed = if self.cluster.is_some() {
+                        let lines = lines.clone();
+                        self.relay_room_clustered((from, sender), &slice, room, *paid, lines)
+                    } else {
+                        self.relay_room(sender, &slice, room, *paid)
+                    };
+                    #[cfg(not(feature = "cluster"))]
+                    let relayed = self.relay_room(sender, &slice, room, *paid);
+                    if let Err(refusal) = relayed {
                         self.refuse_room(sender, lines, refusal.of(room), permit);
                     }
+                }
+                #[cfg(feature = "cluster")]
+                Step::WhoIn { room, line } if self.cluster.is_some() => {
+                    self.ask_who_in(from, batch.name(room), *line, permit);
                 }
                 Step::WhoIn { room, line } => self.who_in(sender, batch.name(room), *line, permit),
                 Step::Leave { room, line } => {
                     self.leave_room(sender, batch.name(room), *line, permit);
                 }
                 Step::Reply { frames } => {
-                    self.push(sender, Pending::FrameSlice(slice_of(&charged, frames, 0, 0)));
+                    let reply = Pending::FrameSlice(slice_of(&charged, frames, 0, 0));
+                    self.push_reply(sender, reply);
                 }
             }
         }
@@ -484,11 +601,25 @@ impl Broker {
         peer.pending.push(pending);
     }
 
+    /// Queues a reply to a line, behind those to earlier lines.
+    fn push_reply(&mut self, key: usize, reply: Pending) {
+        #[cfg(feature = "cluster")]
+        let Some(reply) = self.unless_early(key, reply) else {
+            return;
+        };
+        self.push(key, reply);
+    }
+
     /// Wakes the writers of all peers that were sent something. Deliveries are counted as owed
     /// before they can be delivered.
     fn flush_round(&mut self) {
         self.counters.owed.add(std::mem::take(&mut self.owed));
         self.round_spread = 0;
+        // Before writers see what it is about.
+        #[cfg(feature = "cluster")]
+        if let Some(cluster) = &mut self.cluster {
+            cluster.flush();
+        }
         for (key, turn) in self.dirty.next_round() {
             if let Some(peer) = self.peers.get_mut(key) {
                 peer.waits.woken(turn);

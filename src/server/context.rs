@@ -19,6 +19,7 @@ use super::stats::{Counter, Counters};
 use super::tls::ServerTls;
 #[cfg(feature = "users")]
 use super::users::{Users, failed_logins::FailedLogins};
+use crate::error::Error;
 #[cfg(feature = "users")]
 use crate::socket::peer::Peer;
 use crate::socket::sys;
@@ -119,6 +120,58 @@ impl Shared {
     }
 }
 
+/// What readers send to the broker by. Cloned for each of them.
+#[cfg(not(feature = "cluster"))]
+pub(crate) type Events<T> = crossbeam_channel::Sender<T>;
+
+/// What readers send to the broker by. Cloned for each of them; the last one to go says so, since in
+/// a cluster others hold senders too, and the broker has to know when its own clients' lines end.
+#[cfg(feature = "cluster")]
+#[derive(Debug)]
+pub(crate) struct Events<T> {
+    sender: crossbeam_channel::Sender<T>,
+    last: Option<Arc<SendLast<T>>>,
+}
+
+#[cfg(feature = "cluster")]
+impl<T> Clone for Events<T> {
+    fn clone(&self) -> Self {
+        Self { sender: self.sender.clone(), last: self.last.clone() }
+    }
+}
+
+#[cfg(feature = "cluster")]
+impl<T> Events<T> {
+    /// Sends `last` when the last clone is dropped.
+    pub(crate) fn new(sender: crossbeam_channel::Sender<T>, last: Option<T>) -> Self {
+        let end = last.map(|last| Arc::new(SendLast(sender.clone(), Some(last))));
+        Self { sender, last: end }
+    }
+}
+
+#[cfg(feature = "cluster")]
+impl<T> std::ops::Deref for Events<T> {
+    type Target = crossbeam_channel::Sender<T>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.sender
+    }
+}
+
+#[cfg(feature = "cluster")]
+#[derive(Debug)]
+struct SendLast<T>(crossbeam_channel::Sender<T>, Option<T>);
+
+#[cfg(feature = "cluster")]
+impl<T> Drop for SendLast<T> {
+    fn drop(&mut self) {
+        if let Some(last) = self.1.take() {
+            // Fails only if the broker has panicked.
+            let _ = self.0.send(last);
+        }
+    }
+}
+
 /// Held by a connection while it is busy, so memory is returned to the system once none of them is.
 ///
 /// The allocator keeps what a burst took. Returning it takes some milliseconds, in which threads may
@@ -147,4 +200,29 @@ pub(crate) fn spawn<T: Send + 'static>(
     run: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
     thread::Builder::new().name(name.into()).stack_size(STACK_SIZE).spawn(run)
+}
+
+/// Spawns a thread that every client depends on. Its exit, even by a panic, begins the drain, so
+/// no other thread outlives it for long.
+pub(crate) fn spawn_stage<T: Send + 'static>(
+    name: &'static str,
+    shutdown: &ShutdownHandle,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, Error> {
+    let guard = ShutdownOnDrop(shutdown.clone());
+    let guarded = move || {
+        let _shutdown_even_after_a_panic = guard;
+        run()
+    };
+    spawn(name, guarded).map_err(|source| Error::Start { what: "spawn a thread", source })
+}
+
+/// Begins the drain when it is dropped.
+#[derive(Debug)]
+struct ShutdownOnDrop(ShutdownHandle);
+
+impl Drop for ShutdownOnDrop {
+    fn drop(&mut self) {
+        self.0.shutdown();
+    }
 }

@@ -25,6 +25,14 @@ pub(crate) mod proxy;
 pub(crate) mod timeout;
 pub(crate) mod scheduling;
 pub(crate) mod context;
+#[cfg(feature = "cluster")]
+pub(crate) mod clustered;
+#[cfg(feature = "cluster")]
+pub(crate) mod cluster_report;
+#[cfg(feature = "cluster")]
+pub(crate) mod arrivals;
+#[cfg(feature = "cluster")]
+pub(crate) mod elsewhere;
 pub(crate) mod delivery;
 pub(crate) mod report;
 pub(crate) mod rooms;
@@ -51,14 +59,17 @@ mod panics;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::thread::JoinHandle;
 
 use crossbeam_channel::unbounded;
 
 use self::acceptor::Acceptor;
 use self::broker::Broker;
+#[cfg(feature = "cluster")]
+use self::broker::Event;
 use self::config::Config;
-use self::context::{Shared, spawn};
+#[cfg(feature = "cluster")]
+use self::context::Events;
+use self::context::{Shared, spawn_stage};
 use self::files::FilesHandle;
 use self::limits::Capacity;
 use self::login_places::LoginPlaces;
@@ -76,6 +87,8 @@ use self::users::{
     Users,
     failed_logins::{FailedLogins, Limit},
 };
+#[cfg(feature = "cluster")]
+use crate::cluster::options::Cluster;
 use crate::error::Error;
 #[cfg(feature = "users")]
 use crate::socket::listener::also_wake;
@@ -108,6 +121,8 @@ pub struct Server {
     endpoints: Endpoints,
     capacity: Capacity,
     shared: Arc<Shared>,
+    #[cfg(feature = "cluster")]
+    cluster: Option<clustered::Ready>,
 }
 
 impl Server {
@@ -222,7 +237,25 @@ impl Server {
             #[cfg(feature = "status")]
             registry: std::sync::OnceLock::new(),
         });
-        Ok(Self { listeners, endpoints, capacity, shared })
+        Ok(Self {
+            listeners,
+            endpoints,
+            capacity,
+            shared,
+            #[cfg(feature = "cluster")]
+            cluster: None,
+        })
+    }
+
+    /// Makes the server a node of a cluster, whose engine must answer now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Cluster`] if the engine cannot be reached or used.
+    #[cfg(feature = "cluster")]
+    pub fn join(mut self, cluster: Cluster) -> Result<Self, Error> {
+        self.cluster = Some(clustered::Ready::new(cluster)?);
+        Ok(self)
     }
 
     /// Speaks TLS with every client that does.
@@ -306,6 +339,9 @@ impl Server {
     /// As for [`run`](Self::run); `started` is then not called if a thread cannot be spawned.
     pub fn run_with(self, started: impl FnOnce()) -> Result<Report, Error> {
         self.log_start();
+        #[cfg(feature = "cluster")]
+        let Self { listeners, capacity, shared, cluster, .. } = self;
+        #[cfg(not(feature = "cluster"))]
         let Self { listeners, capacity, shared, .. } = self;
         let arrivals = arrivals(&listeners)
             .map_err(|source| Error::Start { what: "poll the listeners", source })?;
@@ -318,10 +354,16 @@ impl Server {
         // The acceptor spawns a reader for each client, with a clone of the sender. Readers send
         // to the broker, and each spawns the writer that the broker sends to.
         let (sender, inbox) = unbounded();
+        #[cfg(feature = "cluster")]
+        let (clustered, nodes) = clustered::start(cluster, &shared, &sender)?;
+        #[cfg(feature = "cluster")]
+        let sender = Events::new(sender, clustered.is_some().then_some(Event::ReadersGone));
         let acceptor =
             Acceptor::new(listeners, arrivals, sender, capacity.connections, Arc::clone(&shared));
         let (counters, max_lag) = (Arc::clone(&shared.counters), shared.config.stall_timeout);
         let broker = Broker::new(counters, shared.shutdown.clone(), max_lag);
+        #[cfg(feature = "cluster")]
+        let broker = broker.in_cluster(clustered);
         let others = Arc::clone(&shared);
         let broker =
             spawn_stage("broker", &shared.shutdown, move || broker.run(&inbox, &others.turns))?;
@@ -340,11 +382,16 @@ impl Server {
         // the broker when the last of their senders is dropped.
         let totals = acceptor.join();
         let broker = broker.join();
+        // The threads beside the broker end when it and all writers have ended.
+        #[cfg(feature = "cluster")]
+        let (broker, node) = clustered::join(nodes, broker);
         let totals = totals.map_err(|_| Error::Panicked { thread: "acceptor" })?;
         broker.map_err(|_| Error::Panicked { thread: "broker" })?;
 
         let stats = StatsHandle::new(Arc::clone(&shared.counters)).read();
         let report = Report::new(totals, stats, shared.shutdown.drain_elapsed());
+        #[cfg(feature = "cluster")]
+        let report = report.with_cluster(node?);
         report.log();
         Ok(report)
     }
@@ -387,30 +434,5 @@ impl Endpoints {
 
     fn first_tcp(&self) -> SocketAddr {
         *self.tcp.first().expect("the server listens on an address")
-    }
-}
-
-/// Spawns a thread that every client depends on. Its exit, even by a panic, begins the drain, so
-/// no other thread outlives it for long.
-fn spawn_stage<T: Send + 'static>(
-    name: &'static str,
-    shutdown: &ShutdownHandle,
-    run: impl FnOnce() -> T + Send + 'static,
-) -> Result<JoinHandle<T>, Error> {
-    let guard = ShutdownOnDrop(shutdown.clone());
-    let guarded = move || {
-        let _shutdown_even_after_a_panic = guard;
-        run()
-    };
-    spawn(name, guarded).map_err(|source| Error::Start { what: "spawn a thread", source })
-}
-
-/// Begins the drain when it is dropped.
-#[derive(Debug)]
-struct ShutdownOnDrop(ShutdownHandle);
-
-impl Drop for ShutdownOnDrop {
-    fn drop(&mut self) {
-        self.0.shutdown();
     }
 }

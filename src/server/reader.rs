@@ -15,7 +15,7 @@ use crossbeam_channel::{Sender, unbounded};
 use crate::server::access::Access;
 use crate::server::accounts::{SettledOnDrop, join_and_report, join_in_drain};
 use crate::server::broker::{Event, JoinRoom};
-use crate::server::context::{Shared, spawn};
+use crate::server::context::{Events, Shared, spawn};
 use crate::server::delivery::ticket::ticket;
 use crate::server::delivery::token::Token;
 use crate::server::delivery::window::{Permit, StandingPermit, Window};
@@ -91,7 +91,7 @@ impl Reader {
     ///
     /// None of the steps is ever inlined: the stack frame of each would otherwise lie beneath all
     /// the others, and an idle client's reader must fit in two pages (see `context::spawn`).
-    pub(crate) fn run(mut self, broker: Sender<Event>, place: LoginPlace) -> ConnectionRecord {
+    pub(crate) fn run(mut self, broker: Events<Event>, place: LoginPlace) -> ConnectionRecord {
         let session = login(&mut self.input, place).and_then(|login| self.start_writer(login));
         let record = match session {
             Ok(session) => self.serve(session, broker),
@@ -135,7 +135,7 @@ impl Reader {
 
     /// Serves a client until the end of its connection.
     #[inline(never)]
-    fn serve(&mut self, session: Session, broker: Sender<Event>) -> ConnectionRecord {
+    fn serve(&mut self, session: Session, broker: Events<Event>) -> ConnectionRecord {
         let Session { name, access, queue, writer } = session;
         let rate = self.rate(access.as_deref());
         #[cfg(feature = "users")]
@@ -171,7 +171,7 @@ impl Reader {
         name: Name,
         writer: JoinHandle<WriterExit>,
         reason: CloseReason,
-        broker: Sender<Event>,
+        broker: Events<Event>,
     ) -> ConnectionRecord {
         let mut exit = if reason == CloseReason::Shutdown {
             // No `Leave`: it would overtake lines that other readers still have for this client.

@@ -6,6 +6,8 @@ use std::{fmt, io};
 
 use log::Level;
 
+#[cfg(feature = "cluster")]
+use crate::server::cluster_report::ClusterReport;
 use crate::server::counted::Counted;
 use crate::server::disconnects::Disconnects;
 use crate::server::stats::Stats;
@@ -53,6 +55,8 @@ pub enum CloseReason {
     Revoked,
     /// The name was a guest's, and is in the user file now.
     NameReserved,
+    /// The node's cluster could not be asked for the name.
+    ClusterUnreachable,
     /// No thread could be spawned for it.
     ServerFull,
     /// As many connections as allowed came from its address, which a proxy told.
@@ -117,6 +121,7 @@ impl CloseReason {
             Self::Forced => "forced",
             Self::Panicked => "panicked",
             Self::ServerFailed => "server_failed",
+            Self::ClusterUnreachable => "cluster_unreachable",
         }
     }
 
@@ -157,6 +162,7 @@ impl fmt::Display for CloseReason {
             Self::LoggedInElsewhere => "logged in elsewhere",
             Self::Revoked => "token no longer valid",
             Self::NameReserved => "name reserved for a user",
+            Self::ClusterUnreachable => "cluster not reachable",
             Self::ServerFull => "server is full",
             Self::PerAddressLimit => "too many connections from its address",
             Self::TooManyFailedLogins { .. } => "too many failed logins from its address",
@@ -204,9 +210,9 @@ impl fmt::Display for Loss {
 
 /// What a server did from its start to the end of its drain.
 ///
-/// Every delivery that was owed is accounted for: `owed = delivered + lost()`. So is every one that was
-/// lost: `lost() = lost_told + lost_sender_gone + lost_untold`. The default is that of a server that
-/// did nothing.
+/// Every delivery that was owed is accounted for: `owed = delivered + lost()`; in a cluster other nodes
+/// take some of them over, see `ClusterReport`. So is every one that was lost: `lost() = lost_told +
+/// lost_sender_gone + lost_untold`. The default is that of a server that did nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -248,6 +254,10 @@ pub struct Report {
     /// Whether a connection was ended by the drain's deadline or by
     /// [`ShutdownHandle::force`](crate::ShutdownHandle::force).
     pub forced: bool,
+    /// What the server did as a node of a cluster, if it was one.
+    #[cfg(feature = "cluster")]
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub cluster: Option<ClusterReport>,
 }
 
 impl Report {
@@ -268,13 +278,36 @@ impl Report {
             losses_in_drain: totals.losses_in_drain,
             drain,
             forced: totals.forced,
+            #[cfg(feature = "cluster")]
+            cluster: None,
         };
+        #[cfg(not(feature = "cluster"))]
         debug_assert_eq!(report.owed, report.delivered + report.lost());
         debug_assert_eq!(
             report.lost(),
             report.lost_told + report.lost_sender_gone + report.lost_untold
         );
         report
+    }
+
+    /// Adds what the server did as a node of a cluster; `owed`, and what was lost before the drain and
+    /// during it, come on top.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn with_cluster(mut self, node: Option<NodeTotals>) -> Self {
+        if let Some(NodeTotals { report, owed, lost_before_drain, lost_in_drain, lost_untold }) =
+            node
+        {
+            self.owed += owed;
+            self.lost_before_drain += lost_before_drain;
+            self.lost_in_drain += lost_in_drain;
+            self.lost_untold += lost_untold;
+            self.lost_told += lost_before_drain + lost_in_drain - lost_untold;
+            self.cluster = Some(report);
+        }
+        let (arrived, elsewhere) =
+            self.cluster.as_ref().map_or((0, 0), |it| (it.arrived, it.handed_over + it.in_doubt));
+        debug_assert_eq!(self.owed + arrived, self.delivered + self.lost() + elsewhere);
+        self
     }
 
     /// Deliveries lost, before and during the drain.
@@ -286,6 +319,10 @@ impl Report {
     /// True if nothing was lost during the drain: the shutdown kept its promise to every client.
     #[must_use]
     pub fn is_clean(&self) -> bool {
+        #[cfg(feature = "cluster")]
+        if self.cluster.as_ref().is_some_and(|cluster| cluster.in_doubt_in_drain > 0) {
+            return false;
+        }
         self.lost_in_drain == 0
     }
 
@@ -321,8 +358,31 @@ impl fmt::Display for Report {
             self.lost_in_drain,
             self.drain.as_secs_f64(),
             if self.forced { " (forced)" } else { "" },
-        )
+        )?;
+        #[cfg(feature = "cluster")]
+        if let Some(cluster) = &self.cluster {
+            let ClusterReport { life, arrived, handed_over, in_doubt, .. } = cluster;
+            write!(
+                f,
+                "; node {life}: {arrived} arrived, {handed_over} handed over, {in_doubt} in doubt"
+            )?;
+            for (place, messages) in &cluster.unconfirmed {
+                write!(f, ", {messages} unconfirmed at {place}")?;
+            }
+        }
+        Ok(())
     }
+}
+
+/// What a node of a cluster adds to its server's report.
+#[cfg(feature = "cluster")]
+#[derive(Debug, Default)]
+pub(crate) struct NodeTotals {
+    pub(crate) report: ClusterReport,
+    pub(crate) owed: u64,
+    pub(crate) lost_before_drain: u64,
+    pub(crate) lost_in_drain: u64,
+    pub(crate) lost_untold: u64,
 }
 
 /// The record of one connection, made by its reader once the connection has ended.

@@ -168,6 +168,40 @@ impl Rooms {
         seats.iter().any(|seat| seat.room == room).then_some(room)
     }
 
+    /// The room of this name, if there is one.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn find(&self, name: &Room) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
+    #[cfg(feature = "cluster")]
+    pub(crate) fn name(&self, room: usize) -> Room {
+        self.states[room].name.clone()
+    }
+
+    /// The rooms of which a client gets what is sent to them.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn rooms_of(&self, client: usize) -> Vec<Room> {
+        let seats = self.of_client.get(&client).into_iter().flatten();
+        let states = seats.map(|seat| (&self.states[seat.room], seat.place));
+        let receives = |(state, place): &(&RoomState, usize)| {
+            state.members[*place].as_ref().is_some_and(|member| member.receives)
+        };
+        states.filter(receives).map(|(state, _)| state.name.clone()).collect()
+    }
+
+    /// As [`held_up`](Self::held_up), for senders at other nodes, of whom it is not known whether they
+    /// wait: all rooms with something on its way.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn held_up_from_elsewhere(&mut self, now: Instant) -> Lagging {
+        let mut lagging = Lagging::default();
+        for (_, state) in &mut self.states {
+            // No client has this key.
+            state.check_lag(usize::MAX, self.max_lag, now, &mut lagging);
+        }
+        lagging
+    }
+
     /// Takes a client out of a room. Returns the room if others are still in it.
     pub(crate) fn leave(&mut self, client: usize, room: usize) -> Option<usize> {
         let seats = self.of_client.get_mut(&client)?;

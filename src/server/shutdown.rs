@@ -202,6 +202,18 @@ impl ShutdownHandle {
         self.drain_started()?.checked_add(self.inner.drain_timeout / 4 * 3)
     }
 
+    /// Whether a node of a cluster must not wait any longer for the last lines of other nodes that stop.
+    ///
+    /// Five eighths of the drain: the node's own last lines come by the half, and what the others
+    /// still send after this is lost.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn release_expired(&self) -> bool {
+        let until = self
+            .drain_started()
+            .and_then(|started| started.checked_add(self.inner.drain_timeout / 8 * 5));
+        self.phase() == Phase::Forced || is_past(until)
+    }
+
     /// Whether the broker must not route any more lines.
     pub(crate) fn routing_expired(&self) -> bool {
         match self.phase() {

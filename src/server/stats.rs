@@ -127,6 +127,23 @@ impl StatsHandle {
         }
     }
 
+    /// What a node of a cluster has done for and with the others; `None` for any other server.
+    #[cfg(feature = "cluster")]
+    #[must_use]
+    pub fn cluster(&self) -> Option<ClusterStats> {
+        let link = self.counters.link.get()?;
+        let counts = link.counts();
+        Some(ClusterStats {
+            arrived: counts.arrived,
+            handed_over: counts.handed_over,
+            in_doubt: counts.in_doubt,
+            unsettled_bytes: counts.unsettled_bytes,
+            is_reachable: link.is_reachable(),
+            is_settled: link.is_settled(),
+            was_settled: link.was_settled(),
+        })
+    }
+
     /// Connections that have ended, and what was lost with them, by reason; the reasons are the words
     /// of [`CloseReason::code`](crate::CloseReason::code).
     #[must_use]
@@ -151,6 +168,30 @@ impl StatsHandle {
         }
         counts
     }
+}
+
+/// A node's dealings with the others of its cluster so far, as in
+/// [`ClusterReport`](crate::ClusterReport).
+#[cfg(feature = "cluster")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct ClusterStats {
+    /// Messages taken over from other nodes.
+    pub arrived: u64,
+    /// Messages taken over by other nodes.
+    pub handed_over: u64,
+    /// Messages that may have arrived.
+    pub in_doubt: u64,
+    /// Bytes on their way to other nodes now, and not written by these yet.
+    pub unsettled_bytes: u64,
+    /// Whether the engine answers.
+    pub is_reachable: bool,
+    /// Whether all nodes are there and nothing is held for clients of one that has stopped: until
+    /// then no other node should be stopped.
+    pub is_settled: bool,
+    /// Whether that was so since this node started; the node is ready then.
+    pub was_settled: bool,
 }
 
 impl fmt::Display for Stats {
@@ -193,6 +234,9 @@ pub(crate) struct Counters {
     pub(crate) refusals: WordCounters,
     #[cfg(feature = "tls")]
     pub(crate) handshakes: WordCounters,
+    /// What a node of a cluster counts beside these.
+    #[cfg(feature = "cluster")]
+    pub(crate) link: std::sync::OnceLock<Arc<crate::cluster::link::Link>>,
 }
 
 /// What the broker has got done. Only the broker writes it, so it needs plain stores and nothing that

@@ -16,6 +16,8 @@ use crate::server::context::Shared;
 use crate::server::delivery::backlog::Backlog;
 use crate::server::delivery::in_flight::InFlight;
 use crate::server::delivery::losses::Losses;
+#[cfg(feature = "cluster")]
+use crate::server::delivery::marks::EVERYONE;
 use crate::server::delivery::marks::{Departed, MAX_LOOK_INTERVAL, Marker, Marks, Unsettled};
 use crate::server::delivery::pending::{FrameSlice, Pending};
 use crate::server::linger::{AckPoll, check_drain_deadline, linger, wait};
@@ -504,6 +506,10 @@ fn position(
     owed: u64,
     sender: ConnectionId,
 ) -> Option<u64> {
+    #[cfg(feature = "cluster")]
+    if sender == EVERYONE {
+        return (!backlog.is_empty() || !in_flight.is_empty()).then_some(owed);
+    }
     let queued = backlog.behind_last_of(sender).map(|behind| owed - behind);
     queued.or_else(|| in_flight.last_of(sender))
 }

@@ -54,12 +54,27 @@ pub enum LossReason {
     ConnectionBroken,
     /// The server itself failed.
     ServerError,
+    /// In a cluster: the recipient's node is gone, or the engine has forgotten where the line was. It
+    /// may have arrived.
+    NodeGone,
+    /// In a cluster: the line was never sent, since the engine was not reachable.
+    Unreachable,
+    /// In a cluster: the recipient's node was stopped, and the recipient did not come back in time.
+    DidNotComeBack,
     /// Something that this version does not know.
     Other(String),
 }
 
 impl LossReason {
-    const KNOWN: [Self; 4] = [Self::Evicted, Self::Left, Self::ConnectionBroken, Self::ServerError];
+    pub(crate) const KNOWN: [Self; 7] = [
+        Self::Evicted,
+        Self::Left,
+        Self::ConnectionBroken,
+        Self::ServerError,
+        Self::NodeGone,
+        Self::Unreachable,
+        Self::DidNotComeBack,
+    ];
 
     fn parse(text: &str) -> Self {
         let known = Self::KNOWN.into_iter().find(|known| known.text() == text);
@@ -72,6 +87,9 @@ impl LossReason {
             Self::Left => "left",
             Self::ConnectionBroken => "connection broken",
             Self::ServerError => "server error",
+            Self::NodeGone => "its node is gone",
+            Self::Unreachable => "not reachable",
+            Self::DidNotComeBack => "did not come back",
             Self::Other(text) => text,
         }
     }

@@ -78,6 +78,8 @@ pub enum Rejection {
     NameReserved,
     /// The client must speak TLS, and did not.
     Unencrypted,
+    /// The server is a node of a cluster, and could not ask the others whether the name is free.
+    ClusterUnreachable,
     /// Something that this version does not know.
     Other(String),
 }
@@ -87,7 +89,7 @@ const TOO_MANY_FAILED_LOGINS: (&str, &str) =
     ("too many failed logins from your address, try again in ", " s");
 
 impl Rejection {
-    const KNOWN: [Self; 17] = [
+    const KNOWN: [Self; 18] = [
         Self::BadName,
         Self::NameTaken,
         Self::LoginTimeout,
@@ -105,6 +107,7 @@ impl Rejection {
         Self::Revoked,
         Self::NameReserved,
         Self::Unencrypted,
+        Self::ClusterUnreachable,
     ];
 
     /// Whether logging in again, later, may work.
@@ -117,6 +120,7 @@ impl Rejection {
             | Self::PerAddressLimit
             | Self::TooManyFailedLogins { .. }
             | Self::LoginCrowd
+            | Self::ClusterUnreachable
             | Self::Evicted => true,
             // Two clients of one name that both came back would take it from each other forever.
             Self::LoggedInElsewhere
@@ -173,6 +177,7 @@ impl Rejection {
             Self::Revoked => "your token is no longer valid",
             Self::NameReserved => "your name belongs to a user of this server now",
             Self::Unencrypted => "not encrypted, this server expects TLS",
+            Self::ClusterUnreachable => "cluster not reachable, try again",
             Self::Other(text) => text,
         }
     }

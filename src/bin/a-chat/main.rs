@@ -6,6 +6,7 @@ compile_error!("the program needs Linux; use the library's client with default-f
 
 mod attendants;
 mod check;
+mod cluster;
 mod cli;
 mod connect;
 mod dispositions;

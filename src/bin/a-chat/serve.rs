@@ -66,6 +66,7 @@ fn serve(
         Some(tls) => server.tls(tls),
         None => server,
     };
+    let server = crate::cluster::join(server, &args.cluster)?;
     let handle = server.shutdown_handle();
     #[cfg(feature = "systemd")]
     let reloads = crate::systemd::Reloads::new()?;

@@ -107,8 +107,11 @@ const LAST_OUTPUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 #[must_use]
 pub struct Session {
-    address: String,
+    /// At least one.
+    addresses: Vec<String>,
     options: Options,
+    #[cfg(feature = "tls")]
+    tls: Option<super::Tls>,
     reconnect: bool,
     wait_for_recipients: bool,
     stay: Option<Duration>,
@@ -161,14 +164,24 @@ impl Session {
     /// or `unix:` and the path of a Unix socket.
     pub fn new(address: impl Into<String>, name: &Name) -> Self {
         Self {
-            address: address.into(),
+            addresses: vec![address.into()],
             options: Options::new(name),
+            #[cfg(feature = "tls")]
+            tls: None,
             reconnect: true,
             wait_for_recipients: true,
             stay: None,
             confirm: false,
             control: Arc::default(),
         }
+    }
+
+    /// A further server, such as another node of a cluster. When one does not answer, refuses for
+    /// the moment or stops, the session goes on with the next one, and with the first one after the
+    /// last.
+    pub fn or_at(mut self, address: impl Into<String>) -> Self {
+        self.addresses.push(address.into());
+        self
     }
 
     /// The options of each connection. Lines are counted on from the number that these begin with.
@@ -181,7 +194,7 @@ impl Session {
     /// that the session connects to.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: super::Tls) -> Self {
-        self.options = self.options.tls(tls.or_server_name_of(&self.address));
+        self.tls = Some(tls);
         self
     }
 
@@ -241,6 +254,7 @@ impl Session {
             rooms: Rooms::default(),
             output,
             backoff: CONNECT_BACKOFF,
+            place: 0,
             futile: false,
             settled,
             logins: 0,
@@ -266,6 +280,8 @@ struct Run<O> {
     rooms: Rooms,
     output: O,
     backoff: Backoff,
+    /// Which of the addresses is next.
+    place: usize,
     /// The last connection achieved nothing, so the next one has to wait.
     futile: bool,
     /// The number of the last line whose account is closed: it was accepted, or is in doubt.
@@ -288,6 +304,8 @@ impl<O: SessionOutput> Run<O> {
     fn run(&mut self) -> Result<(), ConnectError> {
         while let Some(client) = self.connect()? {
             let outcome = self.run_connection(client)?;
+            // Whatever ended it, another server may be better off.
+            self.next_place();
             if self.settle(outcome).is_break() {
                 break;
             }
@@ -301,6 +319,7 @@ impl<O: SessionOutput> Run<O> {
         if self.futile && !self.pause_for_backoff() {
             return Ok(None);
         }
+        let mut untried = self.session.addresses.len();
         loop {
             let error = match self.attempt() {
                 Ok(client) => {
@@ -311,7 +330,9 @@ impl<O: SessionOutput> Run<O> {
                 }
                 Err(error) => error,
             };
-            let is_last = !self.session.reconnect
+            self.next_place();
+            untried = untried.saturating_sub(1);
+            let is_last = (!self.session.reconnect && untried == 0)
                 || !error.is_temporary()
                 || matches!(error, ConnectError::Abandoned { .. });
             if !is_last {
@@ -321,6 +342,10 @@ impl<O: SessionOutput> Run<O> {
                     reported = status.to_string();
                     self.output.status(&status);
                 }
+                if untried > 0 && !self.queue.is_time_over() {
+                    continue;
+                }
+                untried = self.session.addresses.len();
                 if !self.queue.is_over() && self.pause_for_backoff() && !self.queue.is_over() {
                     continue;
                 }
@@ -333,8 +358,14 @@ impl<O: SessionOutput> Run<O> {
     /// stopped before it ever was connected.
     fn attempt(&mut self) -> Result<Client, ConnectError> {
         let (sender, result) = bounded(1);
-        let (address, options) = (self.session.address.clone(), self.session.options.clone());
+        let (address, options) = (self.address().clone(), self.session.options.clone());
         let options = options.after(self.settled);
+        #[cfg(feature = "tls")]
+        let options = match &self.session.tls {
+            Some(tls) => options.tls(tls.clone().or_server_name_of(&address)),
+            None => options,
+        };
+        let host = address.clone();
         // It is not joined: an abandoned attempt ends by its own timeouts, and closes its connection.
         thread::Builder::new()
             .name("connect".to_owned())
@@ -344,7 +375,6 @@ impl<O: SessionOutput> Run<O> {
             })
             .map_err(ConnectError::Start)?;
         let (started, mut slow) = (Instant::now(), Some(SLOW_CONNECT));
-        let host = &self.session.address;
         let attempt = loop {
             if self.queue.is_time_over() {
                 let aborted = self.session.control.aborted.is_set();
@@ -356,15 +386,23 @@ impl<O: SessionOutput> Run<O> {
                 Waited::Other(attempt) => break attempt,
                 Waited::Elapsed => {
                     slow = None;
-                    self.output.status(&SessionStatus::Connecting { address: host });
+                    self.output.status(&SessionStatus::Connecting { address: &host });
                 }
                 Waited::InputEnded | Waited::Over => {}
             }
         };
         match attempt {
-            Some(result) => result.map_err(|error| error.with_host(host)),
-            None => Err(ConnectError::Abandoned { host: host.clone() }),
+            Some(result) => result.map_err(|error| error.with_host(&host)),
+            None => Err(ConnectError::Abandoned { host }),
         }
+    }
+
+    fn address(&self) -> &String {
+        &self.session.addresses[self.place]
+    }
+
+    fn next_place(&mut self) {
+        self.place = (self.place + 1) % self.session.addresses.len();
     }
 
     /// Waits before another attempt, less long if the input ends meanwhile: then it has to be seen

@@ -8,13 +8,19 @@ use super::{Broker, JoinRoom, MAX_URGENT};
 use crate::server::delivery::pending::{FrameSlice, NoSuchPeerErrors, Pending, Unrendered};
 use crate::server::delivery::room_news::Move;
 use crate::server::delivery::window::Permit;
+use crate::server::rooms::Lagging;
 use crate::socket::connection::ConnectionId;
+use crate::wire::name::Name;
 use crate::wire::protocol;
 use crate::wire::reasons::RoomRefusal;
 
 impl Broker {
     /// Lets a client into a room, and tells its reader how large the room is.
     pub(super) fn join_room(&mut self, join: JoinRoom) {
+        #[cfg(feature = "cluster")]
+        if self.cluster.is_some() {
+            return self.join_room_clustered(join);
+        }
         let JoinRoom { from, line, room, loud, permit, standing, ticket } = join;
         let Some(client) = self.accept(from, 1) else {
             return;
@@ -75,7 +81,7 @@ impl Broker {
         permit: &Permit,
     ) {
         let errors = NoSuchPeerErrors::new(lines, text, permit);
-        self.push(sender, Unrendered::NoSuchPeerErrors(errors).into());
+        self.push_reply(sender, Unrendered::NoSuchPeerErrors(errors).into());
     }
 
     pub(super) fn leave_room(
@@ -100,12 +106,17 @@ impl Broker {
         let names: Vec<_> =
             first.iter().map(|&client| self.peers[client].name.as_str().as_bytes()).collect();
         protocol::push_who_in(&mut text, line, room, members, &names);
-        self.push(client, Pending::FrameSlice(FrameSlice::reply(text, Arc::clone(permit))));
+        self.push_reply(client, Pending::FrameSlice(FrameSlice::reply(text, Arc::clone(permit))));
     }
 
     /// A client that has left, or that has released its name, is in no room as far as others are
     /// concerned.
     pub(super) fn leave_rooms(&mut self, client: usize, may_still_send: bool) {
+        #[cfg(feature = "cluster")]
+        if self.cluster.is_some() {
+            let rooms = self.rooms.rooms_of(client);
+            self.part_rooms(client, &rooms);
+        }
         let rooms = if may_still_send {
             self.rooms.stop_receiving(client)
         } else {
@@ -122,6 +133,10 @@ impl Broker {
             return;
         };
         let lagging = self.rooms.held_up(client, now);
+        self.put_out(lagging);
+    }
+
+    pub(super) fn put_out(&mut self, lagging: Lagging) {
         let is_urgent = lagging.probes.len() <= MAX_URGENT;
         for (client, probe) in lagging.probes {
             let peer = &mut self.peers[client];
@@ -139,6 +154,11 @@ impl Broker {
     }
 
     fn take_out(&mut self, client: usize, room: usize) {
+        #[cfg(feature = "cluster")]
+        if self.cluster.is_some() {
+            let rooms = [self.rooms.name(room)];
+            self.part_rooms(client, &rooms);
+        }
         if let Some(room) = self.rooms.leave(client, room) {
             self.tell_room(room, client, Move::Left);
         }
@@ -147,8 +167,17 @@ impl Broker {
     /// Tells the loud members of a room what a client did. Whatever happens until they are written
     /// the notice is added to it, so a member that reads nothing costs nothing more.
     fn tell_room(&mut self, room: usize, client: usize, what: Move) {
+        #[cfg(feature = "cluster")]
+        if self.cluster.is_some() {
+            // The engine tells the members of all nodes, these too.
+            return;
+        }
         let name = self.peers[client].name.clone();
-        let notices = self.rooms.tell(room, client, &name, what);
+        self.tell_room_of(room, client, &name, what);
+    }
+
+    pub(super) fn tell_room_of(&mut self, room: usize, client: usize, name: &Name, what: Move) {
+        let notices = self.rooms.tell(room, client, name, what);
         let is_urgent = notices.len() <= MAX_URGENT;
         for (client, news) in notices {
             let peer = &mut self.peers[client];
@@ -160,6 +189,6 @@ impl Broker {
     fn reply(&mut self, client: usize, permit: &Arc<Permit>, write: impl FnOnce(&mut Vec<u8>)) {
         let mut text = Vec::new();
         write(&mut text);
-        self.push(client, Pending::FrameSlice(FrameSlice::reply(text, Arc::clone(permit))));
+        self.push_reply(client, Pending::FrameSlice(FrameSlice::reply(text, Arc::clone(permit))));
     }
 }

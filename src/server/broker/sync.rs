@@ -36,6 +36,8 @@ impl Broker {
                 }
             });
         }
+        #[cfg(feature = "cluster")]
+        self.ask_elsewhere(id, &share);
         share.settle();
         let peer = &mut self.peers[sender];
         peer.reached = reached;

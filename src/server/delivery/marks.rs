@@ -11,6 +11,10 @@ use crate::socket::connection::ConnectionId;
 /// event for an acknowledgement.
 pub(crate) const MAX_LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
+/// Instead of a sender: a marker that asks about all messages, which any number may do at once.
+#[cfg(feature = "cluster")]
+pub(crate) const EVERYONE: ConnectionId = ConnectionId(u64::MAX);
+
 /// So many peers that have left are not worth pruning.
 const MIN_PRUNED: usize = 64;
 
@@ -93,7 +97,13 @@ impl Marks {
         marker: Marker,
         position: impl FnOnce(ConnectionId) -> Option<u64>,
     ) {
-        self.placed.retain(|mark| mark.marker.of != marker.of);
+        #[cfg(feature = "cluster")]
+        let asks_alone = marker.of != EVERYONE;
+        #[cfg(not(feature = "cluster"))]
+        let asks_alone = true;
+        if asks_alone {
+            self.placed.retain(|mark| mark.marker.of != marker.of);
+        }
         match position(marker.of) {
             Some(position) => {
                 let now = Instant::now();

@@ -70,7 +70,7 @@ pub(crate) struct FrameSlice {
 pub(crate) struct ChargedFrames {
     pub(crate) bytes: Frames,
     /// Releases the sender's window when the last recipient's slice is dropped.
-    #[expect(dead_code, reason = "it is held, not read")]
+    #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "it is held, not read"))]
     pub(crate) permit: Option<Arc<Permit>>,
     /// Whose lines these are; meaningless for a reply or a notice.
     pub(crate) sender: ConnectionId,

@@ -21,6 +21,25 @@ pub(crate) struct Token {
     /// Nonzero once a share was dropped unsettled.
     unconfirmed: AtomicUsize,
     reader: Thread,
+    /// What happens at its end, if no reader waits for it.
+    #[cfg(feature = "cluster")]
+    end: Option<Box<dyn TokenEnd>>,
+}
+
+/// What happens once every share of a token has ended.
+#[cfg(feature = "cluster")]
+pub(crate) trait TokenEnd: std::fmt::Debug + Send + Sync {
+    /// `is_confirmed` if all were settled.
+    fn ended(self: Box<Self>, is_confirmed: bool);
+}
+
+#[cfg(feature = "cluster")]
+impl Drop for Token {
+    fn drop(&mut self) {
+        if let Some(end) = self.end.take() {
+            end.ended(self.unconfirmed.load(SeqCst) == 0);
+        }
+    }
 }
 
 /// A part of a token. It travels with what it waits for: a share that is dropped without having been
@@ -43,9 +62,23 @@ impl Token {
     /// A token for the calling thread, with its first share.
     pub(crate) fn new() -> (Arc<Self>, Share) {
         let (open, unconfirmed) = (AtomicUsize::new(1), AtomicUsize::new(0));
-        let token = Arc::new(Self { open, unconfirmed, reader: thread::current() });
+        let token = Arc::new(Self {
+            open,
+            unconfirmed,
+            reader: thread::current(),
+            #[cfg(feature = "cluster")]
+            end: None,
+        });
         let share = Share { token: Arc::clone(&token), settled: false };
         (token, share)
+    }
+
+    /// A token that nobody waits for, with its first share.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn with_end(end: Box<dyn TokenEnd>) -> (std::sync::Weak<Self>, Share) {
+        let (open, unconfirmed) = (AtomicUsize::new(1), AtomicUsize::new(0));
+        let token = Arc::new(Self { open, unconfirmed, reader: thread::current(), end: Some(end) });
+        (Arc::downgrade(&token), Share { token, settled: false })
     }
 
     /// Waits until there are no more shares.

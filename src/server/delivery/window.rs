@@ -38,12 +38,23 @@ pub(crate) struct Window {
 pub(crate) struct Permit {
     window: Arc<Window>,
     bytes: usize,
+    /// Dropped with the permit, once the room is released.
+    #[cfg(feature = "cluster")]
+    token: Option<Box<Token>>,
 }
 
 /// A charge that lasts: while there are only such charges, the window counts as empty, so a line
 /// larger than the window does not wait for them.
 #[derive(Debug)]
 pub(crate) struct StandingPermit(Permit);
+
+/// Whatever has to be told when a permit is dropped.
+#[cfg(feature = "cluster")]
+pub(crate) type Token = Box<dyn Held>;
+
+/// Something that only its end matters of.
+#[cfg(feature = "cluster")]
+pub(crate) trait Held: std::fmt::Debug + Send + Sync {}
 
 impl Window {
     /// A window of `limit` bytes for the calling thread.
@@ -90,7 +101,21 @@ impl Window {
     pub(crate) fn charge(self: &Arc<Self>, bytes: usize) -> Permit {
         self.used.fetch_add(bytes, SeqCst);
         self.counters.queued_bytes.add(bytes as u64);
-        Permit { window: Arc::clone(self), bytes }
+        Permit {
+            window: Arc::clone(self),
+            bytes,
+            #[cfg(feature = "cluster")]
+            token: None,
+        }
+    }
+
+    /// A charge that nobody waits for, for bytes that another node answers for; `token` is dropped
+    /// with it.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn charge_for(self: &Arc<Self>, bytes: usize, token: Token) -> Permit {
+        let mut permit = self.charge(bytes);
+        permit.token = Some(Box::new(token));
+        permit
     }
 
     fn has_room(&self, bytes: usize) -> bool {

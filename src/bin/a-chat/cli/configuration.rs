@@ -114,6 +114,8 @@ impl Setting {
         let value = match (arg.get_action().takes_values(), values.as_deref()) {
             (false, Some("true")) => Some("yes".to_owned()),
             (false, _) => Some("no".to_owned()),
+            // It may hold a password.
+            (true, Some(_)) if arg.is_hide_env_values_set() => Some("(hidden)".to_owned()),
             _ => values,
         };
         Self { flag: flag.to_owned(), value, origin, is_given }

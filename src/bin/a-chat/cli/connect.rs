@@ -13,14 +13,16 @@ use super::values::{ADDRESS, NAME, TIME};
 /// The arguments of `connect`.
 #[derive(Debug, Args)]
 pub(crate) struct ConnectArgs {
-    /// Address of the server, or its Unix socket as in `unix:/run/a-chat.sock`
+    /// Address of the server, or its Unix socket as in `unix:/run/a-chat.sock`; of several, the next
+    /// one that answers follows one that does not or that stops
     #[arg(
         value_name = "ADDR:PORT",
         env = "A_CHAT_CONNECT",
         default_value = "127.0.0.1:8080",
+        value_delimiter = ',',
         value_parser = ADDRESS
     )]
-    pub(crate) address: String,
+    pub(crate) addresses: Vec<String>,
 
     /// Name to log in with [default: prompted for at a terminal, the first line in a pipe]
     #[arg(short, long, value_name = "NAME", env = "A_CHAT_NAME", value_parser = NAME)]

@@ -1,6 +1,7 @@
 //! The command line: the commands, and the texts of `--help`. Plain data; the main thread parses it
 //! before anything else runs.
 
+mod cluster;
 mod config_file;
 mod configuration;
 mod confirm;
@@ -26,6 +27,7 @@ use clap_complete::Shell;
 use config_file::ConfigFile;
 use configuration::unknown_variables;
 
+pub(crate) use cluster::ClusterArgs;
 pub(crate) use configuration::Settings;
 pub(crate) use connect::ConnectArgs;
 pub(crate) use doors::DoorArgs;

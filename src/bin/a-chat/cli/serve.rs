@@ -10,6 +10,7 @@ use log::LevelFilter;
 
 use crate::logger::LogFormat;
 
+use super::cluster::ClusterArgs;
 use super::config_file::ConfigFile;
 use super::configuration::ConfigurationArgs;
 use super::doors::DoorArgs;
@@ -85,6 +86,9 @@ pub(crate) struct ServeArgs {
     #[cfg(feature = "status")]
     #[command(flatten)]
     pub(crate) status: StatusArgs,
+
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
 
     #[command(flatten)]
     pub(crate) configuration: ConfigurationArgs,
@@ -222,7 +226,9 @@ impl ServeArgs {
             }
             None => broken,
         };
-        let Some((id, rule)) = broken else { return Ok(()) };
+        let Some((id, rule)) = broken else {
+            return self.cluster.validate(command, matches.value_source("cluster"));
+        };
         let arg = command.get_arguments().find(|arg| arg.get_id() == id);
         let source = matches.value_source(id).unwrap_or(ValueSource::CommandLine);
         let value = matches.get_raw(id).and_then(Iterator::last).unwrap_or_default();

@@ -42,9 +42,10 @@ pub(crate) struct StressArgs {
     #[arg(value_name = "MODE")]
     mode: Mode,
 
-    /// Server to put under load [default: one started for the duration of the load]
+    /// Server to put under load, or several nodes of a cluster, over which the clients are spread
+    /// [default: one started for the duration of the load]
     #[arg(value_name = "ADDR:PORT", value_parser = ADDRESS)]
-    address: Option<String>,
+    addresses: Vec<String>,
 
     #[command(flatten)]
     pub(crate) token: LoginsFlags,
@@ -119,8 +120,8 @@ pub(crate) enum Mode {
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) mode: Mode,
-    /// `None` if a server has to be started.
-    pub(crate) address: Option<String>,
+    /// None if a server has to be started.
+    pub(crate) addresses: Vec<String>,
     pub(crate) clients: usize,
     pub(crate) size: usize,
     pub(crate) amount: Amount,
@@ -144,7 +145,7 @@ impl StressArgs {
     /// server started for the load.
     pub(crate) fn plan(&self) -> Result<Plan, clap::Error> {
         let plan = self.check().map_err(usage_error)?;
-        if plan.address.is_none() {
+        if plan.addresses.is_empty() {
             plan.check_own_server(&*own_server()?).map_err(usage_error)?;
         }
         Ok(plan)
@@ -218,11 +219,11 @@ impl StressArgs {
         if amount == Amount::Time(Duration::ZERO) {
             return Err("invalid value '0' for '--duration': must not be zero, as in 5s".to_owned());
         }
-        let (address, tls) = (self.address.clone(), self.tls.tls);
-        if tls && address.as_deref().is_some_and(|it| Endpoint::unix_path(it).is_some()) {
+        let (addresses, tls) = (self.addresses.clone(), self.tls.tls);
+        if tls && addresses.iter().any(|it| Endpoint::unix_path(it).is_some()) {
             return Err("'--tls' is not for Unix sockets, which never leave this host".to_owned());
         }
-        Ok(Plan { mode, address, clients, size, amount, rate, at_once, beside, confirm, tls })
+        Ok(Plan { mode, addresses, clients, size, amount, rate, at_once, beside, confirm, tls })
     }
 }
 
@@ -315,7 +316,7 @@ impl Plan {
             return Err(format!("{clients} clients need more than {files} open files (ulimit -n)"));
         }
         let capacity = Capacity::detect();
-        if self.address.is_none() && *clients > capacity.connections {
+        if self.addresses.is_empty() && *clients > capacity.connections {
             return Err(format!("the capacity of a server on this machine is {capacity}"));
         }
         Ok(())

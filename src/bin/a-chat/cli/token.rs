@@ -24,7 +24,7 @@ pub(crate) struct TokenFlags {
 pub(crate) struct LoginsFlags {
     /// Log in with the names and tokens in this file, a name and its token in each line; for a server
     /// with users
-    #[arg(long, value_name = "FILE", requires = "address")]
+    #[arg(long, value_name = "FILE", requires = "addresses")]
     pub(crate) token_file: Option<PathBuf>,
 
     /// Send the tokens unencrypted, wherever the server is; otherwise they are sent so only to this

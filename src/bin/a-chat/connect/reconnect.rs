@@ -11,7 +11,9 @@ pub(crate) fn session(args: &ConnectArgs, name: &Name) -> Result<Session, String
     let options = Options::new(name)
         .token(token::of(&args.token)?)
         .plaintext_token(args.token.plaintext_token);
-    let session = Session::new(&args.address, name)
+    let (first, others) = args.addresses.split_first().ok_or("an address is missing")?;
+    let session = others.iter().fold(Session::new(first, name), Session::or_at);
+    let session = session
         .options(options)
         .reconnect(args.reconnect)
         .wait_for_recipients(!args.no_wait)

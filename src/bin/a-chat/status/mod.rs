@@ -207,6 +207,11 @@ impl Serving {
             "/readyz" if source.shutdown.is_shutdown() => {
                 Response::text("503 Service Unavailable", source.state())
             }
+            #[cfg(feature = "cluster")]
+            "/readyz" if source.stats.cluster().is_some_and(|it| !it.was_settled) => {
+                // Whoever restarts node after node is paced by this.
+                Response::text("503 Service Unavailable", "waiting for the cluster")
+            }
             "/readyz" => Response::text("200 OK", "ready"),
             "/metrics" => {
                 let (content_type, body) = source.metrics(request.takes_open_metrics);

@@ -70,6 +70,8 @@ impl Source {
         self.add_server(&mut to);
         self.add_connections(&mut to);
         self.add_lines(&mut to);
+        #[cfg(feature = "cluster")]
+        self.add_cluster(&mut to);
         process::add(&mut to);
         (content_type, to.finish())
     }
@@ -131,6 +133,24 @@ impl Source {
         to.counter("achat_sent_bytes_total", help, activity.sent_bytes);
         let help = "Clients that are kept from sending since their windows are full.";
         to.gauge("achat_senders_waiting", help, activity.waiting);
+    }
+
+    #[cfg(feature = "cluster")]
+    fn add_cluster(&self, to: &mut Exposition) {
+        let Some(cluster) = self.stats.cluster() else { return };
+        let help = "Messages taken over from other nodes.";
+        to.counter("achat_cluster_arrived_total", help, cluster.arrived);
+        // They sink when a node dies, so these are no counters.
+        let help = "Messages taken over by other nodes.";
+        to.gauge("achat_cluster_handed_over", help, cluster.handed_over);
+        let help = "Messages of which nobody can tell whether they have arrived.";
+        to.gauge("achat_cluster_in_doubt", help, cluster.in_doubt);
+        let help = "Bytes on their way to other nodes, and not written by these yet.";
+        to.gauge("achat_cluster_unsettled_bytes", help, cluster.unsettled_bytes);
+        let help = "1 while the engine answers.";
+        to.gauge("achat_cluster_reachable", help, u8::from(cluster.is_reachable));
+        let help = "1 while nothing is held for clients of a node that has stopped.";
+        to.gauge("achat_cluster_settled", help, u8::from(cluster.is_settled));
     }
 
     fn add_lines(&self, to: &mut Exposition) {

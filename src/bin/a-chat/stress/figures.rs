@@ -19,6 +19,8 @@ use super::own_server::Usage;
 pub(super) struct Figures {
     pub(super) mode: Mode,
     pub(super) address: Endpoint,
+    /// Further nodes of its cluster.
+    pub(super) others: Vec<Endpoint>,
     pub(super) own_server: bool,
     pub(super) clients: usize,
     /// Length of a text, in bytes.
@@ -166,7 +168,11 @@ impl Figures {
         let is_early = self.interrupted || self.failure.is_some();
         let ended = if is_early { ", ended early" } else { "" };
         let seconds = self.outcome.elapsed.as_secs_f64();
-        let _ = writeln!(title, "; {seconds:.2} s{ended}; {at} on {address}");
+        let _ = write!(title, "; {seconds:.2} s{ended}; {at} on {address}");
+        for other in &self.others {
+            let _ = write!(title, ", {other}");
+        }
+        title.push('\n');
         title
     }
 

@@ -44,13 +44,21 @@ pub(crate) fn run(args: &StressArgs) -> Result<ExitCode, Box<dyn Error>> {
     plan.check_capacity()?;
     let control = Arc::new(Control::default());
     stop_on_signals(&control)?;
-    let (address, server) = match &plan.address {
-        Some(address) => (resolve(address)?, None),
-        None => OwnServer::start().map(|server| (server.address().clone(), Some(server)))?,
+    let (addresses, server) = if plan.addresses.is_empty() {
+        OwnServer::start().map(|server| (vec![server.address().clone()], Some(server)))?
+    } else {
+        let found = plan.addresses.iter().map(|address| resolve(address));
+        (found.collect::<Result<Vec<_>, _>>()?, None)
     };
-    take_logins(&args.token, &plan, &address)?;
-    let target = target(args, &plan, &address)?;
+    let (address, _) = addresses.split_first().ok_or("an address is missing")?;
+    take_logins(&args.token, &plan, &addresses)?;
+    let names = plan.addresses.iter().map(|name| Some(name.as_str())).chain([None]);
+    let targets = addresses.iter().zip(names).map(|(address, name)| target(args, name, address));
+    let mut targets = targets.collect::<Result<Vec<_>, _>>()?;
+    let others = targets.split_off(1);
+    let target = targets.remove(0);
     let topology = plan.topology(prefix(server.is_some()));
+    let topology = Topology { others, ..topology };
     let measured = measure(&plan, &target, &topology, server, &control);
     let figures = measured.map_err(|error| format!("{address}: {error}"))?;
     let text = if args.json { figures.json()? } else { figures.table() };
@@ -63,23 +71,23 @@ pub(crate) fn run(args: &StressArgs) -> Result<ExitCode, Box<dyn Error>> {
 
 /// Where the load connects to, over TLS if the command line says so.
 #[cfg(feature = "tls")]
-fn target(args: &StressArgs, plan: &Plan, address: &Endpoint) -> Result<Target, String> {
+fn target(args: &StressArgs, name: Option<&str>, address: &Endpoint) -> Result<Target, String> {
     let tls = args.tls.tls().map_err(|error| format!("cannot use TLS: {error}"))?;
     let target = Target::from(address.clone());
     Ok(match tls {
-        Some(tls) => target.with_tls(tls, plan.address.as_deref()),
+        Some(tls) => target.with_tls(tls, name),
         None => target,
     })
 }
 
 #[cfg(not(feature = "tls"))]
 #[expect(clippy::unnecessary_wraps, reason = "as with TLS")]
-fn target(_: &StressArgs, _: &Plan, address: &Endpoint) -> Result<Target, String> {
+fn target(_: &StressArgs, _: Option<&str>, address: &Endpoint) -> Result<Target, String> {
     Ok(address.clone().into())
 }
 
 /// Has the clients log in with the tokens that the command line asks for.
-fn take_logins(flags: &LoginsFlags, plan: &Plan, address: &Endpoint) -> Result<(), String> {
+fn take_logins(flags: &LoginsFlags, plan: &Plan, addresses: &[Endpoint]) -> Result<(), String> {
     let Some(path) = &flags.token_file else { return Ok(()) };
     let cannot = |problem: String| format!("cannot use {}: {problem}", path.display());
     let logins = tokens::parse(&token::read_logins(path)?).map_err(cannot)?;
@@ -87,11 +95,12 @@ fn take_logins(flags: &LoginsFlags, plan: &Plan, address: &Endpoint) -> Result<(
         let Plan { clients, .. } = plan;
         return Err(cannot(format!("{} names are too few for {clients} clients", logins.len())));
     }
-    let is_private = match address {
-        Endpoint::Tcp(address) => address.ip().to_canonical().is_loopback(),
-        _ => true,
+    let is_public = |address: &&Endpoint| match address {
+        Endpoint::Tcp(address) => !address.ip().to_canonical().is_loopback(),
+        _ => false,
     };
-    if !is_private && !plan.tls && !flags.plaintext_token {
+    let address = addresses.iter().find(is_public);
+    if let Some(address) = address.filter(|_| !plan.tls && !flags.plaintext_token) {
         return Err(format!(
             "the tokens would be sent unencrypted to {address}; --tls encrypts them, \
              --plaintext-token sends them all the same"
@@ -138,6 +147,7 @@ fn measure(
     Ok(Figures {
         mode: plan.mode,
         address: target.address.clone(),
+        others: topology.others.iter().map(|it| it.address.clone()).collect(),
         own_server,
         clients: plan.clients,
         size: plan.size,

@@ -1,0 +1,467 @@
+//! The egress thread. It owns the connection that commands go to the engine by, and what has no reply
+//! yet; it ends when the broker and all writers have dropped their senders and the rest is said.
+//!
+//! One cycle brings what is queued and waits for the replies; meanwhile the next one gathers. So
+//! batches grow with the load, and there is no timer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use crate::cluster::engine::{
+    Call, Command, Engine, EngineError, Entrance, Hello, Life, LifeState, Reply, Wire,
+};
+use crate::cluster::lease::{Leases, boot_time};
+use crate::cluster::link::{Link, Stop};
+use crate::cluster::node::Order;
+use crate::cluster::options::Cluster;
+use crate::cluster::outbox::Outbox;
+use crate::wire::name::Name;
+
+/// The first and the longest pause before the engine is dialled again.
+const DIAL_BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+
+/// How long the engine may take to answer, or to be connected to.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long to wait before something is said again that the engine refused for the moment.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// The shortest time that the last words get, in a drain that is over or was forced.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
+/// The thread's state.
+#[derive(Debug)]
+pub(crate) struct Egress {
+    engine: Arc<dyn Engine>,
+    link: Arc<Link>,
+    stop: Arc<dyn Stop>,
+    outbox: Outbox,
+    wire: Option<OpenWire>,
+    incarnation: Arc<str>,
+    leases: Leases,
+    lease: Duration,
+    /// The counter of the last renewal, which ingress has to read before the next one.
+    counter: u64,
+    next_renewal: Instant,
+    /// Not before this is anything said again.
+    retry_at: Option<Instant>,
+    backoff: Option<Duration>,
+    /// Since when this life has entered an incarnation that is not open.
+    early_since: Option<Instant>,
+    is_first: bool,
+}
+
+struct OpenWire(Box<dyn Wire>);
+
+impl std::fmt::Debug for OpenWire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OpenWire")
+    }
+}
+
+/// What the thread knows at its end.
+#[derive(Debug, Default)]
+pub(crate) struct EgressExit {
+    /// What was held when the last life ended: whose it was, for whom, how many messages.
+    pub(crate) left: Vec<(Life, Name, u64)>,
+    /// The last delivery that was given to a connection.
+    pub(crate) sent: u64,
+}
+
+/// What a round of calls came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Round {
+    Done,
+    /// Nothing can be said at the moment.
+    Wait,
+}
+
+impl Egress {
+    /// A thread for a life that begins: `hello` is what the engine said to its first connection.
+    pub(crate) fn new(
+        engine: Arc<dyn Engine>,
+        link: Arc<Link>,
+        stop: Arc<dyn Stop>,
+        life: &Life,
+        options: &Cluster,
+        hello: &Hello,
+    ) -> Self {
+        let mut outbox = Outbox::new(life.clone());
+        let entrance = Entrance {
+            incarnation: Arc::clone(&hello.incarnation),
+            fresh: true,
+            state: LifeState::Here,
+            names: Vec::new(),
+            seats: Vec::new(),
+            known: Vec::new(),
+        };
+        outbox.begin(entrance);
+        Self {
+            engine,
+            link,
+            stop,
+            outbox,
+            wire: None,
+            incarnation: Arc::clone(&hello.incarnation),
+            leases: Leases::new(options.lease, options.hold),
+            lease: options.lease,
+            counter: 0,
+            next_renewal: Instant::now(),
+            retry_at: None,
+            backoff: None,
+            early_since: None,
+            is_first: options.first,
+        }
+    }
+
+    /// The thread: brings orders to the engine until nobody can give any more, then the last words.
+    pub(crate) fn run(mut self, orders: &Receiver<Order>) -> EgressExit {
+        let _ended_even_after_a_panic = EndOnDrop(Arc::clone(&self.link));
+        loop {
+            let now = Instant::now();
+            let order = match self.next_turn(now) {
+                Some(until) if until <= now => orders.try_recv().map_err(|error| match error {
+                    crossbeam_channel::TryRecvError::Empty => RecvTimeoutError::Timeout,
+                    crossbeam_channel::TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
+                }),
+                Some(until) => orders.recv_deadline(until),
+                None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match order {
+                Ok(order) => {
+                    self.outbox.take(order);
+                    orders.try_iter().for_each(|order| self.outbox.take(order));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.turn();
+        }
+        self.last_words()
+    }
+
+    /// When there is something to do at the latest.
+    fn next_turn(&self, now: Instant) -> Option<Instant> {
+        let has_work = if self.outbox.is_paused() {
+            self.outbox.entrance().is_some()
+        } else {
+            !self.outbox.is_empty()
+        };
+        let work = has_work.then(|| self.retry_at.unwrap_or(now));
+        let dial = self.wire.is_none().then(|| self.retry_at.unwrap_or(now));
+        [work, dial, Some(self.next_renewal)].into_iter().flatten().min()
+    }
+
+    /// One round with the engine, as far as it can be reached.
+    fn turn(&mut self) {
+        let now = Instant::now();
+        if self.retry_at.is_some_and(|at| now < at) && now < self.next_renewal {
+            return;
+        }
+        if self.wire.is_none() && self.retry_at.is_some_and(|at| now < at) {
+            self.next_renewal = self.next_renewal.max(self.retry_at.unwrap_or(now));
+            return;
+        }
+        self.retry_at = None;
+        match self.converse(now) {
+            Ok(Round::Done) => {
+                self.backoff = None;
+                self.link.note_reachable(true);
+            }
+            Ok(Round::Wait) => self.retry_at = Some(Instant::now() + RETRY),
+            Err(error) => {
+                let pause =
+                    self.backoff.map_or(DIAL_BACKOFF.0, |pause| (pause * 2).min(DIAL_BACKOFF.1));
+                if self.backoff.is_none() {
+                    log::warn!("the cluster's engine cannot be reached: {error}");
+                }
+                self.backoff = Some(pause);
+                self.link.note_reachable(false);
+                self.wire = None;
+                self.retry_at = Some(Instant::now() + pause);
+            }
+        }
+    }
+
+    /// How long the engine may take for an answer now.
+    fn patience(&self) -> Duration {
+        let patience = PATIENCE.min(self.lease / 2);
+        self.stop.time_left().map_or(patience, |left| patience.min(left.max(LAST_WORDS)))
+    }
+
+    fn converse(&mut self, now: Instant) -> Result<Round, EngineError> {
+        if self.wire.is_none() {
+            self.dial()?;
+        }
+        if let Some(round) = self.enter()? {
+            return Ok(round);
+        }
+        let mut round = Round::Done;
+        if now >= self.next_renewal {
+            round = self.renew()?;
+        }
+        if self.outbox.is_paused() {
+            return Ok(Round::Wait);
+        }
+        if round == Round::Done { self.bring() } else { Ok(round) }
+    }
+
+    fn dial(&mut self) -> Result<(), EngineError> {
+        let patience = self.patience();
+        let mut wire = self.engine.dial(patience)?;
+        let hello = wire.hello(&self.outbox.life, random())?;
+        self.wire = Some(OpenWire(wire));
+        if self.backoff.is_some() {
+            log::info!("the cluster's engine is reached again");
+        }
+        let Hello { incarnation, open, state } = hello;
+        let is_entering = self.outbox.entrance().is_some();
+        let is_here = state.is_some_and(|it| !matches!(it, LifeState::Down | LifeState::Reaped));
+        if incarnation != self.incarnation {
+            log::warn!("the cluster's engine has lost its data; entering again");
+            self.outbox.pause();
+            self.incarnation = Arc::clone(&incarnation);
+            self.early_since = None;
+            self.link.ask_to_enter(&incarnation, false);
+        } else if !is_here && !is_entering && !self.outbox.is_paused() {
+            self.fenced();
+        }
+        if open {
+            self.early_since = None;
+        }
+        Ok(())
+    }
+
+    /// Others have gone on without this life: another one begins.
+    fn fenced(&mut self) {
+        log::error!("this node was silent for too long: the others have taken it for dead");
+        self.outbox.pause();
+        self.link.ask_to_enter(&self.incarnation, true);
+    }
+
+    fn call(&mut self, calls: &[Call<'_>]) -> Result<Vec<Reply>, EngineError> {
+        let patience = self.patience();
+        let Some(OpenWire(wire)) = &mut self.wire else {
+            return Err(EngineError("not connected".to_owned()));
+        };
+        wire.run(&self.incarnation, &self.outbox.life, calls, patience)
+    }
+
+    /// Says who this life is, if the engine is to be told; nothing else is said in that round.
+    fn enter(&mut self) -> Result<Option<Round>, EngineError> {
+        let Some(entrance) = self.outbox.entrance().cloned() else { return Ok(None) };
+        if entrance.incarnation != self.incarnation {
+            // It was made for an incarnation that is over; another one is on its way.
+            self.outbox.drop_entrance();
+            return Ok(Some(Round::Wait));
+        }
+        let last = self.outbox.ran();
+        let reply = self.call(&[Call::Enter { entrance: &entrance, last }])?;
+        let Some(reply) = reply.into_iter().next() else { return Ok(Some(Round::Wait)) };
+        match reply {
+            Reply::Done => {
+                self.outbox.drop_entrance();
+                self.counter = 0;
+                self.link.note_ping(0);
+                self.early_since = Some(Instant::now());
+                self.next_renewal = Instant::now();
+                Ok(Some(Round::Done))
+            }
+            Reply::Fenced => {
+                self.outbox.drop_entrance();
+                self.fenced();
+                Ok(Some(Round::Wait))
+            }
+            Reply::Unknown => Err(EngineError("it has begun anew".to_owned())),
+            reply => Err(EngineError(format!("it does not let this node enter: {reply:?}"))),
+        }
+    }
+
+    /// Renews the lease, and looks after the others'.
+    fn renew(&mut self) -> Result<Round, EngineError> {
+        // A node that does not hear its own pings must not live: it would hold its names and
+        // receive nothing.
+        let hears = self.link.pinged() == self.counter;
+        let reply = self.call(&[Call::Renew { ping: hears }])?;
+        self.next_renewal = Instant::now() + self.leases.interval();
+        let (open, lives) = match reply.into_iter().next() {
+            Some(Reply::Lives { open, lives }) => (open, lives),
+            Some(Reply::Unknown) => {
+                self.wire = None;
+                return Ok(Round::Wait);
+            }
+            reply => return Err(EngineError(format!("it does not renew the lease: {reply:?}"))),
+        };
+        let is_held = lives.iter().any(|(_, state, _)| *state == LifeState::Down);
+        self.link.note_settled(open && !is_held);
+        let own = lives.iter().find(|(life, ..)| *life == self.outbox.life);
+        if let Some((_, _, counter)) = own {
+            self.counter = *counter;
+        }
+        let now = Instant::now();
+        if open {
+            self.early_since = None;
+            self.is_first = false;
+        } else {
+            let wait = if self.is_first { Duration::ZERO } else { self.lease };
+            if self.early_since.is_some_and(|since| now.duration_since(since) >= wait) {
+                self.call(&[Call::Open])?;
+                // If the engine forgets, this node is not the first any more.
+                self.is_first = false;
+            } else {
+                let soon = self.early_since.map_or(now + RETRY, |since| since + wait);
+                self.next_renewal = self.next_renewal.min(soon.max(now + RETRY));
+            }
+            return Ok(Round::Done);
+        }
+        let due = self.leases.look(&self.outbox.life, &lives, boot_time());
+        for (life, counter) in &due.reap {
+            log::warn!("node {} is silent for too long, taking it for dead", life.node());
+            self.call(&[Call::Reap { life, counter: *counter }])?;
+        }
+        for life in due.end_hold {
+            if !self.stop.is_shutdown() {
+                self.outbox.take(Order::Command(Command::EndHold { life }));
+            }
+        }
+        Ok(Round::Done)
+    }
+
+    /// Brings what is queued.
+    fn bring(&mut self) -> Result<Round, EngineError> {
+        let cycle = self.outbox.next_cycle();
+        if cycle.commands == 0 && cycle.acks.is_empty() {
+            return Ok(Round::Done);
+        }
+        // Before any of it can be on a wire.
+        self.link.note_sent(self.outbox.sent());
+        let overdue = self.leases.overdue(boot_time());
+        let texts: Vec<_> =
+            cycle.acks.iter().map(|(origin, told)| (origin, told.to_string())).collect();
+        let mut calls: Vec<Call<'_>> =
+            texts.iter().map(|(origin, text)| Call::Ack { origin, text }).collect();
+        let commands = self.outbox.commands().take(cycle.commands);
+        calls.extend(commands.map(|(number, command)| Call::Run {
+            number,
+            command,
+            overdue: &overdue,
+        }));
+        let patience = self.patience();
+        let Some(OpenWire(wire)) = &mut self.wire else {
+            return Err(EngineError("not connected".to_owned()));
+        };
+        let replies = wire.run(&self.incarnation, &self.outbox.life, &calls, patience);
+        drop(calls);
+        let replies = match replies {
+            Ok(replies) => replies,
+            Err(error) => {
+                for (origin, told) in cycle.acks {
+                    self.outbox.tell_again(origin, &told);
+                }
+                return Err(error);
+            }
+        };
+        let mut replies = replies.into_iter();
+        let mut refused = None;
+        for ((origin, told), reply) in cycle.acks.into_iter().zip(replies.by_ref()) {
+            if reply != Reply::Done {
+                self.outbox.tell_again(origin, &told);
+                refused = Some(reply);
+            }
+        }
+        for reply in replies {
+            if refused.is_none() && reply == Reply::Done {
+                self.outbox.command_ran();
+            } else {
+                refused.get_or_insert(reply);
+            }
+        }
+        match refused {
+            None => Ok(Round::Done),
+            Some(Reply::Unknown | Reply::Fenced) => {
+                // The next connection is told why.
+                self.wire = None;
+                Ok(Round::Wait)
+            }
+            Some(Reply::Full | Reply::Early) => Ok(Round::Wait),
+            Some(reply) => Err(EngineError(format!("it refuses a command: {reply:?}"))),
+        }
+    }
+
+    /// Says what is left, and that this life ends.
+    fn last_words(mut self) -> EgressExit {
+        let started = Instant::now();
+        let left = self.stop.time_left().unwrap_or(PATIENCE).max(LAST_WORDS);
+        let deadline = started + left;
+        let mut exit = EgressExit::default();
+        while !self.outbox.is_empty() && !self.outbox.is_paused() && Instant::now() < deadline {
+            self.turn();
+            self.pause_until(deadline);
+        }
+        if !self.outbox.is_paused() && self.outbox.is_empty() {
+            while Instant::now() < deadline {
+                match self.end() {
+                    Ok(left) => {
+                        exit.left = left;
+                        break;
+                    }
+                    Err(error) => {
+                        log::debug!("the end cannot be told to the cluster's engine: {error}");
+                        self.wire = None;
+                        self.retry_at = Some(Instant::now() + DIAL_BACKOFF.0);
+                        self.pause_until(deadline);
+                    }
+                }
+            }
+        }
+        exit.sent = self.outbox.sent();
+        exit
+    }
+
+    fn pause_until(&mut self, deadline: Instant) {
+        if let Some(at) = self.retry_at.take() {
+            let until = at.min(deadline);
+            std::thread::sleep(until.saturating_duration_since(Instant::now()));
+        }
+    }
+
+    fn end(&mut self) -> Result<Vec<(Life, Name, u64)>, EngineError> {
+        if self.wire.is_none() {
+            self.dial()?;
+        }
+        let number = self.outbox.ran() + 1;
+        let call = Call::Run { number, command: &Command::Down, overdue: " " };
+        let reply = self.call(&[call])?;
+        match reply.into_iter().next() {
+            Some(Reply::Left(held)) => {
+                self.call(&[Call::Forget])?;
+                let counted = held.into_iter().map(|(origin, name, pieces)| {
+                    let messages = pieces.iter().map(|piece| u64::from(piece.messages)).sum();
+                    (origin, name, messages)
+                });
+                Ok(counted.collect())
+            }
+            Some(Reply::Done | Reply::Unknown) => Ok(Vec::new()),
+            reply => Err(EngineError(format!("it refuses the end: {reply:?}"))),
+        }
+    }
+}
+
+/// 64 random bits, of the operating system's.
+pub(crate) fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    // The standard library seeds its hashers from the operating system.
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+/// Tells ingress that nobody needs it any more.
+#[derive(Debug)]
+struct EndOnDrop(Arc<Link>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.note_end();
+    }
+}

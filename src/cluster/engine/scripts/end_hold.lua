@@ -1,0 +1,26 @@
+-- The hold of a life that has ended is over: up to ARGV[5] of its names are free, and what was held
+-- for them comes to the caller's inbox, which names it. ARGV[3] is the command's number, [4] the
+-- life.
+allow_when_full()
+local refused = refusal(tonumber(ARGV[3]))
+if refused then return refused end
+local over = ARGV[4]
+if state(over) ~= 'down' or state(LIFE) ~= 'here' then return 'OK' end
+for _, name in ipairs(redis.call('SRANDMEMBER', P .. 'of:' .. over, tonumber(ARGV[5]))) do
+    local key = P .. 'hold:' .. name
+    for _, held in ipairs(redis.call('LRANGE', key, 0, -1)) do
+        local from, number, body = string.match(held, '^(%S+) (%d+);(.*)$')
+        append(LIFE, 'x', name, 'f', from, 'b', number .. ':1;' .. body)
+        append(from, 'h', LIFE, 'n', number)
+    end
+    redis.call('DEL', key)
+    redis.call('SREM', HOLDS, name)
+    take(name, over)
+end
+if redis.call('SCARD', P .. 'of:' .. over) == 0 then
+    redis.call('HDEL', LIVES, over)
+    redis.call('HDEL', LAST, over)
+    redis.call('HDEL', P .. 'counters', over)
+    known_states[over] = nil
+end
+return 'OK'

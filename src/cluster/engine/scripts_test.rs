@@ -1,0 +1,279 @@
+//! Each script against a real engine: what it does, that it does nothing the second time, and nothing
+//! when a closed connection brings it late.
+#![allow(clippy::pedantic, reason = "small numbers, and long tests")]
+
+use std::time::Duration;
+
+use super::testing::TestEngine;
+use super::*;
+use crate::cluster::parcel::{self, Origin};
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// A node's two connections, and what it has said.
+struct Talker {
+    life: Life,
+    wire: Box<dyn Wire>,
+    incarnation: Arc<str>,
+    last: u64,
+    position: String,
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).expect("a name")
+}
+
+fn piece(first: u64, names: &[&str]) -> Piece {
+    let sender = name("alice");
+    let origin =
+        Origin { sender: &sender, room: None, from: 1, lowest: 1, first_line: first, messages: 1 };
+    let body = parcel::write_piece(origin, format!("from alice: {first}\n").as_bytes()).into();
+    let names = names.iter().map(|text| Recipient::parse(text).expect("a recipient")).collect();
+    Piece { first, names, body }
+}
+
+impl Talker {
+    /// A life that has entered; the first one opens the engine.
+    fn enter(engine: &TestEngine, cluster: &str, life: &str) -> Self {
+        let life = Life::new(life);
+        let mut wire = engine.dialled(cluster).dial(SOON).expect("an engine");
+        let hello = wire.hello(&life, 7).expect("an answer");
+        let incarnation = Arc::clone(&hello.incarnation);
+        let mut talker = Self { life, wire, incarnation, last: 0, position: "0-0".to_owned() };
+        let entrance = Entrance {
+            incarnation: hello.incarnation,
+            fresh: true,
+            state: LifeState::Here,
+            names: Vec::new(),
+            seats: Vec::new(),
+            known: Vec::new(),
+        };
+        let enter = Call::Enter { entrance: &entrance, last: 0 };
+        assert_eq!(talker.call(&enter), Reply::Done);
+        assert_eq!(talker.call(&enter), Reply::Done, "the second time");
+        assert_eq!(talker.call(&Call::Open), Reply::Done);
+        assert_eq!(talker.call(&Call::Open), Reply::Done, "the second time");
+        talker.read();
+        talker
+    }
+
+    fn call(&mut self, call: &Call<'_>) -> Reply {
+        let calls = std::slice::from_ref(call);
+        let replies = self.wire.run(&self.incarnation, &self.life, calls, SOON);
+        replies.expect("replies").pop().expect("one reply")
+    }
+
+    /// Says it twice: the second time it changes nothing, and neither it does late, from the
+    /// connection before.
+    fn say(&mut self, engine: &TestEngine, cluster: &str, command: &Command) -> Reply {
+        self.last += 1;
+        let call = Call::Run { number: self.last, command, overdue: " " };
+        let reply = self.call(&call);
+        let before = dump(engine, cluster);
+        let again = self.call(&call);
+        let same = matches!((&reply, &again), (Reply::Left(_), Reply::Left(_)));
+        assert!(again == Reply::Done || same, "{again:?}");
+        let mut old = engine.dialled(cluster).dial(SOON).expect("an engine");
+        std::mem::swap(&mut old, &mut self.wire);
+        old.run(&self.incarnation, &self.life, std::slice::from_ref(&call), SOON)
+            .expect("a connection that is not closed yet");
+        assert_eq!(dump(engine, cluster), before, "{command:?} is run twice");
+        let early = Call::Run { number: self.last + 2, command, overdue: " " };
+        assert!(!matches!(self.call(&early), Reply::Left(_)), "a number is left out");
+        assert_eq!(dump(engine, cluster), before, "{command:?} is run out of order");
+        reply
+    }
+
+    fn read(&mut self) -> Vec<Entry> {
+        self.wire.read(&self.life, &mut self.position, Duration::ZERO).expect("an inbox")
+    }
+}
+
+/// All that the engine holds for a cluster.
+fn dump(engine: &TestEngine, cluster: &str) -> Vec<String> {
+    let mut all = engine.dialled(cluster).dump(SOON).expect("an engine that tells everything");
+    all.sort();
+    all
+}
+
+fn places(entries: &[Entry]) -> Vec<(String, Option<Place>)> {
+    let placed = entries.iter().find_map(|entry| match entry {
+        Entry::Placed { places, .. } => Some(places),
+        _ => None,
+    });
+    placed
+        .expect("an answer")
+        .iter()
+        .map(|(name, place)| (name.text().into_owned(), place.clone()))
+        .collect()
+}
+
+fn numbers(entries: &[Entry]) -> Vec<(u64, Session)> {
+    let pieces = entries.iter().filter_map(|entry| match entry {
+        Entry::Message { pieces, .. } => Some(pieces),
+        _ => None,
+    });
+    pieces.flatten().flat_map(|piece| piece.deliveries.clone()).collect()
+}
+
+#[test]
+fn a_name_is_claimed_once_and_lines_reach_the_life_that_has_it() {
+    let Some(engine) = TestEngine::start() else { return };
+    let (mut a, mut b) = (Talker::enter(&engine, "x", "a.1"), Talker::enter(&engine, "x", "b.2"));
+    let claim = |session| Command::Claim { name: name("bob"), session };
+    b.say(&engine, "x", &claim(4));
+    let mark = Entry::Mark { session: 4, name: name("bob"), claim: 1 };
+    assert!(b.read().contains(&mark));
+    a.say(&engine, "x", &claim(9));
+    assert!(a.read().contains(&Entry::Taken { session: 9 }));
+    a.say(&engine, "x", &Command::Send(vec![piece(1, &["bob"]), piece(2, &["carol", "bob"])]));
+    let at_b = Some(Place::At(Life::new("b.2")));
+    assert_eq!(places(&a.read()), [("bob".to_owned(), at_b), ("carol".to_owned(), None)]);
+    assert_eq!(numbers(&b.read()), [(1, 4), (3, 4)]);
+    let who = Command::Who { question: 5, names: vec![name("bob"), name("carol")] };
+    a.say(&engine, "x", &who);
+    let answer = Entry::Who { question: 5, count: 1, names: vec![name("bob")] };
+    assert!(a.read().contains(&answer));
+    b.say(&engine, "x", &Command::Free { name: name("bob"), session: 5, claim: None });
+    a.say(&engine, "x", &claim(10));
+    assert!(a.read().contains(&Entry::Taken { session: 10 }), "another session's name is not free");
+    b.say(&engine, "x", &Command::Free { name: name("bob"), session: 4, claim: Some(1) });
+    a.say(&engine, "x", &claim(11));
+    assert!(a.read().contains(&Entry::Mark { session: 11, name: name("bob"), claim: 2 }));
+}
+
+#[test]
+fn lines_for_a_client_that_moves_are_held_and_follow_it_in_front_of_its_login() {
+    let Some(engine) = TestEngine::start() else { return };
+    let (mut a, mut b) = (Talker::enter(&engine, "x", "a.1"), Talker::enter(&engine, "x", "b.2"));
+    b.say(&engine, "x", &Command::Claim { name: name("bob"), session: 4 });
+    b.say(&engine, "x", &Command::Leave);
+    a.read();
+    a.say(&engine, "x", &Command::Send(vec![piece(1, &["bob"])]));
+    assert_eq!(places(&a.read()), [("bob".to_owned(), Some(Place::Held))]);
+    a.say(&engine, "x", &Command::Claim { name: name("bob"), session: 9 });
+    assert!(a.read().contains(&Entry::ClaimLater { session: 9 }), "it may still speak there");
+    b.say(&engine, "x", &Command::Cut);
+    b.say(&engine, "x", &Command::Release { regardless: false });
+    assert!(b.read().contains(&Entry::Released));
+    a.say(&engine, "x", &Command::Send(vec![piece(2, &["bob"])]));
+    a.read();
+    a.say(&engine, "x", &Command::Claim { name: name("bob"), session: 10 });
+    let entries = a.read();
+    assert_eq!(numbers(&entries), [(1, 10), (2, 10)]);
+    let at = |wanted: fn(&Entry) -> bool| entries.iter().position(wanted).expect("an entry");
+    let message = at(|entry| matches!(entry, Entry::Message { .. }));
+    assert!(message < at(|entry| matches!(entry, Entry::Mark { .. })), "first what was held");
+    at(|entry| matches!(entry, Entry::Moved { .. }));
+}
+
+#[test]
+fn when_all_leave_what_is_held_comes_back() {
+    let Some(engine) = TestEngine::start() else { return };
+    let (mut a, mut b) = (Talker::enter(&engine, "x", "a.1"), Talker::enter(&engine, "x", "b.2"));
+    b.say(&engine, "x", &Command::Claim { name: name("bob"), session: 4 });
+    b.say(&engine, "x", &Command::Leave);
+    b.read();
+    a.say(&engine, "x", &Command::Send(vec![piece(1, &["bob"])]));
+    b.say(&engine, "x", &Command::Cut);
+    assert_eq!(numbers(&b.read()), []);
+    a.say(&engine, "x", &Command::Leave);
+    assert_eq!(numbers(&b.read()), [(1, 4)]);
+    b.say(&engine, "x", &Command::Release { regardless: false });
+    assert!(b.read().contains(&Entry::ReleaseLater), "a may have lines to send");
+    a.say(&engine, "x", &Command::Send(vec![piece(2, &["bob"])]));
+    assert_eq!(numbers(&b.read()), [(2, 4)], "both leave, so it comes at once");
+    a.say(&engine, "x", &Command::Cut);
+    b.say(&engine, "x", &Command::Release { regardless: false });
+    assert!(b.read().contains(&Entry::Released));
+}
+
+#[test]
+fn the_last_life_to_end_gets_what_is_still_held() {
+    let Some(engine) = TestEngine::start() else { return };
+    let (mut a, mut b) = (Talker::enter(&engine, "x", "a.1"), Talker::enter(&engine, "x", "b.2"));
+    b.say(&engine, "x", &Command::Claim { name: name("bob"), session: 4 });
+    b.say(&engine, "x", &Command::Leave);
+    b.say(&engine, "x", &Command::Cut);
+    b.say(&engine, "x", &Command::Release { regardless: false });
+    a.say(&engine, "x", &Command::Send(vec![piece(1, &["bob"])]));
+    assert_eq!(b.say(&engine, "x", &Command::Down), Reply::Done);
+    a.say(&engine, "x", &Command::Leave);
+    a.say(&engine, "x", &Command::Cut);
+    a.say(&engine, "x", &Command::Release { regardless: false });
+    let Reply::Left(left) = a.say(&engine, "x", &Command::Down) else { panic!("nothing is left") };
+    let origins: Vec<_> =
+        left.iter().map(|(origin, to, _)| (origin.as_str(), to.as_str())).collect();
+    assert_eq!(origins, [("a.1", "bob")]);
+    assert_eq!(a.call(&Call::Forget), Reply::Done);
+    assert_eq!(a.call(&Call::Forget), Reply::Done, "the second time");
+}
+
+#[test]
+fn a_hold_that_is_over_is_named_by_who_ends_it() {
+    let Some(engine) = TestEngine::start() else { return };
+    let (mut a, mut b) = (Talker::enter(&engine, "x", "a.1"), Talker::enter(&engine, "x", "b.2"));
+    b.say(&engine, "x", &Command::Claim { name: name("bob"), session: 4 });
+    for command in [Command::Leave, Command::Cut, Command::Release { regardless: false }] {
+        b.say(&engine, "x", &command);
+    }
+    a.say(&engine, "x", &Command::Send(vec![piece(1, &["bob"])]));
+    b.say(&engine, "x", &Command::Down);
+    a.read();
+    a.say(&engine, "x", &Command::EndHold { life: Life::new("b.2") });
+    let over = a.read();
+    let over: Vec<_> = over.iter().filter(|it| matches!(it, Entry::HoldOver { .. })).collect();
+    assert_eq!(over.len(), 1);
+    a.say(&engine, "x", &Command::Claim { name: name("bob"), session: 9 });
+    assert!(a.read().iter().any(|entry| matches!(entry, Entry::Mark { session: 9, .. })));
+}
+
+#[test]
+fn a_reaped_life_is_refused_and_its_names_are_free() {
+    let Some(engine) = TestEngine::start() else { return };
+    let (mut a, mut b) = (Talker::enter(&engine, "x", "a.1"), Talker::enter(&engine, "x", "b.2"));
+    b.say(&engine, "x", &Command::Claim { name: name("bob"), session: 4 });
+    let Reply::Lives { open: true, lives } = b.call(&Call::Renew { ping: true }) else {
+        panic!("no lives");
+    };
+    assert_eq!(lives.len(), 2);
+    let life = Life::new("b.2");
+    a.read();
+    a.call(&Call::Reap { life: &life, counter: 0 });
+    assert!(!a.read().iter().any(|it| matches!(it, Entry::Event { .. })), "it was renewed since");
+    let reap = Call::Reap { life: &life, counter: 1 };
+    a.call(&reap);
+    let reaped = Entry::Event { life: life.clone(), state: LifeState::Reaped };
+    assert!(a.read().contains(&reaped));
+    a.call(&reap);
+    assert!(a.read().is_empty(), "the second time");
+    let command = Command::Claim { name: name("bob"), session: 5 };
+    let call = Call::Run { number: 2, command: &command, overdue: " " };
+    assert_eq!(b.call(&call), Reply::Unknown);
+    a.say(&engine, "x", &Command::Claim { name: name("bob"), session: 9 });
+    assert!(a.read().iter().any(|entry| matches!(entry, Entry::Mark { session: 9, .. })));
+}
+
+#[test]
+fn acknowledgements_reach_the_origin_and_a_stale_incarnation_is_refused() {
+    let Some(engine) = TestEngine::start() else { return };
+    let (mut a, mut b) = (Talker::enter(&engine, "x", "a.1"), Talker::enter(&engine, "x", "b.2"));
+    let ack = Call::Ack { origin: &Life::new("a.1"), text: "1-2 - - - -" };
+    assert_eq!(b.call(&ack), Reply::Done);
+    let text = "1-2 - - - -".to_owned();
+    assert!(a.read().contains(&Entry::Ack { from: Life::new("b.2"), text }));
+    b.incarnation = "0-0".into();
+    assert_eq!(b.call(&ack), Reply::Unknown);
+    let command = Command::Leave;
+    let leave = Call::Run { number: 1, command: &command, overdue: " " };
+    assert_eq!(b.call(&leave), Reply::Unknown);
+}
+
+#[test]
+fn clusters_of_different_names_do_not_meet() {
+    let Some(engine) = TestEngine::start() else { return };
+    let (mut a, mut b) = (Talker::enter(&engine, "x", "a.1"), Talker::enter(&engine, "y", "b.2"));
+    b.say(&engine, "y", &Command::Claim { name: name("bob"), session: 4 });
+    a.say(&engine, "x", &Command::Send(vec![piece(1, &["bob"])]));
+    assert_eq!(places(&a.read()), [("bob".to_owned(), None)]);
+}

@@ -1,0 +1,57 @@
+//! A `redis-server` of a unit test's own, on a Unix socket; killed when dropped.
+
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::cluster::engine::redis::RedisEngine;
+
+/// An engine that keeps nothing.
+pub(crate) struct TestEngine {
+    directory: TempDir,
+    process: Child,
+}
+
+impl TestEngine {
+    /// `None`, with a word about it, where there is no such program.
+    pub(crate) fn start() -> Option<Self> {
+        let program = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
+        let directory = tempfile::tempdir().expect("a directory");
+        let socket = directory.path().join("engine.sock");
+        let mut command = Command::new(&program);
+        command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]);
+        command.arg(&socket).arg("--dir").arg(directory.path());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let Ok(process) = command.spawn() else {
+            skipped(&program);
+            return None;
+        };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while UnixStream::connect(&socket).is_err() {
+            assert!(Instant::now() < deadline, "{program} does not start");
+            std::thread::yield_now();
+        }
+        Some(Self { directory, process })
+    }
+
+    /// The engine, for the cluster of this name.
+    pub(crate) fn dialled(&self, cluster: &str) -> RedisEngine {
+        let socket = self.directory.path().join("engine.sock");
+        let url = format!("redis+unix://{}", socket.display());
+        RedisEngine::new(&url, None, cluster).expect("an address")
+    }
+}
+
+impl Drop for TestEngine {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+pub(crate) fn skipped(program: &str) {
+    eprintln!("skipped: there is no {program}");
+}

@@ -1,0 +1,316 @@
+//! What egress has to bring to the engine: numbered commands, and what is to be acknowledged. Pure
+//! state; a cycle takes from its front, and what has no reply stays there.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+
+use crate::cluster::engine::{Command, Entrance, Life, Piece};
+use crate::cluster::node::{Forward, Order};
+use crate::cluster::parcel::{self, Origin};
+use crate::cluster::ranges::{Acknowledgement, Ranges, Told};
+
+/// How large a command with pieces grows, in bytes, before the next one is begun. The engine's time
+/// for a script grows with its bytes, and everybody else waits meanwhile.
+const MAX_COMMAND_BYTES: usize = 256 * 1024;
+
+/// How many names a command has at most: the engine's Lua passes no more than some 8,000 values on.
+const MAX_COMMAND_NAMES: usize = 4_000;
+
+/// How much one cycle brings at most, in bytes and in commands.
+const MAX_CYCLE_BYTES: usize = 1024 * 1024;
+const MAX_CYCLE_COMMANDS: usize = 512;
+
+#[derive(Debug)]
+struct Queued {
+    number: u64,
+    command: Command,
+    bytes: usize,
+    names: usize,
+    /// A connection has had it, so it must not change any more.
+    was_tried: bool,
+}
+
+/// What is known here of an origin's deliveries.
+#[derive(Debug, Default)]
+struct Known {
+    handled: Ranges,
+    settled: Ranges,
+    /// What was finished last: the origin may not have read that when the engine forgets it. Those
+    /// before these, and how many there are since.
+    finished: Ranges,
+    finished_before: Ranges,
+    recently: u64,
+    /// How many losses were told.
+    told: u64,
+}
+
+/// How many finished deliveries are remembered at least. What an origin has not read yet is what
+/// was told in the last milliseconds.
+const MIN_REMEMBERED: u64 = 32 * 1024;
+
+impl Known {
+    fn finish(&mut self, numbers: &Ranges) {
+        self.finished.extend(numbers);
+        self.recently += numbers.len();
+        if self.recently >= MIN_REMEMBERED {
+            self.finished_before = std::mem::take(&mut self.finished);
+            self.recently = 0;
+        }
+    }
+
+    fn all_finished(&self) -> Ranges {
+        let mut all = self.finished_before.clone();
+        all.extend(&self.finished);
+        all
+    }
+}
+
+/// The state.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    pub(crate) life: Life,
+    queue: VecDeque<Queued>,
+    /// The number of the last command that was queued, and of the last that has run.
+    last: u64,
+    ran: u64,
+    /// The last delivery that a connection has had.
+    sent: u64,
+    tell: HashMap<Life, Acknowledgement, RandomState>,
+    known: HashMap<Life, Known, RandomState>,
+    entrance: Option<Entrance>,
+    /// Between a new incarnation and `Restart`.
+    is_paused: bool,
+}
+
+/// What a cycle brings: so many commands from the front, and these acknowledgements.
+#[derive(Debug, Default)]
+pub(crate) struct Cycle {
+    pub(crate) commands: usize,
+    pub(crate) acks: Vec<(Life, Acknowledgement)>,
+}
+
+impl Outbox {
+    pub(crate) fn new(life: Life) -> Self {
+        Self {
+            life,
+            queue: VecDeque::new(),
+            last: 0,
+            ran: 0,
+            sent: 0,
+            tell: HashMap::default(),
+            known: HashMap::default(),
+            entrance: None,
+            is_paused: false,
+        }
+    }
+
+    /// A life begins: this is said before anything else, and nothing has to wait for `Restart`.
+    pub(crate) fn begin(&mut self, entrance: Entrance) {
+        self.entrance = Some(entrance);
+    }
+
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// The number of the last command that has run.
+    pub(crate) fn ran(&self) -> u64 {
+        self.ran
+    }
+
+    pub(crate) fn entrance(&self) -> Option<&Entrance> {
+        self.entrance.as_ref()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.tell.is_empty() && self.entrance.is_none()
+    }
+
+    /// The engine is in another incarnation: nothing is sent but the entrance, when it comes.
+    pub(crate) fn pause(&mut self) {
+        self.is_paused = true;
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    pub(crate) fn take(&mut self, order: Order) {
+        match order {
+            Order::Forward(forward) => self.forward(&forward),
+            Order::Command(command) => self.push(command, 0, 0),
+            Order::Handled { origin, numbers, lowest } => {
+                let known = self.known.entry(origin.clone()).or_default();
+                known.handled.extend(&numbers);
+                known.handled.forget_below(lowest);
+                known.settled.forget_below(lowest);
+                self.tell.entry(origin).or_default().handled.extend(&numbers);
+            }
+            Order::Settled { origin, number } => {
+                self.known.entry(origin.clone()).or_default().settled.insert(number);
+                self.tell.entry(origin).or_default().settled.insert(number);
+            }
+            Order::Finished { origin, numbers } => {
+                self.known.entry(origin.clone()).or_default().finish(&numbers);
+                self.tell.entry(origin).or_default().finished.extend(&numbers);
+            }
+            Order::Lost { origin, number, messages, reason } => {
+                self.tell.entry(origin).or_default().lost.push((number, messages, reason));
+            }
+            Order::LostLines { origin, session, lines, recipient, reason } => {
+                let known = self.known.entry(origin.clone()).or_default();
+                known.told += 1;
+                let told = Told { serial: known.told, session, lines, recipient, reason };
+                self.tell.entry(origin).or_default().told.push(told);
+            }
+            Order::Enter { life, entrance } => self.enter(life, entrance),
+            Order::Restart { forwards, claims } => self.restart(&forwards, claims),
+        }
+    }
+
+    fn push(&mut self, command: Command, bytes: usize, names: usize) {
+        self.last += 1;
+        let number = self.last;
+        self.queue.push_back(Queued { number, command, bytes, names, was_tried: false });
+    }
+
+    /// Adds a piece to the last command, if that is one with pieces and has room.
+    fn forward(&mut self, forward: &Forward) {
+        let Forward { first, names, from, session, room, lowest, first_line, messages, .. } =
+            forward;
+        let Forward { frames, range, .. } = forward;
+        let origin = Origin {
+            sender: from,
+            room: room.as_ref(),
+            from: *session,
+            lowest: *lowest,
+            first_line: *first_line,
+            messages: *messages,
+        };
+        let frames = &frames[range.start as usize..range.end as usize];
+        let body: Arc<[u8]> = parcel::write_piece(origin, frames).into();
+        let (bytes, count) = (body.len(), names.len());
+        let piece = Piece { first: *first, names: names.clone(), body };
+        if let Some(last) = self.queue.back_mut().filter(|last| !last.was_tried) {
+            if let Command::Send(pieces) = &mut last.command {
+                if last.bytes + bytes <= MAX_COMMAND_BYTES
+                    && last.names + count <= MAX_COMMAND_NAMES
+                {
+                    pieces.push(piece);
+                    last.bytes += bytes;
+                    last.names += count;
+                    return;
+                }
+            }
+        }
+        self.push(Command::Send(vec![piece]), bytes, count);
+    }
+
+    /// What was not answered in the former incarnation is not sent in this one, before `Restart`.
+    fn enter(&mut self, life: Life, mut entrance: Entrance) {
+        self.is_paused = true;
+        if life == self.life {
+            // A name stays this node's until its `free` is answered: the lines of its session stand
+            // before that, and nobody may overtake them.
+            for queued in &self.queue {
+                if let Command::Free { name, session, claim: Some(claim) } = &queued.command {
+                    entrance.names.push((name.clone(), *session, *claim));
+                }
+            }
+            let told = |known: &Known| Acknowledgement {
+                handled: known.handled.clone(),
+                settled: known.settled.clone(),
+                finished: known.all_finished(),
+                ..Acknowledgement::default()
+            };
+            let known = self.known.iter();
+            entrance.known =
+                known.map(|(origin, known)| (origin.clone(), told(known).to_string())).collect();
+        } else {
+            self.life = life;
+            self.queue.clear();
+            self.known.clear();
+            self.tell.clear();
+        }
+        self.entrance = Some(entrance);
+    }
+
+    fn restart(&mut self, forwards: &[Forward], claims: Vec<Command>) {
+        let rest = std::mem::take(&mut self.queue);
+        self.last = self.ran;
+        for forward in forwards {
+            self.forward(forward);
+        }
+        let is_queued = |claim: &Command| {
+            rest.iter().any(|queued| match (&queued.command, claim) {
+                (Command::Claim { session, .. }, Command::Claim { session: again, .. }) => {
+                    session == again
+                }
+                (queued, again) => {
+                    queued.question().is_some() && queued.question() == again.question()
+                }
+            })
+        };
+        let lost: Vec<_> = claims.into_iter().filter(|claim| !is_queued(claim)).collect();
+        for claim in lost {
+            self.push(claim, 0, 0);
+        }
+        for queued in rest {
+            // Lines are among the forwards, if they may be sent again at all.
+            if !matches!(queued.command, Command::Send(_)) {
+                self.push(queued.command, 0, 0);
+            }
+        }
+        self.is_paused = false;
+    }
+
+    /// What the next cycle brings. While the engine is in another incarnation that is nothing.
+    pub(crate) fn next_cycle(&mut self) -> Cycle {
+        let mut cycle = Cycle::default();
+        if self.is_paused {
+            return cycle;
+        }
+        let mut bytes = 0;
+        for queued in &mut self.queue {
+            if cycle.commands == MAX_CYCLE_COMMANDS
+                || (bytes > 0 && bytes + queued.bytes > MAX_CYCLE_BYTES)
+            {
+                break;
+            }
+            bytes += queued.bytes;
+            cycle.commands += 1;
+            queued.was_tried = true;
+            if let Command::Send(pieces) = &queued.command {
+                if let Some(last) = pieces.last() {
+                    self.sent = self.sent.max(last.first + last.names.len() as u64 - 1);
+                }
+            }
+        }
+        cycle.acks = self.tell.drain().collect();
+        cycle
+    }
+
+    /// The commands at the front, with their numbers.
+    pub(crate) fn commands(&self) -> impl Iterator<Item = (u64, &Command)> {
+        self.queue.iter().map(|queued| (queued.number, &queued.command))
+    }
+
+    /// A command at the front has run.
+    pub(crate) fn command_ran(&mut self) {
+        if let Some(queued) = self.queue.pop_front() {
+            self.ran = queued.number;
+        }
+    }
+
+    /// What could not be told has to be told again.
+    pub(crate) fn tell_again(&mut self, origin: Life, told: &Acknowledgement) {
+        self.tell.entry(origin).or_default().merge(told);
+    }
+
+    /// The entrance was answered, or is for an incarnation that is over.
+    pub(crate) fn drop_entrance(&mut self) {
+        self.entrance = None;
+    }
+}

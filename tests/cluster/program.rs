@@ -1,0 +1,147 @@
+//! The program in a cluster: `stress` and `connect` with several addresses, readiness and metrics, the
+//! script to play with, and TLS to the engine.
+
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+
+#[cfg(feature = "status")]
+use crate::common::wait_until;
+use crate::engine::Engine;
+#[cfg(feature = "status")]
+use crate::http::{get, status_address};
+use crate::nodes::{login, login_soon, nodes, stop_all};
+use crate::process::{EXECUTABLE, Process, connect, executable, run, serve};
+
+#[cfg(feature = "status")]
+fn node(engine: &Engine, name: &str, flags: &[&str]) -> Process {
+    let url = engine.url();
+    let all = ["--cluster", &url, "--node", name, "--cluster-lease", "2s", "--linger", "0.1"];
+    Process::start(serve(&[&all[..], flags].concat()))
+}
+
+#[test]
+fn stress_spreads_its_clients_over_several_nodes() {
+    let Some(engine) = Engine::start() else { return };
+    let nodes = nodes(&engine, 3);
+    let addresses: Vec<String> = nodes.iter().map(|node| node.address.to_string()).collect();
+    for mode in [&["mesh", "--clients", "9"][..], &["pair", "--clients", "6"], &["latency"]] {
+        let mut command = executable();
+        command.arg("stress").args(mode).args(["--messages", "2000", "--json"]).args(&addresses);
+        let (status, stdout, stderr) = run(command);
+        assert_eq!(status, 0, "{mode:?}: {stdout:?} {stderr:?}");
+    }
+    let reports = stop_all(nodes);
+    crate::nodes::check_clean(&reports);
+    let arrived = |report: &a_chat::Report| report.cluster.as_ref().map_or(0, |it| it.arrived);
+    assert!(reports.iter().all(|report| arrived(report) > 0), "{reports:#?}");
+}
+
+#[test]
+fn connect_goes_on_at_the_next_address_that_answers() {
+    let Some(engine) = Engine::start() else { return };
+    let mut nodes = nodes(&engine, 2);
+    let mut bob = login(&nodes[1], "bob");
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let closed = nowhere.local_addr().expect("an address");
+    drop(nowhere);
+    let addresses: Vec<_> = nodes.iter().map(|node| node.address.to_string()).collect();
+    let flags = ["--name", "alice", "--reconnect", "--wait", "20s"];
+    let flags = [&[addresses[0].as_str(), &addresses[1]][..], &flags].concat();
+    let mut alice = Process::start(connect(closed, &flags));
+    alice.write("bob: from the first that answers\n");
+    bob.expect_line("from alice: from the first that answers");
+    // Its node stops; it goes on with the next line at the other one.
+    let first = nodes.remove(0).stop();
+    alice.write_and_end("bob: from the next one\n");
+    bob.expect_line("from alice: from the next one");
+    let (status, stdout, stderr) = alice.outcome();
+    assert_eq!(status, 0, "{stdout:?} {stderr:?}");
+    drop(bob);
+    let mut reports = stop_all(nodes);
+    reports.push(first);
+    crate::nodes::check_clean(&reports);
+}
+
+#[cfg(feature = "status")]
+#[test]
+fn a_restarted_node_is_ready_when_nothing_is_held_for_clients_of_its_former_life() {
+    let Some(engine) = Engine::start() else { return };
+    let status = ["--status", "127.0.0.1:0"];
+    let hold = [&status[..], &["--cluster-hold", "3s"]].concat();
+    let mut first = node(&engine, "a", &[&hold[..], &["--cluster-first"]].concat());
+    let first_status = status_address(&mut first);
+    let mut second = node(&engine, "b", &hold);
+    let mut bob = login_soon(second.address(), "bob");
+    let mut alice = login_soon(first.address(), "alice");
+    alice.send("bob: hello");
+    bob.expect_line("from alice: hello");
+    wait_until("the first node to be ready", || get(first_status, "/readyz").status == 200);
+    assert_eq!(second.terminate().0, 0);
+    // Bob's name is held, for as long as he may come back.
+    let mut again = node(&engine, "b", &hold);
+    let again_status = status_address(&mut again);
+    assert_eq!(get(again_status, "/readyz").status, 503);
+    assert_eq!(get(first_status, "/readyz").status, 200, "it runs, and clients may come to it");
+    wait_until("the end of the hold", || get(again_status, "/readyz").status == 200);
+    let metrics = get(first_status, "/metrics");
+    assert!(metrics.metric("achat_cluster_handed_over") >= 1.0);
+    assert!((metrics.metric("achat_cluster_reachable") - 1.0).abs() < f64::EPSILON);
+    drop((alice, bob));
+    assert_eq!((first.terminate().0, again.terminate().0), (0, 0));
+}
+
+#[test]
+fn the_script_starts_a_cluster_to_play_with_and_ctrl_c_stops_it_without_a_loss() {
+    let Some(engine) = Engine::start() else { return };
+    drop(engine);
+    let mut command = Command::new("bash");
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/cluster/start"));
+    command.env("A_CHAT", EXECUTABLE).env("PORT", "0");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut script = Process::start(command);
+    let addresses: Vec<_> = (0..3)
+        .map(|_| {
+            let line = script.stdout.expect("a-chat listens on ");
+            line.rsplit(' ').next().and_then(|it| it.parse().ok()).expect("an address")
+        })
+        .collect();
+    let mut alice = login_soon(addresses[0], "alice");
+    let mut bob = login_soon(addresses[2], "bob");
+    alice.send("bob: hello");
+    bob.expect_line("from alice: hello");
+    drop((alice, bob));
+    script.signal(Signal::INT);
+    let (status, _, stderr) = script.outcome();
+    assert_eq!(status, 0, "{stderr:?}");
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn the_engine_is_reached_over_tls_if_its_certificate_is_right() {
+    use std::fs;
+
+    let folder = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a key");
+    fs::write(path("cert.pem"), key.cert.pem()).expect("room");
+    fs::write(path("key.pem"), key.key_pair.serialize_pem()).expect("room");
+    let port = crate::faults::free_port();
+    let (cert, key) = (path("cert.pem"), path("key.pem"));
+    let tls = ["--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &key];
+    let all = [&["--save", "", "--tls-auth-clients", "no"][..], &tls].concat();
+    let Some(engine) = Engine::with(&all) else { return };
+    if engine.say(&["CONFIG", "GET", "tls-port"]).lines().count() < 3 {
+        return crate::common::skipped("this redis-server has no TLS");
+    }
+    let url = format!("rediss://localhost:{port}/0");
+    let flags = ["--cluster", url.as_str(), "--node", "a", "--cluster-first"];
+    let (status, _, stderr) = run(serve(&flags));
+    assert_eq!(status, 1, "nobody has signed it: {stderr:?}");
+    let mut command = serve(&flags);
+    command.env("SSL_CERT_FILE", &cert);
+    let mut node = Process::start(command);
+    let alice = login_soon(node.address(), "alice");
+    drop(alice);
+    assert_eq!(node.terminate().0, 0);
+}

@@ -1,0 +1,145 @@
+//! What a sender is told of lines to another node: losses, and with `/sync` that everything has
+//! arrived.
+
+use std::time::{Duration, Instant};
+
+use a_chat::Config;
+
+use crate::common::{TEST_TIMEOUT, wait_until};
+use crate::engine::Engine;
+use crate::nodes::{check, check_clean, config, login, node_with, nodes, options, stop_all};
+
+fn pair(engine: &Engine, config: &Config) -> Vec<crate::common::TestServer> {
+    ["a", "b"].map(|name| node_with(options(engine, name), config.clone())).into()
+}
+
+#[test]
+fn a_sync_is_answered_when_recipients_at_other_nodes_have_everything() {
+    let Some(engine) = Engine::start() else { return };
+    let nodes = nodes(&engine, 2);
+    let mut alice = login(&nodes[0], "alice");
+    let mut bob = login(&nodes[1], "bob");
+    for number in 0..100 {
+        alice.send(&format!("bob: {number}"));
+    }
+    let started = Instant::now();
+    alice.send("/sync");
+    alice.expect_line("notice: line 102: everything before it is delivered");
+    assert!(started.elapsed() < Duration::from_secs(5));
+    // It is true: all of it is there to be read.
+    for number in 0..100 {
+        bob.expect_line(&format!("from alice: {number}"));
+    }
+    drop((alice, bob));
+    check_clean(&stop_all(nodes));
+}
+
+#[test]
+fn a_sync_is_not_answered_while_a_recipient_at_another_node_does_not_read() {
+    let Some(engine) = Engine::start() else { return };
+    let nodes = pair(&engine, &config().stall_timeout(TEST_TIMEOUT * 10));
+    let mut alice = login(&nodes[0], "alice");
+    let mut bob = nodes[1].login_with_small_buffers("bob");
+    let text = "x".repeat(1000);
+    for _ in 0..200 {
+        alice.send(&format!("bob: {text}"));
+    }
+    alice.send("/sync 1");
+    alice.expect_line("error: line 202: not everything before it is delivered after 1 s");
+    let reader = std::thread::spawn(move || bob.lines_to_eof().len());
+    alice.send("/sync");
+    alice.expect_line("notice: line 203: everything before it is delivered");
+    drop(alice);
+    check_clean(&stop_all(nodes));
+    assert!(reader.join().expect("no panic") >= 200);
+}
+
+#[test]
+fn a_sender_is_told_what_a_recipient_at_another_node_did_not_get() {
+    let Some(engine) = Engine::start() else { return };
+    let config =
+        config().stall_timeout(Duration::from_millis(500)).linger(Duration::from_millis(50));
+    let nodes = pair(&engine, &config);
+    let mut alice = login(&nodes[0], "alice");
+    let bob = nodes[1].login_with_small_buffers("bob");
+    let text = "x".repeat(1000);
+    for _ in 0..200 {
+        alice.send(&format!("bob: {text}"));
+    }
+    alice.send("/sync");
+    let told = alice.line().expect("a notice");
+    // The last of its lines is the 201st, behind a /who.
+    let rest = told.strip_prefix("error: line 201: ").unwrap_or_else(|| panic!("{told}"));
+    let count: u64 = rest.split(' ').next().expect("a word").parse().expect("a number");
+    let expected =
+        format!("{count} lines from line {} on lost on the way to bob: evicted", 202 - count);
+    assert_eq!(rest, expected);
+    alice.expect_line("notice: line 202: everything before it is delivered or was reported lost");
+    drop((alice, bob));
+    let reports = stop_all(nodes);
+    check(&reports);
+    // The account is the recipient's node's, and so is the word to the sender.
+    assert_eq!((reports[0].lost(), reports[1].lost()), (0, count), "{reports:#?}");
+    assert_eq!(reports[1].lost_told, count, "{reports:#?}");
+}
+
+#[test]
+fn a_line_that_comes_too_late_for_its_recipient_is_told_as_lost() {
+    let Some(engine) = Engine::start() else { return };
+    let nodes = nodes(&engine, 2);
+    let mut alice = login(&nodes[0], "alice");
+    let mut bob = login(&nodes[1], "bob");
+    alice.send("bob: one");
+    bob.expect_line("from alice: one");
+    // Lines keep coming while bob leaves: each of them arrives, is refused, or is told as lost.
+    let (mut sent, mut refused, mut lost) = (1, 0, 0);
+    drop(bob);
+    while refused == 0 {
+        alice.send("bob: more");
+        sent += 1;
+        alice.send("/who");
+        loop {
+            let line = alice.line().expect("a reply");
+            if line.contains("no such peer: bob") {
+                refused += 1;
+            } else if line.contains("lost on the way to bob") {
+                let count = line.split(": ").nth(1).and_then(|it| it.split(' ').next());
+                lost += count.and_then(|it| it.parse::<u64>().ok()).unwrap_or(1);
+            } else if line.starts_with("notice: ") {
+                break;
+            }
+        }
+    }
+    alice.send("/sync");
+    loop {
+        let line = alice.line().expect("a reply");
+        if line.contains("everything before it") {
+            break;
+        }
+        let count = line.split(": ").nth(1).and_then(|it| it.split(' ').next());
+        lost += count.and_then(|it| it.parse::<u64>().ok()).unwrap_or(1);
+    }
+    drop(alice);
+    let reports = stop_all(nodes);
+    check(&reports);
+    let delivered = reports[1].delivered;
+    assert_eq!(sent, delivered + refused + lost, "{reports:#?}");
+    assert_eq!(reports.iter().map(a_chat::Report::lost).sum::<u64>(), lost);
+}
+
+#[test]
+fn lines_of_a_client_that_leaves_at_once_are_delivered() {
+    let Some(engine) = Engine::start() else { return };
+    let nodes = nodes(&engine, 2);
+    let mut bob = login(&nodes[1], "bob");
+    for number in 0..20 {
+        let mut once = crate::common::Client::connect(nodes[0].address);
+        once.send_bytes(format!("once{number}\nbob: {number}\n").as_bytes());
+        once.half_close();
+        bob.expect_line(&format!("from once{number}: {number}"));
+        once.expect_eof();
+    }
+    wait_until("their end", || nodes[0].stats().connected == 0);
+    drop(bob);
+    check_clean(&stop_all(nodes));
+}
