@@ -161,6 +161,8 @@ struct Drain {
     leaving: bool,
     /// Others that stop at the same time have said so by then.
     grace_until: Option<Instant>,
+    /// The engine was opened anew since, and nobody has said anything in it yet.
+    is_grace_due: bool,
     cut: bool,
     asked: bool,
     released: bool,
@@ -732,6 +734,7 @@ impl<R, C: Clone> Node<R, C> {
         if self.drain.asked && !self.drain.released {
             self.drain.asked = false;
         }
+        self.drain.is_grace_due = self.drain.leaving;
     }
 
     fn forward_again(&self, number: u64) -> Option<Forward> {
@@ -770,6 +773,9 @@ impl<R, C: Clone> Node<R, C> {
     }
 
     fn ask_for_release(&mut self, now: Instant) {
+        if std::mem::take(&mut self.drain.is_grace_due) {
+            self.drain.grace_until = Some(now + GRACE);
+        }
         let Drain { cut, asked, released, grace_until, .. } = self.drain;
         let is_early = grace_until.is_some_and(|until| now < until);
         let may_ask = cut && !asked && !released && !is_early;
