@@ -6,9 +6,10 @@
 
 mod common;
 
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use a_chat::Config;
+use a_chat::{Config, Listener, Server, UnixOptions};
 use common::{Client, TEST_TIMEOUT, TestServer, wait_until};
 
 const DELIVERED: &str = "everything before it is delivered";
@@ -232,4 +233,50 @@ fn clients_that_do_not_read_are_evicted_even_if_they_wait_for_each_other() {
     let report = server.stop();
     let untold = report.lost_untold;
     assert_eq!(report.lost(), report.lost_told + report.lost_sender_gone + untold, "{report:?}");
+}
+
+/// A Unix socket acknowledges what it takes at once, and takes little.
+#[test]
+fn a_sync_waits_for_a_recipient_behind_a_unix_socket_and_tells_of_its_loss() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("chat.sock");
+    let mut listeners = Listener::bind_tcp(["127.0.0.1:0"]).expect("a free port");
+    listeners.push(Listener::bind_unix(&path, UnixOptions::default()).expect("a free path"));
+    let server = Server::from_listeners(listeners, lenient().window(4 << 20)).expect("a server");
+    let address = server.local_addrs()[0];
+    let server = TestServer::of(server);
+    let log_in = |mut client: Client, name: &str| {
+        client.send(&format!("{name}\n/who {name}"));
+        client.expect_line(&format!("notice: line 1: here: {name}"));
+        client
+    };
+    let unix = UnixStream::connect(&path).expect("a listening server");
+    let mut bob = log_in(Client::from_stream(unix), "bob");
+    let tcp = std::net::TcpStream::connect(address).expect("a listening server");
+    let mut alice = log_in(Client::from_stream(tcp), "alice");
+    fill(&mut alice, "bob", 2000);
+    alice.send("/sync 1");
+    alice.expect_line("error: line 2002: not everything before it is delivered after 1 s");
+    for line in 1..=2000 {
+        assert!(bob.line().expect("a message").starts_with(&format!("from alice: {line} ")));
+    }
+    expect_synced(&mut alice, 2003, DELIVERED);
+    fill(&mut alice, "bob", 2000);
+    alice.send("/sync");
+    drop(bob);
+    // Whatever came after he had gone found nobody, and is refused; the rest is one loss.
+    let (mut refused, mut told) = (0, 0);
+    let reply = loop {
+        let line = alice.line().expect("a reply");
+        if line.contains(" lost on the way to bob: ") {
+            told += 1;
+        } else if line.ends_with(": no such peer: bob") {
+            refused += 1;
+        } else {
+            break line;
+        }
+    };
+    assert_eq!((reply, told), (format!("notice: line 4004: {OR_LOST}"), 1));
+    let report = server.stop_with([(alice, 4004)]);
+    assert_eq!((report.lost(), report.owed), (report.lost_told, 4000 - refused), "{report:?}");
 }

@@ -191,3 +191,53 @@ impl Entry {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::{SocketAddr, TcpStream};
+    use std::thread;
+
+    use super::*;
+    use crate::server::Server;
+    use crate::server::config::Config;
+
+    fn server() -> Server {
+        Server::bind("127.0.0.1:0", Config::default()).expect("a free port")
+    }
+
+    fn log_in(address: SocketAddr) -> BufReader<TcpStream> {
+        let mut client = TcpStream::connect(address).expect("a server");
+        client.write_all(b"alice\n/who alice\n").expect("a server that reads");
+        let mut client = BufReader::new(client);
+        client.read_line(&mut String::new()).expect("a reply");
+        client
+    }
+
+    #[test]
+    fn nobody_is_registered_where_nobody_observes() {
+        let server = server();
+        let (address, shared) = (server.local_addr(), Arc::clone(&server.shared));
+        let server = server.spawn().expect("a thread");
+        drop(log_in(address));
+        assert_eq!(server.stop().expect("no error").connections, 1);
+        assert!(shared.registry.get().is_none());
+    }
+
+    #[test]
+    fn an_observer_keeps_no_connection_open() {
+        let server = server();
+        let (address, observer) = (server.local_addr(), server.observer());
+        let server = server.spawn().expect("a thread");
+        let client = log_in(address);
+        let (entries, _) = observer.registry.entries();
+        let [entry] = &entries[..] else { panic!("{entries:?}") };
+        assert_eq!(entry.name.as_str(), "alice");
+        drop(client);
+        while entry.connection.strong_count() > 0 {
+            thread::yield_now();
+        }
+        assert!(observer.clients().is_empty());
+        server.stop().expect("no error");
+    }
+}
