@@ -91,9 +91,14 @@ impl Protocol {
                 (format!("{login}\n/who {name}\n"), format!("notice: line 1: here: {name}\n"))
             }
             Self::Nats => {
-                // Protocol 1 would ask for news of the cluster, which may come at any time.
-                let options = r#"{"verbose":false,"pedantic":false,"protocol":0,"echo":false}"#;
-                (format!("CONNECT {options}\r\nSUB {subject} 1\r\nPING\r\n"), "PONG\r\n".to_owned())
+                // Nobody in a group is sent what he sends to it, unlike who sends to himself. Protocol 1
+                // would ask for news of the cluster, which may come at any time.
+                let echo = subject == name;
+                let options = r#""verbose":false,"pedantic":false,"protocol":0,"echo""#;
+                (
+                    format!("CONNECT {{{options}:{echo}}}\r\nSUB {subject} 1\r\nPING\r\n"),
+                    "PONG\r\n".to_owned(),
+                )
             }
             Self::Redis => (format!("SUBSCRIBE {subject}\r\n"), ":1\r\n".to_owned()),
         };
