@@ -91,8 +91,8 @@ impl Protocol {
                 (format!("{login}\n/who {name}\n"), format!("notice: line 1: here: {name}\n"))
             }
             Self::Nats => {
-                // Nobody in a group is sent what he sends to it, unlike who sends to himself. Protocol 1
-                // would ask for news of the cluster, which may come at any time.
+                // A client gets what it sends to itself, but not what it sends to a group. Protocol 1 would
+                // ask for news of the cluster, which may come at any time.
                 let echo = subject == name;
                 let options = r#""verbose":false,"pedantic":false,"protocol":0,"echo""#;
                 (
