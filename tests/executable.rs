@@ -742,6 +742,10 @@ fn a_client_that_only_receives_needs_no_input() {
         let last = alice.line();
         last.is_some_and(|last| last.ends_with(": here: carol"))
     });
+    // The server knows the name before she knows that she is logged in, and until then a shutdown is
+    // a failed login.
+    alice.send("carol: hi");
+    client.stdout.expect_line("from alice: hi");
     process.signal(Signal::TERM);
     client.stdout.expect("notice: server is shutting down, 0 of your lines were accepted");
     let (status, stderr) = client.wait();
