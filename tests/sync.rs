@@ -179,13 +179,12 @@ fn a_client_that_has_left_and_fails_is_reported_before_the_answer() {
 /// Its own writer holds the share that it waits for.
 #[test]
 fn a_client_that_is_evicted_while_it_waits_for_itself_leaves_its_name() {
-    let config = lenient().stall_timeout(Duration::from_millis(300));
+    let config = lenient().stall_timeout(Duration::from_secs(1));
     let server = TestServer::with(config.window(4 << 20));
     let mut alice = server.login_with_small_buffers("alice");
-    for line in 1..=1000 {
-        alice.send(&format!("alice: {line} {}", "x".repeat(1000)));
-    }
-    alice.send("/sync 3600");
+    // In one piece, since the time until the eviction begins with the first of them.
+    let lines = (1..=1000).map(|line| format!("alice: {line} {}\n", "x".repeat(1000)));
+    alice.send_bytes((lines.collect::<String>() + "/sync 3600\n").as_bytes());
     wait_until("the eviction", || server.stats().evicted == 1);
     wait_until("the name to be free", || server.stats().connected == 0);
     let mut next = server.login("alice");
