@@ -242,17 +242,15 @@ fn a_sync_waits_for_a_recipient_behind_a_unix_socket_and_tells_of_its_loss() {
     let mut listeners = Listener::bind_tcp(["127.0.0.1:0"]).expect("a free port");
     listeners.push(Listener::bind_unix(&path, UnixOptions::default()).expect("a free path"));
     let server = Server::from_listeners(listeners, lenient().window(4 << 20)).expect("a server");
-    let address = server.local_addrs()[0];
     let server = TestServer::of(server);
-    let log_in = |mut client: Client, name: &str| {
+    let log_in = |name: &str| {
+        let unix = UnixStream::connect(&path).expect("a listening server");
+        let mut client = Client::from_stream(unix);
         client.send(&format!("{name}\n/who {name}"));
         client.expect_line(&format!("notice: line 1: here: {name}"));
         client
     };
-    let unix = UnixStream::connect(&path).expect("a listening server");
-    let mut bob = log_in(Client::from_stream(unix), "bob");
-    let tcp = std::net::TcpStream::connect(address).expect("a listening server");
-    let mut alice = log_in(Client::from_stream(tcp), "alice");
+    let (mut bob, mut alice) = (log_in("bob"), log_in("alice"));
     fill(&mut alice, "bob", 2000);
     alice.send("/sync 1");
     alice.expect_line("error: line 2002: not everything before it is delivered after 1 s");
