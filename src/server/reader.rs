@@ -180,7 +180,9 @@ impl Reader {
             join_in_drain(writer, &self.input.shared)
         } else {
             let Input { connection, shared, .. } = &self.input;
-            if reason == CloseReason::Left {
+            // The kernel tells of a reset once. If the writer was the one to hear of it, this thread
+            // has read an end of file, from a client that did not leave.
+            if reason == CloseReason::Left && !connection.is_disconnected() {
                 connection.set_left();
             }
             let _ = broker.send(Event::Leave { id: connection.id() });
