@@ -27,10 +27,13 @@ use rig::clean;
 use rig::servers::{chat, free_address, start_on};
 use rig::table::median_of;
 
-const TIME: Amount = Amount::Time(Duration::from_millis(2000));
+const TIME: Amount = Amount::Time(Duration::from_secs(2));
 
 /// A message as it is delivered: 32 bytes of text behind `from c00: `.
 const FRAME: usize = 44;
+
+/// An entry of a stream: its number, and its fields and their values in turn.
+type Entry = (String, Vec<String>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum System {
@@ -290,8 +293,7 @@ fn ping_engine(url: &str) -> [f64; 3] {
     let read = |connection: &mut redis::Connection, key: &str, after: &mut String| loop {
         let mut cmd = redis::cmd("XREAD");
         cmd.arg("BLOCK").arg(1000).arg("STREAMS").arg(key).arg(after.as_str());
-        let reply: Vec<(String, Vec<(String, Vec<String>)>)> =
-            cmd.query(connection).unwrap_or_default();
+        let reply: Vec<(String, Vec<Entry>)> = cmd.query(connection).unwrap_or_default();
         if let Some((id, _)) = reply.first().and_then(|(_, entries)| entries.last()) {
             id.clone_into(after);
             return;
