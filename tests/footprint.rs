@@ -18,7 +18,7 @@ const CLIENTS_BEFORE: u32 = 100;
 const CLIENTS: u32 = 400;
 
 /// The most that a client may cost, in bytes: two pages for each of its two threads, plus their
-/// heap of 8.5 KiB. A third page for either of them exceeds it. Without optimisation, stack frames are several
+/// heap of 9 KiB. A third page for either of them exceeds it. Without optimisation, stack frames are several
 /// times as large, so a debug build catches only gross mistakes.
 const MAX_BYTES_EACH: u64 = if cfg!(debug_assertions) { 48 * 1024 } else { 26 * 1024 };
 

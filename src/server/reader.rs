@@ -71,16 +71,18 @@ struct Session {
 }
 
 impl Reader {
+    /// On the heap, and never inlined, so that the thread's stack fits in two pages.
+    #[inline(never)]
     pub(crate) fn new(
         connection: Arc<Connection>,
         shared: Arc<Shared>,
         place: Option<Place>,
-    ) -> Self {
-        Self {
+    ) -> Box<Self> {
+        Box::new(Self {
             input: Input::new(connection, shared, place),
             #[cfg(feature = "status")]
             registered: None,
-        }
+        })
     }
 
     /// The thread: serves the client until it disconnects or the cutoff is reached, and returns the
@@ -91,19 +93,32 @@ impl Reader {
     ///
     /// None of the steps is ever inlined: the stack frame of each would otherwise lie beneath all
     /// the others, and an idle client's reader must fit in two pages (see `context::spawn`).
-    pub(crate) fn run(mut self, broker: Events<Event>, place: LoginPlace) -> ConnectionRecord {
-        let session = login(&mut self.input, place).and_then(|login| self.start_writer(login));
-        let record = match session {
-            Ok(session) => self.serve(session, broker),
-            Err(reason) => {
-                drop(broker);
-                let exit = reject(&self.input, reason);
-                self.record(None, &exit)
-            }
-        };
+    pub(crate) fn run(&mut self, broker: Events<Event>, place: LoginPlace) -> ConnectionRecord {
+        let record = self.log_in_and_serve(broker, place);
         record.log();
         self.input.shared.counters.disconnects.count(record.reason.code(), record.counts());
         record
+    }
+
+    #[inline(never)]
+    fn log_in_and_serve(&mut self, broker: Events<Event>, place: LoginPlace) -> ConnectionRecord {
+        match self.log_in(place) {
+            Ok(session) => self.serve(session, broker),
+            Err(reason) => self.refuse(reason, broker),
+        }
+    }
+
+    #[inline(never)]
+    fn log_in(&mut self, place: LoginPlace) -> Result<Session, CloseReason> {
+        login(&mut self.input, place).and_then(|login| self.start_writer(login))
+    }
+
+    /// Ends the connection of a client that has not logged in.
+    #[inline(never)]
+    fn refuse(&self, reason: CloseReason, broker: Events<Event>) -> ConnectionRecord {
+        drop(broker);
+        let exit = reject(&self.input, reason);
+        self.record(None, &exit)
     }
 
     /// Spawns the writer of a client that sent a valid name.
