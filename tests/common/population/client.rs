@@ -330,7 +330,7 @@ impl<'a> Actor<'a> {
                 ErrorKind::ConnectionReset => Some(Ending::Reset),
                 // Over TLS, an end of file that nobody announced.
                 ErrorKind::UnexpectedEof if self.reset => Some(Ending::Reset),
-                _ => panic!("{}: {error}", self.transcript.session.who),
+                _ => panic!("{error}: {}", self.transcript),
             },
         }
     }
