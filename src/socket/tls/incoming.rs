@@ -45,6 +45,10 @@ impl Incoming {
             self.fed += consumed;
             if produced > 0 {
                 self.maybe_more |= produced == buffer.len() || self.fed < self.ciphertext.len();
+                if !self.maybe_more {
+                    // The next read may be long in coming, and an idle client holds no memory for it.
+                    *self = Self::default();
+                }
                 return Ok(ReadResult::Bytes(produced));
             }
             if ended {
