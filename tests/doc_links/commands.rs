@@ -131,8 +131,9 @@ fn fault_of_cargo(arguments: &[&str]) -> Option<String> {
                 format!("fuzz/fuzz_targets/{}.rs", words.next().unwrap_or_default())
             }
             "--features" => {
-                let feature = words.next().unwrap_or_default();
-                if !manifest.contains(&format!("\n{feature} = [")) {
+                let mut features = words.next().unwrap_or_default().split(',');
+                let is_missing = |feature: &&str| !manifest.contains(&format!("\n{feature} = ["));
+                if let Some(feature) = features.find(is_missing) {
                     return Some(format!("no such feature: {feature}"));
                 }
                 continue;
