@@ -49,13 +49,6 @@ fn told(line: &str) -> Told {
     Told { first, last, count, to }
 }
 
-/// Sends more to a recipient than the kernels hold, but less than the sender's window.
-fn fill(sender: &mut Client, recipient: &str, lines: u64) {
-    for line in 1..=lines {
-        sender.send(&format!("{recipient}: {line} {}", "x".repeat(1000)));
-    }
-}
-
 fn assert_law(report: &Report) {
     let Report { lost_told, lost_sender_gone, lost_untold, .. } = *report;
     assert_eq!(report.lost(), lost_told + lost_sender_gone + lost_untold, "{report:?}");
@@ -66,7 +59,7 @@ fn a_sender_is_told_which_lines_an_evicted_recipient_did_not_get() {
     let server = TestServer::with(strict());
     let stuck = server.login_with_small_buffers("stuck");
     let mut alice = server.login("alice");
-    fill(&mut alice, "stuck", 200);
+    alice.fill("stuck", 200);
     let told = told(&alice.line().expect("a notice"));
     assert_eq!((told.last, told.to.as_str()), (200, "stuck: evicted"));
     assert_eq!(told.count, 200 - told.first + 1, "a loss is a suffix: {told:?}");
@@ -80,7 +73,7 @@ fn one_lost_line_is_told_by_its_number_alone() {
     let server = TestServer::with(lenient());
     let bob = server.login_with_small_buffers("bob");
     let (mut alice, mut carol) = (server.login("alice"), server.login("carol"));
-    fill(&mut carol, "bob", 200);
+    carol.fill("bob", 200);
     carol.send("/who carol");
     carol.expect_line("notice: line 201: here: carol");
     for line in ["", "/who alice", "bob: behind carol's"] {
@@ -103,8 +96,8 @@ fn lines_to_several_recipients_are_told_for_each_that_is_lost() {
     let (bob, carol) =
         (server.login_with_small_buffers("bob"), server.login_with_small_buffers("carol"));
     let mut alice = server.login("alice");
-    fill(&mut alice, "bob, carol", 200);
-    fill(&mut alice, "carol", 100);
+    alice.fill("bob, carol", 200);
+    alice.fill("carol", 100);
     alice.send("/who alice");
     alice.expect_line("notice: line 301: here: alice");
     bob.reset();
@@ -123,7 +116,7 @@ fn a_client_that_leaves_with_messages_unacknowledged_is_told_as_one_that_left() 
     let server = TestServer::with(lenient());
     let mut bob = server.login_with_small_buffers("bob");
     let mut alice = server.login("alice");
-    fill(&mut alice, "bob", 200);
+    alice.fill("bob", 200);
     alice.send("/who alice");
     alice.expect_line("notice: line 201: here: alice");
     bob.half_close();
@@ -140,7 +133,7 @@ fn a_loss_whose_sender_has_gone_is_counted_and_told_to_nobody_under_its_name() {
     let server = TestServer::with(lenient());
     let bob = server.login_with_small_buffers("bob");
     let mut alice = server.login("alice");
-    fill(&mut alice, "bob", 200);
+    alice.fill("bob", 200);
     alice.half_close();
     alice.expect_eof();
     let mut next = server.login("alice");
@@ -157,7 +150,7 @@ fn what_is_lost_in_the_drain_is_told_to_nobody() {
     let server = TestServer::with(lenient().drain_timeout(Duration::from_millis(300)));
     let _stuck = server.login_with_small_buffers("stuck");
     let mut alice = server.login("alice");
-    fill(&mut alice, "stuck", 200);
+    alice.fill("stuck", 200);
     alice.send("/who alice");
     alice.expect_line("notice: line 201: here: alice");
     let report = server.stop_with([(alice, 201)]);
@@ -172,7 +165,7 @@ fn a_client_that_has_left_and_does_not_read_keeps_no_notice_from_the_others() {
     let server = TestServer::with(lenient().drain_timeout(TEST_TIMEOUT * 10));
     let mut bob = server.login_with_small_buffers("bob");
     let mut alice = server.login("alice");
-    fill(&mut alice, "bob", 200);
+    alice.fill("bob", 200);
     alice.send("/who alice");
     alice.expect_line("notice: line 201: here: alice");
     bob.half_close();
@@ -195,11 +188,11 @@ fn a_sender_that_does_not_read_gets_one_bounded_notice_of_a_storm_of_losses() {
     let mut alice = server.login_with_small_buffers("alice");
     let mut carol = server.login("carol");
     // More than the kernels hold: nothing else reaches alice until she reads, so losses gather.
-    fill(&mut carol, "alice", 4000);
+    carol.fill("alice", 4000);
     carol.send("/who carol");
     carol.expect_line("notice: line 4001: here: carol");
     let names: Vec<_> = (0..crowd.len()).map(|number| format!("r{number}")).collect();
-    fill(&mut alice, &names.join(","), 100);
+    alice.fill(&names.join(","), 100);
     alice.send("carol: all is accepted");
     carol.expect_line("from alice: all is accepted");
     crowd.into_iter().for_each(Client::reset);

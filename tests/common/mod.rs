@@ -207,6 +207,14 @@ impl Client {
         self.stream.write_all(bytes).expect("a server that reads");
     }
 
+    /// Sends this recipient numbered messages of 1,000 bytes: 200 are more than the kernels hold for one
+    /// with small buffers, and less than the sender's window.
+    pub fn fill(&mut self, recipient: &str, lines: u64) {
+        for line in 1..=lines {
+            self.send(&format!("{recipient}: {line} {}", "x".repeat(1000)));
+        }
+    }
+
     /// The next line without its line end; `None` at the end of the stream.
     pub fn line(&mut self) -> Option<String> {
         let mut line = Vec::new();

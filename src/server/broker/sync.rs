@@ -1,10 +1,10 @@
 //! What the broker does about `/sync`: it asks everyone who may still hold messages of the client's,
-//! and queues the reply once they have ended.
+//! and queues the reply once they have ended. Runs on the broker's thread.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Broker;
+use super::{Broker, MAX_URGENT};
 use crate::server::delivery::marks::{Marker, Unsettled};
 use crate::server::delivery::pending::{FrameSlice, Pending};
 use crate::server::delivery::token::Share;
@@ -27,12 +27,19 @@ impl Broker {
             let marker = || Marker { of: id, share: share.another() };
             asked
                 .extend(self.peers.iter().map(|(key, _)| key).filter(|&key| reached.contains(key)));
+            // As for a line to a large room: nobody else waits until thousands are woken.
+            let is_urgent = asked.len() <= MAX_URGENT;
+            if !is_urgent {
+                self.round_spread += asked.len();
+            }
             for &key in &asked {
-                self.mark(key, marker());
+                self.mark(key, marker(), is_urgent);
             }
             self.departed.for_each(|key, departed| {
                 if reached.contains(key) {
                     departed.hang(marker());
+                    // Unless it is confirmed now, the next one must ask again.
+                    asked.push(key);
                 }
             });
         }
@@ -44,9 +51,9 @@ impl Broker {
         peer.reached.note_asked(&asked);
     }
 
-    fn mark(&mut self, key: usize, marker: Marker) {
+    fn mark(&mut self, key: usize, marker: Marker, is_urgent: bool) {
         let peer = &mut self.peers[key];
-        self.dirty.add(key, &mut peer.waits, true);
+        self.dirty.add(key, &mut peer.waits, is_urgent);
         peer.markers.push(marker);
     }
 
