@@ -103,6 +103,9 @@ impl Marks {
         let asks_alone = true;
         if asks_alone {
             self.placed.retain(|mark| mark.marker.of != marker.of);
+            if self.placed.is_empty() {
+                self.since = None;
+            }
         }
         match position(marker.of) {
             Some(position) => {
@@ -147,7 +150,7 @@ impl Marks {
 
     /// When to look next whether a mark is reached; `None` if nobody asks.
     pub(crate) fn next_look(&self) -> Option<Instant> {
-        self.next_look
+        self.next_look.filter(|_| !self.is_empty())
     }
 
     /// Everything is acknowledged: settles all marks, those too that are still to come.
@@ -270,6 +273,17 @@ mod tests {
         assert_eq!(outcome(&first), Some(Settlement::NotConfirmed));
         marks.settle(9);
         assert_eq!(outcome(&second), Some(Settlement::Confirmed));
+    }
+
+    #[test]
+    fn a_mark_that_was_given_up_leaves_nothing_to_look_for() {
+        let mut marks = Marks::default();
+        let ((_first, one), (second, two)) = (marker(), marker());
+        marks.place(one, |_| Some(7));
+        // Acknowledged meanwhile.
+        marks.place(two, |_| None);
+        assert_eq!(outcome(&second), Some(Settlement::Confirmed));
+        assert_eq!((marks.next_look(), marks.since), (None, None));
     }
 
     #[test]
