@@ -219,18 +219,7 @@ fn an_idle_service_makes_no_wake_up() {
     manager.expect("READY=1");
     let _clients = ["alice", "bob"].map(|name| process.login(name));
     let threads = ["systemd", "status", "acceptor", "broker", "reader-1", "writer-1", "signals"];
-    let all = || threads.map(|thread| process.switches(thread));
-    // What the logins have started comes to rest: a writer looks for acknowledgements half a second
-    // later, and a reader returns memory after a second.
-    let mut before = all();
-    wait_until("rest", || {
-        thread::sleep(Duration::from_millis(1300));
-        let now = all();
-        std::mem::replace(&mut before, now) == now
-    });
-    // The time in which nothing may happen is what is tested.
-    thread::sleep(Duration::from_secs(2));
-    assert_eq!(all(), before, "{threads:?}");
+    process.assert_no_wake_up(threads);
     process.terminate();
 }
 

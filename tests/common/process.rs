@@ -203,6 +203,22 @@ impl Process {
         task.file_name().to_string_lossy().parse().expect("a number")
     }
 
+    /// Waits until these threads have come to rest, and checks that nothing wakes them for 2 s.
+    pub fn assert_no_wake_up<const N: usize>(&self, threads: [&str; N]) {
+        let all = || threads.map(|thread| self.switches(thread));
+        // What the logins have started comes to rest: a writer looks for acknowledgements half a
+        // second later, and a reader returns memory after a second.
+        let mut before = all();
+        wait_until("rest", || {
+            thread::sleep(Duration::from_millis(1300));
+            let now = all();
+            std::mem::replace(&mut before, now) == now
+        });
+        // The time in which nothing may happen is what is tested.
+        thread::sleep(Duration::from_secs(2));
+        assert_eq!(all(), before, "{threads:?}");
+    }
+
     /// How often the thread with this name has gone to sleep; see proc(5).
     pub fn switches(&self, thread: &str) -> u64 {
         let status = self.procfs(&format!("task/{}/status", self.thread(thread)));

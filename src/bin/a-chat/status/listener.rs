@@ -93,7 +93,8 @@ impl StatusListener {
             Ok(true) if is_alive(path)? => return Err(io::ErrorKind::AddrInUse.into()),
             Ok(true) => fs::remove_file(path)?,
             Ok(false) => return Err(io::ErrorKind::AlreadyExists.into()),
-            Err(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         // The file is created with the socket's own mode, so it is never open to others.
@@ -157,8 +158,13 @@ fn is_alive(path: &Path) -> io::Result<bool> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // A full backlog is somebody's too, and must not be waited for.
     socket.set_nonblocking(true)?;
-    let connected = socket.connect(&SockAddr::unix(path)?);
-    Ok(connected.err().is_none_or(|error| error.kind() == io::ErrorKind::WouldBlock))
+    match socket.connect(&SockAddr::unix(path)?) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
+        // Whoever may not open it, for one, does not know.
+        Err(error) => Err(error),
+    }
 }
 
 impl Drop for StatusListener {
