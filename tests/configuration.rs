@@ -227,6 +227,19 @@ fn a_check_reads_the_user_file() {
     }
 }
 
+/// Without the feature it can join none.
+#[test]
+fn a_check_refuses_a_cluster_that_the_server_cannot_join() {
+    for settings in
+        ["cluster = redis://127.0.0.1:1/0\ncluster-password-file = /nowhere\n", "cluster = none\n"]
+    {
+        let (_folder, mut command) = configured(&format!("node = a\n{settings}"));
+        command.arg("--check");
+        let (status, _, stderr) = run(command);
+        assert_eq!(status, 1, "{settings}: {stderr:#?}");
+    }
+}
+
 #[cfg(feature = "tls")]
 #[test]
 fn a_check_reads_the_certificate_and_its_key() {

@@ -1,8 +1,10 @@
-//! How a node joins its cluster: the engine's address, names, and times.
+//! How a node joins its cluster: the engine's address, names, and times. Plain data.
 
 use std::fmt;
 use std::time::Duration;
 
+use super::engine::redis::RedisEngine;
+use crate::Error;
 use crate::wire::name::Name;
 
 /// A node's place in a cluster of servers that are one relay. It needs the feature `cluster`.
@@ -84,6 +86,22 @@ impl Cluster {
     #[must_use]
     pub fn node(&self) -> &Name {
         &self.node
+    }
+
+    /// Checks what can be checked without an engine.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Cluster`] if the URL is not that of an engine.
+    pub fn validate(&self) -> Result<(), Error> {
+        self.engine().map(drop)
+    }
+
+    /// The engine, without a connection to it.
+    pub(crate) fn engine(&self) -> Result<RedisEngine, Error> {
+        let name = self.name.as_ref().map_or("a-chat", |name| name.as_str());
+        RedisEngine::new(&self.url, self.password.as_deref(), name)
+            .map_err(|error| Error::Cluster(error.to_string()))
     }
 }
 

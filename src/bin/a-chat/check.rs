@@ -8,7 +8,7 @@ use std::net::ToSocketAddrs;
 use a_chat::Capacity;
 
 use crate::cli::{ServeArgs, Settings};
-use crate::{logger, output};
+use crate::{cluster, logger, output};
 
 /// Checks what the command line alone cannot tell: names of hosts, and files.
 pub(crate) fn check(args: &ServeArgs) -> Result<(), Box<dyn Error>> {
@@ -24,6 +24,7 @@ pub(crate) fn check(args: &ServeArgs) -> Result<(), Box<dyn Error>> {
     if let Some(file) = args.config().users {
         a_chat::UserTable::read(file)?;
     }
+    cluster::check(&args.cluster)?;
     output::to_stdout(b"the configuration is valid\n")?;
     Ok(())
 }
