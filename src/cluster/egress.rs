@@ -23,7 +23,7 @@ use crate::wire::name::Name;
 const DIAL_BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
 /// How long the engine may take to answer, or to be connected to.
-const PATIENCE: Duration = Duration::from_secs(2);
+const ENGINE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long to wait before something is said again that the engine refused for the moment.
 const RETRY: Duration = Duration::from_millis(50);
@@ -186,9 +186,9 @@ impl Egress {
     }
 
     /// How long the engine may take for an answer now.
-    fn patience(&self) -> Duration {
-        let patience = PATIENCE.min(self.lease / 2);
-        self.stop.time_left().map_or(patience, |left| patience.min(left.max(LAST_WORDS)))
+    fn timeout(&self) -> Duration {
+        let timeout = ENGINE_TIMEOUT.min(self.lease / 2);
+        self.stop.time_left().map_or(timeout, |left| timeout.min(left.max(LAST_WORDS)))
     }
 
     fn converse(&mut self, now: Instant) -> Result<Round, EngineError> {
@@ -209,8 +209,8 @@ impl Egress {
     }
 
     fn dial(&mut self) -> Result<(), EngineError> {
-        let patience = self.patience();
-        let mut wire = self.engine.dial(patience)?;
+        let timeout = self.timeout();
+        let mut wire = self.engine.dial(timeout)?;
         let hello = wire.hello(&self.outbox.life, random())?;
         self.wire = Some(OpenWire(wire));
         if self.backoff.is_some() {
@@ -242,11 +242,11 @@ impl Egress {
     }
 
     fn call(&mut self, calls: &[Call<'_>]) -> Result<Vec<Reply>, EngineError> {
-        let patience = self.patience();
+        let timeout = self.timeout();
         let Some(OpenWire(wire)) = &mut self.wire else {
             return Err(EngineError("not connected".to_owned()));
         };
-        wire.run(&self.incarnation, &self.outbox.life, calls, patience)
+        wire.run(&self.incarnation, &self.outbox.life, calls, timeout)
     }
 
     /// Says who this life is, if the engine is to be told; nothing else is said in that round.
@@ -348,11 +348,11 @@ impl Egress {
             command,
             overdue: &overdue,
         }));
-        let patience = self.patience();
+        let timeout = self.timeout();
         let Some(OpenWire(wire)) = &mut self.wire else {
             return Err(EngineError("not connected".to_owned()));
         };
-        let replies = wire.run(&self.incarnation, &self.outbox.life, &calls, patience);
+        let replies = wire.run(&self.incarnation, &self.outbox.life, &calls, timeout);
         drop(calls);
         let replies = match replies {
             Ok(replies) => replies,
@@ -393,15 +393,13 @@ impl Egress {
     /// Says what is left, and that this life ends.
     fn last_words(mut self) -> EgressExit {
         let started = Instant::now();
-        let left = self.stop.time_left().unwrap_or(PATIENCE).max(LAST_WORDS);
-        let deadline = started + left;
         let mut exit = EgressExit::default();
-        while !self.outbox.is_empty() && !self.outbox.is_paused() && Instant::now() < deadline {
+        while !self.outbox.is_empty() && !self.outbox.is_paused() && !self.is_late(started) {
             self.turn();
-            self.pause_until(deadline);
+            self.pause_until(self.last_word_at(started));
         }
         if !self.outbox.is_paused() && self.outbox.is_empty() {
-            while Instant::now() < deadline {
+            while !self.is_late(started) {
                 match self.end() {
                     Ok(left) => {
                         exit.left = left;
@@ -411,13 +409,27 @@ impl Egress {
                         log::debug!("the end cannot be told to the cluster's engine: {error}");
                         self.wire = None;
                         self.retry_at = Some(Instant::now() + DIAL_BACKOFF.0);
-                        self.pause_until(deadline);
+                        self.pause_until(self.last_word_at(started));
                     }
                 }
             }
         }
         exit.sent = self.outbox.sent();
         exit
+    }
+
+    /// When the last word has to be said, if the first was begun then. It comes sooner if the stop is
+    /// forced meanwhile.
+    fn last_word_at(&self, started: Instant) -> Instant {
+        let at_least = started + LAST_WORDS;
+        match self.stop.time_left() {
+            Some(left) => at_least.max(Instant::now() + left),
+            None => started + ENGINE_TIMEOUT,
+        }
+    }
+
+    fn is_late(&self, started: Instant) -> bool {
+        Instant::now() >= self.last_word_at(started)
     }
 
     fn pause_until(&mut self, deadline: Instant) {

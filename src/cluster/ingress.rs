@@ -24,7 +24,7 @@ const DRAIN_WAIT: Duration = Duration::from_millis(5);
 const DIAL_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long the engine may take to be connected to.
-const PATIENCE: Duration = Duration::from_secs(1);
+const ENGINE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What ingress gives to the broker.
 #[derive(Debug)]
@@ -180,8 +180,8 @@ impl Ingress {
     }
 
     fn dial(&mut self) -> Result<Box<dyn Wire>, EngineError> {
-        let left = self.stop.time_left().unwrap_or(PATIENCE).max(DRAIN_WAIT);
-        let mut wire = self.engine.dial(PATIENCE.min(left))?;
+        let left = self.stop.time_left().unwrap_or(ENGINE_TIMEOUT).max(DRAIN_WAIT);
+        let mut wire = self.engine.dial(ENGINE_TIMEOUT.min(left))?;
         let hello = wire.hello(&self.life, random())?;
         // What an engine has left of a former incarnation must not be read on. Egress finds that out
         // by itself, and asks the broker to enter.

@@ -793,13 +793,13 @@ impl<R, C: Clone> Node<R, C> {
         }
     }
 
-    /// Does again what was put off, and gives up logins that wait for longer than `patience`.
-    pub(crate) fn tick(&mut self, now: Instant, patience: Duration, effects: &mut Vec<Effect>) {
+    /// Does again what was put off, and gives up logins that wait for longer than `timeout`.
+    pub(crate) fn tick(&mut self, now: Instant, timeout: Duration, effects: &mut Vec<Effect>) {
         let mut refused = Vec::new();
         let mut claims = Vec::new();
         for (session, login) in &mut self.logins {
             let Standing::Claiming { since, again } = &mut login.standing else { continue };
-            if now.saturating_duration_since(*since) >= patience {
+            if now.saturating_duration_since(*since) >= timeout {
                 refused.push(*session);
             } else if std::mem::take(again) {
                 claims.push((*session, login.name.clone()));

@@ -10,6 +10,7 @@
 
 use std::ops::Range;
 
+use super::ranges::MAX_NUMBER;
 use crate::wire::name::Name;
 use crate::wire::protocol;
 use crate::wire::room::Room;
@@ -80,7 +81,8 @@ pub(crate) fn read_parcel(parcel: &[u8]) -> Option<Vec<Arrived>> {
         let end = memchr::memchr(b';', rest)?;
         let deliveries = std::str::from_utf8(&rest[..end]).ok()?.split(',').map(|delivery| {
             let (number, session) = delivery.split_once(':')?;
-            Some((number.parse().ok()?, session.parse().ok()?))
+            let number = number.parse().ok().filter(|number| *number <= MAX_NUMBER)?;
+            Some((number, session.parse().ok()?))
         });
         let deliveries: Vec<(u64, Session)> = deliveries.collect::<Option<_>>()?;
         rest = &rest[end + 1..];

@@ -76,12 +76,16 @@ impl Ranges {
 
     fn parse(text: &str) -> Option<Self> {
         let mut ranges = BTreeMap::new();
-        let mut end = None;
+        let (mut end, mut count) = (None, 0);
         for part in text.split(',').filter(|part| *part != "-") {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
             let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
             // In order, and not so many that a damaged entry costs more than it is worth.
-            if first > last || end.is_some_and(|end| first <= end) || last - first > MAX_RANGE {
+            if first > last || end.is_some_and(|end| first <= end) || last > MAX_NUMBER {
+                return None;
+            }
+            count += last - first + 1;
+            if count > MAX_COUNT {
                 return None;
             }
             end = Some(last);
@@ -91,8 +95,12 @@ impl Ranges {
     }
 }
 
-/// No acknowledgement covers more numbers at once than could be unsettled.
-const MAX_RANGE: u64 = 1 << 32;
+/// No acknowledgement covers more numbers at once: a node may have 64 MiB unsettled, and each number is
+/// looked at.
+const MAX_COUNT: u64 = 1 << 24;
+
+/// No node counts its deliveries further than that, and the next number can still be told.
+pub(crate) const MAX_NUMBER: u64 = u64::MAX >> 1;
 
 impl fmt::Display for Ranges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -159,7 +167,10 @@ impl Told {
         let lines = LostLines { first: number()?, last: number()?, count: number()? };
         let reason = read_reason(next()?)?;
         let recipient = Name::new(next()?).ok()?;
-        let is_sound = lines.first <= lines.last && next().is_none();
+        let has_room = lines.count.checked_sub(1).is_some_and(|further| {
+            lines.last.checked_sub(lines.first).is_some_and(|most| further <= most)
+        });
+        let is_sound = has_room && next().is_none();
         is_sound.then_some(Self { serial, session, lines, recipient, reason })
     }
 }

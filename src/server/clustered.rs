@@ -10,7 +10,6 @@ use crossbeam_channel::{Sender, unbounded};
 use foldhash::fast::RandomState;
 
 use crate::cluster::egress::{Egress, EgressExit, random};
-use crate::cluster::engine::redis::RedisEngine;
 use crate::cluster::engine::{Engine, Hello, Life, Recipient};
 use crate::cluster::ingress::{Arrival, Deliver, Ingress, IngressExit, new_life};
 use crate::cluster::link::{Counts, Link, Stop};
@@ -25,12 +24,12 @@ use crate::server::delivery::token::Share;
 use crate::server::delivery::window::{Held, Permit, Window};
 use crate::server::elsewhere::Elsewhere;
 use crate::server::report::NodeTotals;
-use crate::server::shutdown::ShutdownHandle;
+use crate::server::shutdown::{Phase, ShutdownHandle};
 use crate::socket::connection::ConnectionId;
 use crate::wire::room::{Room, RoomSize};
 
 /// How long the engine may take to answer when the server starts.
-const START_PATIENCE: Duration = Duration::from_secs(3);
+const START_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How many losses are kept by name; they are all counted.
 const MAX_NAMED: usize = 1_000;
@@ -56,7 +55,7 @@ pub(crate) struct Clustered {
     /// The charge for what other nodes have handed over.
     pub(crate) arrivals: Arc<Window>,
     /// How long a login waits for the engine.
-    pub(crate) patience: Duration,
+    pub(crate) login_timeout: Duration,
     pub(crate) lost: Lost,
 }
 
@@ -104,9 +103,13 @@ impl Lost {
             (_, true) => self.in_drain += loss.messages,
             (_, false) => self.before_drain += loss.messages,
         }
-        log::warn!("{loss}");
+        // The broker logs it, and routes nothing meanwhile.
         if self.named.len() < MAX_NAMED {
+            log::warn!("{loss}");
             self.named.push(loss);
+            if self.named.len() == MAX_NAMED {
+                log::warn!("further losses in the cluster are only counted");
+            }
         }
     }
 }
@@ -170,14 +173,12 @@ impl Ready {
     pub(crate) fn new(options: Cluster) -> Result<Self, Error> {
         let refused =
             |error: crate::cluster::engine::EngineError| Error::Cluster(error.to_string());
-        let name = options.name.as_ref().map_or("a-chat", |name| name.as_str());
-        let engine = RedisEngine::new(&options.url, options.password.as_deref(), name);
-        let engine = engine.map_err(refused)?;
-        if let Some(warning) = engine.check(START_PATIENCE).map_err(refused)? {
+        let engine = options.engine()?;
+        if let Some(warning) = engine.check(START_TIMEOUT).map_err(refused)? {
             log::warn!("{warning}");
         }
         let life = new_life(options.node.as_str());
-        let mut wire = engine.dial(START_PATIENCE).map_err(refused)?;
+        let mut wire = engine.dial(START_TIMEOUT).map_err(refused)?;
         let hello = wire.hello(&life, random()).map_err(refused)?;
         Ok(Self { options, engine: Arc::new(engine), life, hello })
     }
@@ -232,7 +233,7 @@ pub(crate) fn start<E: From<Arrival> + Send + 'static>(
         syncs: HashMap::default(),
         waiting: HashMap::default(),
         arrivals: Arc::new(Window::new(usize::MAX, Arc::clone(&shared.counters))),
-        patience: options.lease.min(shared.config.login_timeout),
+        login_timeout: options.lease.min(shared.config.login_timeout),
         lost: Lost::default(),
     };
     match spawn_stage("egress", shutdown, move || egress.run(&inbox)) {
@@ -279,8 +280,9 @@ impl Clustered {
 impl Threads {
     /// Joins both threads, and makes the report from what they and the broker have left.
     pub(crate) fn join(self, remains: Option<Remains>) -> Result<NodeTotals, Error> {
-        let egress = self.egress.join().map_err(|_| Error::Panicked { thread: "egress" })?;
-        let ingress = self.ingress.join().map_err(|_| Error::Panicked { thread: "ingress" })?;
+        let (egress, ingress) = (self.egress.join(), self.ingress.join());
+        let egress = egress.map_err(|_| Error::Panicked { thread: "egress" })?;
+        let ingress = ingress.map_err(|_| Error::Panicked { thread: "ingress" })?;
         let mut totals = NodeTotals::default();
         let Some(Remains { mut node, mut lost }) = remains else { return Ok(totals) };
         for (life, told) in &ingress.acknowledged {
@@ -334,9 +336,14 @@ impl Stop for ShutdownHandle {
     }
 
     fn time_left(&self) -> Option<Duration> {
-        self.is_shutdown().then(|| {
-            let now = std::time::Instant::now();
-            self.deadline().map_or(Duration::ZERO, |at| at.saturating_duration_since(now))
-        })
+        match self.phase() {
+            Phase::Running => None,
+            Phase::Draining => {
+                let now = std::time::Instant::now();
+                let left = self.deadline().map(|at| at.saturating_duration_since(now));
+                Some(left.unwrap_or_default())
+            }
+            Phase::Forced => Some(Duration::ZERO),
+        }
     }
 }

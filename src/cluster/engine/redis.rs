@@ -540,7 +540,7 @@ fn reply_to(call: &Call<'_>, value: Value) -> Reply {
 
 fn lives(parts: &[Value]) -> Reply {
     let open = parts.first().and_then(text).as_deref() == Some("open");
-    let lives = parts[1..].chunks_exact(3).filter_map(|life| {
+    let lives = parts.get(1..).unwrap_or_default().chunks_exact(3).filter_map(|life| {
         let state = LifeState::parse(&text(&life[1])?)?;
         Some((Life::new(&text(&life[0])?), state, text(&life[2])?.parse().ok()?))
     });

@@ -80,6 +80,9 @@ impl ClusterArgs {
         let authority = url.split_once("://").map_or("", |(_, rest)| rest);
         let authority = authority.split('/').next().unwrap_or_default();
         let has_password = authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'));
+        // That of a URL with the path of a Unix socket.
+        let query = url.split_once('?').map_or("", |(_, query)| query);
+        let has_password = has_password || query.split('&').any(|it| it.starts_with("pass="));
         if has_password && source == Some(ValueSource::CommandLine) {
             return refuse(
                 "the engine's password must not be on the command line, where everybody can read \
