@@ -9,7 +9,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
-#[cfg(any(feature = "proxy", feature = "tls"))]
+#[cfg(any(feature = "proxy", feature = "status", feature = "tls"))]
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
@@ -48,6 +48,9 @@ pub(crate) struct Connection {
     left: AtomicBool,
     /// True once the account of what was delivered is final.
     settled: AtomicBool,
+    /// Its bytes, once it was aborted: the kernel counts them no longer.
+    #[cfg(feature = "status")]
+    last_traffic: OnceLock<Traffic>,
     /// Set by the reader, before anything else is read, if the client speaks TLS. Boxed, so a client
     /// that does not has no memory for it.
     #[cfg(feature = "tls")]
@@ -87,6 +90,9 @@ impl std::ops::AddAssign for Traffic {
 impl Connection {
     /// Its bytes so far; none in the Unix domain, where nobody counts them.
     pub(crate) fn traffic(&self) -> Traffic {
+        if let Some(last) = self.last_traffic.get() {
+            return *last;
+        }
         let counted = self.socket.is_tcp().then(|| sys::traffic(&self.socket).ok()).flatten();
         let (received_bytes, sent_bytes) = counted.unwrap_or_default();
         Traffic { received_bytes, sent_bytes }
@@ -111,6 +117,8 @@ impl Connection {
             fin_sent,
             left,
             settled,
+            #[cfg(feature = "status")]
+            last_traffic: OnceLock::new(),
             #[cfg(feature = "tls")]
             tls: OnceLock::new(),
         }
@@ -412,6 +420,9 @@ impl Connection {
     /// In the Unix domain no byte is unacknowledged, and nothing can be taken back: the client reads
     /// what was written, and then the end of the stream.
     pub(crate) fn abort(&self) {
+        // A socket without its association counts nothing.
+        #[cfg(feature = "status")]
+        let _ = self.last_traffic.set(self.traffic());
         // Dissolving the association (connect(2), `AF_UNSPEC`) resets at once. Closing with a
         // linger time of 0 would only reset once both threads have dropped the socket.
         if !self.socket.is_tcp() || rustix::net::connect_unspec(&self.socket).is_err() {
