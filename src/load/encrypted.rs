@@ -1,5 +1,6 @@
 //! The TLS of one connection of the load. Its calls are those of a socket, and none of them waits for
-//! the handshake: what is sent before its end goes out behind it.
+//! the handshake: what is sent before its end goes out behind it. Owned by its client, and used by the
+//! one thread that sends and the one that receives.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice, Read};

@@ -328,6 +328,7 @@ impl Acceptor {
         self.shared.counters.refusals.count(match rejection {
             Rejection::ServerFull => "full",
             Rejection::PerAddressLimit => "per_address",
+            Rejection::TooManyFailedLogins { .. } => "failed_logins",
             _ => "other",
         });
         if let Some(cause) = cause.filter(|_| self.log_allowed()) {

@@ -41,7 +41,7 @@ const LINE_FEED_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a login waits for a look at the user file. It is there at once, unless its file system
 /// hangs; then the table at hand has to do.
 #[cfg(feature = "users")]
-const LOOK_PATIENCE: Duration = Duration::from_secs(2);
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Some programs write this mark before UTF-8 text.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
@@ -173,16 +173,16 @@ fn admit(
     let login = parse_login(line)?;
     let Some(users) = &shared.users else { return admit_anyone(login) };
     let (name, token) = login;
-    let mut patience = WaitBudget::new(LOOK_PATIENCE, Instant::now());
+    let mut look = WaitBudget::new(LOOK_TIMEOUT, Instant::now());
     let is_trusted = shared.config.trusts(connection.socket_peer());
     let access = users.admit(&name, token, is_trusted, || {
         let now = Instant::now();
-        let is_over = budget.is_exhausted(now) || patience.is_exhausted(now);
+        let is_over = budget.is_exhausted(now) || look.is_exhausted(now);
         let is_running = shared.shutdown.phase() == Phase::Running;
         if is_over || !is_running {
             return None;
         }
-        budget.next_check().into_iter().chain(patience.next_check()).min()
+        budget.next_check().into_iter().chain(look.next_check()).min()
     });
     if let Ok(Access { proof: Proof::Token(_), .. }) = &access {
         if !is_private(connection, shared) {

@@ -2,8 +2,8 @@
 //! window and its writer's join handle, and exits when the client disconnects or at the shutdown
 //! cutoff.
 //!
-//! After the login it turns lines into batches. On exit it drops its broker sender, joins its
-//! writer, and produces the connection's record.
+//! After the login it turns lines into batches. On exit it joins its writer, tells the broker what
+//! was lost (see `accounts.rs`), drops its broker sender, and produces the connection's record.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -88,8 +88,8 @@ impl Reader {
     /// The thread: serves the client until it disconnects or the cutoff is reached, and returns the
     /// connection's record.
     ///
-    /// `broker` is dropped before this thread waits for anything at the end, since the broker exits
-    /// only once every sender is dropped.
+    /// Once shutdown has begun, `broker` is dropped before this thread waits for anything, since the
+    /// broker exits only once every sender is dropped.
     ///
     /// None of the steps is ever inlined: the stack frame of each would otherwise lie beneath all
     /// the others, and an idle client's reader must fit in two pages (see `context::spawn`).

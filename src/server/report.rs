@@ -88,9 +88,7 @@ impl CloseReason {
     pub(crate) fn broken(error: &io::Error) -> Self {
         Self::Broken(error.kind())
     }
-}
 
-impl CloseReason {
     /// A word for the reason that programs can rely on, such as `name_taken`.
     #[must_use]
     pub fn code(self) -> &'static str {
@@ -138,7 +136,6 @@ impl CloseReason {
                 | Self::NeedsToken
                 | Self::WrongToken
                 | Self::NoTokens
-                | Self::NameReserved
         )
     }
 }

@@ -24,8 +24,8 @@ pub struct Stats {
     pub connected: u64,
     /// Connections that were or are served, whether they logged in or not.
     pub connections: u64,
-    /// Connections that were refused because the server was full, or at the limit for their
-    /// address.
+    /// Connections that were refused because the server was full or at the limit for their address,
+    /// or because of failed logins from there.
     pub refused: u64,
     /// Clients that were evicted because they acknowledged too little.
     pub evicted: u64,

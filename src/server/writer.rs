@@ -339,6 +339,8 @@ impl Writer {
             if self.in_flight.is_full() {
                 // The kernel has no event for an acknowledgement.
                 wait(&self.connection, &self.shared, None, ack_poll.next())?;
+                // Markers come through the queue, which nobody looks at meanwhile.
+                self.enqueue_ready();
             } else if self.write_once()? > 0 {
                 ack_poll = AckPoll::default();
                 check_drain_deadline(&self.shared)?;
@@ -347,7 +349,6 @@ impl Writer {
             } else if self.backlog.is_empty() && !self.connection.has_pending() {
                 break;
             } else {
-                // Markers come through the queue, which nobody looks at meanwhile.
                 let asked = self.shared.counters.syncs.get() > 0;
                 let interval = if asked { MAX_LOOK_INTERVAL } else { UNASKED_LOOK_INTERVAL };
                 let look = Some(Instant::now() + interval);

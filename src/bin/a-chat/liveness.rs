@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use a_chat::StatsHandle;
 
 /// A round takes microseconds; on a machine that swaps, seconds.
-const PATIENCE: Duration = Duration::from_secs(5);
+const STUCK_AFTER: Duration = Duration::from_secs(5);
 
 /// What was seen when somebody asked.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ impl Liveness {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         match (round, *seen) {
             (Some(round), Some((before, since))) if round == before => {
-                now.saturating_duration_since(since) < PATIENCE
+                now.saturating_duration_since(since) < STUCK_AFTER
             }
             (round, _) => {
                 *seen = round.map(|round| (round, now));

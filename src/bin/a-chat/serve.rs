@@ -1,6 +1,5 @@
 //! `serve`: runs a server until a signal, and turns its report into the exit status. Runs on the main
-//! thread; the log, signals and whatever attends the
-//! server have threads of their own.
+//! thread; the log, the signals and whatever attends the server have threads of their own.
 
 use std::error::Error;
 use std::fmt::Write;

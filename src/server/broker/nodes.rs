@@ -325,7 +325,7 @@ impl Broker {
             }
             Arrival::ReleaseRegardless => cluster.node.release_regardless(),
             Arrival::Tick => {
-                cluster.node.tick(Instant::now(), cluster.patience, &mut effects);
+                cluster.node.tick(Instant::now(), cluster.login_timeout, &mut effects);
                 self.ask_arrivals();
                 self.look_for_slow_members();
             }

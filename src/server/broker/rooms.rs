@@ -1,5 +1,5 @@
 //! What the broker does about rooms: it lets clients in and out, sends what a member sends to all
-//! others, and puts out members that hold the others up.
+//! others, and puts out members that hold the others up. Runs on the broker's thread.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -88,9 +88,7 @@ impl Settings {
         let all = settings.map(|arg| Setting::of(arg, matches, file)).collect();
         Self { all, unknown_variables: Vec::new() }
     }
-}
 
-impl Settings {
     /// The setting of this flag, if it was given on the command line, in the environment or in the
     /// file.
     pub(crate) fn given(&self, flag: &str) -> Option<&Setting> {

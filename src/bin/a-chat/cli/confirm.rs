@@ -1,4 +1,4 @@
-//! The flag of `connect` that waits for deliveries.
+//! The flag of `connect` that waits for deliveries. Plain data.
 
 use clap::Args;
 use clap::builder::FalseyValueParser;

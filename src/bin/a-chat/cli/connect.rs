@@ -13,8 +13,8 @@ use super::values::{ADDRESS, NAME, TIME};
 /// The arguments of `connect`.
 #[derive(Debug, Args)]
 pub(crate) struct ConnectArgs {
-    /// Address of the server, or its Unix socket as in `unix:/run/a-chat.sock`; of several, the next
-    /// one that answers follows one that does not or that stops
+    /// Address of the server, or its Unix socket as in `unix:/run/a-chat.sock`; of several, the
+    /// first that answers, and with `--reconnect` the next when one stops
     #[arg(
         value_name = "ADDR:PORT",
         env = "A_CHAT_CONNECT",

@@ -1,4 +1,4 @@
-//! The flags of the status endpoint.
+//! The flags of the status endpoint. Plain data.
 
 use clap::Args;
 use clap::builder::BoolishValueParser;

@@ -120,7 +120,7 @@ pub(crate) enum Mode {
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) mode: Mode,
-    /// None if a server has to be started.
+    /// Empty if a server has to be started.
     pub(crate) addresses: Vec<String>,
     pub(crate) clients: usize,
     pub(crate) size: usize,

@@ -15,7 +15,7 @@ use super::http::{MAX_REQUEST, Parsed, Request, Response, parse};
 use super::listener::StatusStream;
 
 /// The most that a connection lasts, from the first byte of the request to the last of the response.
-const PATIENCE: Duration = Duration::from_secs(5);
+const MAX_EXCHANGE: Duration = Duration::from_secs(5);
 
 /// The most that it lasts after the response.
 const LINGER: Duration = Duration::from_secs(1);
@@ -52,7 +52,7 @@ pub(super) enum Next {
 
 impl Connection {
     pub(super) fn new(stream: StatusStream, is_local: bool, now: Instant) -> Self {
-        Self { stream, is_local, deadline: now + PATIENCE, stage: Stage::Request(Vec::new()) }
+        Self { stream, is_local, deadline: now + MAX_EXCHANGE, stage: Stage::Request(Vec::new()) }
     }
 
     /// Whether it comes from this host.

@@ -157,7 +157,7 @@ impl Source {
         let stats = self.stats.read();
         to.counter("achat_lines_accepted_total", "Lines accepted.", stats.accepted);
         let help = "Last lines without a line end, which were not accepted.";
-        to.counter("achat_lines_torn_total", help, stats.unterminated);
+        to.counter("achat_lines_unterminated_total", help, stats.unterminated);
         let refused: [(&[_], _); 2] = [
             (&[("reason", "malformed")], stats.refused_lines),
             (&[("reason", "no_such_peer")], stats.unreachable_lines),
