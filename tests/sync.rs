@@ -6,6 +6,7 @@
 
 mod common;
 
+use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -219,11 +220,11 @@ fn clients_that_do_not_read_are_evicted_even_if_they_wait_for_each_other() {
     let config = lenient().stall_timeout(Duration::from_millis(300)).window(4 << 20);
     let server = TestServer::with(config);
     let mut clients = ["alice", "bob"].map(|name| server.login_with_small_buffers(name));
-    let [alice, bob] = &mut clients;
-    alice.fill("bob", 1000);
-    bob.fill("alice", 1000);
-    alice.send("/sync 3600");
-    bob.send("/sync 3600");
+    for (client, other) in clients.iter_mut().zip(["bob", "alice"]) {
+        let lines = format!("{other}: {}\n", "x".repeat(1000)).repeat(1000) + "/sync 3600\n";
+        // On a slow machine one may be evicted before it has written all.
+        let _written_or_evicted = client.stream.write_all(lines.as_bytes());
+    }
     wait_until("both to be evicted", || server.stats().connected == 0);
     drop(clients);
     let report = server.stop();

@@ -396,7 +396,7 @@ impl Egress {
         let mut exit = EgressExit::default();
         while !self.outbox.is_empty() && !self.outbox.is_paused() && !self.is_late(started) {
             self.turn();
-            self.pause_until(self.last_word_at(started));
+            self.pause_until(self.last_word_at(started, Instant::now()));
         }
         if !self.outbox.is_paused() && self.outbox.is_empty() {
             while !self.is_late(started) {
@@ -409,7 +409,7 @@ impl Egress {
                         log::debug!("the end cannot be told to the cluster's engine: {error}");
                         self.wire = None;
                         self.retry_at = Some(Instant::now() + DIAL_BACKOFF.0);
-                        self.pause_until(self.last_word_at(started));
+                        self.pause_until(self.last_word_at(started, Instant::now()));
                     }
                 }
             }
@@ -420,16 +420,17 @@ impl Egress {
 
     /// When the last word has to be said, if the first was begun then. It comes sooner if the stop is
     /// forced meanwhile.
-    fn last_word_at(&self, started: Instant) -> Instant {
+    fn last_word_at(&self, started: Instant, now: Instant) -> Instant {
         let at_least = started + LAST_WORDS;
         match self.stop.time_left() {
-            Some(left) => at_least.max(Instant::now() + left),
+            Some(left) => at_least.max(now + left),
             None => started + ENGINE_TIMEOUT,
         }
     }
 
     fn is_late(&self, started: Instant) -> bool {
-        Instant::now() >= self.last_word_at(started)
+        let now = Instant::now();
+        now >= self.last_word_at(started, now)
     }
 
     fn pause_until(&mut self, deadline: Instant) {

@@ -10,13 +10,15 @@
 
 use std::ops::Range;
 
-use super::ranges::MAX_NUMBER;
 use crate::wire::name::Name;
 use crate::wire::protocol;
 use crate::wire::room::Room;
 
 /// A client's connection at one node: the connection's number.
 pub(crate) type Session = u64;
+
+/// No node counts its deliveries further than that, and the next number can still be told.
+pub(crate) const MAX_NUMBER: u64 = u64::MAX >> 1;
 
 /// The session of a delivery to all members of a room. No connection has this number.
 pub(crate) const ALL_MEMBERS: Session = 0;

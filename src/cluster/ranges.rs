@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::ops::RangeInclusive;
 
-use crate::cluster::parcel::Session;
+use crate::cluster::parcel::{MAX_NUMBER, Session};
 use crate::wire::loss::{LossReason, LostLines};
 use crate::wire::name::Name;
 
@@ -98,9 +98,6 @@ impl Ranges {
 /// No acknowledgement covers more numbers at once: a node may have 64 MiB unsettled, and each number is
 /// looked at.
 const MAX_COUNT: u64 = 1 << 24;
-
-/// No node counts its deliveries further than that, and the next number can still be told.
-pub(crate) const MAX_NUMBER: u64 = u64::MAX >> 1;
 
 impl fmt::Display for Ranges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
