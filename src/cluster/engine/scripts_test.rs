@@ -255,6 +255,23 @@ fn a_reaped_life_is_refused_and_its_names_are_free() {
 }
 
 #[test]
+fn a_life_that_was_taken_for_dead_while_it_left_says_nothing_more() {
+    let Some(engine) = TestEngine::start() else { return };
+    let (mut a, mut b) = (Talker::enter(&engine, "x", "a.1"), Talker::enter(&engine, "x", "b.2"));
+    b.say(&engine, "x", &Command::Claim { name: name("bob"), session: 4 });
+    b.say(&engine, "x", &Command::Leave);
+    a.call(&Call::Reap { life: &Life::new("b.2"), counter: 0 });
+    a.read();
+    let before = dump(&engine, "x");
+    let ack = Call::Ack { origin: &Life::new("a.1"), text: "1-2 - - - -" };
+    let reap = Call::Reap { life: &Life::new("a.1"), counter: 0 };
+    for call in [ack, reap, Call::Renew { ping: true }] {
+        assert_eq!(b.call(&call), Reply::Unknown);
+    }
+    assert_eq!((dump(&engine, "x"), a.read()), (before, Vec::new()));
+}
+
+#[test]
 fn acknowledgements_reach_the_origin_and_a_stale_incarnation_is_refused() {
     let Some(engine) = TestEngine::start() else { return };
     let (mut a, mut b) = (Talker::enter(&engine, "x", "a.1"), Talker::enter(&engine, "x", "b.2"));

@@ -41,7 +41,7 @@ local function whole(number) return string.format('%.0f', number) end
 local function refusal_of_any()
     local meta = redis.call('HMGET', META, 'inc', 'phase')
     if meta[1] ~= INC then return 'UNKNOWN' end
-    if not state(LIFE) then return 'UNKNOWN' end
+    if not READS[state(LIFE)] then return 'UNKNOWN' end
     if meta[2] ~= 'open' then return 'EARLY' end
 end
 -- The same for a numbered command: each number runs once, and in order.

@@ -2,12 +2,10 @@
 -- again, and tells all lives with their states and counters. The engine's clock is in no rule.
 allow_when_full()
 local meta = redis.call('HMGET', META, 'inc', 'phase')
-if meta[1] ~= INC or not state(LIFE) then return 'UNKNOWN' end
-if READS[state(LIFE)] then
-    if ARGV[3] == 'ping' then
-        local counter = redis.call('HINCRBY', P .. 'counters', LIFE, 1)
-        append(LIFE, 'g', whole(counter))
-    end
+if meta[1] ~= INC or not READS[state(LIFE)] then return 'UNKNOWN' end
+if ARGV[3] == 'ping' then
+    local counter = redis.call('HINCRBY', P .. 'counters', LIFE, 1)
+    append(LIFE, 'g', whole(counter))
 end
 local all = { meta[2] }
 for _, life in ipairs(redis.call('HKEYS', LIVES)) do

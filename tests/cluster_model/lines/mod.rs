@@ -1,0 +1,73 @@
+//! Lines from client to client over nodes that stop, start again, die and are taken for dead, with
+//! clients that move and an engine that forgets: who gets each line, in which order, and who names it
+//! otherwise.
+//!
+//! Read in this order: `rules`, `state`, `engine` (the scripts), `incarnations`, `broker`, `steps` and `lives` (what may
+//! happen), `model` (what must hold), `scenarios`.
+
+mod broker;
+mod engine;
+mod forgetful;
+mod incarnations;
+mod lives;
+mod model;
+mod rules;
+mod scenarios;
+mod state;
+mod steps;
+
+use crate::topic::Topic;
+use rules::Rule;
+use rules::Rule::*;
+pub use rules::Scenario;
+
+/// Which scenario fails without which rule.
+const NOTICED: &[(Rule, &str)] = &[
+    (LoginMark, "moves"),
+    (OnePath, "moves"),
+    (Cut, "stop-all"),
+    (CutIsState, "stop-all"),
+    (ReadBack, "drain-recipient"),
+    (ForwardedFirst, "forgets-drain-sender"),
+    (Once, "lost-replies"),
+    (Once, "late"),
+    (HandledSet, "forgets-two-names-drain"),
+    (LargerClaim, "forgets"),
+    (HoldMoves, "drain-recipient"),
+    (HoldFirst, "drain-two-of-3"),
+    (HoldQueue, "drain-two-of-3"),
+    (HoldBack, "stop-all"),
+    (Later, "stop-all-moves"),
+    (SweeperOwns, "hold-over"),
+    (Placed, "kill-drain-3"),
+    (DownHolds, "rolling"),
+    (KeptUntilDone, "kill"),
+    (LastNames, "stop-all"),
+    (Paced, "rolling"),
+    (Clear, "forgets"),
+    (HandledFirst, "forgets-drain"),
+    (Missing, "forgets-drain"),
+    (SenderHere, "forgets-names"),
+    (NotPassed, "forgets"),
+    (FreeInOrder, "forgets-names"),
+    (ClaimAgain, "forgets"),
+];
+
+impl Topic for Scenario {
+    type Rule = Rule;
+    const RULES: &'static [Rule] = rules::ALL;
+    const NOTICED: &'static [(Rule, &'static str)] = NOTICED;
+    // The larger ones are left to the long form.
+    const SHORT: usize = 20_000;
+    const SHORT_WITHOUT: usize = 50_000;
+
+    fn all() -> Vec<Self> {
+        [scenarios::calm(), scenarios::deadly(), forgetful::forgetful(), forgetful::deep()].concat()
+    }
+    fn name(&self) -> &'static str {
+        self.name
+    }
+    fn without(self, rule: Rule) -> Self {
+        Scenario { without: vec![rule], ..self }
+    }
+}
