@@ -328,6 +328,7 @@ impl World {
             }
             Effect::HoldOver { messages, .. } => self.tally.lost += u64::from(messages),
             Effect::Unsettled(it) => self.tally.lost += u64::from(it.messages),
+            Effect::Unconfirmed(it) => panic!("a drain tells the end of everything: {it:?}"),
             Effect::Who { .. }
             | Effect::Spread(_)
             | Effect::Lost(_)

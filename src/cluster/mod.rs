@@ -26,3 +26,5 @@ pub(crate) mod options;
 
 #[cfg(test)]
 mod lockstep;
+#[cfg(test)]
+mod node_test;

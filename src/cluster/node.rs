@@ -13,7 +13,7 @@ use crate::cluster::answers::{Answer, Answers};
 use crate::cluster::engine::{
     ALL_MEMBERS, Command, Entrance, Entry, Life, LifeState, Recipient, Session,
 };
-use crate::cluster::outgoing::{LostElsewhere, Outgoing, Tally, Unconfirmed, Unsettled};
+use crate::cluster::outgoing::{Ended, LostElsewhere, Outgoing, Tally, Unconfirmed, Unsettled};
 use crate::cluster::parcel::Arrived;
 use crate::cluster::ranges::{Acknowledgement, Ranges};
 use crate::cluster::seats::Seats;
@@ -123,6 +123,8 @@ pub(crate) enum Effect {
     Who { session: Session, question: u64, count: u64, names: Vec<Name> },
     /// Something that was forwarded will not be heard of again.
     Unsettled(Unsettled),
+    /// The node that has taken it over has ended, and told no end of it; that node's report does.
+    Unconfirmed(Unsettled),
     /// A hold has ended here, so its lines are lost here; the origin is told.
     HoldOver { name: Name, origin: Life, messages: u32 },
 }
@@ -635,6 +637,11 @@ impl<R, C: Clone> Node<R, C> {
             }
             LifeState::Down => {
                 self.known.remove(&life);
+                self.told.remove(&life);
+                let Ended { unconfirmed, in_doubt } = self.outgoing.ended(&life);
+                // Before it is said that everything is accounted for.
+                effects.extend(unconfirmed.into_iter().map(Effect::Unconfirmed));
+                self.unsettled(in_doubt, effects);
             }
             LifeState::Reaped => {
                 self.known.remove(&life);

@@ -35,6 +35,12 @@ pub(crate) struct Account<P> {
     pub(crate) was_answered: bool,
 }
 
+impl<P> Account<P> {
+    fn is_at(&self, life: &Life) -> bool {
+        matches!(&self.place, Place::At(at) if at == life)
+    }
+}
+
 /// What has become of deliveries, in messages: those to clients, and the copies of rooms' messages
 /// for other nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,6 +94,14 @@ pub(crate) struct Unsettled {
     pub(crate) was_answered: bool,
 }
 
+/// What a life has left that has ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// It had taken these over, and accounts for them.
+    pub(crate) unconfirmed: Vec<Unsettled>,
+    pub(crate) in_doubt: Vec<(u64, Unsettled)>,
+}
+
 /// Messages that were handed over and are not known to be delivered or lost, by the life that has
 /// them; `None` stands for a hold.
 pub(crate) type Unconfirmed = BTreeMap<Option<Life>, u64>;
@@ -104,6 +118,8 @@ pub(crate) struct Outgoing<P> {
     /// How many of them have no known place.
     unplaced: usize,
     tally: Tally,
+    /// Of lives that have ended: what they had taken over and have told no end of.
+    unconfirmed: Unconfirmed,
     /// How many accounts each session has.
     open: HashMap<Session, usize, RandomState>,
     /// Sessions that have none since this was last asked.
@@ -120,6 +136,7 @@ impl<P> Default for Outgoing<P> {
             unhandled: BTreeSet::new(),
             unplaced: 0,
             tally: Tally::default(),
+            unconfirmed: Unconfirmed::new(),
             open: HashMap::default(),
             closed: Vec::new(),
             budget: Budget::default(),
@@ -349,10 +366,32 @@ impl<P> Outgoing<P> {
 
     /// A life was reaped: what lies with it, and is not known to be delivered or lost, is in doubt.
     pub(crate) fn gone(&mut self, life: &Life) -> Vec<(u64, Unsettled)> {
-        let there = |account: &Account<P>| account.place == Place::At(life.clone());
-        let numbers: Vec<u64> =
-            self.accounts.iter().filter(|(_, it)| there(it)).map(|(number, _)| *number).collect();
+        let numbers = self.numbers(|it| it.is_at(life));
         numbers.into_iter().filter_map(|number| self.give_up(number, true)).collect()
+    }
+
+    /// A life has ended by itself: it accounts for what it had taken over, so that stays handed over,
+    /// without word of its end. What it had not is in doubt, as if it was reaped.
+    pub(crate) fn ended(&mut self, life: &Life) -> Ended {
+        let taken_over = self.numbers(|it| it.is_at(life) && it.is_handled);
+        let unconfirmed =
+            taken_over.into_iter().filter_map(|number| self.leave_unconfirmed(number)).collect();
+        Ended { unconfirmed, in_doubt: self.gone(life) }
+    }
+
+    fn numbers(&self, is_wanted: impl Fn(&Account<P>) -> bool) -> Vec<u64> {
+        let wanted = self.accounts.iter().filter(|(_, account)| is_wanted(account));
+        wanted.map(|(number, _)| *number).collect()
+    }
+
+    /// Closes the account of something that was handed over, and whose end will not be heard of.
+    fn leave_unconfirmed(&mut self, number: u64) -> Option<Unsettled> {
+        let account = self.close(number)?;
+        let Account { name, sender, first_line, messages, place, was_answered, .. } = account;
+        let at = place.life();
+        *self.unconfirmed.entry(at.clone()).or_default() += u64::from(messages);
+        let in_doubt = true;
+        Some(Unsettled { name, sender, first_line, messages, at, in_doubt, was_answered })
     }
 
     /// Ends an account about which nothing more will be heard.
@@ -366,11 +405,8 @@ impl<P> Outgoing<P> {
         }
         let total = if in_doubt { &mut sums.in_doubt } else { &mut sums.lost };
         *total += messages;
-        let at = match account.place {
-            Place::At(life) => Some(life),
-            Place::Unknown | Place::Held => None,
-        };
-        let Account { name, sender, first_line, messages, was_answered, .. } = account;
+        let Account { name, sender, first_line, messages, place, was_answered, .. } = account;
+        let at = place.life();
         let unsettled =
             Unsettled { name, sender, first_line, messages, at, in_doubt, was_answered };
         Some((number, unsettled))
@@ -414,14 +450,8 @@ impl<P> Outgoing<P> {
 
     /// This life was fenced: nobody will acknowledge anything to it any more.
     pub(crate) fn fenced(&mut self, sent: u64) -> Vec<(u64, Unsettled)> {
-        let handled: Vec<u64> = self
-            .accounts
-            .iter()
-            .filter(|(_, it)| it.is_handled)
-            .map(|(number, _)| *number)
-            .collect();
-        for number in handled {
-            self.close(number);
+        for number in self.numbers(|it| it.is_handled) {
+            self.leave_unconfirmed(number);
         }
         let numbers: Vec<u64> = self.accounts.keys().copied().collect();
         numbers.into_iter().filter_map(|number| self.give_up(number, number <= sent)).collect()
@@ -431,7 +461,7 @@ impl<P> Outgoing<P> {
     /// anywhere, and handed over if it is held. Returns the first two, and by place how many messages
     /// were handed over and are not known to be delivered or lost; `None` stands for a hold.
     pub(crate) fn finish(&mut self, sent: u64) -> (Vec<(u64, Unsettled)>, Unconfirmed) {
-        let mut unconfirmed: BTreeMap<Option<Life>, u64> = BTreeMap::new();
+        let mut unconfirmed = std::mem::take(&mut self.unconfirmed);
         let mut open = Vec::new();
         for (number, account) in &mut self.accounts {
             let messages = u64::from(account.messages);

@@ -103,7 +103,7 @@ fn a_line_that_comes_too_late_for_its_recipient_is_told_as_lost() {
             if line.contains("no such peer: bob") {
                 refused += 1;
             } else if line.contains("lost on the way to bob") {
-                let count = line.split(": ").nth(1).and_then(|it| it.split(' ').next());
+                let count = line.split(": ").nth(2).and_then(|it| it.split(' ').next());
                 lost += count.and_then(|it| it.parse::<u64>().ok()).unwrap_or(1);
             } else if line.starts_with("notice: ") {
                 break;
@@ -116,7 +116,7 @@ fn a_line_that_comes_too_late_for_its_recipient_is_told_as_lost() {
         if line.contains("everything before it") {
             break;
         }
-        let count = line.split(": ").nth(1).and_then(|it| it.split(' ').next());
+        let count = line.split(": ").nth(2).and_then(|it| it.split(' ').next());
         lost += count.and_then(|it| it.parse::<u64>().ok()).unwrap_or(1);
     }
     drop(alice);
@@ -142,4 +142,44 @@ fn lines_of_a_client_that_leaves_at_once_are_delivered() {
     wait_until("their end", || nodes[0].stats().connected == 0);
     drop(bob);
     check_clean(&stop_all(nodes));
+}
+
+/// Nobody can be named as the recipient of a copy for a room, so the answer itself says it.
+#[test]
+fn a_sync_is_not_confirmed_for_members_of_a_node_that_has_ended_without_a_word() {
+    let Some(engine) = Engine::start() else { return };
+    let mut nodes = pair(&engine, &config().stall_timeout(TEST_TIMEOUT * 10));
+    let mut alice = login(&nodes[0], "alice");
+    let mut probe = login(&nodes[1], "probe");
+    let mut stuck = nodes[1].login_with_small_buffers("stuck");
+    stuck.send("/join #dev");
+    stuck.expect_line("notice: line 1: in #dev, 1 are");
+    alice.send("/join #dev");
+    alice.expect_line("notice: line 2: in #dev, 2 are");
+    let text = "x".repeat(1000);
+    for _ in 0..200 {
+        alice.send(&format!("#dev: {text}"));
+    }
+    // What stands behind them has arrived, so the other node has taken them over.
+    alice.send("probe: behind them");
+    probe.expect_line("from alice: behind them");
+    nodes[1].handle.force();
+    let forced = nodes.pop().expect("two nodes").stop();
+    assert!(!forced.is_clean(), "{forced}");
+    alice.send("/sync");
+    let mut answer = alice.line().expect("an answer");
+    if answer == "error: line 203: lost on the way to probe: its node is gone" {
+        // It was not told as delivered yet.
+        answer = alice.line().expect("an answer");
+    }
+    let expected = "error: line 204: not everything before it is delivered after ";
+    assert!(answer.starts_with(expected), "{answer}");
+    alice.send("/sync");
+    let answer = alice.line().expect("an answer");
+    assert!(answer.starts_with("notice: line 205: everything before it is delivered"), "{answer}");
+    drop((alice, stuck, probe));
+    let mut reports = stop_all(nodes);
+    assert!(reports[0].is_clean(), "{reports:#?}");
+    reports.push(forced);
+    check(&reports);
 }

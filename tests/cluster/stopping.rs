@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::thread;
 
-use crate::common::{Client, wait_until};
+use crate::common::{Client, TEST_TIMEOUT, wait_until};
 use crate::engine::Engine;
 use crate::nodes::{check, check_clean, config, login, node_with, nodes, options, stop_all};
 
@@ -137,4 +137,52 @@ fn what_is_held_for_a_client_that_does_not_come_back_is_named() {
     let named: Vec<_> = node.losses.iter().map(|loss| (loss.messages, loss.reason)).collect();
     assert_eq!(named, [(1, a_chat::NodeLossReason::DidNotComeBack)]);
     assert_eq!(report.lost_before_drain, 1);
+}
+
+/// A second signal ends a node while others wait for word of what it has taken over.
+#[test]
+fn a_node_whose_stop_is_forced_leaves_nothing_open_at_others() {
+    let Some(engine) = Engine::start() else { return };
+    let node = |name| {
+        let options = options(&engine, name).hold(std::time::Duration::from_secs(1));
+        node_with(options, config().stall_timeout(TEST_TIMEOUT * 10))
+    };
+    let (first, second) = (node("a"), node("b"));
+    let mut alice = login(&first, "alice");
+    let stuck = second.login_with_small_buffers("stuck");
+    wait_until("the recipient", || second.stats().connected == 1);
+    let text = "x".repeat(1000);
+    for _ in 0..200 {
+        alice.send(&format!("stuck: {text}"));
+    }
+    // Some are in its socket's buffer, and the rest waits in its queue.
+    wait_until("the lines", || second.stats().queued_bytes > 0);
+    second.handle.force();
+    let forced = second.stop();
+    assert!(!forced.is_clean(), "{forced}");
+    drop(stuck);
+    alice.send("/sync");
+    let mut told = 0;
+    let mut answer = alice.line().expect("an answer");
+    while answer.contains(" lost on the way to stuck: ") {
+        // Those that came too late for the node were held for a client that does not come back.
+        let is_known =
+            ["its node is gone", "did not come back"].iter().any(|it| answer.ends_with(it));
+        assert!(is_known, "{answer}");
+        let count = answer.split(": ").nth(2).and_then(|rest| rest.split(' ').next());
+        told += count.and_then(|count| count.parse().ok()).unwrap_or(1);
+        answer = alice.line().expect("an answer");
+    }
+    assert_eq!(answer, "notice: line 202: everything before it is delivered or was reported lost");
+    // What the other node has told as delivered is not told as lost, and all else is.
+    assert!(told >= forced.lost() && told <= 200, "{told} {forced}");
+    alice.send("/sync");
+    alice.expect_line("notice: line 203: everything before it is delivered");
+    drop(alice);
+    let report = first.stop();
+    assert!(report.is_clean(), "{report}");
+    assert!(report.drain < std::time::Duration::from_secs(5), "{report}");
+    let unconfirmed = &report.cluster.as_ref().expect("a node's report").unconfirmed;
+    assert!(unconfirmed.values().sum::<u64>() >= forced.lost(), "{report}");
+    check(&[report, forced]);
 }

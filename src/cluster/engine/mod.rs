@@ -210,6 +210,15 @@ pub(crate) enum Place {
     Held,
 }
 
+impl Place {
+    pub(crate) fn life(self) -> Option<Life> {
+        match self {
+            Self::At(life) => Some(life),
+            Self::Unknown | Self::Held => None,
+        }
+    }
+}
+
 /// One entry of an inbox.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Entry {

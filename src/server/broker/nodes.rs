@@ -11,7 +11,7 @@ use crate::cluster::answers::Answer;
 use crate::cluster::engine::Recipient;
 use crate::cluster::ingress::{Arrival, Beginning};
 use crate::cluster::node::{Delivery, Effect, Order, Payload};
-use crate::cluster::outgoing::LostElsewhere;
+use crate::cluster::outgoing::{LostElsewhere, Unsettled};
 use crate::cluster::ranges::Ranges;
 use crate::server::cluster_report::NodeLoss;
 use crate::server::clustered::{About, Clustered, Question};
@@ -372,14 +372,11 @@ impl Broker {
             }
             Effect::Unsettled(unsettled) => {
                 let loss = NodeLoss::of(&unsettled);
-                let first = unsettled.first_line;
-                let count = u64::from(unsettled.messages);
-                let lines = LostLines { first, last: first + count.max(1) - 1, count };
-                let is_told = unsettled.name.client().is_some_and(|name| {
-                    let (sender, reason) = (ConnectionId(unsettled.sender), loss.told_as());
-                    self.tell_loss(sender, lines, name, &reason)
-                });
+                let is_told = self.tell_doubt(&unsettled, &loss.told_as());
                 self.note_loss(loss, is_told);
+            }
+            Effect::Unconfirmed(unsettled) => {
+                self.tell_doubt(&unsettled, &LossReason::NodeGone);
             }
             Effect::HoldOver { name, origin, messages } => {
                 let loss = NodeLoss::held(name, origin.node(), u64::from(messages));
@@ -405,6 +402,21 @@ impl Broker {
         if let Some(cluster) = &mut self.cluster {
             cluster.lost.note(loss, is_drain, is_told && !is_drain);
         }
+    }
+
+    /// Tells a client that nobody knows what became of its lines, or that they were never sent. Copies
+    /// for a room have no recipient to be named, so the next `/sync` is not confirmed.
+    fn tell_doubt(&mut self, unsettled: &Unsettled, reason: &LossReason) -> bool {
+        let Unsettled { name, sender, first_line: first, messages, .. } = unsettled;
+        let (sender, count) = (ConnectionId(*sender), u64::from(*messages));
+        if let Some(name) = name.client() {
+            let lines = LostLines { first: *first, last: first + count.max(1) - 1, count };
+            return self.tell_loss(sender, lines, name, reason);
+        }
+        if let Some(&key) = self.by_id.get(&sender) {
+            self.peers[key].reached.unaccounted = true;
+        }
+        false
     }
 
     /// Tells a client that lines of it were lost; false if it is gone.
