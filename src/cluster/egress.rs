@@ -13,7 +13,7 @@ use crate::cluster::engine::{
     Call, Command, Engine, EngineError, Entrance, Hello, Life, LifeState, Reply, Wire,
 };
 use crate::cluster::lease::{Leases, boot_time};
-use crate::cluster::link::{Link, Stop};
+use crate::cluster::link::{LAST_WORDS, Link, Stop, time_to_answer};
 use crate::cluster::node::Order;
 use crate::cluster::options::Cluster;
 use crate::cluster::outbox::Outbox;
@@ -27,9 +27,6 @@ const ENGINE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long to wait before something is said again that the engine refused for the moment.
 const RETRY: Duration = Duration::from_millis(50);
-
-/// The shortest time that the last words get, in a drain that is over or was forced.
-const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// The thread's state.
 #[derive(Debug)]
@@ -187,8 +184,7 @@ impl Egress {
 
     /// How long the engine may take for an answer now.
     fn timeout(&self) -> Duration {
-        let timeout = ENGINE_TIMEOUT.min(self.lease / 2);
-        self.stop.time_left().map_or(timeout, |left| timeout.min(left.max(LAST_WORDS)))
+        time_to_answer(&*self.stop, ENGINE_TIMEOUT.min(self.lease / 2))
     }
 
     fn converse(&mut self, now: Instant) -> Result<Round, EngineError> {

@@ -10,7 +10,7 @@ use foldhash::fast::RandomState;
 
 use crate::cluster::egress::random;
 use crate::cluster::engine::{Engine, EngineError, Entry, Life, LifeState, Wire};
-use crate::cluster::link::{Link, Stop};
+use crate::cluster::link::{Link, Stop, time_to_answer};
 use crate::cluster::ranges::Acknowledgement;
 
 /// How long one look into the inbox waits for something. The socket is the client library's, so this
@@ -23,7 +23,7 @@ const DRAIN_WAIT: Duration = Duration::from_millis(5);
 /// How long to wait before the engine is dialled again.
 const DIAL_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long the engine may take to be connected to.
+/// How long the engine may take to be connected to, and to answer.
 const ENGINE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What ingress gives to the broker.
@@ -169,7 +169,8 @@ impl Ingress {
             Some(wire) => wire,
             None => self.dial()?,
         };
-        let entries = wire.read(&self.life, &mut self.position, wait)?;
+        let timeout = self.timeout();
+        let entries = wire.read(&self.life, &mut self.position, wait, timeout)?;
         self.wire = Some(wire);
         for entry in &entries {
             if let Entry::Ping { counter } = entry {
@@ -179,9 +180,12 @@ impl Ingress {
         Ok(entries)
     }
 
+    fn timeout(&self) -> Duration {
+        time_to_answer(&*self.stop, ENGINE_TIMEOUT)
+    }
+
     fn dial(&mut self) -> Result<Box<dyn Wire>, EngineError> {
-        let left = self.stop.time_left().unwrap_or(ENGINE_TIMEOUT).max(DRAIN_WAIT);
-        let mut wire = self.engine.dial(ENGINE_TIMEOUT.min(left))?;
+        let mut wire = self.engine.dial(self.timeout())?;
         let hello = wire.hello(&self.life, random())?;
         // What an engine has left of a former incarnation must not be read on. Egress finds that out
         // by itself, and asks the broker to enter.

@@ -16,6 +16,14 @@ pub(crate) trait Stop: std::fmt::Debug + Send + Sync {
     fn time_left(&self) -> Option<Duration>;
 }
 
+/// The shortest time that the engine gets to answer, in a drain that is over or was forced.
+pub(crate) const LAST_WORDS: Duration = Duration::from_millis(100);
+
+/// How long the engine may take to answer now: `longest`, or what is left of the drain.
+pub(crate) fn time_to_answer(stop: &dyn Stop, longest: Duration) -> Duration {
+    stop.time_left().map_or(longest, |left| longest.min(left.max(LAST_WORDS)))
+}
+
 /// A new incarnation of the engine, or the news that this life was fenced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Renewal {

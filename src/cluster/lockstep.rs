@@ -252,7 +252,8 @@ impl World {
             return;
         }
         let life = node.outbox.life.clone();
-        let entries = node.inbox.read(&life, &mut node.position, Duration::ZERO).expect("an inbox");
+        let entries =
+            node.inbox.read(&life, &mut node.position, Duration::ZERO, SOON).expect("an inbox");
         for entry in entries {
             if matches!(entry, Entry::Message { .. }) {
                 assert!(self.nodes[at].phase < Phase::Released, "a message behind the release");

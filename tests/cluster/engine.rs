@@ -72,15 +72,22 @@ impl Engine {
 
     /// Stops the process for this long, as a machine that is suspended would.
     pub fn freeze(&self, time: Duration) {
-        let pid = self.process.as_ref().expect("it runs").id();
-        let pid = rustix::process::Pid::from_raw(pid.try_into().expect("small")).expect("a pid");
-        let kill = |signal| rustix::process::kill_process(pid, signal).expect("it is ours");
-        kill(rustix::process::Signal::STOP);
+        self.suspend();
         let until = Instant::now() + time;
         while let Some(left) = until.checked_duration_since(Instant::now()) {
             std::thread::park_timeout(left);
         }
-        kill(rustix::process::Signal::CONT);
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    /// Stops the process until it is killed.
+    pub fn suspend(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(self.process.as_ref().expect("it runs"));
+        rustix::process::kill_process(pid, signal).expect("it is ours");
     }
 
     /// Says something to the engine, and returns what it answers, as it comes.

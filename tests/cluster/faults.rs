@@ -163,6 +163,29 @@ fn a_drain_without_an_engine_ends_by_its_deadline_and_names_what_it_could_not_se
     assert_eq!(node.losses.len(), 1);
 }
 
+/// It accepts connections, and answers nothing: each wait for it ends when the drain does.
+#[test]
+fn a_frozen_engine_holds_no_stop_beyond_its_deadline() {
+    const TIMEOUT: Duration = Duration::from_secs(3);
+    let Some(engine) = Engine::start() else { return };
+    let nodes: Vec<_> = ["a", "b"]
+        .map(|name| node_with(options(&engine, name), config().drain_timeout(TIMEOUT)))
+        .into();
+    let (mut alice, bob) = (login(&nodes[0], "alice"), login(&nodes[1], "bob"));
+    engine.suspend();
+    // Each is a command of its own, which has no reply when the stop begins.
+    for number in 0..50 {
+        alice.send(&format!("bob: {number}\n/who bob"));
+    }
+    wait_until("the lines", || nodes[0].stats().accepted == 101);
+    for report in stop_all(nodes) {
+        assert!(report.drain < TIMEOUT + Duration::from_millis(1500), "{report}");
+        let node = report.cluster.as_ref().expect("a node's report");
+        assert_eq!(report.owed, report.lost() + node.in_doubt, "{report}");
+    }
+    drop((alice, bob));
+}
+
 #[test]
 fn a_wrong_engine_or_policy_is_refused_at_the_start() {
     let Some(engine) = Engine::start() else { return };

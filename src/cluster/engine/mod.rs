@@ -4,9 +4,12 @@
 //! The engine runs one command at a time. What a command has to say to its own node comes back in
 //! that node's inbox, in order with everything else; the reply says only that it ran.
 
+mod dialler;
 pub(crate) mod redis;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod frozen_test;
 #[cfg(test)]
 mod scripts_test;
 
@@ -350,7 +353,7 @@ impl fmt::Display for EngineError {
 
 /// An engine that can be dialled.
 pub(crate) trait Engine: fmt::Debug + Send + Sync {
-    /// Connects, within `timeout`. A connection belongs to one thread.
+    /// Connects, within `timeout`, which the first answer is a part of. A connection belongs to one thread.
     fn dial(&self, timeout: Duration) -> Result<Box<dyn Wire>, EngineError>;
 }
 
@@ -369,11 +372,13 @@ pub(crate) trait Wire: Send {
     ) -> Result<Vec<Reply>, EngineError>;
 
     /// Reads the inbox behind `after`, which it moves on, and lets the engine forget what was read
-    /// before. Waits up to `wait` for something to read.
+    /// before. Waits up to `wait` for something to read; the engine may take `timeout` longer to
+    /// answer.
     fn read(
         &mut self,
         life: &Life,
         after: &mut String,
         wait: Duration,
+        timeout: Duration,
     ) -> Result<Vec<Entry>, EngineError>;
 }

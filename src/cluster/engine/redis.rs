@@ -2,10 +2,11 @@
 //! `scripts/`, reads one stream. Used by `ingress` and `egress`, each with a connection of its own.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use redis::{Client, Cmd, Connection, ConnectionLike, RedisError, Value};
+use redis::{Client, Cmd, Connection, RedisError, Value};
 
+use super::dialler::{Dialler, said};
 use super::{
     Call, Command, Engine, EngineError, Entry, Hello, Life, LifeState, Place, Recipient, Reply,
     Wire,
@@ -82,7 +83,7 @@ impl Script {
 
 /// The engine at one address.
 pub(crate) struct RedisEngine {
-    client: Client,
+    dialler: Dialler,
     /// What all keys begin with: one hash tag, so that all of them are on one shard.
     prefix: String,
 }
@@ -111,23 +112,24 @@ impl RedisEngine {
             None => info,
         };
         let client = Client::open(info).map_err(|error| said(&error))?;
-        Ok(Self { client, prefix: format!("{{a-chat:{cluster}}}:") })
+        Ok(Self { dialler: Dialler::new(client), prefix: format!("{{a-chat:{cluster}}}:") })
     }
 
     fn connect(&self, timeout: Duration) -> Result<RedisWire, EngineError> {
-        let connection =
-            self.client.get_connection_with_timeout(timeout).map_err(|error| said(&error))?;
-        connection.set_read_timeout(Some(timeout)).map_err(|error| said(&error))?;
-        connection.set_write_timeout(Some(timeout)).map_err(|error| said(&error))?;
+        let until = Instant::now() + timeout;
+        let connection = self.dialler.dial(timeout)?;
         let mut wire = RedisWire {
             connection,
-            timeout,
+            timeout: Duration::ZERO,
             prefix: self.prefix.as_str().into(),
             digests: Vec::new(),
             packed: Vec::new(),
             read: None,
         };
+        wire.set_timeout(until.saturating_duration_since(Instant::now()))?;
         wire.load_scripts()?;
+        // What is asked next is still a part of the dialling.
+        wire.set_timeout(until.saturating_duration_since(Instant::now()))?;
         Ok(wire)
     }
 
@@ -175,11 +177,6 @@ impl Engine for RedisEngine {
     }
 }
 
-/// What went wrong, without the address: that may hold a password.
-fn said(error: &RedisError) -> EngineError {
-    EngineError(error.to_string())
-}
-
 struct RedisWire {
     connection: Connection,
     timeout: Duration,
@@ -210,8 +207,17 @@ impl RedisWire {
     }
 
     fn exchange(&mut self, count: usize) -> Result<Vec<Value>, EngineError> {
-        let replies = self.connection.req_packed_commands(&self.packed, 0, count);
-        replies.map_err(|error| said(&error))
+        let until = Instant::now() + self.timeout;
+        self.connection.send_packed_command(&self.packed).map_err(|error| said(&error))?;
+        let mut replies = Vec::with_capacity(count);
+        // The client library's own loop waits once more for each reply after one that has not come.
+        while replies.len() < count {
+            if Instant::now() > until {
+                return Err(EngineError("it takes too long to answer".to_owned()));
+            }
+            replies.push(self.connection.recv_response().map_err(|error| said(&error))?);
+        }
+        Ok(replies)
     }
 
     fn ask(&mut self, cmd: &Cmd) -> Result<Value, EngineError> {
@@ -445,9 +451,10 @@ impl Wire for RedisWire {
         life: &Life,
         after: &mut String,
         wait: Duration,
+        timeout: Duration,
     ) -> Result<Vec<Entry>, EngineError> {
         let key = format!("{}in:{life}", self.prefix);
-        self.set_timeout(wait + Duration::from_secs(1))?;
+        self.set_timeout(wait + timeout)?;
         self.packed.clear();
         let mut count = 1;
         if let Some(read) = self.read.take() {

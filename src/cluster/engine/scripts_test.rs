@@ -85,7 +85,7 @@ impl Talker {
     }
 
     fn read(&mut self) -> Vec<Entry> {
-        self.wire.read(&self.life, &mut self.position, Duration::ZERO).expect("an inbox")
+        self.wire.read(&self.life, &mut self.position, Duration::ZERO, SOON).expect("an inbox")
     }
 }
 

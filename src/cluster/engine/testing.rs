@@ -42,6 +42,12 @@ impl TestEngine {
         let url = format!("redis+unix://{}", socket.display());
         RedisEngine::new(&url, None, cluster).expect("an address")
     }
+
+    /// It stands still, as a machine that is suspended does.
+    pub(crate) fn suspend(&self) {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("it is ours");
+    }
 }
 
 impl Drop for TestEngine {
