@@ -1,12 +1,12 @@
 //! What egress has to bring to the engine: numbered commands, and what is to be acknowledged. Pure
-//! state; a cycle takes from its front, and what has no reply stays there.
+//! state, owned by egress; a cycle takes from its front, and what has no reply stays there.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::cluster::engine::{Command, Entrance, Life, Piece};
+use crate::cluster::engine::{Command, Entrance, Life, Piece, Session};
 use crate::cluster::node::{Forward, Order};
 use crate::cluster::parcel::{self, Origin};
 use crate::cluster::ranges::{Acknowledgement, Ranges, Told};
@@ -30,6 +30,22 @@ struct Queued {
     names: usize,
     /// A connection has had it, so it must not change any more.
     was_tried: bool,
+}
+
+/// What a command wants to hear: a claim is answered to its session, a question by its number.
+#[derive(PartialEq, Eq, Hash)]
+enum Asked {
+    Name(Session),
+    Question(u64),
+}
+
+impl Asked {
+    fn by(command: &Command) -> Option<Self> {
+        match command {
+            Command::Claim { session, .. } => Some(Self::Name(*session)),
+            command => command.question().map(Self::Question),
+        }
+    }
 }
 
 /// What is known here of an origin's deliveries.
@@ -140,6 +156,8 @@ impl Outbox {
     pub(crate) fn take(&mut self, order: Order) {
         match order {
             Order::Forward(forward) => self.forward(&forward),
+            Order::Command(Command::Free { session, claim: None, .. })
+                if self.cancel_claim(session) => {}
             Order::Command(command) => self.push(command, 0, 0),
             Order::Handled { origin, numbers, lowest } => {
                 let known = self.known.entry(origin.clone()).or_default();
@@ -157,7 +175,14 @@ impl Outbox {
                 self.tell.entry(origin).or_default().finished.extend(&numbers);
             }
             Order::Lost { origin, number, messages, reason } => {
-                self.tell.entry(origin).or_default().lost.push((number, messages, reason));
+                // In one acknowledgement: whoever reads it again has no account any more, and tells
+                // nobody twice.
+                let mut numbers = Ranges::default();
+                numbers.insert(number);
+                self.known.entry(origin.clone()).or_default().finish(&numbers);
+                let tell = self.tell.entry(origin).or_default();
+                tell.finished.extend(&numbers);
+                tell.lost.push((number, messages, reason));
             }
             Order::LostLines { origin, session, lines, recipient, reason } => {
                 let known = self.known.entry(origin.clone()).or_default();
@@ -174,6 +199,24 @@ impl Outbox {
         self.last += 1;
         let number = self.last;
         self.queue.push_back(Queued { number, command, bytes, names, was_tried: false });
+    }
+
+    /// A login has given up: true if the engine need not hear of it, since it has not heard of the
+    /// claim. Otherwise the engine would be told of each login that was tried while it was away.
+    fn cancel_claim(&mut self, session: Session) -> bool {
+        let mut is_known = false;
+        // Logins give up in the order in which they came, so this is soon found.
+        let at = self.queue.iter().position(|queued| {
+            let is_it =
+                matches!(&queued.command, Command::Claim { session: its, .. } if *its == session);
+            is_known |= is_it && queued.was_tried;
+            is_it && !queued.was_tried
+        });
+        let Some(at) = at.filter(|_| !is_known) else { return false };
+        self.queue.remove(at);
+        self.last -= 1;
+        self.queue.range_mut(at..).for_each(|queued| queued.number -= 1);
+        true
     }
 
     /// Adds a piece to the last command, if that is one with pieces and has room.
@@ -243,16 +286,9 @@ impl Outbox {
         for forward in forwards {
             self.forward(forward);
         }
-        let is_queued = |claim: &Command| {
-            rest.iter().any(|queued| match (&queued.command, claim) {
-                (Command::Claim { session, .. }, Command::Claim { session: again, .. }) => {
-                    session == again
-                }
-                (queued, again) => {
-                    queued.question().is_some() && queued.question() == again.question()
-                }
-            })
-        };
+        let queued: HashSet<Asked, RandomState> =
+            rest.iter().filter_map(|queued| Asked::by(&queued.command)).collect();
+        let is_queued = |claim: &Command| Asked::by(claim).is_some_and(|it| queued.contains(&it));
         let lost: Vec<_> = claims.into_iter().filter(|claim| !is_queued(claim)).collect();
         for claim in lost {
             self.push(claim, 0, 0);
@@ -312,5 +348,82 @@ impl Outbox {
     /// The entrance was answered, or is for an incarnation that is over.
     pub(crate) fn drop_entrance(&mut self) {
         self.entrance = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::loss::LossReason;
+    use crate::wire::name::Name;
+
+    fn claim(session: Session) -> Order {
+        let name = Name::new(format!("n{session}")).expect("a name");
+        Order::Command(Command::Claim { name, session })
+    }
+
+    fn free(session: Session) -> Order {
+        let name = Name::new(format!("n{session}")).expect("a name");
+        Order::Command(Command::Free { name, session, claim: None })
+    }
+
+    fn queued(outbox: &Outbox) -> Vec<(u64, String)> {
+        let commands = outbox.commands().map(|(number, command)| {
+            let text = match command {
+                Command::Claim { session, .. } => format!("claim {session}"),
+                Command::Free { session, .. } => format!("free {session}"),
+                other => format!("{other:?}"),
+            };
+            (number, text)
+        });
+        commands.collect()
+    }
+
+    /// Each waits for a while, and a thousand of them at a time.
+    #[test]
+    fn logins_that_give_up_while_the_engine_is_away_leave_nothing_in_the_queue() {
+        let mut outbox = Outbox::new(Life::new("a.1"));
+        outbox.take(Order::Command(Command::Leave));
+        for session in 0..50_000 {
+            outbox.take(claim(session));
+            if session >= 1000 {
+                outbox.take(free(session - 1000));
+            }
+            assert!(outbox.commands().count() <= 1002);
+        }
+        (49_000..50_000).rev().for_each(|session| outbox.take(free(session)));
+        assert_eq!(queued(&outbox), [(1, "Leave".to_owned())]);
+        outbox.take(claim(50_000));
+        outbox.take(Order::Command(Command::Cut));
+        let expected = [(1, "Leave"), (2, "claim 50000"), (3, "Cut")];
+        assert_eq!(queued(&outbox), expected.map(|(number, text)| (number, text.to_owned())));
+    }
+
+    /// The engine may have given it the name.
+    #[test]
+    fn a_login_whose_claim_was_on_a_wire_frees_its_name() {
+        let mut outbox = Outbox::new(Life::new("a.1"));
+        outbox.take(claim(7));
+        assert_eq!(outbox.next_cycle().commands, 1);
+        outbox.take(claim(8));
+        outbox.take(free(7));
+        outbox.take(free(8));
+        let expected = [(1, "claim 7".to_owned()), (2, "free 7".to_owned())];
+        assert_eq!(queued(&outbox), expected);
+        outbox.command_ran();
+        // Nor is it forgotten when the claim has run, and only its answer was not read.
+        outbox.command_ran();
+        outbox.take(free(7));
+        assert_eq!(queued(&outbox), [(3, "free 7".to_owned())]);
+    }
+
+    #[test]
+    fn a_loss_and_the_end_of_its_delivery_are_told_together() {
+        let (mut outbox, origin) = (Outbox::new(Life::new("a.1")), Life::new("b.2"));
+        let reason = LossReason::Left;
+        outbox.take(Order::Lost { origin: origin.clone(), number: 4, messages: 2, reason });
+        let acks = outbox.next_cycle().acks;
+        let told: Vec<_> = acks.iter().map(|(_, told)| told.to_string()).collect();
+        assert_eq!(told, ["- - 4 4:2:1 -"]);
     }
 }
