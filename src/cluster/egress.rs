@@ -164,7 +164,9 @@ impl Egress {
         self.retry_at = None;
         match self.converse(now) {
             Ok(Round::Done) => {
-                self.backoff = None;
+                if self.backoff.take().is_some() {
+                    log::info!("the cluster's engine is reached again");
+                }
                 self.link.note_reachable(true);
             }
             Ok(Round::Wait) => self.retry_at = Some(Instant::now() + RETRY),
@@ -209,9 +211,6 @@ impl Egress {
         let mut wire = self.engine.dial(timeout)?;
         let hello = wire.hello(&self.outbox.life, random())?;
         self.wire = Some(OpenWire(wire));
-        if self.backoff.is_some() {
-            log::info!("the cluster's engine is reached again");
-        }
         let Hello { incarnation, open, state } = hello;
         let is_entering = self.outbox.entrance().is_some();
         let is_here = state.is_some_and(|it| !matches!(it, LifeState::Down | LifeState::Reaped));
@@ -397,9 +396,15 @@ impl Egress {
         if !self.outbox.is_paused() && self.outbox.is_empty() {
             while !self.is_late(started) {
                 match self.end() {
-                    Ok(left) => {
+                    Ok(Some(left)) => {
                         exit.left = left;
                         break;
+                    }
+                    Ok(None) => {
+                        self.retry_at = Some(Instant::now() + RETRY);
+                        self.pause_until(self.last_word_at(started, Instant::now()));
+                        // Renews the lease, and opens the engine when it is time.
+                        self.turn();
                     }
                     Err(error) => {
                         log::debug!("the end cannot be told to the cluster's engine: {error}");
@@ -436,7 +441,8 @@ impl Egress {
         }
     }
 
-    fn end(&mut self) -> Result<Vec<(Life, Name, u64)>, EngineError> {
+    /// Says that this life ends. `None` if nobody may say anything yet.
+    fn end(&mut self) -> Result<Option<Vec<(Life, Name, u64)>>, EngineError> {
         if self.wire.is_none() {
             self.dial()?;
         }
@@ -450,9 +456,10 @@ impl Egress {
                     let messages = pieces.iter().map(|piece| u64::from(piece.messages)).sum();
                     (origin, name, messages)
                 });
-                Ok(counted.collect())
+                Ok(Some(counted.collect()))
             }
-            Some(Reply::Done | Reply::Unknown) => Ok(Vec::new()),
+            Some(Reply::Done | Reply::Unknown) => Ok(Some(Vec::new())),
+            Some(Reply::Early) => Ok(None),
             reply => Err(EngineError(format!("it refuses the end: {reply:?}"))),
         }
     }

@@ -247,6 +247,17 @@ pub(crate) fn start<E: From<Arrival> + Send + 'static>(
     }
 }
 
+/// Ends and joins both threads of a server that could not start.
+pub(crate) fn abandon(threads: Option<Threads>, shutdown: &ShutdownHandle) {
+    if let Some(Threads { ingress, egress }) = threads {
+        // Nobody orders anything any more, so egress says that this life ends. Ingress would wait for a
+        // release that nobody asks for.
+        let _ = egress.join();
+        shutdown.force();
+        let _ = ingress.join();
+    }
+}
+
 /// What the broker left, or why it did not; and what that makes of the node.
 pub(crate) type Joined = (std::thread::Result<()>, Result<Option<NodeTotals>, Error>);
 

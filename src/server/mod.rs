@@ -366,12 +366,23 @@ impl Server {
         let broker = broker.in_cluster(clustered);
         let others = Arc::clone(&shared);
         let broker =
-            spawn_stage("broker", &shared.shutdown, move || broker.run(&inbox, &others.turns))?;
+            spawn_stage("broker", &shared.shutdown, move || broker.run(&inbox, &others.turns));
+        let broker = match broker {
+            Ok(broker) => broker,
+            Err(error) => {
+                // A node's threads would wait for the end of the drain; nothing is there to drain.
+                #[cfg(feature = "cluster")]
+                clustered::abandon(nodes, &shared.shutdown);
+                return Err(error);
+            }
+        };
         let acceptor = match spawn_stage("acceptor", &shared.shutdown, || acceptor.run()) {
             Ok(acceptor) => acceptor,
             Err(error) => {
-                // The only sender was dropped with the acceptor, so the broker exits.
+                // The last reader's sender was dropped with the acceptor, so the broker exits.
                 let _ = broker.join();
+                #[cfg(feature = "cluster")]
+                clustered::abandon(nodes, &shared.shutdown);
                 return Err(error);
             }
         };

@@ -14,6 +14,10 @@ mod common;
 #[path = "../common/process.rs"]
 mod process;
 
+#[cfg(feature = "cli")]
+#[path = "../common/injection.rs"]
+mod injection;
+
 #[cfg(all(feature = "cli", feature = "status"))]
 #[path = "../common/http.rs"]
 mod http;

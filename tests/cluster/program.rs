@@ -11,7 +11,7 @@ use crate::engine::Engine;
 #[cfg(feature = "status")]
 use crate::http::{get, status_address};
 use crate::nodes::{login, login_soon, nodes, stop_all};
-use crate::process::{EXECUTABLE, Process, connect, executable, run, serve};
+use crate::process::{EXECUTABLE, Process, connect, executable, run, serve, serve_through};
 
 #[cfg(feature = "status")]
 fn node(engine: &Engine, name: &str, flags: &[&str]) -> Process {
@@ -114,6 +114,38 @@ fn the_script_starts_a_cluster_to_play_with_and_ctrl_c_stops_it_without_a_loss()
     script.signal(Signal::INT);
     let (status, _, stderr) = script.outcome();
     assert_eq!(status, 0, "{stderr:?}");
+}
+
+/// Whichever of its threads is refused: those that run already are ended, and tell the engine.
+#[test]
+fn a_node_that_cannot_start_leaves_no_life_behind() {
+    let Some(engine) = Engine::start() else { return };
+    let url = engine.url();
+    let flags = ["--log-level", "off", "--cluster", &url, "--node", "a", "--cluster-first"];
+    let mut refused = 0;
+    for thread in 1.. {
+        let fault = format!("clone3:error=EAGAIN:when={thread}");
+        let Some(crate::injection::Injection { launcher, .. }) =
+            crate::injection::Injection::of(&fault)
+        else {
+            return;
+        };
+        let launcher: Vec<_> = launcher.iter().map(String::as_str).collect();
+        let mut process = Process::start(serve_through(&launcher, &flags));
+        process.stdout.expect_or_end("a-chat listens on ");
+        if process.stdout.last().is_some() {
+            // It has all its threads by then.
+            assert_eq!(process.terminate().0, 0);
+            break;
+        }
+        let (status, log) = process.wait();
+        assert_eq!((status, log.len()), (1, 1), "{log:#?}");
+        refused += usize::from(log[0].contains("cannot spawn a thread"));
+        let lives = engine.say(&["HVALS", "{a-chat:a-chat}:lives"]);
+        assert!(!lives.contains("here"), "after {}: {lives}", log[0]);
+    }
+    // `ingress`, `egress`, the broker and the acceptor.
+    assert_eq!(refused, 4);
 }
 
 #[cfg(feature = "tls")]
