@@ -20,7 +20,7 @@ enum Waiting<R, C> {
         absent: Vec<Vec<u8>>,
         charge: C,
     },
-    /// A question to the engine, and what was known before.
+    /// A question to the engine, which will be a reply.
     Question {
         question: u64,
     },

@@ -1,4 +1,5 @@
-//! Leases of other lives, and holds of those that have ended, as this node sees them. Pure.
+//! Leases of other lives, and holds of those that have ended, as this node sees them. Pure state, owned
+//! by egress.
 //!
 //! A lease is a counter that its node raises; who watches it does so on a clock of its own, which goes
 //! on while the machine is suspended. The engine's clock is in no rule, so no step of it can end

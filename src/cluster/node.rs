@@ -60,7 +60,7 @@ pub(crate) enum Order {
         origin: Life,
         numbers: Ranges,
     },
-    /// All messages of a delivery are lost.
+    /// All messages of a delivery are lost, and nothing more will be told of it.
     Lost {
         origin: Life,
         number: u64,
@@ -358,6 +358,8 @@ impl<R, C: Clone> Node<R, C> {
         let first = self.outgoing.next_number();
         let messages = u32::try_from(lines.end - lines.start).unwrap_or(u32::MAX);
         let bytes = (payload.range.end - payload.range.start) as usize;
+        // No reply of a sender waits for the members of its rooms, by whatever way they are reached.
+        let is_awaited = payload.room.is_none();
         for name in &names {
             let copy = Payload {
                 from: payload.from.clone(),
@@ -366,7 +368,14 @@ impl<R, C: Clone> Node<R, C> {
                 range: payload.range.clone(),
                 charge: payload.charge.clone(),
             };
-            self.outgoing.open(name.clone(), session, lines.start, messages, (bytes, copy));
+            self.outgoing.open(
+                name.clone(),
+                session,
+                lines.start,
+                messages,
+                (bytes, copy),
+                is_awaited,
+            );
         }
         let first_line = lines.start;
         let Payload { from, room, frames, range, .. } = payload;
@@ -618,14 +627,10 @@ impl<R, C: Clone> Node<R, C> {
                 numbers.insert(number);
                 let lowest = piece.lowest;
                 self.orders.push(Order::Handled { origin: origin.clone(), numbers, lowest });
-                let mut numbers = Ranges::default();
-                numbers.insert(number);
                 let (origin, messages) = (origin.clone(), piece.messages);
                 self.orders.push(Order::Settled { origin: origin.clone(), number });
                 let reason = LossReason::DidNotComeBack;
-                let lost = Order::Lost { origin: origin.clone(), number, messages, reason };
-                self.orders.push(lost);
-                self.orders.push(Order::Finished { origin, numbers });
+                self.orders.push(Order::Lost { origin, number, messages, reason });
             }
         }
     }

@@ -4,9 +4,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::cluster::answers::Answer;
 use crate::cluster::engine::{Entry, Life, LifeState, Place, Recipient};
-use crate::cluster::node::{Effect, Node, Payload};
+use crate::cluster::node::{Effect, Node, Order, Payload};
+use crate::cluster::outbox::Outbox;
 use crate::cluster::outgoing::Sums;
+use crate::wire::loss::LossReason;
 use crate::wire::name::Name;
 use crate::wire::room::Room;
 
@@ -111,4 +114,45 @@ fn senders_are_told_of_a_life_that_ended_before_their_question_is_answered() {
     // So a drain waits for nothing.
     node.cut(Instant::now());
     assert!(node.outgoing.is_handed_over());
+}
+
+/// Her room's lines go to a member by name while something for that member is on its way.
+#[test]
+fn a_line_to_a_room_answers_no_other_line() {
+    let mut node = Node::new(life("a.1"));
+    let bob = || vec![name("bob")];
+    node.forward(ALICE, bob(), 1..2, Vec::new(), payload(None));
+    let room = Room::new("#dev").expect("a room");
+    node.forward_to_room(ALICE, &room, bob(), 2..3, payload(Some(&room)));
+    // Whatever becomes of that one, the first has no answer yet.
+    let absent = |number| Entry::Placed {
+        first: number,
+        last: number,
+        places: vec![(name("bob").into(), None)],
+    };
+    read(&mut node, absent(2));
+    assert_eq!(node.ready_answers(ALICE), []);
+    read(&mut node, absent(1));
+    let answers = node.ready_answers(ALICE);
+    let names = vec![b"bob".to_vec()];
+    assert_eq!(answers, [Answer::Absent { lines: 1..2, names, charge: () }]);
+}
+
+/// An acknowledgement whose reply was lost is told once more.
+#[test]
+fn a_loss_that_is_told_twice_is_told_to_the_sender_once() {
+    let mut node = Node::new(life("a.1"));
+    let c = life("c.1");
+    forward(&mut node, 1, &[("bob", Place::At(c.clone()))]);
+    let mut outbox = Outbox::new(c.clone());
+    let (origin, reason) = (life("a.1"), LossReason::Left);
+    outbox.take(Order::Lost { origin, number: 1, messages: 1, reason });
+    let mut losses = 0;
+    for (_, told) in outbox.next_cycle().acks {
+        for _ in 0..2 {
+            let effects = read(&mut node, Entry::Ack { from: c.clone(), text: told.to_string() });
+            losses += effects.iter().filter(|it| matches!(it, Effect::Lost(_))).count();
+        }
+    }
+    assert_eq!(losses, 1);
 }

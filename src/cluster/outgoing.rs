@@ -198,7 +198,8 @@ impl<P> Outgoing<P> {
             })
     }
 
-    /// Opens an account, and returns its number.
+    /// Opens an account, and returns its number. `is_awaited` says whether replies to its sender wait
+    /// for its place.
     pub(crate) fn open(
         &mut self,
         name: Recipient,
@@ -206,6 +207,7 @@ impl<P> Outgoing<P> {
         first_line: u64,
         messages: u32,
         (bytes, payload): (usize, P),
+        is_awaited: bool,
     ) -> u64 {
         let number = self.next;
         self.next += 1;
@@ -218,8 +220,6 @@ impl<P> Outgoing<P> {
         self.budget.charge(&name, bytes);
         // Taken back if nobody has the name.
         self.tally.of(&name).owed += u64::from(messages);
-        // No reply of a sender waits for the members of its rooms.
-        let was_answered = name.client().is_none();
         let account = Account {
             name,
             sender,
@@ -230,7 +230,7 @@ impl<P> Outgoing<P> {
             place: Place::Unknown,
             is_handled: false,
             was_passed: false,
-            was_answered,
+            was_answered: !is_awaited,
         };
         self.accounts.insert(number, account);
         number

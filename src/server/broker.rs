@@ -1,5 +1,5 @@
-//! The broker thread. It owns the only map of connected peers, and exits when every reader has
-//! dropped its sender and all they sent is routed.
+//! The broker thread. It owns the only map of connected peers, and exits when every reader, and in a
+//! cluster `ingress`, has dropped its sender and all they sent is routed.
 //!
 //! It touches no socket and never blocks on a peer. Routing is a plain loop over its inbox, and only
 //! disconnection ends the loop. Shutdown changes what is routed, never whether the loop goes on:
@@ -262,7 +262,7 @@ impl Broker {
             let peer = peer.asked_finally(self.cluster.as_deref());
             #[cfg(feature = "cluster")]
             if peer.is_claiming {
-                // It never had its name, so nothing of it was accepted.
+                // It has no name, or not any more, and is not counted.
                 peer.close_for_shutdown();
                 continue;
             }

@@ -8,9 +8,11 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::rounds::env_number;
-use crate::common::{Client, TestServer, wait_until};
+use crate::common::{Client, TEST_TIMEOUT, TestServer, wait_until};
 use crate::engine::Engine;
-use crate::nodes::{check_clean, config, login, node_with, nodes, options, options_at, stop_all};
+use crate::nodes::{
+    check_clean, config, login, login_soon, node_with, nodes, options, options_at, stop_all,
+};
 use crate::proxy::{Harm, Proxy};
 
 /// Sends numbered lines from a client of one node to a client of another, while `fault` happens; the
@@ -274,4 +276,66 @@ fn a_node_that_hears_nothing_is_taken_for_dead() {
     for report in stop_all(vec![first, deaf]) {
         assert!(report.is_clean(), "{report}");
     }
+}
+
+/// Its name was taken meanwhile, so it is thrown out; what was queued for it is still on its way.
+#[test]
+fn a_sync_waits_for_a_client_that_has_lost_its_name_to_another_node() {
+    let Some(engine) = Engine::start() else { return };
+    let proxy = Proxy::start(engine.socket());
+    let first = node_with(options(&engine, "a"), config());
+    let patient = config().stall_timeout(TEST_TIMEOUT * 10);
+    let deaf = node_with(options_at(&proxy.url(), "b"), patient);
+    let mut bob = deaf.login_with_small_buffers("bob");
+    let mut dave = login(&deaf, "dave");
+    let text = "x".repeat(1000);
+    for _ in 0..200 {
+        dave.send(&format!("bob: {text}"));
+    }
+    wait_until("the lines", || deaf.stats().accepted == 201);
+    proxy.do_harm(Harm::Deafen);
+    let other = login_soon(first.address, "bob");
+    proxy.do_harm(Harm::None);
+    wait_until("bob to be thrown out", || deaf.stats().connected == 1);
+    dave.send("/sync 1");
+    dave.expect_line("error: line 202: not everything before it is delivered after 1 s");
+    let lines = bob.lines_to_eof();
+    assert_eq!((lines.len(), lines[200].as_str()), (201, "error: name taken"));
+    drop((bob, other, dave));
+    stop_all(vec![first, deaf]);
+}
+
+/// However many come and give up, there is nothing to make up for afterwards.
+#[test]
+fn logins_that_gave_up_while_the_engine_was_away_delay_nobody_after_it_is_back() {
+    let Some(mut engine) = Engine::start() else { return };
+    let waves = env_number("CLUSTER_ROUNDS").unwrap_or(4);
+    let impatient = config().login_timeout(Duration::from_millis(300));
+    let nodes: Vec<_> =
+        ["a", "b"].map(|name| node_with(options(&engine, name), impatient.clone())).into();
+    let (mut alice, mut bob) = (login(&nodes[0], "alice"), login(&nodes[1], "bob"));
+    engine.kill();
+    for wave in 0..waves {
+        let clients: Vec<_> = (0..250)
+            .map(|at| {
+                let mut client = Client::connect(nodes[at % 2].address);
+                client.send(&format!("w{wave}n{at}"));
+                client
+            })
+            .collect();
+        for mut client in clients {
+            client.expect_line("error: cluster not reachable, try again");
+            client.expect_eof();
+        }
+    }
+    engine.restart();
+    alice.send("bob: it is back");
+    bob.expect_line("from alice: it is back");
+    let late = login_soon(nodes[1].address, "w0n0");
+    // None of them has left its name behind, nor does one come to it now.
+    alice.send("/who");
+    let line = alice.line().expect("an answer");
+    assert!(line.starts_with("notice: line 3: 3 here: ") && line.contains("w0n0"), "{line}");
+    drop((alice, bob, late));
+    check_clean(&stop_all(nodes));
 }

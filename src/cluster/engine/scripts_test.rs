@@ -294,3 +294,27 @@ fn clusters_of_different_names_do_not_meet() {
     a.say(&engine, "x", &Command::Send(vec![piece(1, &["bob"])]));
     assert_eq!(places(&a.read()), [("bob".to_owned(), None)]);
 }
+
+/// An origin of which something is told may have died with the engine.
+#[test]
+fn what_is_told_of_an_origin_that_does_not_come_is_deleted_when_the_engine_is_open() {
+    let Some(engine) = TestEngine::start() else { return };
+    let life = Life::new("a.1");
+    let mut wire = engine.dialled("x").dial(SOON).expect("an engine");
+    let incarnation = wire.hello(&life, 7).expect("an answer").incarnation;
+    let known = vec![(Life::new("gone.9"), "1-2 - - - -".to_owned())];
+    let entrance = Entrance {
+        incarnation: Arc::clone(&incarnation),
+        fresh: false,
+        state: LifeState::Here,
+        names: Vec::new(),
+        seats: Vec::new(),
+        known,
+    };
+    let mut call = |call| wire.run(&incarnation, &life, &[call], SOON).expect("replies");
+    assert_eq!(call(Call::Enter { entrance: &entrance, last: 0 }), [Reply::Done]);
+    let told = |all: Vec<String>| all.iter().filter(|key| key.contains("told:")).count();
+    assert_eq!(told(dump(&engine, "x")), 1);
+    assert_eq!(call(Call::Open), [Reply::Done]);
+    assert_eq!(told(dump(&engine, "x")), 0);
+}

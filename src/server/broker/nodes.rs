@@ -12,7 +12,6 @@ use crate::cluster::engine::Recipient;
 use crate::cluster::ingress::{Arrival, Beginning};
 use crate::cluster::node::{Delivery, Effect, Order, Payload};
 use crate::cluster::outgoing::{LostElsewhere, Unsettled};
-use crate::cluster::ranges::Ranges;
 use crate::server::cluster_report::NodeLoss;
 use crate::server::clustered::{About, Clustered, Question};
 use crate::server::delivery::losses::LossReport;
@@ -444,11 +443,8 @@ impl Broker {
             drop(self.arrived(delivery));
             if let Some(cluster) = &self.cluster {
                 let (number, messages) = (*number, piece.messages);
-                let mut numbers = Ranges::default();
-                numbers.insert(number);
-                let (lost, reason) = (origin.clone(), LossReason::Left);
-                let _ = cluster.orders.send(Order::Lost { origin: lost, number, messages, reason });
-                let _ = cluster.orders.send(Order::Finished { origin: origin.clone(), numbers });
+                let (origin, reason) = (origin.clone(), LossReason::Left);
+                let _ = cluster.orders.send(Order::Lost { origin, number, messages, reason });
             }
             self.note_loss(NodeLoss::left(origin.node(), u64::from(piece.messages)), true);
             return;
@@ -496,14 +492,16 @@ impl Broker {
     }
 
     fn login_refused(&mut self, id: ConnectionId, is_reachable: bool) {
-        let peer = self.by_id.get(&id).copied().and_then(|key| self.remove(key));
-        let Some(peer) = peer else { return };
+        let Some(&key) = self.by_id.get(&id) else { return };
+        let Some(peer) = self.remove(key) else { return };
         let (reason, rejection) = if is_reachable {
             (CloseReason::NameTaken, Rejection::NameTaken)
         } else {
             (CloseReason::ClusterUnreachable, Rejection::ClusterUnreachable)
         };
-        peer.close(reason, Some(rejection.line().into()), None);
+        // It may have had its name, in a former life of the node, and something is queued for it.
+        let departed = self.departed.add(key);
+        peer.close(reason, Some(rejection.line().into()), Some(departed));
     }
 
     /// Sends a client the replies whose turn it is.

@@ -13,6 +13,8 @@ redis.call('HSET', P .. 'counters', LIFE, 0)
 redis.call('SADD', P .. 'entered', LIFE)
 local at = 7
 for _ = 1, tonumber(ARGV[6]) do
+    -- The origin may never come, and `open` has to know of the key all the same.
+    redis.call('SADD', P .. 'entered', ARGV[at])
     redis.call('RPUSH', P .. 'told:' .. ARGV[at], LIFE .. ' ' .. ARGV[at + 1])
     at = at + 2
 end
