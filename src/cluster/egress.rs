@@ -45,6 +45,8 @@ pub(crate) struct Egress {
     /// Not before this is anything said again.
     retry_at: Option<Instant>,
     backoff: Option<Duration>,
+    /// The drain was noticed.
+    is_stopping: bool,
     /// Since when this life has entered an incarnation that is not open.
     early_since: Option<Instant>,
     is_first: bool,
@@ -58,11 +60,13 @@ impl std::fmt::Debug for OpenWire {
     }
 }
 
+/// What was held when the last life ended: whose it was, for whom, how many messages.
+type Left = Vec<(Life, Name, u64)>;
+
 /// What the thread knows at its end.
 #[derive(Debug, Default)]
 pub(crate) struct EgressExit {
-    /// What was held when the last life ended: whose it was, for whom, how many messages.
-    pub(crate) left: Vec<(Life, Name, u64)>,
+    pub(crate) left: Left,
     /// The last delivery that was given to a connection.
     pub(crate) sent: u64,
 }
@@ -108,6 +112,7 @@ impl Egress {
             next_renewal: Instant::now(),
             retry_at: None,
             backoff: None,
+            is_stopping: false,
             early_since: None,
             is_first: options.first,
         }
@@ -154,6 +159,11 @@ impl Egress {
     /// One round with the engine, as far as it can be reached.
     fn turn(&mut self) {
         let now = Instant::now();
+        if self.stop.is_shutdown() && !std::mem::replace(&mut self.is_stopping, true) {
+            // Nodes that stop together must hear of each other soon, also if the engine was away
+            // just before.
+            self.retry_at = None;
+        }
         if self.retry_at.is_some_and(|at| now < at) && now < self.next_renewal {
             return;
         }
@@ -442,7 +452,7 @@ impl Egress {
     }
 
     /// Says that this life ends. `None` if nobody may say anything yet.
-    fn end(&mut self) -> Result<Option<Vec<(Life, Name, u64)>>, EngineError> {
+    fn end(&mut self) -> Result<Option<Left>, EngineError> {
         if self.wire.is_none() {
             self.dial()?;
         }

@@ -158,6 +158,7 @@ impl Outbox {
             Order::Forward(forward) => self.forward(&forward),
             Order::Command(Command::Free { session, claim: None, .. })
                 if self.cancel_claim(session) => {}
+            Order::Command(Command::Leave) => self.push_first(Command::Leave),
             Order::Command(command) => self.push(command, 0, 0),
             Order::Handled { origin, numbers, lowest } => {
                 let known = self.known.entry(origin.clone()).or_default();
@@ -199,6 +200,21 @@ impl Outbox {
         self.last += 1;
         let number = self.last;
         self.queue.push_back(Queued { number, command, bytes, names, was_tried: false });
+    }
+
+    /// Puts a command before all that no connection has had. What others do with the lines behind it
+    /// may depend on it.
+    fn push_first(&mut self, command: Command) {
+        let at = self.queue.iter().position(|queued| !queued.was_tried);
+        let at = at.unwrap_or(self.queue.len());
+        self.push(command, 0, 0);
+        // The new one is the last, and goes to the front of them.
+        let first = self.queue.get(at).map_or(self.last, |queued| queued.number);
+        if let Some(mut queued) = self.queue.pop_back() {
+            queued.number = first;
+            self.queue.range_mut(at..).for_each(|behind| behind.number += 1);
+            self.queue.insert(at, queued);
+        }
     }
 
     /// A login has given up: true if the engine need not hear of it, since it has not heard of the
@@ -397,6 +413,24 @@ mod tests {
         outbox.take(Order::Command(Command::Cut));
         let expected = [(1, "Leave"), (2, "claim 50000"), (3, "Cut")];
         assert_eq!(queued(&outbox), expected.map(|(number, text)| (number, text.to_owned())));
+    }
+
+    /// Nodes that are stopped together hear of each other however much one of them has to say.
+    #[test]
+    fn a_node_says_that_it_leaves_before_all_that_it_has_not_begun_to_say() {
+        let mut outbox = Outbox::new(Life::new("a.1"));
+        outbox.take(claim(1));
+        assert_eq!(outbox.next_cycle().commands, 1);
+        for order in [claim(2), claim(3), Order::Command(Command::Leave)] {
+            outbox.take(order);
+        }
+        let expected = [(1, "claim 1"), (2, "Leave"), (3, "claim 2"), (4, "claim 3")];
+        assert_eq!(queued(&outbox), expected.map(|(number, text)| (number, text.to_owned())));
+        outbox.take(Order::Command(Command::Cut));
+        assert_eq!(queued(&outbox).last(), Some(&(5, "Cut".to_owned())));
+        let mut outbox = Outbox::new(Life::new("a.1"));
+        outbox.take(Order::Command(Command::Leave));
+        assert_eq!(queued(&outbox), [(1, "Leave".to_owned())]);
     }
 
     /// The engine may have given it the name.

@@ -102,7 +102,7 @@ fn the_script_starts_a_cluster_to_play_with_and_ctrl_c_stops_it_without_a_loss()
     let mut script = Process::start(command);
     let addresses: Vec<_> = (0..3)
         .map(|_| {
-            let line = script.stdout.expect("a-chat listens on ");
+            let line = script.stdout.expect_next("a-chat listens on ");
             line.rsplit(' ').next().and_then(|it| it.parse().ok()).expect("an address")
         })
         .collect();
@@ -158,14 +158,15 @@ fn the_engine_is_reached_over_tls_if_its_certificate_is_right() {
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a key");
     fs::write(path("cert.pem"), key.cert.pem()).expect("room");
     fs::write(path("key.pem"), key.key_pair.serialize_pem()).expect("room");
+    let Some(engine) = Engine::start() else { return };
+    if engine.say(&["CONFIG", "GET", "tls-port"]).lines().count() < 3 {
+        return crate::common::skipped("this engine has no TLS");
+    }
     let port = crate::faults::free_port();
     let (cert, key) = (path("cert.pem"), path("key.pem"));
     let tls = ["--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &key];
     let all = [&["--save", "", "--tls-auth-clients", "no"][..], &tls].concat();
-    let Some(engine) = Engine::with(&all) else { return };
-    if engine.say(&["CONFIG", "GET", "tls-port"]).lines().count() < 3 {
-        return crate::common::skipped("this redis-server has no TLS");
-    }
+    let Some(_engine) = Engine::with(&all) else { return };
     let url = format!("rediss://localhost:{port}/0");
     let flags = ["--cluster", url.as_str(), "--node", "a", "--cluster-first"];
     let (status, _, stderr) = run(serve(&flags));
