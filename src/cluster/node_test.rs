@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::cluster::answers::Answer;
-use crate::cluster::engine::{Entry, Life, LifeState, Place, Recipient};
+use crate::cluster::engine::{Command, Entry, Life, LifeState, Place, Recipient};
 use crate::cluster::node::{Effect, Node, Order, Payload};
 use crate::cluster::outbox::Outbox;
 use crate::cluster::outgoing::Sums;
+use crate::cluster::parcel::Arrived;
 use crate::wire::loss::LossReason;
 use crate::wire::name::Name;
 use crate::wire::room::Room;
@@ -155,4 +156,185 @@ fn a_loss_that_is_told_twice_is_told_to_the_sender_once() {
         }
     }
     assert_eq!(losses, 1);
+}
+
+// ---- a new incarnation ----------------------------------------------------------------------------
+
+/// The engine has forgotten, and is open again with these lives: what is sent again, and which claims
+/// are said again.
+fn reopen(node: &mut Node<(), ()>, lives: &[&str], sent: u64) -> (Vec<u64>, Vec<u64>, Vec<String>) {
+    let own = node.life().clone();
+    let mut effects = Vec::new();
+    node.enter("new".into(), own, Instant::now(), sent, &mut effects);
+    node.take_orders();
+    let lives = lives.iter().map(|text| life(text)).collect();
+    reopened(node, lives, sent)
+}
+
+fn reopened(
+    node: &mut Node<(), ()>,
+    lives: Vec<Life>,
+    sent: u64,
+) -> (Vec<u64>, Vec<u64>, Vec<String>) {
+    node.note_sent(sent);
+    let told = told(&read(node, Entry::Open { lives }));
+    let orders = node.take_orders().into_iter();
+    let (forwards, claims) = orders
+        .filter_map(|order| match order {
+            Order::Restart { forwards, claims } => Some((forwards, claims)),
+            _ => None,
+        })
+        .next()
+        .expect("a restart");
+    let claims = claims.iter().filter_map(|command| match command {
+        Command::Claim { session, .. } => Some(*session),
+        _ => None,
+    });
+    (forwards.iter().map(|forward| forward.first).collect(), claims.collect(), told)
+}
+
+/// Alice is here, and so are others.
+fn with_alice() -> Node<(), ()> {
+    let mut node = Node::new(life("a.1"));
+    read(&mut node, Entry::Open { lives: ["a.1", "b.1", "c.1"].map(life).into() });
+    node.log_in(ALICE, name("alice"), Instant::now());
+    read(&mut node, Entry::Mark { session: ALICE, name: name("alice"), claim: 1 });
+    node.take_orders();
+    node
+}
+
+fn at(text: &str) -> Place {
+    Place::At(life(text))
+}
+
+const ALL: [&str; 3] = ["a.1", "b.1", "c.1"];
+
+#[test]
+fn what_others_have_is_not_sent_again_and_all_else_is_in_order() {
+    let mut node = with_alice();
+    forward(&mut node, 1, &[("bob", at("b.1"))]);
+    forward(&mut node, 2, &[("carol", at("c.1"))]);
+    forward(&mut node, 3, &[("bob", at("b.1"))]);
+    let own = node.life().clone();
+    node.enter("new".into(), own, Instant::now(), 3, &mut Vec::new());
+    node.take_orders();
+    // Who enters tells what it has handled, and that is read before the engine is open.
+    read(&mut node, Entry::Ack { from: life("b.1"), text: "1 1 1 - -".to_owned() });
+    let (again, _, told) = reopened(&mut node, ALL.map(life).into(), 3);
+    assert_eq!((again, told), (vec![2, 3], Vec::new()));
+}
+
+#[test]
+fn a_delivery_that_comes_again_is_handled_once_and_told_again() {
+    let mut node = with_alice();
+    let arrive = |node: &mut Node<(), ()>| {
+        let piece = Arrived {
+            deliveries: vec![(5, ALICE)],
+            sender: name("bob"),
+            room: None,
+            from: 3,
+            lowest: 5,
+            first_line: 9,
+            messages: 1,
+            frames: 0..0,
+        };
+        let (origin, frames) = (life("b.1"), Arc::default());
+        let effects = read(node, Entry::Message { origin, pieces: vec![piece], frames });
+        let orders = node.take_orders();
+        let is_handled = |order: &Order| matches!(order, Order::Handled { .. });
+        (effects.len(), orders.iter().filter(|order| is_handled(order)).count())
+    };
+    assert_eq!(arrive(&mut node), (1, 1));
+    reopen(&mut node, &ALL, 0);
+    assert_eq!(arrive(&mut node), (0, 1));
+    assert_eq!(node.arrived(), 1);
+}
+
+/// It may have been delivered, and the word of that is lost with the engine.
+#[test]
+fn what_lay_with_a_life_that_has_not_entered_is_in_doubt() {
+    let mut node = with_alice();
+    forward(&mut node, 1, &[("bob", at("b.1"))]);
+    forward(&mut node, 2, &[("carol", at("c.1"))]);
+    let (again, _, told) = reopen(&mut node, &["a.1", "c.1"], 2);
+    assert_eq!((again, told), (vec![2], vec!["line 1 to bob in doubt".to_owned()]));
+}
+
+/// Where it was is not known, so the life that has not entered may have it.
+#[test]
+fn what_may_lie_with_a_life_that_has_not_entered_is_in_doubt_if_it_was_sent() {
+    let mut node = with_alice();
+    let forward = |node: &mut Node<(), ()>, line| {
+        node.forward(ALICE, vec![name("bob")], line..line + 1, Vec::new(), payload(None));
+    };
+    forward(&mut node, 1);
+    forward(&mut node, 2);
+    let (again, _, told) = reopen(&mut node, &["a.1", "c.1"], 1);
+    assert_eq!((again, told), (vec![2], vec!["line 1 to bob in doubt".to_owned()]));
+}
+
+/// Its sender may have gone on elsewhere, and a line from there would be overtaken.
+#[test]
+fn what_was_sent_by_a_session_that_has_left_is_in_doubt() {
+    let mut node = with_alice();
+    forward(&mut node, 1, &[("bob", at("b.1"))]);
+    node.log_out(ALICE);
+    let (again, _, told) = reopen(&mut node, &ALL, 1);
+    assert_eq!((again, told), (Vec::new(), vec!["line 1 to bob in doubt".to_owned()]));
+}
+
+/// The first lay unread at one node while the second was read at another one.
+#[test]
+fn what_a_later_line_has_passed_is_in_doubt() {
+    let mut node = with_alice();
+    forward(&mut node, 1, &[("bob", at("b.1"))]);
+    forward(&mut node, 2, &[("bob", at("c.1"))]);
+    read(&mut node, Entry::Ack { from: life("c.1"), text: "2 2 2 - -".to_owned() });
+    let (again, _, told) = reopen(&mut node, &ALL, 2);
+    assert_eq!((again, told), (Vec::new(), vec!["line 1 to bob in doubt".to_owned()]));
+}
+
+#[test]
+fn a_claim_whose_mark_was_not_read_is_said_again() {
+    let mut node = with_alice();
+    node.log_in(8, name("bill"), Instant::now());
+    let (_, claims, _) = reopen(&mut node, &ALL, 0);
+    assert_eq!(claims, [8]);
+}
+
+#[test]
+fn a_name_is_entered_until_the_engine_has_heard_that_it_is_free() {
+    let mut node = with_alice();
+    let mut outbox = Outbox::new(node.life().clone());
+    forward(&mut node, 1, &[("bob", at("b.1"))]);
+    node.log_out(ALICE);
+    let own = node.life().clone();
+    node.enter("new".into(), own, Instant::now(), 1, &mut Vec::new());
+    node.take_orders().into_iter().for_each(|order| outbox.take(order));
+    let entrance = outbox.entrance().expect("an entrance");
+    assert_eq!(entrance.names, [(name("alice"), ALICE, 1)], "her line stands before that");
+}
+
+/// The origin has heard where the line went, so it does not wait for the hold.
+#[test]
+fn what_was_held_is_in_doubt_when_the_node_that_it_followed_its_client_to_is_gone() {
+    let mut node = with_alice();
+    forward(&mut node, 1, &[("bob", Place::Held)]);
+    assert!(node.outgoing.is_handed_over(), "a drain does not wait for who comes back");
+    read(&mut node, Entry::Moved { life: life("c.1"), numbers: vec![1] });
+    assert!(!node.outgoing.is_handed_over());
+    let gone = Entry::Event { life: life("c.1"), state: LifeState::Reaped };
+    assert_eq!(told(&read(&mut node, gone)), ["line 1 to bob in doubt"]);
+}
+
+/// What is on its way is not overtaken by a line that could be delivered here.
+#[test]
+fn a_name_is_on_the_way_until_everything_for_it_is_handled() {
+    let mut node = with_alice();
+    forward(&mut node, 1, &[("bob", at("b.1"))]);
+    forward(&mut node, 2, &[("bob", at("b.1"))]);
+    for (text, is_on_the_way) in [("2 - - - -", true), ("1 - - - -", false)] {
+        read(&mut node, Entry::Ack { from: life("b.1"), text: text.to_owned() });
+        assert_eq!(node.is_on_the_way(b"bob"), is_on_the_way, "{text}");
+    }
 }

@@ -30,6 +30,29 @@ impl Engine {
     }
 
     pub fn with(arguments: &[&str]) -> Option<Self> {
+        let mut engine = Self::not_started(arguments)?;
+        engine.restart();
+        Some(engine)
+    }
+
+    /// `None`, with a word about it, also if the program was built without what this asks for.
+    pub fn if_built_for(arguments: &[&str]) -> Option<Self> {
+        let mut engine = Self::not_started(arguments)?;
+        engine.spawn();
+        let socket = engine.socket();
+        let mut has_ended = false;
+        wait_until("the engine, or its end", || {
+            let ended = engine.process.as_mut().map(|process| process.try_wait());
+            has_ended = !matches!(ended, Some(Ok(None)));
+            has_ended || UnixStream::connect(&socket).is_ok()
+        });
+        if has_ended {
+            skipped(&format!("{} does not start with {arguments:?}", program()));
+        }
+        (!has_ended).then_some(engine)
+    }
+
+    fn not_started(arguments: &[&str]) -> Option<Self> {
         let probe = Command::new(program()).arg("--version").stdout(Stdio::null()).status();
         if probe.is_err() {
             skipped(&format!("there is no {}", program()));
@@ -37,9 +60,7 @@ impl Engine {
         }
         let directory = tempfile::tempdir().expect("a directory");
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let mut engine = Self { directory, arguments, process: None };
-        engine.restart();
-        Some(engine)
+        Some(Self { directory, arguments, process: None })
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -53,13 +74,28 @@ impl Engine {
     /// Kills the process and starts another one.
     pub fn restart(&mut self) {
         self.kill();
+        self.spawn();
+        let socket = self.socket();
+        wait_until("the engine", || UnixStream::connect(&socket).is_ok());
+    }
+
+    fn spawn(&mut self) {
         let mut command = Command::new(program());
         command.args(["--port", "0", "--unixsocket"]).arg(self.socket());
         command.arg("--dir").arg(self.directory.path()).args(&self.arguments);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         self.process = Some(command.spawn().expect("a redis-server"));
-        let socket = self.socket();
-        wait_until("the engine", || UnixStream::connect(&socket).is_ok());
+    }
+
+    /// The same, without what it has in its file.
+    pub fn restart_empty(&mut self) {
+        self.kill();
+        let entries = std::fs::read_dir(self.directory.path()).expect("a directory").flatten();
+        for entry in entries {
+            let path = entry.path();
+            let _ = std::fs::remove_dir_all(&path).or_else(|_| std::fs::remove_file(&path));
+        }
+        self.restart();
     }
 
     pub fn kill(&mut self) {

@@ -26,6 +26,7 @@ mod engine;
 mod nodes;
 mod proxy;
 
+mod chaos;
 mod faults;
 #[cfg(feature = "cli")]
 mod killed;

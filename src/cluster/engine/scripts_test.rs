@@ -318,3 +318,162 @@ fn what_is_told_of_an_origin_that_does_not_come_is_deleted_when_the_engine_is_op
     assert_eq!(call(Call::Open), [Reply::Done]);
     assert_eq!(told(dump(&engine, "x")), 0);
 }
+
+/// Room and lives that an entry tells of, and who came or left.
+fn rooms(entries: &[Entry]) -> Vec<(usize, Option<(String, bool)>)> {
+    let told = entries.iter().filter_map(|entry| match entry {
+        Entry::Room { lives, moved, .. } => Some((lives.len(), moved)),
+        _ => None,
+    });
+    told.map(|(lives, moved)| {
+        let moved = moved.as_ref().map(|(name, has_joined)| (name.to_string(), *has_joined));
+        (lives, moved)
+    })
+    .collect()
+}
+
+#[test]
+fn a_room_is_joined_asked_about_and_left_once() {
+    let Some(engine) = TestEngine::start() else { return };
+    let (mut a, mut b) = (Talker::enter(&engine, "x", "a.1"), Talker::enter(&engine, "x", "b.2"));
+    let room = Room::new("#dev").expect("a room");
+    let join =
+        |text, question| Command::JoinRoom { question, room: room.clone(), name: name(text) };
+    let part = |text| Command::PartRoom { room: room.clone(), name: name(text) };
+    let moved = |text: &str, has_joined| Some((text.to_owned(), has_joined));
+    let answer = |question, count, names: &[&str]| {
+        let names = names.iter().map(|text| name(text)).collect();
+        Entry::Who { question, count, names }
+    };
+    a.say(&engine, "x", &join("alice", 1));
+    let entries = a.read();
+    assert_eq!(rooms(&entries), [(1, moved("alice", true))]);
+    assert!(entries.contains(&answer(1, 1, &[])), "{entries:?}");
+    b.say(&engine, "x", &join("bob", 2));
+    let entries = b.read();
+    assert_eq!(rooms(&entries), [(2, moved("bob", true))]);
+    assert!(entries.contains(&answer(2, 2, &[])), "{entries:?}");
+    assert_eq!(rooms(&a.read()), [(2, moved("bob", true))]);
+    // A copy for each life with members, and none where there is nobody.
+    a.say(&engine, "x", &Command::Send(vec![piece(1, &["#dev@b.2"])]));
+    assert_eq!(places(&a.read()), [("#dev@b.2".to_owned(), Some(Place::At(Life::new("b.2"))))]);
+    a.say(&engine, "x", &Command::WhoIn { question: 3, room: room.clone() });
+    assert_eq!(a.read(), [answer(3, 2, &["alice", "bob"])]);
+    b.read();
+    b.say(&engine, "x", &part("bob"));
+    assert_eq!(rooms(&b.read()), [], "nobody is left there who would be told");
+    assert_eq!(rooms(&a.read()), [(1, moved("bob", false))]);
+    a.say(&engine, "x", &Command::Send(vec![piece(2, &["#dev@b.2"])]));
+    assert_eq!(places(&a.read()), [("#dev@b.2".to_owned(), None)]);
+    b.say(&engine, "x", &part("bob"));
+    assert_eq!(rooms(&a.read()), [], "he has left already");
+    a.say(&engine, "x", &part("alice"));
+    assert!(!dump(&engine, "x").iter().any(|key| key.contains("#dev")), "{:?}", dump(&engine, "x"));
+}
+
+/// What is said without a number: at the beginning of an incarnation, and at the end of the last life.
+#[test]
+fn an_entrance_that_is_repeated_or_late_changes_nothing() {
+    let Some(engine) = TestEngine::start() else { return };
+    let life = Life::new("a.1");
+    let mut wire = engine.dialled("x").dial(SOON).expect("an engine");
+    let incarnation = wire.hello(&life, 7).expect("an answer").incarnation;
+    let mut late = engine.dialled("x").dial(SOON).expect("an engine");
+    let entrance = |incarnation: &Arc<str>| Entrance {
+        incarnation: Arc::clone(incarnation),
+        fresh: false,
+        state: LifeState::Here,
+        names: vec![(name("bob"), 4, 3)],
+        seats: Vec::new(),
+        known: vec![(life.clone(), "1-2 - - - -".to_owned())],
+    };
+    let own = entrance(&incarnation);
+    let enter = Call::Enter { entrance: &own, last: 5 };
+    let mut said = Vec::new();
+    for call in [&enter, &Call::Open] {
+        let run = |wire: &mut Box<dyn Wire>| {
+            wire.run(&incarnation, &life, std::slice::from_ref(call), SOON).expect("replies")
+        };
+        assert_eq!(run(&mut wire), [Reply::Done]);
+        said.push(call);
+        let before = dump(&engine, "x");
+        assert_eq!(run(&mut wire), [Reply::Done], "the second time");
+        for call in &said {
+            let calls = std::slice::from_ref(*call);
+            late.run(&incarnation, &life, calls, SOON)
+                .expect("a connection that is not closed yet");
+        }
+        assert_eq!(wire.hello(&life, 8).expect("an answer").incarnation, incarnation);
+        late.run(&incarnation, &life, &[Call::Forget], SOON).expect("replies");
+        assert_eq!(dump(&engine, "x"), before, "{call:?}");
+    }
+    // Nor does what is meant for another incarnation.
+    let before = dump(&engine, "x");
+    let other = entrance(&"0-0".into());
+    for call in [Call::Enter { entrance: &other, last: 9 }, Call::Open, Call::Forget] {
+        let reply = late.run("0-0", &life, &[call], SOON).expect("replies");
+        assert_eq!(reply, [Reply::Unknown]);
+    }
+    assert_eq!(dump(&engine, "x"), before);
+}
+
+/// An acknowledgement and a renewal have no number: late or twice they say nothing that is not so.
+#[test]
+fn a_renewal_without_a_ping_renews_nothing_however_often_it_is_said() {
+    let Some(engine) = TestEngine::start() else { return };
+    let mut a = Talker::enter(&engine, "x", "a.1");
+    a.call(&Call::Renew { ping: true });
+    let before = dump(&engine, "x");
+    for _ in 0..3 {
+        let Reply::Lives { lives, .. } = a.call(&Call::Renew { ping: false }) else {
+            panic!("no lives")
+        };
+        assert_eq!(lives, [(Life::new("a.1"), LifeState::Here, 1)]);
+    }
+    assert_eq!(dump(&engine, "x"), before);
+}
+
+/// Who leaves may send to who leaves, but not past what is held already.
+#[test]
+fn a_line_behind_a_hold_is_held_whoever_sends_it() {
+    let Some(engine) = TestEngine::start() else { return };
+    let [mut a, mut b, mut c] = ["a.1", "b.2", "c.3"].map(|life| Talker::enter(&engine, "x", life));
+    b.say(&engine, "x", &Command::Claim { name: name("bob"), session: 4 });
+    b.say(&engine, "x", &Command::Claim { name: name("bill"), session: 5 });
+    b.say(&engine, "x", &Command::Leave);
+    b.read();
+    a.read();
+    a.say(&engine, "x", &Command::Send(vec![piece(1, &["bob"])]));
+    assert_eq!(places(&a.read()), [("bob".to_owned(), Some(Place::Held))]);
+    a.say(&engine, "x", &Command::Leave);
+    a.say(&engine, "x", &Command::Send(vec![piece(2, &["bob", "bill"])]));
+    let at_b = Some(Place::At(Life::new("b.2")));
+    let expected = [("bob".to_owned(), Some(Place::Held)), ("bill".to_owned(), at_b)];
+    assert_eq!(places(&a.read()), expected);
+    assert_eq!(numbers(&b.read()), [(3, 5)], "nothing overtakes the first line");
+    // The last that could have taken him in leaves, too.
+    c.say(&engine, "x", &Command::Leave);
+    assert_eq!(numbers(&b.read()), [(1, 4), (2, 4)]);
+}
+
+/// The engine comes back with a tail of what it had: none of it is read on.
+#[test]
+fn what_an_engine_has_left_of_a_former_incarnation_is_deleted_before_anything_is_said() {
+    let Some(mut engine) = TestEngine::start() else { return };
+    let (mut a, mut b) = (Talker::enter(&engine, "x", "a.1"), Talker::enter(&engine, "x", "b.2"));
+    let room = Room::new("#dev").expect("a room");
+    b.say(&engine, "x", &Command::Claim { name: name("bob"), session: 4 });
+    b.say(&engine, "x", &Command::JoinRoom { question: 1, room, name: name("bob") });
+    a.say(&engine, "x", &Command::Send(vec![piece(1, &["bob"])]));
+    b.say(&engine, "x", &Command::Leave);
+    a.say(&engine, "x", &Command::Send(vec![piece(2, &["bob"])]));
+    engine.restart_from_a_copy();
+    assert!(dump(&engine, "x").len() > 5, "it has come back with all of it");
+    let mut wire = engine.dialled("x").dial(SOON).expect("an engine");
+    let hello = wire.hello(&b.life, 9).expect("an answer");
+    assert!(hello.incarnation != b.incarnation && !hello.open && hello.state.is_none());
+    let left = dump(&engine, "x");
+    assert_eq!(left.len(), 1, "only which incarnation it is: {left:?}");
+    let mut position = "0-0".to_owned();
+    assert_eq!(wire.read(&b.life, &mut position, Duration::ZERO, SOON).expect("an inbox"), []);
+}
