@@ -24,6 +24,7 @@
     reason = "it is one program"
 )]
 
+mod accounts;
 mod leases;
 mod lines;
 mod pack;
@@ -107,7 +108,8 @@ fn fail_without<T: Topic>() {
 #[test]
 #[cfg_attr(debug_assertions, ignore = "it takes minutes without optimisation; .ci/run runs it")]
 fn every_interleaving_keeps_what_the_cluster_promises() {
-    let explored = hold::<lines::Scenario>() + hold::<leases::Leases>();
+    let explored =
+        hold::<lines::Scenario>() + hold::<leases::Leases>() + hold::<accounts::Accounts>();
     assert!(explored > 0, "nothing has the name {}", wanted());
 }
 
@@ -116,4 +118,5 @@ fn every_interleaving_keeps_what_the_cluster_promises() {
 fn the_model_notices_each_rule_that_is_taken_out() {
     fail_without::<lines::Scenario>();
     fail_without::<leases::Leases>();
+    fail_without::<accounts::Accounts>();
 }
