@@ -54,6 +54,34 @@ fn a_sync_is_not_answered_while_a_recipient_at_another_node_does_not_read() {
     assert!(reader.join().expect("no panic") >= 200);
 }
 
+/// An engine that forgets may forget notices of losses that their senders' node has not read.
+#[test]
+fn a_sync_confirms_nothing_that_was_on_its_way_when_the_engine_forgot() {
+    let Some(engine) = Engine::start() else { return };
+    let nodes = pair(&engine, &config().stall_timeout(TEST_TIMEOUT * 10));
+    let mut alice = login(&nodes[0], "alice");
+    let mut bob = nodes[1].login_with_small_buffers("bob");
+    let text = "x".repeat(1000);
+    for _ in 0..200 {
+        alice.send(&format!("bob: {text}"));
+    }
+    alice.send("/sync 1");
+    alice.expect_line("error: line 202: not everything before it is delivered after 1 s");
+    engine.say(&["FLUSHALL"]);
+    // An answer of the engine's comes only from one that is open again.
+    alice.send("/who bob");
+    alice.expect_line("notice: line 203: here: bob");
+    let reader = std::thread::spawn(move || bob.lines_to_eof().len());
+    alice.send("/sync");
+    let answer = alice.line().expect("an answer");
+    assert!(answer.starts_with("error: line 204: not everything before it is"), "{answer}");
+    alice.send("/sync");
+    alice.expect_line("notice: line 205: everything before it is delivered");
+    drop(alice);
+    check_clean(&stop_all(nodes));
+    assert!(reader.join().expect("no panic") >= 200);
+}
+
 #[test]
 fn a_sender_is_told_what_a_recipient_at_another_node_did_not_get() {
     let Some(engine) = Engine::start() else { return };

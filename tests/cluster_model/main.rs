@@ -2,10 +2,9 @@
 //! All interleavings within small bounds are explored, breadth first, so a failure comes with its
 //! shortest interleaving.
 //!
-//! There is a model for each topic, with rules of its own that can be taken out: [`lines`] is the
-//! largest one, and [`leases`] tells who is taken for dead. They use nothing of the library: they are
-//! the reference that the library's own state is compared with. `topic` says what a topic has, and
-//! `search` explores it.
+//! There is a model for each topic, with rules of its own that can be taken out. They use nothing of
+//! the library: they are the reference that the library's own state is compared with. `topic` says
+//! what a topic has, `search` explores it, and `docs/cluster-model.md` tells what is covered.
 //!
 //! The short form explores the smaller configurations and takes each rule out in turn. The long one
 //! explores all of them (ten minutes, 2 GiB):
@@ -28,6 +27,7 @@ mod accounts;
 mod leases;
 mod lines;
 mod pack;
+mod rooms;
 mod search;
 mod topic;
 
@@ -108,8 +108,10 @@ fn fail_without<T: Topic>() {
 #[test]
 #[cfg_attr(debug_assertions, ignore = "it takes minutes without optimisation; .ci/run runs it")]
 fn every_interleaving_keeps_what_the_cluster_promises() {
-    let explored =
-        hold::<lines::Scenario>() + hold::<leases::Leases>() + hold::<accounts::Accounts>();
+    let explored = hold::<lines::Scenario>()
+        + hold::<leases::Leases>()
+        + hold::<accounts::Accounts>()
+        + hold::<rooms::Rooms>();
     assert!(explored > 0, "nothing has the name {}", wanted());
 }
 
@@ -119,4 +121,5 @@ fn the_model_notices_each_rule_that_is_taken_out() {
     fail_without::<lines::Scenario>();
     fail_without::<leases::Leases>();
     fail_without::<accounts::Accounts>();
+    fail_without::<rooms::Rooms>();
 }

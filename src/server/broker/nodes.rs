@@ -337,6 +337,7 @@ impl Broker {
     /// In a new life all clients have to claim their names again, and wait meanwhile.
     fn begin_again(&mut self, is_new_life: bool) {
         if !is_new_life {
+            self.distrust_forgotten_notices();
             return;
         }
         // What becomes of what others have taken over will not be heard of any more.
@@ -353,6 +354,17 @@ impl Broker {
                 self.by_name.remove(peer.name.as_str().as_bytes());
                 self.by_connect_order.remove(&id);
                 self.counters.connected.sub(1);
+            }
+        }
+    }
+
+    /// Other nodes tell again what has ended, and not what they have lost. So whoever has something
+    /// open there can not be told that all of it is delivered.
+    fn distrust_forgotten_notices(&mut self) {
+        let Some(cluster) = &self.cluster else { return };
+        for (id, &key) in &self.by_id {
+            if cluster.node.outgoing.is_open(id.0) {
+                self.peers[key].reached.unaccounted = true;
             }
         }
     }

@@ -135,7 +135,7 @@ impl Accounts {
                     Ok(())
                 });
             }
-            if item.is_written && before.iter().filter(mine).next().is_none() {
+            if item.is_written && !before.iter().any(|other| other.member == item.member) {
                 step(format!("{told} is acknowledged"), &mut |state| {
                     state.acknowledge(self, at);
                     Ok(())
