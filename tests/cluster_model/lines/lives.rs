@@ -46,7 +46,8 @@ impl Scenario {
             step(format!("{who} is told to stop"), &mut |state| {
                 state.drains |= bit(life as u8);
                 state.nodes[life].phase = DRAINING;
-                state.nodes[life].egress.push(Entry { kind: LEAVE, a: 0, b: 0, c: 0, d: 0 });
+                let leave = Entry { kind: LEAVE, a: 0, b: 0, c: 0, d: 0 };
+                state.nodes[life].push_first(leave);
                 Ok(())
             });
         }

@@ -55,6 +55,8 @@ impl Scenario {
                         incarnation: old.incarnation,
                         command: *command,
                     });
+                    let mine = &mut state.nodes[life];
+                    mine.tried = mine.tried.max(number + 1);
                 }
                 state.nodes[life].position = 0;
                 each(
@@ -194,13 +196,7 @@ impl Scenario {
                 step(format!("{} leaves {who}", NAMES[client]), &mut |state| {
                     state.clients[client].moves -= 1;
                     state.drop_session(life, client)?;
-                    state.nodes[life].egress.push(Entry {
-                        kind: FREE,
-                        a: client as u8,
-                        b: session.id,
-                        c: session.claim,
-                        d: 0,
-                    });
+                    state.nodes[life].log_out(client as u8, session);
                     Ok(())
                 });
             }

@@ -92,7 +92,8 @@ impl Rooms {
             step(format!("{who} is told to stop"), &mut |state| {
                 let node = &mut state.nodes[life];
                 node.phase = DRAINS;
-                node.egress.push(Entry { kind: LEAVE, a: 0, b: 0, c: 0, d: 0 });
+                // It is said before all that was not said yet.
+                node.egress.insert(0, Entry { kind: LEAVE, a: 0, b: 0, c: 0, d: 0 });
                 Ok(())
             });
         }
