@@ -28,6 +28,10 @@ const ENGINE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to wait before something is said again that the engine refused for the moment.
 const RETRY: Duration = Duration::from_millis(50);
 
+/// How long what is to be told to an origin may wait for more of it. Each time costs the engine a
+/// script, and the origin a wake-up; all that waits for it are windows with room for many lines.
+const MAX_TELL_DELAY: Duration = Duration::from_millis(1);
+
 /// The thread's state.
 #[derive(Debug)]
 pub(crate) struct Egress {
@@ -42,6 +46,10 @@ pub(crate) struct Egress {
     /// The counter of the last renewal, which ingress has to read before the next one.
     counter: u64,
     next_renewal: Instant,
+    /// Since when something is to be told to an origin.
+    tells_since: Option<Instant>,
+    /// Nothing will come any more.
+    is_ending: bool,
     /// Not before this is anything said again.
     retry_at: Option<Instant>,
     backoff: Option<Duration>,
@@ -110,6 +118,8 @@ impl Egress {
             lease: options.lease,
             counter: 0,
             next_renewal: Instant::now(),
+            tells_since: None,
+            is_ending: false,
             retry_at: None,
             backoff: None,
             is_stopping: false,
@@ -145,15 +155,29 @@ impl Egress {
     }
 
     /// When there is something to do at the latest.
-    fn next_turn(&self, now: Instant) -> Option<Instant> {
-        let has_work = if self.outbox.is_paused() {
-            self.outbox.entrance().is_some()
+    fn next_turn(&mut self, now: Instant) -> Option<Instant> {
+        let work_at = if self.outbox.is_paused() {
+            self.outbox.entrance().map(|_| now)
+        } else if self.outbox.has_commands() {
+            Some(now)
         } else {
-            !self.outbox.is_empty()
+            self.tell_at(now)
         };
-        let work = has_work.then(|| self.retry_at.unwrap_or(now));
+        let work = work_at.map(|at| self.retry_at.unwrap_or(at).max(at));
         let dial = self.wire.is_none().then(|| self.retry_at.unwrap_or(now));
         [work, dial, Some(self.next_renewal)].into_iter().flatten().min()
+    }
+
+    /// When origins have to be told, if there is anything to tell. In a drain that is at once: they
+    /// wait for it.
+    fn tell_at(&mut self, now: Instant) -> Option<Instant> {
+        if !self.outbox.tells() {
+            self.tells_since = None;
+            return None;
+        }
+        let since = *self.tells_since.get_or_insert(now);
+        let is_urgent = self.is_ending || self.stop.is_shutdown();
+        Some(if is_urgent { now } else { since + MAX_TELL_DELAY })
     }
 
     /// One round with the engine, as far as it can be reached.
@@ -336,7 +360,12 @@ impl Egress {
 
     /// Brings what is queued.
     fn bring(&mut self) -> Result<Round, EngineError> {
-        let cycle = self.outbox.next_cycle();
+        let now = Instant::now();
+        let tells = self.tell_at(now).is_some_and(|at| at <= now);
+        let cycle = self.outbox.next_cycle(tells);
+        if tells {
+            self.tells_since = None;
+        }
         if cycle.commands == 0 && cycle.acks.is_empty() {
             return Ok(Round::Done);
         }
@@ -398,6 +427,7 @@ impl Egress {
     /// Says what is left, and that this life ends.
     fn last_words(mut self) -> EgressExit {
         let started = Instant::now();
+        self.is_ending = true;
         let mut exit = EgressExit::default();
         while !self.outbox.is_empty() && !self.outbox.is_paused() && !self.is_late(started) {
             self.turn();

@@ -226,7 +226,7 @@ impl World {
         if node.phase == Phase::Ended {
             return;
         }
-        let cycle = node.outbox.next_cycle();
+        let cycle = node.outbox.next_cycle(true);
         let texts: Vec<_> =
             cycle.acks.iter().map(|(origin, told)| (origin, told.to_string())).collect();
         let mut calls: Vec<_> =
@@ -363,7 +363,8 @@ impl World {
             node.phase = Phase::Ended;
             if let Some(Reply::Left(left)) = replies.into_iter().next() {
                 assert_eq!(at, NODES - 1, "others still live");
-                self.tally.lost += left.len() as u64;
+                let pieces = left.iter().flat_map(|(_, _, pieces)| pieces);
+                self.tally.lost += pieces.map(|piece| u64::from(piece.messages)).sum::<u64>();
             }
         }
     }

@@ -83,6 +83,14 @@ impl Known {
     }
 }
 
+/// What is to be told to an origin.
+#[derive(Debug, Default)]
+struct Telling {
+    told: Acknowledgement,
+    /// One by one, as writers end with them, until the next cycle.
+    settled: Vec<u64>,
+}
+
 /// The state.
 #[derive(Debug)]
 pub(crate) struct Outbox {
@@ -93,7 +101,7 @@ pub(crate) struct Outbox {
     ran: u64,
     /// The last delivery that a connection has had.
     sent: u64,
-    tell: HashMap<Life, Acknowledgement, RandomState>,
+    tell: HashMap<Life, Telling, RandomState>,
     known: HashMap<Life, Known, RandomState>,
     entrance: Option<Entrance>,
     /// Between a new incarnation and `Restart`.
@@ -140,6 +148,16 @@ impl Outbox {
         self.entrance.as_ref()
     }
 
+    /// Whether anything is to be told to an origin.
+    pub(crate) fn tells(&self) -> bool {
+        !self.tell.is_empty()
+    }
+
+    /// Whether anything else has to be said.
+    pub(crate) fn has_commands(&self) -> bool {
+        !self.queue.is_empty() || self.entrance.is_some()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty() && self.tell.is_empty() && self.entrance.is_none()
     }
@@ -155,7 +173,7 @@ impl Outbox {
 
     pub(crate) fn take(&mut self, order: Order) {
         match order {
-            Order::Forward(forward) => self.forward(&forward),
+            Order::Forward(forward) => self.forward(forward),
             Order::Command(Command::Free { session, claim: None, .. })
                 if self.cancel_claim(session) => {}
             Order::Command(Command::Leave) => self.push_first(Command::Leave),
@@ -165,15 +183,14 @@ impl Outbox {
                 known.handled.extend(&numbers);
                 known.handled.forget_below(lowest);
                 known.settled.forget_below(lowest);
-                self.tell.entry(origin).or_default().handled.extend(&numbers);
+                self.tell.entry(origin).or_default().told.handled.extend(&numbers);
             }
             Order::Settled { origin, number } => {
-                self.known.entry(origin.clone()).or_default().settled.insert(number);
-                self.tell.entry(origin).or_default().settled.insert(number);
+                self.tell.entry(origin).or_default().settled.push(number);
             }
             Order::Finished { origin, numbers } => {
                 self.known.entry(origin.clone()).or_default().finish(&numbers);
-                self.tell.entry(origin).or_default().finished.extend(&numbers);
+                self.tell.entry(origin).or_default().told.finished.extend(&numbers);
             }
             Order::Lost { origin, number, messages, reason } => {
                 // In one acknowledgement: whoever reads it again has no account any more, and tells
@@ -182,17 +199,17 @@ impl Outbox {
                 numbers.insert(number);
                 self.known.entry(origin.clone()).or_default().finish(&numbers);
                 let tell = self.tell.entry(origin).or_default();
-                tell.finished.extend(&numbers);
-                tell.lost.push((number, messages, reason));
+                tell.told.finished.extend(&numbers);
+                tell.told.lost.push((number, messages, reason));
             }
             Order::LostLines { origin, session, lines, recipient, reason } => {
                 let known = self.known.entry(origin.clone()).or_default();
                 known.told += 1;
                 let told = Told { serial: known.told, session, lines, recipient, reason };
-                self.tell.entry(origin).or_default().told.push(told);
+                self.tell.entry(origin).or_default().told.told.push(told);
             }
             Order::Enter { life, entrance } => self.enter(life, entrance),
-            Order::Restart { forwards, claims } => self.restart(&forwards, claims),
+            Order::Restart { forwards, claims } => self.restart(forwards, claims),
         }
     }
 
@@ -236,22 +253,22 @@ impl Outbox {
     }
 
     /// Adds a piece to the last command, if that is one with pieces and has room.
-    fn forward(&mut self, forward: &Forward) {
+    fn forward(&mut self, forward: Forward) {
         let Forward { first, names, from, session, room, lowest, first_line, messages, .. } =
             forward;
         let Forward { frames, range, .. } = forward;
         let origin = Origin {
-            sender: from,
+            sender: &from,
             room: room.as_ref(),
-            from: *session,
-            lowest: *lowest,
-            first_line: *first_line,
-            messages: *messages,
+            from: session,
+            lowest,
+            first_line,
+            messages,
         };
         let frames = &frames[range.start as usize..range.end as usize];
         let body: Arc<[u8]> = parcel::write_piece(origin, frames).into();
         let (bytes, count) = (body.len(), names.len());
-        let piece = Piece { first: *first, names: names.clone(), body };
+        let piece = Piece { first, names, body };
         if let Some(last) = self.queue.back_mut().filter(|last| !last.was_tried) {
             if let Command::Send(pieces) = &mut last.command {
                 if last.bytes + bytes <= MAX_COMMAND_BYTES
@@ -270,6 +287,7 @@ impl Outbox {
     /// What was not answered in the former incarnation is not sent in this one, before `Restart`.
     fn enter(&mut self, life: Life, mut entrance: Entrance) {
         self.is_paused = true;
+        self.gather_settled();
         if life == self.life {
             // A name stays this node's until its `free` is answered: the lines of its session stand
             // before that, and nobody may overtake them.
@@ -296,7 +314,7 @@ impl Outbox {
         self.entrance = Some(entrance);
     }
 
-    fn restart(&mut self, forwards: &[Forward], claims: Vec<Command>) {
+    fn restart(&mut self, forwards: Vec<Forward>, claims: Vec<Command>) {
         let rest = std::mem::take(&mut self.queue);
         self.last = self.ran;
         for forward in forwards {
@@ -318,8 +336,19 @@ impl Outbox {
         self.is_paused = false;
     }
 
-    /// What the next cycle brings. While the engine is in another incarnation that is nothing.
-    pub(crate) fn next_cycle(&mut self) -> Cycle {
+    fn gather_settled(&mut self) {
+        for (origin, Telling { told, settled }) in &mut self.tell {
+            if !settled.is_empty() {
+                let settled = Ranges::of(std::mem::take(settled));
+                self.known.entry(origin.clone()).or_default().settled.extend(&settled);
+                told.settled.extend(&settled);
+            }
+        }
+    }
+
+    /// What the next cycle brings: commands, and what is to be told if it is time for that. While the
+    /// engine is in another incarnation that is nothing.
+    pub(crate) fn next_cycle(&mut self, tells: bool) -> Cycle {
         let mut cycle = Cycle::default();
         if self.is_paused {
             return cycle;
@@ -340,7 +369,11 @@ impl Outbox {
                 }
             }
         }
-        cycle.acks = self.tell.drain().collect();
+        if tells {
+            self.gather_settled();
+            cycle.acks =
+                self.tell.drain().map(|(origin, telling)| (origin, telling.told)).collect();
+        }
         cycle
     }
 
@@ -358,7 +391,7 @@ impl Outbox {
 
     /// What could not be told has to be told again.
     pub(crate) fn tell_again(&mut self, origin: Life, told: &Acknowledgement) {
-        self.tell.entry(origin).or_default().merge(told);
+        self.tell.entry(origin).or_default().told.merge(told);
     }
 
     /// The entrance was answered, or is for an incarnation that is over.
@@ -420,7 +453,7 @@ mod tests {
     fn a_node_says_that_it_leaves_before_all_that_it_has_not_begun_to_say() {
         let mut outbox = Outbox::new(Life::new("a.1"));
         outbox.take(claim(1));
-        assert_eq!(outbox.next_cycle().commands, 1);
+        assert_eq!(outbox.next_cycle(true).commands, 1);
         for order in [claim(2), claim(3), Order::Command(Command::Leave)] {
             outbox.take(order);
         }
@@ -438,7 +471,7 @@ mod tests {
     fn a_login_whose_claim_was_on_a_wire_frees_its_name() {
         let mut outbox = Outbox::new(Life::new("a.1"));
         outbox.take(claim(7));
-        assert_eq!(outbox.next_cycle().commands, 1);
+        assert_eq!(outbox.next_cycle(true).commands, 1);
         outbox.take(claim(8));
         outbox.take(free(7));
         outbox.take(free(8));
@@ -456,7 +489,7 @@ mod tests {
         let (mut outbox, origin) = (Outbox::new(Life::new("a.1")), Life::new("b.2"));
         let reason = LossReason::Left;
         outbox.take(Order::Lost { origin: origin.clone(), number: 4, messages: 2, reason });
-        let acks = outbox.next_cycle().acks;
+        let acks = outbox.next_cycle(true).acks;
         let told: Vec<_> = acks.iter().map(|(_, told)| told.to_string()).collect();
         assert_eq!(told, ["- - 4 4:2:1 -"]);
     }

@@ -2,7 +2,8 @@
 //! that sends them, read and checked by the receiver's ingress. Pure.
 //!
 //! A parcel is any number of pieces. A piece begins with its deliveries at this node, as text: their
-//! numbers and sessions, `17:4,18:9;`; session 0 stands for all members of a room. Then follow,
+//! numbers and sessions, `17:4,18:9;`; session 0 stands for all members of a room. Several pieces for
+//! one session have one such text, `17+18+21:4;`, with a number for each. Then follow,
 //! little-endian: the format (1 byte), the length of the sender's name (1 byte) and the name, those of
 //! its room, or 0, the sender's session (8), the lowest number that the origin may still send again
 //! (8), the number of the first line (8), of messages (4), of bytes (4), and the frames as the socket
@@ -81,46 +82,61 @@ pub(crate) fn read_parcel(parcel: &[u8]) -> Option<Vec<Arrived>> {
     let mut rest = parcel;
     while !rest.is_empty() {
         let end = memchr::memchr(b';', rest)?;
-        let deliveries = std::str::from_utf8(&rest[..end]).ok()?.split(',').map(|delivery| {
-            let (number, session) = delivery.split_once(':')?;
-            let number = number.parse().ok().filter(|number| *number <= MAX_NUMBER)?;
-            Some((number, session.parse().ok()?))
-        });
-        let deliveries: Vec<(u64, Session)> = deliveries.collect::<Option<_>>()?;
+        let head = std::str::from_utf8(&rest[..end]).ok()?;
         rest = &rest[end + 1..];
-        let mut take = |count: usize| {
-            let (taken, left) = rest.split_at_checked(count)?;
-            rest = left;
-            Some(taken)
-        };
-        if take(1)? != [FORMAT] {
-            return None;
+        if let Some((numbers, session)) = head.split_once(':').filter(|(it, _)| it.contains('+')) {
+            let session = session.parse().ok()?;
+            for number in numbers.split('+') {
+                let deliveries = vec![(read_number(number)?, session)];
+                pieces.push(read_piece(parcel, &mut rest, deliveries)?);
+            }
+            continue;
         }
-        let length = usize::from(take(1)?[0]);
-        let sender = Name::new(take(length)?).ok()?;
-        let room = match usize::from(take(1)?[0]) {
-            0 => None,
-            length => Some(Room::new(take(length)?).ok()?),
-        };
-        if room.is_none() && deliveries.iter().any(|(_, session)| *session == ALL_MEMBERS) {
-            return None;
-        }
-        let from = u64::from_le_bytes(take(8)?.try_into().ok()?);
-        let lowest = u64::from_le_bytes(take(8)?.try_into().ok()?);
-        let first_line = u64::from_le_bytes(take(8)?.try_into().ok()?);
-        let messages = u32::from_le_bytes(take(4)?.try_into().ok()?);
-        let length = u32::from_le_bytes(take(4)?.try_into().ok()?);
-        let frames = take(length as usize)?;
-        if !are_frames(frames, &sender, room.as_ref(), messages) {
-            return None;
-        }
-        let end = u32::try_from(parcel.len() - rest.len()).ok()?;
-        let frames = end - length..end;
-        let arrived =
-            Arrived { deliveries, sender, room, from, lowest, first_line, messages, frames };
-        pieces.push(arrived);
+        let deliveries = head.split(',').map(|delivery| {
+            let (number, session) = delivery.split_once(':')?;
+            Some((read_number(number)?, session.parse().ok()?))
+        });
+        let deliveries = deliveries.collect::<Option<_>>()?;
+        pieces.push(read_piece(parcel, &mut rest, deliveries)?);
     }
     Some(pieces)
+}
+
+fn read_number(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|number| *number <= MAX_NUMBER)
+}
+
+/// Reads the piece at the front of `rest`, which is the end of `parcel`.
+fn read_piece(parcel: &[u8], rest: &mut &[u8], deliveries: Vec<(u64, Session)>) -> Option<Arrived> {
+    let mut take = |count: usize| {
+        let (taken, left) = rest.split_at_checked(count)?;
+        *rest = left;
+        Some(taken)
+    };
+    if take(1)? != [FORMAT] {
+        return None;
+    }
+    let length = usize::from(take(1)?[0]);
+    let sender = Name::new(take(length)?).ok()?;
+    let room = match usize::from(take(1)?[0]) {
+        0 => None,
+        length => Some(Room::new(take(length)?).ok()?),
+    };
+    if room.is_none() && deliveries.iter().any(|(_, session)| *session == ALL_MEMBERS) {
+        return None;
+    }
+    let from = u64::from_le_bytes(take(8)?.try_into().ok()?);
+    let lowest = u64::from_le_bytes(take(8)?.try_into().ok()?);
+    let first_line = u64::from_le_bytes(take(8)?.try_into().ok()?);
+    let messages = u32::from_le_bytes(take(4)?.try_into().ok()?);
+    let length = u32::from_le_bytes(take(4)?.try_into().ok()?);
+    let frames = take(length as usize)?;
+    if !are_frames(frames, &sender, room.as_ref(), messages) {
+        return None;
+    }
+    let end = u32::try_from(parcel.len() - rest.len()).ok()?;
+    let frames = end - length..end;
+    Some(Arrived { deliveries, sender, room, from, lowest, first_line, messages, frames })
 }
 
 /// Whether these are `messages` messages from `sender`, to the room if there is one.
@@ -173,6 +189,26 @@ mod tests {
         assert_eq!(&parcel[range], frames.as_bytes());
         assert_eq!((read[1].deliveries.as_slice(), read[1].messages), (&[(20, 4)][..], 1));
         assert_eq!(read_parcel(b""), Some(Vec::new()));
+    }
+
+    #[test]
+    fn pieces_for_one_session_stand_behind_one_text() {
+        let mut parcel = b"17+18+21:4;".to_vec();
+        for text in ["x", "y", "z"] {
+            parcel.extend(piece(&format!("from alice: {text}\n"), 1));
+        }
+        parcel.extend_from_slice(b"19:5;");
+        parcel.extend(piece("from alice: x\n", 1));
+        let read = read_parcel(&parcel).expect("a parcel");
+        let deliveries: Vec<_> = read.iter().map(|piece| piece.deliveries[0]).collect();
+        assert_eq!(deliveries, [(17, 4), (18, 4), (21, 4), (19, 5)]);
+        let range = read[1].frames.start as usize..read[1].frames.end as usize;
+        assert_eq!(&parcel[range], b"from alice: y\n");
+        for damaged in ["17+18+21+22:4;", "17+:4;", "17+18:4,5:6;", "17+x:4;"] {
+            let mut parcel = damaged.as_bytes().to_vec();
+            parcel.extend(piece("from alice: x\n", 1));
+            assert_eq!(read_parcel(&parcel), None, "{damaged}");
+        }
     }
 
     #[test]

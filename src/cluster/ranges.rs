@@ -1,6 +1,5 @@
 //! Sets of delivery numbers, and what a node acknowledges of them. Pure.
 
-use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::ops::RangeInclusive;
 
@@ -11,42 +10,75 @@ use crate::wire::name::Name;
 /// A set of numbers, kept as ranges: numbers come nearly in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ranges {
-    /// From the first to the last number of each range. No two ranges touch.
-    ranges: BTreeMap<u64, u64>,
+    /// The first and the last number of each range, in order. No two ranges touch.
+    ranges: Vec<(u64, u64)>,
 }
 
 impl Ranges {
+    /// The set of these numbers, in any order.
+    pub(crate) fn of(mut numbers: Vec<u64>) -> Self {
+        numbers.sort_unstable();
+        let mut set = Self::default();
+        for number in numbers {
+            set.push(number, number);
+        }
+        set
+    }
+
+    /// Where the first range is that ends at or behind this number.
+    fn position(&self, number: u64) -> usize {
+        self.ranges.partition_point(|(_, last)| *last < number)
+    }
+
     #[cfg(test)]
     pub(crate) fn contains(&self, number: u64) -> bool {
-        self.ranges.range(..=number).next_back().is_some_and(|(_, last)| number <= *last)
+        self.ranges.get(self.position(number)).is_some_and(|(first, _)| *first <= number)
+    }
+
+    /// Adds a range none of whose numbers is below the last range's first.
+    fn push(&mut self, first: u64, last: u64) {
+        match self.ranges.last_mut() {
+            Some((_, end)) if first <= *end + 1 => *end = last.max(*end),
+            _ => self.ranges.push((first, last)),
+        }
     }
 
     /// Adds a number; false if it is there already.
     pub(crate) fn insert(&mut self, number: u64) -> bool {
-        let before = self.ranges.range_mut(..=number).next_back();
-        let mut first = number;
-        match before {
-            Some((_, last)) if number <= *last => return false,
-            Some((start, last)) if number == *last + 1 => {
-                first = *start;
-                *last = number;
-            }
-            _ => {}
+        if self.ranges.last().is_none_or(|(_, last)| *last < number) {
+            self.push(number, number);
+            return true;
         }
-        let last = match self.ranges.remove(&(number + 1)) {
-            Some(last) => last,
-            None if first < number => return true,
-            None => number,
-        };
-        self.ranges.insert(first, last);
+        let at = self.position(number);
+        if self.ranges[at].0 <= number {
+            return false;
+        }
+        let follows = at > 0 && self.ranges[at - 1].1 + 1 == number;
+        let precedes = self.ranges[at].0 == number + 1;
+        match (follows, precedes) {
+            (true, true) => self.ranges[at - 1].1 = self.ranges.remove(at).1,
+            (true, false) => self.ranges[at - 1].1 = number,
+            (false, true) => self.ranges[at].0 = number,
+            (false, false) => self.ranges.insert(at, (number, number)),
+        }
         true
     }
 
     /// Adds all of `other`.
     pub(crate) fn extend(&mut self, other: &Self) {
-        for range in other.iter() {
-            for number in range {
-                self.insert(number);
+        let Some(&(first, _)) = other.ranges.first() else { return };
+        // What is below stays as it is.
+        let rest = self.ranges.split_off(self.position(first));
+        let (mut one, mut another) = (rest.into_iter().peekable(), other.ranges.iter().peekable());
+        loop {
+            let next = match (one.peek(), another.peek()) {
+                (Some((first, _)), Some((other, _))) if first <= other => one.next(),
+                (Some(_), None) => one.next(),
+                (_, Some(_)) => another.next().copied(),
+                (None, None) => break,
+            };
+            if let Some((first, last)) = next {
+                self.push(first, last);
             }
         }
     }
@@ -58,15 +90,9 @@ impl Ranges {
 
     /// Drops the numbers below `lowest`.
     pub(crate) fn forget_below(&mut self, lowest: u64) {
-        while let Some(entry) = self.ranges.first_entry() {
-            let (first, last) = (*entry.key(), *entry.get());
-            if first >= lowest {
-                break;
-            }
-            entry.remove();
-            if last >= lowest {
-                self.ranges.insert(lowest, last);
-            }
+        self.ranges.drain(..self.position(lowest));
+        if let Some((first, _)) = self.ranges.first_mut() {
+            *first = lowest.max(*first);
         }
     }
 
@@ -75,7 +101,7 @@ impl Ranges {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let mut ranges = BTreeMap::new();
+        let mut ranges = Vec::new();
         let (mut end, mut count) = (None, 0);
         for part in text.split(',').filter(|part| *part != "-") {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -89,7 +115,7 @@ impl Ranges {
                 return None;
             }
             end = Some(last);
-            ranges.insert(first, last);
+            ranges.push((first, last));
         }
         Some(Self { ranges })
     }
@@ -264,6 +290,17 @@ mod tests {
             }
             let touching = ranges.iter().zip(ranges.iter().skip(1));
             prop_assert!(touching.into_iter().all(|(a, b)| a.end() + 1 < *b.start()));
+        }
+
+        #[test]
+        fn sets_of_ranges_are_joined_as_sets_are(
+            one in prop::collection::vec(1u64..40, 0..30),
+            another in prop::collection::vec(1u64..40, 0..30),
+        ) {
+            let mut joined = Ranges::of(one.clone());
+            joined.extend(&Ranges::of(another.clone()));
+            let all: BTreeSet<u64> = one.into_iter().chain(another).collect();
+            prop_assert_eq!(joined, Ranges::of(all.into_iter().collect()));
         }
 
         #[test]

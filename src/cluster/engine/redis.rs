@@ -1,15 +1,18 @@
 //! Redis, Valkey, and whatever else has the Streams and Lua of Redis 6.2: runs the scripts in
 //! `scripts/`, reads one stream. Used by `ingress` and `egress`, each with a connection of its own.
 
+use std::collections::HashMap;
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
 use redis::{Client, Cmd, Connection, RedisError, Value};
 
 use super::dialler::{Dialler, said};
 use super::{
-    Call, Command, Engine, EngineError, Entry, Hello, Life, LifeState, Place, Recipient, Reply,
-    Wire,
+    Call, Command, Engine, EngineError, Entry, Hello, Life, LifeState, Piece, Place, Recipient,
+    Reply, Wire,
 };
 use crate::cluster::parcel::{self, Arrived};
 use crate::cluster::ranges;
@@ -20,37 +23,42 @@ use crate::wire::room::Room;
 /// How many entries are read at once. Under load an entry is a whole cycle of another node's egress.
 const READ_ENTRIES: usize = 64;
 
+/// How many entries, and bytes in them, may have been read before the engine has to forget them: a trim
+/// costs it as much as a read.
+const MAX_UNTRIMMED: (usize, usize) = (64, 256 * 1024);
+
 /// How many names one script enters: a script holds up everybody else's.
 const ENTER_NAMES: usize = 500;
 
 /// How many names one script frees when a hold is over.
 const FREE_NAMES: usize = 500;
 
-/// Each script, and its place in [`RedisWire::digests`].
-const SCRIPTS: [&str; Script::COUNT] = [
-    include_str!("scripts/hello.lua"),
-    include_str!("scripts/enter.lua"),
-    include_str!("scripts/enter_names.lua"),
-    include_str!("scripts/enter_rooms.lua"),
-    include_str!("scripts/open.lua"),
-    include_str!("scripts/send.lua"),
-    include_str!("scripts/claim.lua"),
-    include_str!("scripts/free.lua"),
-    include_str!("scripts/who.lua"),
-    include_str!("scripts/join_room.lua"),
-    include_str!("scripts/part_room.lua"),
-    include_str!("scripts/who_in.lua"),
-    include_str!("scripts/leave.lua"),
-    include_str!("scripts/cut.lua"),
-    include_str!("scripts/release.lua"),
-    include_str!("scripts/down.lua"),
-    include_str!("scripts/forget.lua"),
-    include_str!("scripts/end_hold.lua"),
-    include_str!("scripts/ack.lua"),
-    include_str!("scripts/renew.lua"),
-    include_str!("scripts/reap.lua"),
+/// Each script with what has to stand before it, and its place in [`RedisWire::digests`].
+const SCRIPTS: [&[&str]; Script::COUNT] = [
+    &[COMMON, REGISTER, include_str!("scripts/hello.lua")],
+    &[COMMON, REGISTER, include_str!("scripts/enter.lua")],
+    &[COMMON, REGISTER, include_str!("scripts/enter_names.lua")],
+    &[COMMON, REGISTER, include_str!("scripts/enter_rooms.lua")],
+    &[COMMON, REGISTER, include_str!("scripts/open.lua")],
+    &[COMMON, include_str!("scripts/send.lua")],
+    &[COMMON, REGISTER, include_str!("scripts/claim.lua")],
+    &[COMMON, REGISTER, include_str!("scripts/free.lua")],
+    &[COMMON, REGISTER, include_str!("scripts/who.lua")],
+    &[COMMON, REGISTER, include_str!("scripts/join_room.lua")],
+    &[COMMON, REGISTER, include_str!("scripts/part_room.lua")],
+    &[COMMON, REGISTER, include_str!("scripts/who_in.lua")],
+    &[COMMON, REGISTER, include_str!("scripts/leave.lua")],
+    &[COMMON, REGISTER, include_str!("scripts/cut.lua")],
+    &[COMMON, REGISTER, include_str!("scripts/release.lua")],
+    &[COMMON, REGISTER, include_str!("scripts/down.lua")],
+    &[COMMON, REGISTER, include_str!("scripts/forget.lua")],
+    &[COMMON, REGISTER, include_str!("scripts/end_hold.lua")],
+    &[COMMON, include_str!("scripts/ack.lua")],
+    &[COMMON, include_str!("scripts/renew.lua")],
+    &[COMMON, REGISTER, include_str!("scripts/reap.lua")],
 ];
 const COMMON: &str = include_str!("scripts/common.lua");
+const REGISTER: &str = include_str!("scripts/register.lua");
 
 #[derive(Clone, Copy, Debug)]
 enum Script {
@@ -124,7 +132,7 @@ impl RedisEngine {
             prefix: self.prefix.as_str().into(),
             digests: Vec::new(),
             packed: Vec::new(),
-            read: None,
+            read: Read::default(),
         };
         wire.set_timeout(until.saturating_duration_since(Instant::now()))?;
         wire.load_scripts()?;
@@ -184,8 +192,34 @@ struct RedisWire {
     digests: Vec<String>,
     /// The commands of a cycle, as they are sent.
     packed: Vec<u8>,
-    /// Up to which entry the inbox was read, and not trimmed yet.
-    read: Option<String>,
+    read: Read,
+}
+
+/// What of the inbox was read, and is not trimmed yet.
+#[derive(Debug, Default)]
+struct Read {
+    up_to: String,
+    entries: usize,
+    bytes: usize,
+    /// Nothing came for a while.
+    is_idle: bool,
+}
+
+impl Read {
+    fn note(&mut self, fields: &[Value]) {
+        let length = |field: &Value| match field {
+            Value::BulkString(bytes) => bytes.len(),
+            _ => 0,
+        };
+        self.is_idle = false;
+        self.entries += 1;
+        self.bytes += fields.iter().map(length).sum::<usize>();
+    }
+
+    fn is_worth_a_trim(&self) -> bool {
+        let (entries, bytes) = MAX_UNTRIMMED;
+        self.entries >= entries || self.bytes >= bytes || (self.is_idle && self.entries > 0)
+    }
 }
 
 impl RedisWire {
@@ -193,7 +227,7 @@ impl RedisWire {
         self.packed.clear();
         for script in SCRIPTS {
             let mut cmd = redis::cmd("SCRIPT");
-            cmd.arg("LOAD").arg(format!("{COMMON}{script}"));
+            cmd.arg("LOAD").arg(script.concat());
             cmd.write_packed_command(&mut self.packed);
         }
         let replies = self.exchange(SCRIPTS.len())?;
@@ -373,32 +407,72 @@ impl RedisWire {
     }
 }
 
-/// The names once each, then each piece with the indices of its names.
-fn push_pieces(cmd: &mut Cmd, pieces: &[super::Piece]) {
+/// Pieces that are for the same recipients, and their numbers.
+struct Bundle<'a> {
+    /// The indices of the names.
+    names: String,
+    numbers: String,
+    pieces: Vec<&'a [u8]>,
+}
+
+/// Pieces for one client are put into one bundle, so that the engine has less to do, unless something
+/// for several or for a room stands between them: what one client sends to another has to stay in
+/// order, whichever way it takes.
+fn bundle<'a>(pieces: &'a [Piece]) -> (Vec<&'a Recipient>, Vec<Bundle<'a>>) {
     let mut names: Vec<&Recipient> = Vec::new();
-    let mut known: std::collections::HashMap<&Recipient, usize, foldhash::fast::RandomState> =
-        std::collections::HashMap::default();
-    let mut indices: Vec<String> = Vec::with_capacity(pieces.len());
+    // The index of a name, counted from 1, and its bundle that may still grow.
+    let mut known: HashMap<&Recipient, (usize, usize), RandomState> = HashMap::default();
+    let mut bundles: Vec<Bundle<'a>> = Vec::new();
+    // Bundles before this one do not grow.
+    let mut from = 0;
     for piece in pieces {
-        let mut list = String::new();
-        for name in &piece.names {
-            let index = *known.entry(name).or_insert_with(|| {
-                names.push(name);
-                names.len()
-            });
-            if !list.is_empty() {
-                list.push(',');
+        let [Recipient::Client(_)] = &*piece.names else {
+            let mut list = String::new();
+            for name in &piece.names {
+                let (index, _) = *known.entry(name).or_insert_with(|| {
+                    names.push(name);
+                    (names.len(), usize::MAX)
+                });
+                let comma = if list.is_empty() { "" } else { "," };
+                let _ = write!(list, "{comma}{index}");
             }
-            list.push_str(&index.to_string());
+            let numbers = piece.first.to_string();
+            bundles.push(Bundle { names: list, numbers, pieces: vec![&piece.body] });
+            from = bundles.len();
+            continue;
+        };
+        let name = &piece.names[0];
+        let (index, open) = known.entry(name).or_insert_with(|| {
+            names.push(name);
+            (names.len(), usize::MAX)
+        });
+        if let Some(bundle) = bundles.get_mut(*open).filter(|_| *open >= from) {
+            let _ = write!(bundle.numbers, "+{}", piece.first);
+            bundle.pieces.push(&piece.body);
+        } else {
+            *open = bundles.len();
+            let (names, numbers) = (index.to_string(), piece.first.to_string());
+            bundles.push(Bundle { names, numbers, pieces: vec![&piece.body] });
         }
-        indices.push(list);
     }
-    cmd.arg(names.len());
+    (names, bundles)
+}
+
+/// The first and the last delivery, the names once each, then the bundles.
+fn push_pieces(cmd: &mut Cmd, pieces: &[Piece]) {
+    let (names, bundles) = bundle(pieces);
+    let first = pieces.first().map_or(0, |piece| piece.first);
+    let last = pieces.last().map_or(0, |piece| piece.first + piece.names.len() as u64 - 1);
+    cmd.arg(first).arg(last).arg(names.len());
     for name in names {
         cmd.arg(name.text().as_bytes());
     }
-    for (piece, list) in pieces.iter().zip(&indices) {
-        cmd.arg(list).arg(piece.first).arg(&*piece.body);
+    for Bundle { names, numbers, pieces } in &bundles {
+        cmd.arg(names).arg(numbers);
+        match &pieces[..] {
+            [piece] => cmd.arg(*piece),
+            pieces => cmd.arg(pieces.concat()),
+        };
     }
 }
 
@@ -457,7 +531,8 @@ impl Wire for RedisWire {
         self.set_timeout(wait + timeout)?;
         self.packed.clear();
         let mut count = 1;
-        if let Some(read) = self.read.take() {
+        if self.read.is_worth_a_trim() {
+            let read = std::mem::take(&mut self.read).up_to;
             let mut trim = redis::cmd("XTRIM");
             // Exact: what was read is of no use any more. MINID keeps the entry itself.
             trim.arg(&key).arg("MINID").arg("=").arg(read);
@@ -473,7 +548,10 @@ impl Wire for RedisWire {
         cmd.write_packed_command(&mut self.packed);
         let reply = self.exchange(count)?.pop().unwrap_or(Value::Nil);
         let entries = match reply {
-            Value::Nil => return Ok(Vec::new()),
+            Value::Nil => {
+                self.read.is_idle = true;
+                return Ok(Vec::new());
+            }
             Value::Array(streams) => streams.into_iter().next(),
             other => return Err(EngineError(shown(&other))),
         };
@@ -487,9 +565,10 @@ impl Wire for RedisWire {
                 *after = id;
             }
             let Some(Value::Array(fields)) = parts.next() else { continue };
+            self.read.note(&fields);
             read.push(entry_of(fields).unwrap_or(Entry::Unreadable));
         }
-        self.read = Some(after.clone());
+        self.read.up_to.clone_from(after);
         Ok(read)
     }
 }

@@ -25,10 +25,15 @@ fn name(text: &str) -> Name {
 
 fn piece(first: u64, names: &[&str]) -> Piece {
     let sender = name("alice");
+    let names: Vec<_> = names.iter().map(|it| Recipient::parse(it).expect("a recipient")).collect();
+    let room = match &names[0] {
+        Recipient::Room(room, _) => Some(room),
+        Recipient::Client(_) => None,
+    };
     let origin =
-        Origin { sender: &sender, room: None, from: 1, lowest: 1, first_line: first, messages: 1 };
-    let body = parcel::write_piece(origin, format!("from alice: {first}\n").as_bytes()).into();
-    let names = names.iter().map(|text| Recipient::parse(text).expect("a recipient")).collect();
+        Origin { sender: &sender, room, from: 1, lowest: 1, first_line: first, messages: 1 };
+    let to = room.map(|room| format!(" {room}")).unwrap_or_default();
+    let body = parcel::write_piece(origin, format!("from alice{to}: {first}\n").as_bytes()).into();
     Piece { first, names, body }
 }
 
@@ -165,6 +170,54 @@ fn lines_for_a_client_that_moves_are_held_and_follow_it_in_front_of_its_login() 
     let message = at(|entry| matches!(entry, Entry::Message { .. }));
     assert!(message < at(|entry| matches!(entry, Entry::Mark { .. })), "first what was held");
     at(|entry| matches!(entry, Entry::Moved { .. }));
+}
+
+/// Whatever is put together for the engine's sake, what one client gets is in order.
+#[test]
+fn pieces_for_one_client_stay_in_order_beside_those_for_several_and_for_rooms() {
+    let Some(engine) = TestEngine::start() else { return };
+    let (mut a, mut b) = (Talker::enter(&engine, "x", "a.1"), Talker::enter(&engine, "x", "b.2"));
+    b.say(&engine, "x", &Command::Claim { name: name("bob"), session: 4 });
+    b.say(&engine, "x", &Command::Claim { name: name("carol"), session: 5 });
+    let room = Room::new("#dev").expect("a room");
+    b.say(&engine, "x", &Command::JoinRoom { question: 1, room, name: name("bob") });
+    b.read();
+    a.read();
+    let pieces = vec![
+        piece(1, &["bob"]),
+        piece(2, &["carol"]),
+        piece(3, &["bob"]),
+        piece(4, &["carol", "bob"]),
+        piece(6, &["bob"]),
+        piece(7, &["#dev@b.2"]),
+        piece(8, &["bob"]),
+    ];
+    a.say(&engine, "x", &Command::Send(pieces));
+    let arrived = numbers(&b.read());
+    let of = |wanted: &[Session]| -> Vec<u64> {
+        let it = arrived.iter().filter(|(_, session)| wanted.contains(session));
+        it.map(|(number, _)| *number).collect()
+    };
+    assert_eq!(of(&[4, ALL_MEMBERS]), [1, 3, 5, 6, 7, 8]);
+    assert_eq!(of(&[5]), [2, 4]);
+    let placed = a.read();
+    let range = placed.iter().find_map(|entry| match entry {
+        Entry::Placed { first, last, .. } => Some((*first, *last)),
+        _ => None,
+    });
+    assert_eq!(range, Some((1, 8)));
+    // What is held is kept in order, too, and its origin hears of each where it went.
+    b.say(&engine, "x", &Command::Leave);
+    a.say(&engine, "x", &Command::Send(vec![piece(9, &["bob"]), piece(10, &["bob"])]));
+    a.say(&engine, "x", &Command::Send(vec![piece(11, &["bob"])]));
+    a.read();
+    b.say(&engine, "x", &Command::Cut);
+    b.say(&engine, "x", &Command::Release { regardless: false });
+    a.say(&engine, "x", &Command::Claim { name: name("bob"), session: 9 });
+    let entries = a.read();
+    assert_eq!(numbers(&entries), [(9, 9), (10, 9), (11, 9)]);
+    let moved = Entry::Moved { life: Life::new("a.1"), numbers: vec![9, 10, 11] };
+    assert!(entries.contains(&moved), "{entries:?}");
 }
 
 #[test]

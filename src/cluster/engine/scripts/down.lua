@@ -1,5 +1,5 @@
 -- The caller ends. Its names stay held; if nobody is left, what is held is told to the caller, which
--- names it: origin, number, name and piece of each line. Said twice it tells the same, until
+-- names it: origin, numbers, name and pieces of each bundle. Said twice it tells the same, until
 -- `forget`.
 allow_when_full()
 local refused = refusal(tonumber(ARGV[3]))
@@ -18,9 +18,9 @@ end
 local left = { 'LAST' }
 for _, name in ipairs(redis.call('SMEMBERS', HOLDS)) do
     for _, held in ipairs(redis.call('LRANGE', P .. 'hold:' .. name, 0, -1)) do
-        local from, number, body = string.match(held, '^(%S+) (%d+);(.*)$')
+        local from, numbers, body = held_pieces(held)
         left[#left + 1] = from
-        left[#left + 1] = number
+        left[#left + 1] = numbers
         left[#left + 1] = name
         left[#left + 1] = body
     end

@@ -1,14 +1,16 @@
--- Sends pieces of lines. ARGV[3] is the command's number, [4] how many names follow; then, for each
--- piece, the names it is for (their indices, with commas), the number of the first of these
--- deliveries, and the piece. The origin hears where each name was.
+-- Sends pieces of lines. ARGV[3] is the command's number, [4] and [5] the first and the last of its
+-- deliveries, [6] how many names follow; then, for each bundle of pieces, whom it is for (the indices of
+-- names, with commas), the numbers of its deliveries, and the pieces. A bundle for one name has a
+-- number for each of its pieces, with `+` between them; one for several names has one piece, and the
+-- number of the first of its deliveries. The origin hears where each name was.
 local refused = refusal(tonumber(ARGV[3]))
 if refused then return refused end
-local count = tonumber(ARGV[4])
+local count = tonumber(ARGV[6])
 local places, sessions, told = {}, {}, {}
 local origin_leaves = is_leaving(state(LIFE))
-local values = redis.call('HMGET', NAMES, unpack(ARGV, 5, 4 + count))
+local values = redis.call('HMGET', NAMES, unpack(ARGV, 7, 6 + count))
 for i = 1, count do
-    local name, place = ARGV[4 + i], '-'
+    local name, place = ARGV[6 + i], '-'
     if string.byte(name) == 35 then
         -- The members of a room at one node. A node that leaves has none any more, but for others
         -- that leave too: what is held for a client must not be overtaken by a line to its room.
@@ -34,49 +36,46 @@ for i = 1, count do
     places[i] = place
     told[i] = name .. ' ' .. place
 end
-local parts, first, last = {}, nil, nil
-local function put(life, head, body)
+local parts = {}
+local function put(life, head, pieces)
     local list = parts[life]
     if not list then
         list = {}
         parts[life] = list
     end
     local at = #list
-    list[at + 1], list[at + 2], list[at + 3] = head, ';', body
+    list[at + 1], list[at + 2], list[at + 3] = head, ';', pieces
 end
-local function hold(name, number, body)
-    redis.call('RPUSH', P .. 'hold:' .. name, LIFE .. ' ' .. number .. ';' .. body)
+local function hold(name, numbers, pieces)
+    redis.call('RPUSH', P .. 'hold:' .. name, LIFE .. ' ' .. numbers .. ';' .. pieces)
     redis.call('SADD', HOLDS, name)
 end
-for at = 5 + count, #ARGV, 3 do
-    local base, body = ARGV[at + 1], ARGV[at + 2]
-    first = first or base
+for at = 7 + count, #ARGV, 3 do
+    local numbers, pieces = ARGV[at + 1], ARGV[at + 2]
     local only = tonumber(ARGV[at])
     if only then
         local place = places[only]
         if place == '+' then
-            hold(ARGV[4 + only], base, body)
+            hold(ARGV[6 + only], numbers, pieces)
         elseif place ~= '-' then
-            put(place, base .. ':' .. sessions[only], body)
+            put(place, numbers .. ':' .. sessions[only], pieces)
         end
-        last = base
     else
-        local heads, number = {}, tonumber(base)
+        local heads, number = {}, tonumber(numbers)
         for index in string.gmatch(ARGV[at], '%d+') do
             local i = tonumber(index)
-            local place = places[i]
-            last = whole(number)
+            local place, this = places[i], whole(number)
             if place == '+' then
-                hold(ARGV[4 + i], last, body)
+                hold(ARGV[6 + i], this, pieces)
             elseif place ~= '-' then
-                local head = last .. ':' .. sessions[i]
+                local head = this .. ':' .. sessions[i]
                 heads[place] = heads[place] and (heads[place] .. ',' .. head) or head
             end
             number = number + 1
         end
-        for place, head in pairs(heads) do put(place, head, body) end
+        for place, head in pairs(heads) do put(place, head, pieces) end
     end
 end
 for life, list in pairs(parts) do append(life, 'm', LIFE, 'b', table.concat(list)) end
-append(LIFE, 'p', first .. ' ' .. last, 'r', table.concat(told, '\n'))
+append(LIFE, 'p', ARGV[4] .. ' ' .. ARGV[5], 'r', table.concat(told, '\n'))
 return 'OK'
