@@ -149,7 +149,7 @@ fn a_loss_that_is_told_twice_is_told_to_the_sender_once() {
     let (origin, reason) = (life("a.1"), LossReason::Left);
     outbox.take(Order::Lost { origin, number: 1, messages: 1, reason });
     let mut losses = 0;
-    for (_, told) in outbox.next_cycle().acks {
+    for (_, told) in outbox.next_cycle(true).acks {
         for _ in 0..2 {
             let effects = read(&mut node, Entry::Ack { from: c.clone(), text: told.to_string() });
             losses += effects.iter().filter(|it| matches!(it, Effect::Lost(_))).count();

@@ -25,6 +25,7 @@ use crate::server::delivery::window::{Held, Permit, Window};
 use crate::server::elsewhere::Elsewhere;
 use crate::server::report::NodeTotals;
 use crate::server::shutdown::{Phase, ShutdownHandle};
+use crate::server::stats::Counters;
 use crate::socket::connection::ConnectionId;
 use crate::wire::room::{Room, RoomSize};
 
@@ -166,11 +167,12 @@ pub(crate) struct Ready {
     engine: Arc<dyn Engine>,
     life: Life,
     hello: Hello,
+    link: Arc<Link>,
 }
 
 impl Ready {
     /// Finds the engine, and checks that it can be used.
-    pub(crate) fn new(options: Cluster) -> Result<Self, Error> {
+    pub(crate) fn new(options: Cluster, counters: &Counters) -> Result<Self, Error> {
         let refused =
             |error: crate::cluster::engine::EngineError| Error::Cluster(error.to_string());
         let engine = options.engine()?;
@@ -180,7 +182,10 @@ impl Ready {
         let life = new_life(options.node.as_str());
         let mut wire = engine.dial(START_TIMEOUT).map_err(refused)?;
         let hello = wire.hello(&life, random()).map_err(refused)?;
-        Ok(Self { options, engine: Arc::new(engine), life, hello })
+        // From here on whoever asks is told that this node may have to wait for others.
+        let link = Arc::new(Link::default());
+        let _ = counters.link.set(Arc::clone(&link));
+        Ok(Self { options, engine: Arc::new(engine), life, hello, link })
     }
 }
 
@@ -199,10 +204,10 @@ pub(crate) fn start<E: From<Arrival> + Send + 'static>(
     shared: &Arc<Shared>,
     broker: &Sender<E>,
 ) -> Result<(Option<Box<Clustered>>, Option<Threads>), Error> {
-    let Some(Ready { options, engine, life, hello }) = ready else { return Ok((None, None)) };
+    let Some(Ready { options, engine, life, hello, link }) = ready else {
+        return Ok((None, None));
+    };
     let (orders, inbox) = unbounded();
-    let link = Arc::new(Link::default());
-    let _ = shared.counters.link.set(Arc::clone(&link));
     let shutdown = &shared.shutdown;
     let stop: Arc<dyn Stop> = Arc::new(shutdown.clone());
     let egress = Egress::new(

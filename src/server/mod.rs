@@ -254,7 +254,7 @@ impl Server {
     /// [`Error::Cluster`] if the engine cannot be reached or used.
     #[cfg(feature = "cluster")]
     pub fn join(mut self, cluster: Cluster) -> Result<Self, Error> {
-        self.cluster = Some(clustered::Ready::new(cluster)?);
+        self.cluster = Some(clustered::Ready::new(cluster, &self.shared.counters)?);
         Ok(self)
     }
 
