@@ -462,13 +462,15 @@ impl<P> Outgoing<P> {
     /// were handed over and are not known to be delivered or lost; `None` stands for a hold.
     pub(crate) fn finish(&mut self, sent: u64) -> (Vec<(u64, Unsettled)>, Unconfirmed) {
         let mut unconfirmed = std::mem::take(&mut self.unconfirmed);
-        let mut open = Vec::new();
+        let (mut open, mut dropped) = (Vec::new(), Vec::new());
         for (number, account) in &mut self.accounts {
             let messages = u64::from(account.messages);
             match &account.place {
                 Place::At(life) if account.is_handled => {
                     *unconfirmed.entry(Some(life.clone())).or_default() += messages;
                 }
+                // For members of a room, who were in it until their node let them go.
+                Place::Held if account.name.client().is_none() => dropped.push(*number),
                 Place::Held => {
                     self.tally.of(&account.name).handed_over += messages;
                     account.is_handled = true;
@@ -476,6 +478,9 @@ impl<P> Outgoing<P> {
                 }
                 Place::At(_) | Place::Unknown => open.push(*number),
             }
+        }
+        for number in dropped {
+            self.refuse(number);
         }
         let unsettled =
             open.into_iter().filter_map(|number| self.give_up(number, number <= sent)).collect();

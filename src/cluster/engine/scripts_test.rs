@@ -437,7 +437,7 @@ fn an_entrance_that_is_repeated_or_late_changes_nothing() {
         fresh: false,
         state: LifeState::Here,
         names: vec![(name("bob"), 4, 3)],
-        seats: Vec::new(),
+        seats: vec![(Room::new("#dev").expect("a room"), name("bob"))],
         known: vec![(life.clone(), "1-2 - - - -".to_owned())],
     };
     let own = entrance(&incarnation);
@@ -507,6 +507,67 @@ fn a_line_behind_a_hold_is_held_whoever_sends_it() {
     // The last that could have taken him in leaves, too.
     c.say(&engine, "x", &Command::Leave);
     assert_eq!(numbers(&b.read()), [(1, 4), (2, 4)]);
+}
+
+/// A room's member gets no line that overtakes one to its name, and misses none before a later one.
+#[test]
+fn lines_to_a_room_wait_behind_what_is_held_for_its_members() {
+    let Some(engine) = TestEngine::start() else { return };
+    let (mut a, mut b) = (Talker::enter(&engine, "x", "a.1"), Talker::enter(&engine, "x", "b.2"));
+    let room = Room::new("#dev").expect("a room");
+    b.say(&engine, "x", &Command::Claim { name: name("bob"), session: 4 });
+    b.say(&engine, "x", &Command::JoinRoom { question: 1, room, name: name("bob") });
+    b.say(&engine, "x", &Command::Leave);
+    b.read();
+    a.read();
+    let place = |entries: &[Entry]| places(entries)[0].1.clone();
+    a.say(&engine, "x", &Command::Send(vec![piece(1, &["#dev@b.2"])]));
+    assert_eq!(place(&a.read()), Some(Place::At(Life::new("b.2"))), "nothing is held yet");
+    for (number, piece) in
+        [(2, piece(2, &["bob"])), (3, piece(3, &["#dev@b.2"])), (4, piece(4, &["bob"]))]
+    {
+        a.say(&engine, "x", &Command::Send(vec![piece]));
+        assert_eq!(place(&a.read()), Some(Place::Held), "{number}");
+    }
+    assert_eq!(numbers(&b.read()), [(1, 0)]);
+    a.say(&engine, "x", &Command::Leave);
+    assert_eq!(
+        numbers(&b.read()),
+        [(2, 4), (3, 0), (4, 4)],
+        "in the order in which they were said"
+    );
+    let moved = a.read();
+    let moved = moved.iter().find_map(|entry| match entry {
+        Entry::Moved { numbers, .. } => Some(numbers.clone()),
+        _ => None,
+    });
+    assert_eq!(moved, Some(vec![2, 3, 4]));
+}
+
+#[test]
+fn what_is_held_for_a_room_ends_with_its_members() {
+    let Some(engine) = TestEngine::start() else { return };
+    let (mut a, mut b) = (Talker::enter(&engine, "x", "a.1"), Talker::enter(&engine, "x", "b.2"));
+    let room = Room::new("#dev").expect("a room");
+    b.say(&engine, "x", &Command::Claim { name: name("bob"), session: 4 });
+    b.say(&engine, "x", &Command::JoinRoom { question: 1, room, name: name("bob") });
+    b.say(&engine, "x", &Command::Leave);
+    let pieces = vec![piece(1, &["bob"]), piece(2, &["#dev@b.2"]), piece(3, &["#dev@b.2"])];
+    a.say(&engine, "x", &Command::Send(pieces));
+    a.read();
+    b.say(&engine, "x", &Command::Cut);
+    b.say(&engine, "x", &Command::Release { regardless: false });
+    let entries = a.read();
+    let dropped = entries.iter().find_map(|entry| match entry {
+        Entry::Placed { first, last, places } => Some((*first, *last, places.clone())),
+        _ => None,
+    });
+    let copies = Recipient::parse("#dev@b.2").expect("a recipient");
+    assert_eq!(dropped, Some((2, 3, vec![(copies, None)])));
+    // What is held for him by name follows him.
+    a.say(&engine, "x", &Command::Claim { name: name("bob"), session: 9 });
+    assert_eq!(numbers(&a.read()), [(1, 9)]);
+    assert!(!dump(&engine, "x").iter().any(|key| key.contains(":hold")));
 }
 
 /// The engine comes back with a tail of what it had: none of it is read on.

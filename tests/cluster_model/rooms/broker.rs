@@ -27,6 +27,16 @@ impl State {
             return Err(format!("{} gets line {} too late", NAMES[client], number + 1));
         }
         me.last[from] = number as u8 + 1;
+        let has = |number: usize| self.received[from][number] & bit(client as u8) != 0;
+        let misses =
+            |number: &usize| self.wanted[from][*number] & bit(client as u8) != 0 && !has(*number);
+        if (0..number).any(|number| misses(&number)) {
+            return Err(format!(
+                "{} gets line {}, but not all before it",
+                NAMES[client],
+                number + 1
+            ));
+        }
         if self.as_member[from] & bit(number as u8) != 0 {
             me.heard |= bit(from as u8);
         }
@@ -188,6 +198,9 @@ impl State {
                         }
                         self.nodes[life].sessions[client].state = MOVED;
                         self.clients.iter_mut().for_each(|it| it.heard &= !bit(client as u8));
+                        for line in self.wanted.iter_mut().flatten() {
+                            *line &= !bit(client as u8);
+                        }
                     }
                 }
                 (self.nodes[life].members, self.nodes[life].joined) = (0, 0);

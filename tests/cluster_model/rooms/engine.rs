@@ -33,10 +33,31 @@ impl State {
         }
     }
 
-    fn clear_room(&mut self, life: usize) {
+    /// What was held for members that are not there any more is for nobody, and its origins hear that.
+    fn drop_held(&mut self, s: &Rooms, life: usize) {
+        if s.has(Rule::HeldWhileThere) {
+            for dropped in self.take_held(|to| to == AT | life as u8) {
+                self.append(usize::from(dropped.a), PLACE, dropped.b, ABSENT, 0, 0);
+            }
+        }
+    }
+
+    fn clear_room(&mut self, s: &Rooms, life: usize) {
+        self.drop_held(s, life);
         if std::mem::take(&mut self.engine.seats[life]) != 0 {
             self.tell_room();
         }
+    }
+
+    fn is_held(&self, is_it: impl Fn(u8) -> bool) -> bool {
+        self.engine.hold.iter().any(|held| is_it(held.d))
+    }
+
+    fn take_held(&mut self, is_it: impl Fn(u8) -> bool) -> Vec<Entry> {
+        let (taken, left) =
+            std::mem::take(&mut self.engine.hold).into_iter().partition(|held| is_it(held.d));
+        self.engine.hold = left;
+        taken
     }
 
     pub fn execute(&mut self, s: &Rooms, life: usize, command: Entry) {
@@ -46,7 +67,9 @@ impl State {
             SEND => self.send(s, life, command),
             CLAIM => {
                 self.engine.names[client] = Session { id: b, state: life as u8 };
-                self.move_hold(client, life, b);
+                for held in self.take_held(|to| to == a) {
+                    self.move_held(held, life, b);
+                }
                 self.append(life, MARK, a, b, 0, 0);
             }
             FREE => {
@@ -63,61 +86,72 @@ impl State {
             }
             PART => {
                 self.engine.seats[life] &= !bit(a);
+                if self.engine.seats[life] == 0 {
+                    self.drop_held(s, life);
+                }
                 self.tell_room();
             }
             LEAVE => {
                 self.engine.state[life] = LEAVING;
-                self.give_back_holds();
+                self.give_back_holds(s);
             }
             CUT_DONE => self.engine.state[life] = CUT,
             _ => {
-                self.clear_room(life);
+                self.clear_room(s, life);
                 self.append(life, LET_GO, 0, 0, 0, 0);
                 self.engine.state[life] = RELEASED;
             }
         }
     }
 
-    /// `send.lua`: all recipients of a line at once.
+    /// `send.lua`: all recipients of a line at once, and those first that have a name.
     fn send(&mut self, s: &Rooms, origin: usize, Entry { a: first, b: count, c: line, .. }: Entry) {
-        let origin_leaves = leaves(self.engine.state[origin]);
-        for number in first..first + count {
-            let owed = self.nodes[origin].owed.iter().find(|owed| owed.number == number);
-            let Some(to) = owed.map(|owed| owed.to) else { continue };
+        let owed: Vec<Owed> = self.nodes[origin].owed.clone();
+        let mut owed: Vec<Owed> =
+            owed.into_iter().filter(|owed| (first..first + count).contains(&owed.number)).collect();
+        owed.sort_by_key(|owed| owed.to & AT);
+        for Owed { number, to, .. } in owed {
             let place = if to & AT != 0 {
-                let life = usize::from(to & !AT);
-                let now = self.engine.state[life];
-                let is_held = self.engine.hold.iter().any(|hold| !hold.is_empty());
-                let together = origin_leaves
-                    && s.has(Rule::LeaversTogether)
-                    && (!is_held || !s.has(Rule::BehindHolds));
-                let gets = now == HERE || leaves(now) && (together || !s.has(Rule::LeaverHasLeft));
-                if gets && self.engine.seats[life] != 0 {
-                    // Who was there when it was said, and is now, gets it.
-                    let wanted = self.wanted[sender(line)][number_of(line)];
-                    self.must[sender(line)][number_of(line)] |= wanted & self.engine.seats[life];
-                    self.append(life, MSG, origin as u8, number, line, ALL);
-                    life as u8
-                } else {
-                    if origin_leaves && leaves(now) && !is_held {
-                        let wanted = self.wanted[sender(line)][number_of(line)];
-                        self.must[sender(line)][number_of(line)] |=
-                            wanted & self.engine.seats[life];
-                    }
-                    ABSENT
-                }
+                self.send_to_room(s, origin, number, line, usize::from(to & !AT))
             } else {
-                self.send_to_name(origin, number, line, usize::from(to))
+                self.send_to_name(s, origin, number, line, usize::from(to))
             };
             self.append(origin, PLACE, number, place, 0, 0);
         }
     }
 
-    fn send_to_name(&mut self, origin: usize, number: u8, line: u8, to: usize) -> u8 {
+    /// Who was there when it was said, and is now, gets it.
+    fn note_must(&mut self, line: u8, life: usize) {
+        let wanted = self.wanted[sender(line)][number_of(line)];
+        self.must[sender(line)][number_of(line)] |= wanted & self.engine.seats[life];
+    }
+
+    fn send_to_room(&mut self, s: &Rooms, origin: usize, number: u8, line: u8, life: usize) -> u8 {
+        let now = self.engine.state[life];
+        if self.engine.seats[life] == 0 || now != HERE && !leaves(now) {
+            return ABSENT;
+        }
+        let waits = leaves(now) && self.is_held(|_| true) && s.has(Rule::BehindHolds);
+        if waits && !s.has(Rule::RoomsWait) {
+            return ABSENT;
+        }
+        if waits {
+            let to = AT | life as u8;
+            self.engine.hold.push(Entry { kind: MSG, a: origin as u8, b: number, c: line, d: to });
+            return HELD;
+        }
+        self.note_must(line, life);
+        self.append(life, MSG, origin as u8, number, line, ALL);
+        life as u8
+    }
+
+    fn send_to_name(&mut self, s: &Rooms, origin: usize, number: u8, line: u8, to: usize) -> u8 {
         let name = self.engine.names[to];
         let holder = usize::from(name.state);
         let now = self.engine.state[holder];
-        let together = leaves(self.engine.state[origin]) && self.engine.hold[to].is_empty();
+        let is_behind =
+            |it: u8| usize::from(it) == to || it == AT | holder as u8 && s.has(Rule::NamesWait);
+        let together = leaves(self.engine.state[origin]) && !self.is_held(is_behind);
         let message = Entry { kind: MSG, a: origin as u8, b: number, c: line, d: name.id };
         if name.id == 0 {
             return ABSENT;
@@ -126,31 +160,43 @@ impl State {
             self.engine.inbox[holder].push(message);
             return holder as u8;
         }
-        self.engine.hold[to].push(message);
+        self.engine.hold.push(Entry { d: to as u8, ..message });
         HELD
     }
 
-    fn move_hold(&mut self, name: usize, life: usize, session: u8) {
-        for message in std::mem::take(&mut self.engine.hold[name]) {
-            self.engine.inbox[life].push(Entry { d: session, ..message });
-            self.append(usize::from(message.a), PLACE, message.b, life as u8, 0, 0);
-        }
+    fn move_held(&mut self, held: Entry, life: usize, session: u8) {
+        self.engine.inbox[life].push(Entry { d: session, ..held });
+        self.append(usize::from(held.a), PLACE, held.b, life as u8, 0, 0);
     }
 
-    fn give_back_holds(&mut self) {
+    fn give_back_holds(&mut self, s: &Rooms) {
         if self.engine.state.contains(&HERE) {
             return;
         }
-        for name in 0..CLIENTS {
-            let Session { id, state: life } = self.engine.names[name];
-            if id != 0 && leaves(self.engine.state[usize::from(life)]) {
-                self.move_hold(name, usize::from(life), id);
+        let mut held = std::mem::take(&mut self.engine.hold);
+        if !s.has(Rule::OneOrder) {
+            held.sort_by_key(|held| held.d);
+        }
+        for held in held {
+            let (life, session) = if held.d & AT != 0 {
+                (usize::from(held.d & !AT), ALL)
+            } else {
+                let name = self.engine.names[usize::from(held.d)];
+                (usize::from(name.state), name.id)
+            };
+            if session == 0 || !leaves(self.engine.state[life]) {
+                self.engine.hold.push(held);
+                continue;
             }
+            if session == ALL {
+                self.note_must(held.c, life);
+            }
+            self.move_held(held, life, session);
         }
     }
 
-    pub fn down(&mut self, life: usize) {
-        self.clear_room(life);
+    pub fn down(&mut self, s: &Rooms, life: usize) {
+        self.clear_room(s, life);
         self.engine.state[life] = DOWN;
         self.engine.inbox[life].clear();
         self.nodes[life] = Node { phase: ENDED, ..Node::default() };

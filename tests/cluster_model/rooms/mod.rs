@@ -10,7 +10,7 @@ mod state;
 mod steps;
 
 use crate::topic::Topic;
-use state::{ALICE, BOB, ROOM};
+use state::{ALICE, BOB, CAROL, ROOM};
 
 /// What is left out to see that the model notices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,12 +23,16 @@ pub enum Rule {
     NotItself,
     /// Whoever comes to a room is told to all nodes with members before its own answer.
     JoinTells,
-    /// A node that leaves has no members, as far as running nodes are concerned.
-    LeaverHasLeft,
-    /// It has for others that leave, too.
-    LeaversTogether,
-    /// But nothing to a room overtakes what is held for one of its members.
+    /// Nothing to a room overtakes what is held for one of its members that is about to move.
     BehindHolds,
+    /// It waits there, rather than to leave a gap if all stop.
+    RoomsWait,
+    /// As long as there are members.
+    HeldWhileThere,
+    /// And nothing for one of them by name overtakes it.
+    NamesWait,
+    /// What is held goes back in one order.
+    OneOrder,
     /// A life that enters a new incarnation tells who is in its rooms.
     EnterSeats,
     /// All nodes with members hear who the others are when it is opened.
@@ -41,9 +45,11 @@ const RULES: &[Rule] = &[
     Rule::NotHereAsWell,
     Rule::NotItself,
     Rule::JoinTells,
-    Rule::LeaverHasLeft,
-    Rule::LeaversTogether,
     Rule::BehindHolds,
+    Rule::RoomsWait,
+    Rule::HeldWhileThere,
+    Rule::NamesWait,
+    Rule::OneOrder,
     Rule::EnterSeats,
     Rule::OpenTells,
     Rule::JoinAgain,
@@ -92,9 +98,11 @@ impl Topic for Rooms {
         (Rule::NotHereAsWell, "rooms-moves"),
         (Rule::NotItself, "rooms"),
         (Rule::JoinTells, "rooms-join"),
-        (Rule::LeaverHasLeft, "rooms-drain"),
-        (Rule::LeaversTogether, "rooms-stop-all"),
-        (Rule::BehindHolds, "rooms-two-of-3"),
+        (Rule::BehindHolds, "rooms-drain"),
+        (Rule::RoomsWait, "rooms-stop-all"),
+        (Rule::HeldWhileThere, "rooms-drain"),
+        (Rule::NamesWait, "rooms-two-of-3-names"),
+        (Rule::OneOrder, "rooms-stop-all"),
         (Rule::EnterSeats, "rooms-forgets"),
         (Rule::OpenTells, "rooms-forgets-join"),
         (Rule::JoinAgain, "rooms-forgets-join"),
@@ -135,6 +143,15 @@ impl Topic for Rooms {
                 name: "rooms-two-of-3",
                 nodes: 3,
                 says: [&[BOB, ROOM], &[], &[]],
+                drains: A | B,
+                ..NOTHING
+            },
+            // What is held for one of them holds up the room, and that the other.
+            Rooms {
+                name: "rooms-two-of-3-names",
+                nodes: 3,
+                homes: [Some(0), Some(1), Some(1)],
+                says: [&[CAROL, ROOM, BOB], &[], &[]],
                 drains: A | B,
                 ..NOTHING
             },

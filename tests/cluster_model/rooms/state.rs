@@ -8,6 +8,7 @@ pub const LINES: usize = 3;
 
 pub const ALICE: u8 = 0;
 pub const BOB: u8 = 1;
+pub const CAROL: u8 = 2;
 /// Instead of a client: all members of the room.
 pub const ROOM: u8 = 9;
 /// A delivery to the members at one node: this, and its number.
@@ -79,7 +80,8 @@ pub struct Engine {
     pub names: [Session; CLIENTS],
     pub seats: [u8; LIVES],
     pub inbox: [Vec<Entry>; LIVES],
-    pub hold: [Vec<Entry>; CLIENTS],
+    /// In the order in which they came; the last field says whom each is for.
+    pub hold: Vec<Entry>,
     pub entered: u8,
     pub handled: [[u8; LIVES]; LIVES],
 }

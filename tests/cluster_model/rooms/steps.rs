@@ -116,7 +116,7 @@ impl Rooms {
         }
         if node.phase == CLOSES && node.egress.is_empty() && node.tell == [0; LIVES] {
             step(format!("{who} ends"), &mut |state| {
-                state.down(life);
+                state.down(self, life);
                 Ok(())
             });
         }
@@ -245,7 +245,8 @@ impl Model for Rooms {
             if node.members & !node.joined != 0 {
                 return Err("a client that comes to the room is never answered".to_string());
             }
-            if node.owed.iter().any(|owed| owed.place != HELD) {
+            // What is held for a client is so until that comes back, or until the hold is over.
+            if node.owed.iter().any(|owed| owed.place != HELD || owed.to & AT != 0) {
                 return Err(format!("{} never hears of what it has sent", NODES[life]));
             }
         }

@@ -19,6 +19,6 @@ end
 local claim = whole(redis.call('HINCRBY', META, 'claims', 1))
 give(name, LIFE, session, claim)
 -- First what is held for the name, then the mark: nothing that is local from then on overtakes it.
-if redis.call('SISMEMBER', HOLDS, name) == 1 then move_hold(name, LIFE, session) end
+if redis.call('SISMEMBER', HOLDS, name) == 1 then move_held(take_held(name, session, {}), LIFE) end
 append(LIFE, 'l', session, 'n', name, 'c', claim)
 return 'OK'

@@ -18,7 +18,7 @@ end
 local left = { 'LAST' }
 for _, name in ipairs(redis.call('SMEMBERS', HOLDS)) do
     for _, held in ipairs(redis.call('LRANGE', P .. 'hold:' .. name, 0, -1)) do
-        local from, numbers, body = held_pieces(held)
+        local from, numbers, _, body = held_pieces(held)
         left[#left + 1] = from
         left[#left + 1] = numbers
         left[#left + 1] = name

@@ -9,7 +9,7 @@ if state(over) ~= 'down' or state(LIFE) ~= 'here' then return 'OK' end
 for _, name in ipairs(redis.call('SRANDMEMBER', P .. 'of:' .. over, tonumber(ARGV[5]))) do
     local key = P .. 'hold:' .. name
     for _, held in ipairs(redis.call('LRANGE', key, 0, -1)) do
-        local from, numbers, body = held_pieces(held)
+        local from, numbers, _, body = held_pieces(held)
         append(LIFE, 'x', name, 'f', from, 'b', numbers .. ':1;' .. body)
         append(from, 'h', LIFE, 'n', listed(numbers))
     end

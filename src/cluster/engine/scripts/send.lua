@@ -9,32 +9,48 @@ local count = tonumber(ARGV[6])
 local places, sessions, told = {}, {}, {}
 local origin_leaves = is_leaving(state(LIFE))
 local values = redis.call('HMGET', NAMES, unpack(ARGV, 7, 6 + count))
+-- Whether anything is held, and for the rooms' members of which lives. Looked for when it matters.
+local is_held, rooms_held
+local function look_for_holds()
+    if rooms_held then return end
+    is_held, rooms_held = is_held or redis.call('EXISTS', HOLDS) == 1, {}
+    for _, name in ipairs(redis.call('SMEMBERS', HOLDS)) do
+        local life = string.match(name, '^#[^@]+@(.+)$')
+        if life then rooms_held[life] = true end
+    end
+end
 for i = 1, count do
-    local name, place = ARGV[6 + i], '-'
-    if string.byte(name) == 35 then
-        -- The members of a room at one node. A node that leaves has none any more, but for others
-        -- that leave too: what is held for a client must not be overtaken by a line to its room.
-        local room, life = string.match(name, '^(#[^@]+)@(.+)$')
-        local now = state(life)
-        if (now == 'here' or (origin_leaves and is_leaving(now) and redis.call('EXISTS', HOLDS) == 0))
-            and redis.call('SISMEMBER', P .. 'room:' .. room, life) == 1 then
-            place = life
-            sessions[i] = '0'
-        end
-    elseif values[i] then
+    if values[i] then
         local life, session = string.match(values[i], '^(%S+) (%d+) ')
         local now = state(life)
-        sessions[i] = session
-        -- While something is held for a name, everything for it goes behind that, whoever sends.
-        if now == 'here' or (origin_leaves and is_leaving(now)
-            and redis.call('EXISTS', P .. 'hold:' .. name) == 0) then
-            place = life
-        else
-            place = '+'
+        local place = life
+        if now ~= 'here' then
+            look_for_holds()
+            -- While something is held for a name, everything for it goes behind that, whoever sends.
+            if not origin_leaves or not is_leaving(now) or rooms_held[life]
+                or redis.call('EXISTS', P .. 'hold:' .. ARGV[6 + i]) == 1 then
+                place, is_held = '+', true
+            end
+        end
+        places[i], sessions[i] = place, session
+    end
+end
+for i = 1, count do
+    local name = ARGV[6 + i]
+    if string.byte(name) == 35 then
+        -- The members of a room at one node. While that leaves, what is held for a client must not be
+        -- overtaken by a line to its room: so that is held, too, until all leave or there are no
+        -- members any more.
+        local room, life = string.match(name, '^(#[^@]+)@(.+)$')
+        local now = state(life)
+        if (now == 'here' or is_leaving(now))
+            and redis.call('SISMEMBER', P .. 'room:' .. room, life) == 1 then
+            if now ~= 'here' then look_for_holds() end
+            places[i], sessions[i] = (now ~= 'here' and is_held) and '+' or life, '0'
         end
     end
-    places[i] = place
-    told[i] = name .. ' ' .. place
+    places[i] = places[i] or '-'
+    told[i] = name .. ' ' .. places[i]
 end
 local parts = {}
 local function put(life, head, pieces)
@@ -47,7 +63,8 @@ local function put(life, head, pieces)
     list[at + 1], list[at + 2], list[at + 3] = head, ';', pieces
 end
 local function hold(name, numbers, pieces)
-    redis.call('RPUSH', P .. 'hold:' .. name, LIFE .. ' ' .. numbers .. ';' .. pieces)
+    local serial = whole(redis.call('HINCRBY', META, 'held', 1))
+    redis.call('RPUSH', P .. 'hold:' .. name, LIFE .. ' ' .. numbers .. ' ' .. serial .. ';' .. pieces)
     redis.call('SADD', HOLDS, name)
 end
 for at = 7 + count, #ARGV, 3 do
