@@ -87,13 +87,16 @@ impl<R, C> Answers<R, C> {
     /// A delivery has an answer: `absent` is its name if nobody has that.
     pub(crate) fn answered(&mut self, session: Session, number: u64, absent: Option<&[u8]>) {
         let Some(queue) = self.waiting.get_mut(&session) else { return };
-        // Numbers grow, so the last entry that begins at or below this one has it.
-        let entry = queue.iter_mut().rev().find_map(|entry| match entry {
-            Waiting::Lines { first, unanswered, absent, .. } if *first <= number => {
-                Some((unanswered, absent))
+        // Numbers grow, so the last entry that begins at or below this one has it. Answers come in the
+        // order of the lines, mostly, so that one is near the front.
+        let mut entry = None;
+        for waiting in queue {
+            match waiting {
+                Waiting::Lines { first, .. } if *first > number => break,
+                Waiting::Lines { unanswered, absent, .. } => entry = Some((unanswered, absent)),
+                Waiting::Question { .. } | Waiting::Reply(_) => {}
             }
-            _ => None,
-        });
+        }
         if let Some((unanswered, names)) = entry {
             *unanswered = unanswered.saturating_sub(1);
             names.extend(absent.map(<[u8]>::to_vec));

@@ -12,6 +12,7 @@ pub(crate) mod egress;
 // What they and the broker hold. Pure.
 pub(crate) mod node;
 pub(crate) mod outgoing;
+pub(crate) mod pages;
 pub(crate) mod budget;
 pub(crate) mod seats;
 pub(crate) mod answers;

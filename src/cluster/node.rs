@@ -533,14 +533,15 @@ impl<R, C: Clone> Node<R, C> {
         if self.answers.is_empty() {
             return;
         }
-        let mut last = None;
-        for (number, account) in self.outgoing.newly_placed(numbers) {
-            self.answers.answered(account, number, None);
-            if last != Some(account) {
-                effects.push(Effect::Answered { session: account });
-                last = Some(account);
-            }
+        let mut senders = Vec::new();
+        for (number, sender) in self.outgoing.newly_placed(numbers) {
+            self.answers.answered(sender, number, None);
+            senders.push(sender);
         }
+        // Many lines of few clients are told together, and each client once.
+        senders.sort_unstable();
+        senders.dedup();
+        effects.extend(senders.into_iter().map(|session| Effect::Answered { session }));
     }
 
     fn receive(

@@ -12,7 +12,8 @@ use foldhash::fast::RandomState;
 
 use crate::cluster::budget::Budget;
 use crate::cluster::engine::{Life, Place, Recipient, Session};
-use crate::cluster::ranges::Acknowledgement;
+use crate::cluster::pages::Pages;
+use crate::cluster::ranges::{Acknowledgement, Ranges};
 use crate::wire::loss::{LossReason, LostLines};
 use crate::wire::name::{Name, NameKey};
 
@@ -110,11 +111,11 @@ pub(crate) type Unconfirmed = BTreeMap<Option<Life>, u64>;
 #[derive(Debug)]
 pub(crate) struct Outgoing<P> {
     next: u64,
-    accounts: BTreeMap<u64, Account<P>>,
+    accounts: Pages<Account<P>>,
     /// By name, the deliveries that are not handled, in order.
     on_the_way: HashMap<NameKey, VecDeque<u64>, RandomState>,
     /// All of those.
-    unhandled: BTreeSet<u64>,
+    unhandled: Ranges,
     /// How many of them have no known place.
     unplaced: usize,
     tally: Tally,
@@ -131,9 +132,9 @@ impl<P> Default for Outgoing<P> {
     fn default() -> Self {
         Self {
             next: 1,
-            accounts: BTreeMap::new(),
+            accounts: Pages::default(),
             on_the_way: HashMap::default(),
-            unhandled: BTreeSet::new(),
+            unhandled: Ranges::default(),
             unplaced: 0,
             tally: Tally::default(),
             unconfirmed: Unconfirmed::new(),
@@ -156,7 +157,7 @@ impl<P> Outgoing<P> {
 
     /// The lowest number that may have to be sent again.
     pub(crate) fn lowest(&self) -> u64 {
-        self.unhandled.first().copied().unwrap_or(self.next)
+        self.unhandled.first().unwrap_or(self.next)
     }
 
     /// The next delivery's number.
@@ -176,7 +177,7 @@ impl<P> Outgoing<P> {
 
     /// Takes an account out, and its share of all sums that it is part of.
     fn close(&mut self, number: u64) -> Option<Account<P>> {
-        let account = self.accounts.remove(&number)?;
+        let account = self.accounts.remove(number)?;
         if account.payload.is_some() {
             self.budget.release(&account.name, account.bytes);
         }
@@ -193,7 +194,7 @@ impl<P> Outgoing<P> {
     /// True if nothing waits to be handled but what is held for clients that move.
     pub(crate) fn is_handed_over(&self) -> bool {
         self.unplaced == 0
-            && self.unhandled.iter().all(|number| {
+            && self.unhandled.iter().flatten().all(|number| {
                 self.accounts.get(number).is_none_or(|account| account.place == Place::Held)
             })
     }
@@ -259,7 +260,7 @@ impl<P> Outgoing<P> {
                     self.unplaced -= usize::from(account.place == Place::Unknown);
                     account.place = place.clone();
                 }
-                Some(None) => absent.push(*number),
+                Some(None) => absent.push(number),
             }
         }
         absent.into_iter().filter_map(|number| Some((number, self.refuse(number)?))).collect()
@@ -278,7 +279,7 @@ impl<P> Outgoing<P> {
         let placed = accounts.filter_map(|(number, account)| {
             let is_new = account.place != Place::Unknown && !account.was_answered;
             account.was_answered |= is_new;
-            is_new.then_some((*number, account.sender))
+            is_new.then_some((number, account.sender))
         });
         placed.collect()
     }
@@ -293,7 +294,7 @@ impl<P> Outgoing<P> {
     /// Notes that deliveries which were held lie with this life now.
     pub(crate) fn moved(&mut self, life: &Life, numbers: &[u64]) {
         for number in numbers {
-            if let Some(account) = self.accounts.get_mut(number) {
+            if let Some(account) = self.accounts.get_mut(*number) {
                 if !account.is_handled {
                     self.unplaced -= usize::from(account.place == Place::Unknown);
                     account.place = Place::At(life.clone());
@@ -305,23 +306,23 @@ impl<P> Outgoing<P> {
     /// Takes a delivery off its name's way. Those before it for the same name are somewhere else,
     /// and would be out of order if they were sent again.
     fn arrived_somewhere(&mut self, number: u64) {
-        if !self.unhandled.remove(&number) {
+        if !self.unhandled.remove(number) {
             return;
         }
-        let Some(account) = self.accounts.get_mut(&number) else { return };
+        let Some(account) = self.accounts.get_mut(number) else { return };
         self.unplaced -= usize::from(account.place == Place::Unknown);
-        let Some(name) = account.name.client().cloned() else { return };
-        let Some(queue) = self.on_the_way.get_mut(name.as_str().as_bytes()) else { return };
-        if let Some(at) = queue.iter().position(|waiting| *waiting == number) {
-            queue.remove(at);
-            for before in queue.iter().take(at) {
-                if let Some(account) = self.accounts.get_mut(before) {
-                    account.was_passed = true;
-                }
-            }
-        }
+        let Some(name) = account.name.client().map(|name| name.as_str().as_bytes()) else { return };
+        let Some(queue) = self.on_the_way.get_mut(name) else { return };
+        let Some(at) = queue.iter().position(|waiting| *waiting == number) else { return };
+        queue.remove(at);
+        let before: Vec<u64> = queue.iter().take(at).copied().collect();
         if queue.is_empty() {
-            self.on_the_way.remove(name.as_str().as_bytes());
+            self.on_the_way.remove(name);
+        }
+        for number in before {
+            if let Some(account) = self.accounts.get_mut(number) {
+                account.was_passed = true;
+            }
         }
     }
 
@@ -332,7 +333,7 @@ impl<P> Outgoing<P> {
         told: &Acknowledgement,
     ) -> Vec<LostElsewhere> {
         let lost = told.lost.iter().filter_map(|(number, messages, reason)| {
-            let account = self.accounts.get(number)?;
+            let account = self.accounts.get(*number)?;
             let (first, count) = (account.first_line, u64::from(*messages));
             let name = account.name.client()?.clone();
             let last = first + u64::from(account.messages.max(1)) - 1;
@@ -343,8 +344,10 @@ impl<P> Outgoing<P> {
         // What is finished was handled, whichever is told first.
         for number in told.handled.iter().chain(told.finished.iter()).flatten() {
             self.arrived_somewhere(number);
-            if let Some(account) = self.accounts.get_mut(&number) {
-                account.place = Place::At(from.clone());
+            if let Some(account) = self.accounts.get_mut(number) {
+                if !account.is_at(from) {
+                    account.place = Place::At(from.clone());
+                }
                 account.was_answered = true;
                 if !std::mem::replace(&mut account.is_handled, true) {
                     self.tally.of(&account.name).handed_over += u64::from(account.messages);
@@ -352,7 +355,7 @@ impl<P> Outgoing<P> {
             }
         }
         for number in told.settled.iter().flatten() {
-            if let Some(account) = self.accounts.get_mut(&number) {
+            if let Some(account) = self.accounts.get_mut(number) {
                 if account.payload.take().is_some() {
                     self.budget.release(&account.name, account.bytes);
                 }
@@ -381,7 +384,7 @@ impl<P> Outgoing<P> {
 
     fn numbers(&self, is_wanted: impl Fn(&Account<P>) -> bool) -> Vec<u64> {
         let wanted = self.accounts.iter().filter(|(_, account)| is_wanted(account));
-        wanted.map(|(number, _)| *number).collect()
+        wanted.map(|(number, _)| number).collect()
     }
 
     /// Closes the account of something that was handed over, and whose end will not be heard of.
@@ -426,8 +429,8 @@ impl<P> Outgoing<P> {
         is_here: impl Fn(Session) -> bool,
     ) -> (Vec<u64>, Vec<(u64, Unsettled)>) {
         let (mut again, mut doubtful) = (Vec::new(), Vec::new());
-        for (number, account) in &mut self.accounts {
-            let was_sent = *number <= sent;
+        for (number, account) in self.accounts.iter_mut() {
+            let was_sent = number <= sent;
             let may_be_gone = match &account.place {
                 Place::At(life) => !lives.contains(life),
                 Place::Unknown | Place::Held => !all_known && was_sent,
@@ -435,9 +438,9 @@ impl<P> Outgoing<P> {
             let has_left = was_sent && !account.is_handled && !is_here(account.sender);
             let passed = account.was_passed && !account.is_handled;
             if may_be_gone || has_left || passed {
-                doubtful.push(*number);
+                doubtful.push(number);
             } else if !account.is_handled {
-                again.push(*number);
+                again.push(number);
                 if account.place != Place::Unknown {
                     account.place = Place::Unknown;
                     self.unplaced += 1;
@@ -453,7 +456,7 @@ impl<P> Outgoing<P> {
         for number in self.numbers(|it| it.is_handled) {
             self.leave_unconfirmed(number);
         }
-        let numbers: Vec<u64> = self.accounts.keys().copied().collect();
+        let numbers = self.numbers(|_| true);
         numbers.into_iter().filter_map(|number| self.give_up(number, number <= sent)).collect()
     }
 
@@ -463,20 +466,20 @@ impl<P> Outgoing<P> {
     pub(crate) fn finish(&mut self, sent: u64) -> (Vec<(u64, Unsettled)>, Unconfirmed) {
         let mut unconfirmed = std::mem::take(&mut self.unconfirmed);
         let (mut open, mut dropped) = (Vec::new(), Vec::new());
-        for (number, account) in &mut self.accounts {
+        for (number, account) in self.accounts.iter_mut() {
             let messages = u64::from(account.messages);
             match &account.place {
                 Place::At(life) if account.is_handled => {
                     *unconfirmed.entry(Some(life.clone())).or_default() += messages;
                 }
                 // For members of a room, who were in it until their node let them go.
-                Place::Held if account.name.client().is_none() => dropped.push(*number),
+                Place::Held if account.name.client().is_none() => dropped.push(number),
                 Place::Held => {
                     self.tally.of(&account.name).handed_over += messages;
                     account.is_handled = true;
                     *unconfirmed.entry(None).or_default() += messages;
                 }
-                Place::At(_) | Place::Unknown => open.push(*number),
+                Place::At(_) | Place::Unknown => open.push(number),
             }
         }
         for number in dropped {
@@ -488,6 +491,6 @@ impl<P> Outgoing<P> {
     }
 
     pub(crate) fn get(&self, number: u64) -> Option<&Account<P>> {
-        self.accounts.get(&number)
+        self.accounts.get(number)
     }
 }

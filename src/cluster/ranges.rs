@@ -64,6 +64,30 @@ impl Ranges {
         true
     }
 
+    /// Takes a number out; false if it is not there.
+    pub(crate) fn remove(&mut self, number: u64) -> bool {
+        let at = self.position(number);
+        let Some((first, last)) = self.ranges.get_mut(at).filter(|(first, _)| *first <= number)
+        else {
+            return false;
+        };
+        match (*first == number, *last == number) {
+            (true, true) => drop(self.ranges.remove(at)),
+            (true, false) => *first += 1,
+            (false, true) => *last -= 1,
+            (false, false) => {
+                let end = std::mem::replace(last, number - 1);
+                self.ranges.insert(at + 1, (number + 1, end));
+            }
+        }
+        true
+    }
+
+    /// The lowest number.
+    pub(crate) fn first(&self) -> Option<u64> {
+        self.ranges.first().map(|(first, _)| *first)
+    }
+
     /// Adds all of `other`.
     pub(crate) fn extend(&mut self, other: &Self) {
         let Some(&(first, _)) = other.ranges.first() else { return };
@@ -272,12 +296,18 @@ mod tests {
     proptest! {
         #[test]
         fn a_set_of_ranges_is_a_set(
-            numbers in prop::collection::vec(1u64..60, 0..80), lowest in 0u64..70,
+            numbers in prop::collection::vec(1u64..60, 0..80),
+            gone in prop::collection::vec(1u64..60, 0..20),
+            lowest in 0u64..70,
         ) {
             let (mut ranges, mut set) = (Ranges::default(), BTreeSet::new());
             for number in numbers {
                 prop_assert_eq!(ranges.insert(number), set.insert(number));
             }
+            for number in gone {
+                prop_assert_eq!(ranges.remove(number), set.remove(&number));
+            }
+            prop_assert_eq!(ranges.first(), set.first().copied());
             let parsed = Ranges::parse(&ranges.to_string());
             prop_assert_eq!(parsed.as_ref(), Some(&ranges));
             ranges.forget_below(lowest);
