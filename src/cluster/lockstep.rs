@@ -2,6 +2,8 @@
 //! order of steps must deliver each line once and in order, or name it, exactly one node each.
 #![allow(clippy::pedantic, reason = "small numbers, and long tests")]
 
+mod rooms;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -7,7 +7,7 @@
 //! what a topic has, `search` explores it, and `docs/cluster-model.md` tells what is covered.
 //!
 //! The short form explores the smaller configurations and takes each rule out in turn. The long one
-//! explores all of them (ten minutes, 2 GiB):
+//! explores all of them (up to twenty minutes, 2 GiB):
 //! `CLUSTER_MODEL=long cargo test --release --test cluster_model -- --nocapture`.
 //! `CLUSTER_MODEL=NAME,NAME` explores the configurations of these names.
 #![allow(

@@ -32,9 +32,11 @@ impl State {
             _ if to == ROOM && self.b.gone == 0b11 => ABSENT,
             _ if to != ROOM && self.b.gone & bit(to) != 0 => ABSENT,
             HERE => AT_B,
-            LEAVING if both_leave && to == ROOM && self.hold.is_empty() => AT_B,
+            // The members of a node that leaves wait behind what is held for its clients.
+            LEAVING if to == ROOM && self.hold.is_empty() => AT_B,
             LEAVING if both_leave && to != ROOM && !is_held => AT_B,
-            LEAVING | DOWN if to != ROOM => HELD,
+            LEAVING => HELD,
+            DOWN if to != ROOM => HELD,
             _ => ABSENT,
         };
         match place {
@@ -43,6 +45,17 @@ impl State {
             _ => {}
         }
         self.tell_a(PLACED, number, place, 0, 0);
+    }
+
+    /// What is held for the members of the room is for nobody any more.
+    fn drop_held(&mut self) {
+        let is_for_room = |number: &u8| self.lines[usize::from(*number)].to == ROOM;
+        let (dropped, rest) = self.hold.iter().partition(|number| is_for_room(number));
+        self.hold = rest;
+        let dropped: Vec<u8> = dropped;
+        for number in dropped {
+            self.tell_a(PLACED, number, ABSENT, 0, 0);
+        }
     }
 
     /// When both leave, what is held comes back to B.
@@ -66,6 +79,7 @@ impl State {
     pub fn reap(&mut self) {
         self.state = if self.state == LEAVING { DOWN } else { REAPED };
         self.inbox_b.clear();
+        self.drop_held();
         self.tell_a(EVENT, REAPED, 0, 0, 0);
     }
 
@@ -73,6 +87,7 @@ impl State {
         self.b.phase = ENDED;
         self.state = DOWN;
         self.inbox_b.clear();
+        self.drop_held();
         self.tell_a(EVENT, DOWN, 0, 0, 0);
     }
 

@@ -133,7 +133,13 @@ impl State {
         for line in self.must.iter_mut().chain(&mut self.wanted).flatten() {
             *line &= !me;
         }
-        self.clients.iter_mut().for_each(|other| other.heard &= !me);
+        self.forget_member(client);
+    }
+
+    /// Whoever hears what it said before does not hear a member speak.
+    fn forget_member(&mut self, client: usize) {
+        self.as_member[client] = 0;
+        self.clients.iter_mut().for_each(|other| other.heard &= !bit(client as u8));
     }
 
     /// Ingress reads one entry and gives it to the broker.
@@ -197,7 +203,7 @@ impl State {
                             self.close_client(client);
                         }
                         self.nodes[life].sessions[client].state = MOVED;
-                        self.clients.iter_mut().for_each(|it| it.heard &= !bit(client as u8));
+                        self.forget_member(client);
                         for line in self.wanted.iter_mut().flatten() {
                             *line &= !bit(client as u8);
                         }
