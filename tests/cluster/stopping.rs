@@ -155,8 +155,9 @@ fn a_node_whose_stop_is_forced_leaves_nothing_open_at_others() {
     for _ in 0..200 {
         alice.send(&format!("stuck: {text}"));
     }
-    // Some are in its socket's buffer, and the rest waits in its queue.
-    wait_until("the lines", || second.stats().queued_bytes > 0);
+    // Taken over, and more than its socket's buffers hold.
+    let arrived = || second.stats_handle().cluster().map_or(0, |stats| stats.arrived);
+    wait_until("the lines", || arrived() == 200);
     second.handle.force();
     let forced = second.stop();
     assert!(!forced.is_clean(), "{forced}");
