@@ -240,7 +240,9 @@ impl Reader {
             if let Err(reason) = batches.send() {
                 return reason;
             }
-            let before_reading = || batches.shared.turns.before_reading(broker);
+            let (shared, connection) = (&batches.shared, &batches.connection);
+            let before_reading =
+                || shared.turns.before_reading(broker, || connection.readable_bytes());
             match self.input.fill_after(None, before_reading) {
                 Ok(ReadOutcome::Read | ReadOutcome::TimedOut) => {}
                 Ok(ReadOutcome::Cutoff) => return CloseReason::Shutdown,
