@@ -88,7 +88,11 @@ fn listen(me: usize, mut client: Client, arrived: &AtomicU64) -> Heard {
             let session = if from.starts_with("guest") { number / IN_SESSION } else { 0 };
             let of_it = numbers.entry(format!("{from} {session}")).or_default();
             let before = of_it.last().copied();
-            assert!(before < Some(number), "stayer{me}: {from} {number} after {before:?}");
+            let is_again = of_it.contains(&number);
+            assert!(
+                before < Some(number),
+                "stayer{me}: {from} {number} after {before:?}, again: {is_again}"
+            );
             of_it.push(number);
             arrived.fetch_add(u64::from(from.starts_with("stayer")), SeqCst);
         } else if let Some(rest) = line.strip_prefix("notice: server is shutting down, ") {
