@@ -544,6 +544,33 @@ fn lines_to_a_room_wait_behind_what_is_held_for_its_members() {
     assert_eq!(moved, Some(vec![2, 3, 4]));
 }
 
+/// Also in one command: something is held for somebody else, so a line to the room waits, and with it
+/// what is behind it for a member's name.
+#[test]
+fn lines_to_a_members_name_do_not_overtake_those_to_its_room_in_the_same_command() {
+    let Some(engine) = TestEngine::start() else { return };
+    let (mut a, mut b) = (Talker::enter(&engine, "x", "a.1"), Talker::enter(&engine, "x", "b.2"));
+    let mut c = Talker::enter(&engine, "x", "c.3");
+    let room = Room::new("#dev").expect("a room");
+    for (session, text) in [(4, "bob"), (5, "carol")] {
+        b.say(&engine, "x", &Command::Claim { name: name(text), session });
+    }
+    b.say(&engine, "x", &Command::JoinRoom { question: 1, room, name: name("bob") });
+    b.say(&engine, "x", &Command::Leave);
+    a.say(&engine, "x", &Command::Send(vec![piece(1, &["carol"])]));
+    // As long as another node runs, carol may move to it.
+    a.say(&engine, "x", &Command::Leave);
+    a.read();
+    b.read();
+    let pieces = vec![piece(2, &["bob"]), piece(3, &["#dev@b.2"]), piece(4, &["bob"])];
+    a.say(&engine, "x", &Command::Send(pieces));
+    let placed = places(&a.read());
+    assert!(placed.iter().all(|(_, place)| *place == Some(Place::Held)), "{placed:?}");
+    assert_eq!(numbers(&b.read()), []);
+    c.say(&engine, "x", &Command::Leave);
+    assert_eq!(numbers(&b.read()), [(1, 5), (2, 4), (3, 0), (4, 4)]);
+}
+
 #[test]
 fn what_is_held_for_a_room_ends_with_its_members() {
     let Some(engine) = TestEngine::start() else { return };

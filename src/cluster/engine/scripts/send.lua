@@ -46,11 +46,17 @@ for i = 1, count do
         if (now == 'here' or is_leaving(now))
             and redis.call('SISMEMBER', P .. 'room:' .. room, life) == 1 then
             if now ~= 'here' then look_for_holds() end
-            places[i], sessions[i] = (now ~= 'here' and is_held) and '+' or life, '0'
+            places[i], sessions[i] = life, '0'
+            if now ~= 'here' and is_held then places[i], rooms_held[life] = '+', true end
         end
     end
-    places[i] = places[i] or '-'
-    told[i] = name .. ' ' .. places[i]
+end
+-- Lines by name in the same command do not overtake those to a room, either.
+for i = 1, count do
+    local name, place = ARGV[6 + i], places[i] or '-'
+    if values[i] and rooms_held and rooms_held[place] then place = '+' end
+    places[i] = place
+    told[i] = name .. ' ' .. place
 end
 local parts = {}
 local function put(life, head, pieces)
