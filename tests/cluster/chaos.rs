@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
@@ -145,7 +145,8 @@ fn visit(me: usize, addresses: &[SocketAddr], is_over: &AtomicBool) {
             0 => client.reset(),
             1 => drop(client),
             _ => {
-                client.half_close();
+                // It may have been refused.
+                let _ = client.stream.shutdown(Shutdown::Write);
                 while client.stream.read(&mut buffer).is_ok_and(|count| count > 0) {}
             }
         }
