@@ -9,14 +9,19 @@ local count = tonumber(ARGV[6])
 local places, sessions, told = {}, {}, {}
 local origin_leaves = is_leaving(state(LIFE))
 local values = redis.call('HMGET', NAMES, unpack(ARGV, 7, 6 + count))
--- Whether anything is held, and for the rooms' members of which lives. Looked for when it matters.
-local is_held, rooms_held
+-- For which lives something is held, and for their rooms' members. Looked for when it matters.
+local held, rooms_held
 local function look_for_holds()
-    if rooms_held then return end
-    is_held, rooms_held = is_held or redis.call('EXISTS', HOLDS) == 1, {}
+    if held then return end
+    held, rooms_held = {}, {}
     for _, name in ipairs(redis.call('SMEMBERS', HOLDS)) do
         local life = string.match(name, '^#[^@]+@(.+)$')
-        if life then rooms_held[life] = true end
+        if life then
+            rooms_held[life] = true
+        else
+            life = string.match(redis.call('HGET', NAMES, name) or '', '^(%S+) ')
+        end
+        if life then held[life] = true end
     end
 end
 for i = 1, count do
@@ -29,7 +34,7 @@ for i = 1, count do
             -- While something is held for a name, everything for it goes behind that, whoever sends.
             if not origin_leaves or not is_leaving(now) or rooms_held[life]
                 or redis.call('EXISTS', P .. 'hold:' .. ARGV[6 + i]) == 1 then
-                place, is_held = '+', true
+                place, held[life] = '+', true
             end
         end
         places[i], sessions[i] = place, session
@@ -47,7 +52,7 @@ for i = 1, count do
             and redis.call('SISMEMBER', P .. 'room:' .. room, life) == 1 then
             if now ~= 'here' then look_for_holds() end
             places[i], sessions[i] = life, '0'
-            if now ~= 'here' and is_held then places[i], rooms_held[life] = '+', true end
+            if now ~= 'here' and held[life] then places[i], rooms_held[life] = '+', true end
         end
     end
 end
