@@ -27,9 +27,11 @@ done
 
 docs=$(cd "$(dirname "$0")" && pwd)
 drain=$docs/drain.pml sync=$docs/sync.pml
+# The states of the short form fit into memory as they are, which takes a third less time.
+compression=${long:+-DCOLLAPSE}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-export drain sync work
+export drain sync work compression
 
 # The expected result: `ends`, no assertion fails and all threads exit and are joined; `halts`, none
 # runs forever either; otherwise a part of SPIN's complaint, which is the end of the assertion that
@@ -104,7 +106,7 @@ try() {
     [[ $expected != @(halts|cycle) ]] || { build=(-DNP) && run=(-l); }
     # A search that ran out of memory or depth proves nothing.
     spin "${flags[@]}" -a "$model" >log 2>&1 &&
-        cc -w -O2 -DCOLLAPSE -DMEMLIM=1900 "${build[@]}" -o pan pan.c >>log 2>&1 &&
+        cc -w -O2 $compression -DMEMLIM=1900 "${build[@]}" -o pan pan.c >>log 2>&1 &&
         ./pan -m10000 -b "${run[@]}" >log 2>&1 || true
     states=$(sed -n 's/^ *\([0-9]*\) states, stored.*/\1/p' log)
     complaint=$(sed -n 's/^pan:1: //p' log)

@@ -72,6 +72,7 @@ chan backlog        = [CLIENTS] of { byte };
 chan input[CLIENTS] = [SOCKET] of { mtype, byte };
 chan wire[CLIENTS]  = [SOCKET] of { mtype, byte, byte };
 bool fin[CLIENTS], is_disconnected[CLIENTS], is_closed[CLIENTS];
+bool reader_lingers[CLIENTS]; /* it discards input until the client has closed, or failed to in time */
 
 /* The queues. They are unbounded: these are never full. Each is disconnected when its senders are
    dropped. */
@@ -180,7 +181,8 @@ inline reset() {
 /* Closing a socket with unread input sends a reset. */
 inline close() { is_closed[c] = true; if :: len(input[c]) > 0 -> reset() :: else fi }
 
-/* Stays until everything is acknowledged, and the client has closed or failed to in time. */
+/* Stays until everything is acknowledged, and the client has closed or failed to in time; for the
+ * latter, the reader stays in a drain. */
 inline linger() {
     do
     :: input[c] ? _, _
@@ -188,6 +190,7 @@ inline linger() {
             goto failed }
     :: atomic { !is_disconnected[c] && empty(wire[c]) && (stuck[c] || DRAIN_OVER) -> break }
     :: atomic { !is_disconnected[c] && empty(input[c]) && HAS_CLOSED(c) -> break }
+    :: atomic { reader_lingers[c] && !is_disconnected[c] && empty(wire[c]) -> break }
     od
 }
 
@@ -245,7 +248,7 @@ proctype reader(byte c) {
 #endif
         :: else -> inbox ! Leave, c, 0
         fi;
-        if :: what == Cutoff -> broker_senders-- :: else fi;
+        if :: what == Cutoff -> reader_lingers[c] = true; broker_senders-- :: else fi;
         line = 0
     }
     /* accounts.rs: waits for the writer or the shutdown, with the sender in hand. */
@@ -269,7 +272,9 @@ proctype reader(byte c) {
 #ifndef NO_DISCARD
     :: atomic { what == Cutoff && nempty(input[c]) -> input[c] ? _, _ }
 #endif
-    :: atomic { writer_exited[c] ->
+    :: atomic { writer_exited[c] && (what != Cutoff || is_closed[c] || is_disconnected[c] ||
+                (empty(input[c]) && HAS_CLOSED(c)) || stuck[c] || DRAIN_OVER) ->
+            if :: what == Cutoff && !is_closed[c] && !is_disconnected[c] -> close() :: else fi;
             untold[c] = untold[c] + unreported[c]; unreported[c] = 0;
             what = 0; goto exited }
     od;
@@ -364,10 +369,12 @@ proctype writer(byte c) {
 #endif
     od;
     fin[c] = true;
-#ifndef NO_LINGER
+#ifdef NO_LINGER
+    reader_lingers[c] = false;
+#else
     linger();
 #endif
-    atomic { close(); goto discard }
+    atomic { if :: reader_lingers[c] :: else -> close() fi; goto discard }
 failed: /* First the count, then the reset: data acknowledged in between counts as lost. */
     atomic { settle_final() }
     atomic { reset() }

@@ -285,7 +285,7 @@ mod tests {
         ledger.push(sent("/who me\n", Some(Probe::Checkpoint)));
         ledger.push(sent("cc\ndd\n", None));
         assert_eq!(ledger.answered(1), yours(1, "a"));
-        // The second `d` is not written, so that line can not have been taken for one.
+        // The second `d` is not written, so that line cannot have been taken for one.
         let outcome = ledger.settle(DisconnectReason::Lost(None), 4 + 8 + 4);
         assert_eq!(outcome.accepted, 1);
         assert_eq!(texts(&outcome.in_doubt), [(2, "b".to_owned()), (3, "cc".to_owned())]);

@@ -99,7 +99,7 @@ pub(super) fn connect(target: &Target) -> Result<Link, Error> {
 fn perform_handshake(target: &Target, handshake: &Handshake) -> Result<Link, Error> {
     let link = connect(target)?;
     let (mut stream, started) = (&link, Instant::now());
-    stream.set_read_timeout(Some(ARRIVAL_TIMEOUT)).map_err(Error::io("set a time-out"))?;
+    stream.set_read_timeout(Some(ARRIVAL_TIMEOUT)).map_err(Error::io("set a timeout"))?;
     // If this fails, the server's reply may say why.
     let written = stream.write_all(handshake.request.as_bytes());
     let mut reply = Vec::new();
@@ -122,6 +122,6 @@ fn perform_handshake(target: &Target, handshake: &Handshake) -> Result<Link, Err
         }
     }
     written.map_err(Error::io("log in"))?;
-    stream.set_read_timeout(Some(TICK)).map_err(Error::io("set a time-out"))?;
+    stream.set_read_timeout(Some(TICK)).map_err(Error::io("set a timeout"))?;
     Ok(link)
 }

@@ -12,12 +12,16 @@ use rustix::event::PollFlags;
 use crate::server::context::{Burst, Shared};
 use crate::server::per_source::Place;
 use crate::server::report::CloseReason;
-use crate::server::shutdown::{Phase, WaitOutcome};
+use crate::server::scheduling::ReaderTurn;
+use crate::server::shutdown::{Phase, WaitOutcome, is_past};
 use crate::socket::connection::{Connection, ReadResult};
 use crate::wire::framing::LineBuffer;
 
 /// How long a client must be idle before its read buffer is freed.
 const SHRINK_AFTER: Duration = Duration::from_secs(1);
+
+/// How often, at most, a reader that discards looks whether its writer has ended.
+const MIN_LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What a client has sent, and how much more may be read.
 #[derive(Debug)]
@@ -30,6 +34,7 @@ pub(crate) struct Input {
     pub(crate) place: Option<Place>,
     /// The last read filled the buffer, so the next one is tried without polling first.
     maybe_readable: bool,
+    turn: ReaderTurn,
     /// Set once shutdown is noticed: how much of the input available at that moment is still
     /// unread, in bytes.
     cutoff_remaining: Option<usize>,
@@ -62,6 +67,7 @@ impl Input {
             lines,
             place,
             maybe_readable: true,
+            turn: ReaderTurn::default(),
             cutoff_remaining: None,
             burst: None,
         }
@@ -73,17 +79,8 @@ impl Input {
     }
 
     /// Reads available input, waiting until `until` for it; after shutdown, only what was available
-    /// then.
+    /// then. If it had to wait, it lets other threads run before it reads, where that pays.
     pub(crate) fn fill(&mut self, until: Option<Instant>) -> Result<ReadOutcome, CloseReason> {
-        self.fill_after(until, || ())
-    }
-
-    /// As [`fill`](Self::fill), and if it had to wait for input, calls `readable` before it reads.
-    pub(crate) fn fill_after(
-        &mut self,
-        until: Option<Instant>,
-        readable: impl Fn(),
-    ) -> Result<ReadOutcome, CloseReason> {
         let broken = |error| CloseReason::broken(&error);
         loop {
             let phase = self.shared.shutdown.phase();
@@ -104,6 +101,7 @@ impl Input {
                             || self.connection.maybe_readable(count == spare.len());
                         self.cutoff_remaining = self.cutoff_remaining.map(|_| budget);
                         self.lines.advance(count);
+                        self.turn.after_reading(count);
                         return Ok(ReadOutcome::Read);
                     }
                     ReadResult::Eof => return Ok(ReadOutcome::Eof),
@@ -125,7 +123,9 @@ impl Input {
             let outcome = self.shared.shutdown.wait(socket, PollFlags::IN, deadline, phase);
             self.maybe_readable = true;
             match outcome.map_err(broken)? {
-                WaitOutcome::Ready => readable(),
+                WaitOutcome::Ready => {
+                    self.turn.before_reading(|| self.connection.readable_bytes());
+                }
                 WaitOutcome::PhaseChanged => {}
                 WaitOutcome::TimedOut => {
                     if until.is_some_and(|until| Instant::now() >= until) {
@@ -140,18 +140,28 @@ impl Input {
         }
     }
 
-    /// Discards input after the cutoff until the writer or the client ends the connection. A client
-    /// that writes before it reads thus gets to read what is queued for it.
+    /// Discards input after the cutoff, and returns once the connection has ended, or its writer has
+    /// and the client has not closed within the linger time after that. A client that writes before it
+    /// reads thus gets to read what is queued for it.
+    ///
+    /// The writer leaves it to this thread to wait for the client's end, which both would wake for.
     pub(crate) fn discard(&self) {
-        while let Ok(ReadResult::Bytes(_) | ReadResult::WouldBlock) =
-            self.connection.discard_input()
-        {
-            let shutdown = &self.shared.shutdown;
+        let Self { connection, shared, .. } = self;
+        while let Ok(ReadResult::Bytes(_) | ReadResult::WouldBlock) = connection.discard_input() {
+            let (shutdown, linger) = (&shared.shutdown, shared.config.linger);
             let (phase, deadline) = (shutdown.phase(), shutdown.deadline());
-            let outcome =
-                shutdown.wait(Some(self.connection.as_fd()), PollFlags::IN, deadline, phase);
-            // At the deadline the writer ends the connection, and the caller joins it.
-            if !matches!(outcome, Ok(WaitOutcome::Ready | WaitOutcome::PhaseChanged)) {
+            let client_must_close = connection.settled_at().map(|at| at.checked_add(linger));
+            if phase == Phase::Forced || is_past(deadline) || client_must_close.is_some_and(is_past)
+            {
+                // If the writer has not ended yet, it does now, and the caller joins it.
+                return;
+            }
+            // Nothing wakes this thread when the writer ends, so it looks.
+            let look = || Instant::now().checked_add(linger.max(MIN_LOOK_INTERVAL));
+            let until = client_must_close.unwrap_or_else(look);
+            let first = [deadline, until].into_iter().flatten().min();
+            let socket = Some(connection.as_fd());
+            if shutdown.wait(socket, PollFlags::IN, first, phase).is_err() {
                 return;
             }
         }

@@ -48,8 +48,11 @@ pub(crate) fn check_drain_deadline(shared: &Shared) -> Result<(), CloseReason> {
 ///
 /// Closing a socket with unread input sends a reset, and a reset destroys data that the client has
 /// not received yet. So this discards input until the client's kernel has acknowledged everything
-/// and the client has closed too, or has failed to do so within the linger time. `observe` is called
-/// whenever that was looked up, and told whether everything is acknowledged.
+/// and the client has closed too, or has failed to do so within the linger time. The latter is left to
+/// the client's reader in a drain, which is awake for it anyway ([`Input::discard`]). `observe` is
+/// called whenever that was looked up, and told whether everything is acknowledged.
+///
+/// [`Input::discard`]: crate::server::input::Input::discard
 pub(crate) fn linger(
     connection: &Connection,
     shared: &Shared,
@@ -61,6 +64,12 @@ pub(crate) fn linger(
     stall.restart(0, Instant::now());
     let mut all_acknowledged = None;
     loop {
+        let unacknowledged = connection.unacknowledged();
+        if unacknowledged == 0 && connection.reader_lingers() {
+            // The reader stays until the client has closed.
+            observe(true);
+            return Ok(());
+        }
         let client_closed = !matches!(
             connection.discard_input(),
             Ok(ReadResult::Bytes(_) | ReadResult::WouldBlock)

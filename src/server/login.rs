@@ -147,7 +147,7 @@ pub(crate) fn reject(input: &Input, reason: CloseReason) -> WriterExit {
     let config = &input.shared.config;
     let mut stall = StallDetector::new(config.stall_timeout, config.stall_bytes);
     let _ = linger(&input.connection, &input.shared, &mut stall, |_| {});
-    input.connection.close();
+    input.connection.close_behind_input();
     WriterExit::without_deliveries(reason)
 }
 

@@ -190,9 +190,12 @@ impl Reader {
     ) -> ConnectionRecord {
         let mut exit = if reason == CloseReason::Shutdown {
             // No `Leave`: it would overtake lines that other readers still have for this client.
+            self.input.connection.set_reader_lingers();
             drop(broker);
             self.input.discard();
-            join_in_drain(writer, &self.input.shared)
+            let exit = join_in_drain(writer, &self.input.shared);
+            self.input.connection.close_behind_input();
+            exit
         } else {
             let Input { connection, shared, .. } = &self.input;
             // The kernel tells of a reset once. If the writer was the one to hear of it, this thread
@@ -240,10 +243,7 @@ impl Reader {
             if let Err(reason) = batches.send() {
                 return reason;
             }
-            let (shared, connection) = (&batches.shared, &batches.connection);
-            let before_reading =
-                || shared.turns.before_reading(broker, || connection.readable_bytes());
-            match self.input.fill_after(None, before_reading) {
+            match self.input.fill(None) {
                 Ok(ReadOutcome::Read | ReadOutcome::TimedOut) => {}
                 Ok(ReadOutcome::Cutoff) => return CloseReason::Shutdown,
                 Ok(ReadOutcome::Eof) if self.input.is_cut_off() => {

@@ -32,9 +32,13 @@ use crate::wire::reasons::Rejection;
 /// How long written messages may remain unsettled while there is nothing to write.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often a writer looks at the window that its client's kernel offers, while it writes. The
-/// window is largest just after the client has read everything, so one look is not enough.
+/// How often, at most, a writer looks at the window that its client's kernel offers, while it writes.
+/// The window is largest just after the client has read everything, so one look is not enough.
 const WINDOW_INTERVAL: Duration = Duration::from_millis(25);
+
+/// How much must be written between two such looks. A kernel opens its window further only for what it
+/// receives, and a client that gets a short message now and then is not worth a call for each.
+const WINDOW_BYTES: u64 = 2048;
 
 /// As long as no client has ever sent a `/sync`, a writer that waits for its client looks into its
 /// queue this seldom: the first one may find it in the middle of such a wait.
@@ -143,6 +147,8 @@ pub(crate) struct Writer {
     stall: StallDetector,
     /// When to look again how large a window the client's kernel offers.
     next_window_look: Instant,
+    /// But not before this much is written.
+    window_look_from: u64,
     /// Messages taken from the inbox: delivered, queued or lost.
     owed: u64,
     /// Messages acknowledged to the last byte, as counted in the live counters.
@@ -179,6 +185,7 @@ impl Writer {
             in_flight: InFlight::default(),
             stall,
             next_window_look: Instant::now(),
+            window_look_from: 0,
             owed: 0,
             delivered: 0,
             written: 0,
@@ -210,6 +217,8 @@ impl Writer {
         let had_left = self.connection.has_left();
         match failure {
             Some(_) => self.connection.abort(),
+            // It closes the connection when the client has.
+            None if self.connection.reader_lingers() => {}
             None => self.connection.close(),
         }
         // Closing the socket woke the reader, whose `Leave` makes the broker drop this queue.
@@ -368,8 +377,9 @@ impl Writer {
     /// Checks whether the client acknowledges enough of what is pending for it.
     fn check_stall(&mut self) -> Result<(), CloseReason> {
         let now = Instant::now();
-        if now >= self.next_window_look {
+        if now >= self.next_window_look && self.written_bytes >= self.window_look_from {
             self.next_window_look = now + WINDOW_INTERVAL;
+            self.window_look_from = self.written_bytes + WINDOW_BYTES;
             self.stall.note_window(self.connection.offered_window().map_or(u64::MAX, u64::from));
         }
         if !self.stall.check_due(now) {

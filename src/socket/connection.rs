@@ -9,9 +9,9 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
-#[cfg(any(feature = "proxy", feature = "status", feature = "tls"))]
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
@@ -46,8 +46,10 @@ pub(crate) struct Connection {
     fin_sent: AtomicBool,
     /// True once the client has left on its own.
     left: AtomicBool,
-    /// True once the account of what was delivered is final.
-    settled: AtomicBool,
+    /// True once the reader discards input until the end, and sees to it that the client can close.
+    reader_lingers: AtomicBool,
+    /// When the account of what was delivered became final.
+    settled: OnceLock<Instant>,
     /// Its bytes, once it was aborted: the kernel counts them no longer.
     #[cfg(feature = "status")]
     last_traffic: OnceLock<Traffic>,
@@ -107,7 +109,7 @@ impl Connection {
 impl Connection {
     /// Wraps an accepted socket.
     pub(crate) fn new(id: ConnectionId, socket: impl Into<Stream>, peer: Peer) -> Self {
-        let [fin_sent, left, settled] = [(); 3].map(|()| AtomicBool::new(false));
+        let [fin_sent, left, reader_lingers] = [(); 3].map(|()| AtomicBool::new(false));
         Self {
             id,
             socket: socket.into(),
@@ -116,7 +118,8 @@ impl Connection {
             client: OnceLock::new(),
             fin_sent,
             left,
-            settled,
+            reader_lingers,
+            settled: OnceLock::new(),
             #[cfg(feature = "status")]
             last_traffic: OnceLock::new(),
             #[cfg(feature = "tls")]
@@ -222,11 +225,21 @@ impl Connection {
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
-    /// Discards available input undecrypted, up to a bounded amount.
+    /// Discards available input undecrypted, up to [`DISCARD_CHUNKS`].
+    pub(crate) fn discard_input(&self) -> io::Result<ReadResult> {
+        // Mostly there is little.
+        let mut little = [0; 128];
+        match self.receive(&mut little)? {
+            ReadResult::Bytes(count) if count == little.len() => self.discard_much(),
+            other => Ok(other),
+        }
+    }
+
+    /// The part of [`discard_input`](Self::discard_input) that needs room.
     ///
     /// Never inlined: the chunk would become part of every caller's stack frame, a page per thread.
     #[inline(never)]
-    pub(crate) fn discard_input(&self) -> io::Result<ReadResult> {
+    fn discard_much(&self) -> io::Result<ReadResult> {
         let mut chunk = [0; DISCARD_CHUNK];
         for _ in 0..DISCARD_CHUNKS {
             match self.receive(&mut chunk)? {
@@ -370,7 +383,7 @@ impl Connection {
     pub(crate) fn is_disconnected(&self) -> bool {
         match &self.socket {
             Stream::Tcp(socket) => socket.peer_addr().is_err(),
-            // Such a socket has an address for good.
+            // Such a socket has an address permanently.
             Stream::Unix(socket) => {
                 let mut fds = [PollFd::new(socket, PollFlags::empty())];
                 let ready = poll(&mut fds, Some(&Timespec::default()));
@@ -388,14 +401,29 @@ impl Connection {
         self.left.load(Relaxed)
     }
 
+    /// Promises that the reader discards input until the client has closed, or has failed to within
+    /// the linger time, so nobody else has to stay for that.
+    pub(crate) fn set_reader_lingers(&self) {
+        self.reader_lingers.store(true, Release);
+    }
+
+    pub(crate) fn reader_lingers(&self) -> bool {
+        self.reader_lingers.load(Acquire)
+    }
+
     /// Marks the account of what was delivered as final.
     pub(crate) fn set_settled(&self) {
-        self.settled.store(true, Release);
+        self.settled.get_or_init(Instant::now);
     }
 
     /// True if what was written before [`set_settled`](Self::set_settled) is visible to this thread.
     pub(crate) fn is_settled(&self) -> bool {
-        self.settled.load(Acquire)
+        self.settled.get().is_some()
+    }
+
+    /// When [`set_settled`](Self::set_settled) was called.
+    pub(crate) fn settled_at(&self) -> Option<Instant> {
+        self.settled.get().copied()
     }
 
     /// Lifts the limits on unsent bytes, so a final line fits behind a full queue.
@@ -412,6 +440,23 @@ impl Connection {
     pub(crate) fn close(&self) {
         // Fails only if the peer closed it first.
         let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    /// The same for a client that may still be sending: input that is unread when the socket is dropped
+    /// would reset the connection. In the Unix domain that takes what counts as delivered, since the
+    /// client has not read it yet.
+    pub(crate) fn close_behind_input(&self) {
+        self.close();
+        // Mostly there is none, in a drain of thousands of clients.
+        let Ok(ReadResult::Bytes(_)) = self.discard_input() else { return };
+        // The kernel refuses what comes from here on. Should it not, this ends all the same.
+        let mut left = self.readable_bytes();
+        while let Ok(ReadResult::Bytes(count)) = self.discard_input() {
+            if count >= left {
+                return;
+            }
+            left -= count;
+        }
     }
 
     /// Resets the connection: bytes that are unacknowledged now, and about to be reported lost,
@@ -507,6 +552,27 @@ mod tests {
         assert_eq!(received.len(), written);
     }
 
+    /// However much it was: the client sets how much its socket takes.
+    #[test]
+    fn a_unix_client_that_floods_to_the_end_reads_all_that_was_written() {
+        let (connection, mut client) = unix();
+        let _ = rustix::net::sockopt::set_socket_send_buffer_size(
+            &client,
+            16 * DISCARD_CHUNK * DISCARD_CHUNKS,
+        );
+        let written = write_until_full(&connection);
+        client.set_nonblocking(true).expect("a socket");
+        let flood = vec![b'x'; 100_000];
+        while client.write(&flood).is_ok() {}
+        client.set_nonblocking(false).expect("a socket");
+        connection.close_behind_input();
+        assert!(client.write(b"more").is_err());
+        drop(connection);
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).expect("no reset");
+        assert_eq!(received.len(), written);
+    }
+
     #[test]
     fn a_final_line_fits_behind_a_full_queue_in_the_unix_domain() {
         let (connection, client) = unix();
@@ -541,6 +607,6 @@ mod tests {
                 Ok(ReadResult::Eof) | Err(_) => return,
             }
         }
-        panic!("it is readable for ever");
+        panic!("it is readable forever");
     }
 }

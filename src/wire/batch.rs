@@ -51,6 +51,10 @@ pub(crate) const SYNC_CHARGE: usize = BATCH_CHARGE + ENTRY_CHARGE + MAX_SYNC_BYT
 /// independent of its length is below 4 KiB.
 const AMPLE_ROOM: usize = 16 * 1024;
 
+/// The memory for a list of recipients up to this long is kept for the next batch, in bytes: one
+/// allocation less for each single message.
+const KEPT_RUN: usize = 64;
+
 /// In a list of up to this many recipients, duplicates are found by linear search, in a longer one
 /// by hashing. The cost of a line full of names is thus linear in its length.
 const SHORT_LIST: usize = 8;
@@ -270,7 +274,11 @@ impl BatchBuilder {
         (self.charge, self.run_errors) = (BATCH_CHARGE, 0);
         // Not just cleared: a list can be as long as a line, and an idle client should keep no
         // memory for it.
-        (self.run, self.run_prefix) = (Vec::new(), Vec::new());
+        if self.run.capacity() > KEPT_RUN {
+            self.run = Vec::new();
+        }
+        self.run.clear();
+        self.run_prefix = Vec::new();
         // If the estimate was too high, the excess is not charged for, so it must not be kept
         // either.
         shrink(&mut self.frames);
