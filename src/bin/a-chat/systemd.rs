@@ -145,13 +145,15 @@ impl Conversation {
             let draining = is_stopping.then_some(DRAIN_INTERVAL);
             let feed_in = self.feeding.map(|every| every.saturating_sub(fed.elapsed()));
             let timeout = feed_in.into_iter().chain(draining).min();
-            if self.wait(timeout, is_stopping) {
-                return;
-            }
+            let has_ended = self.wait(timeout, is_stopping);
+            // Also if the drain was over before this thread ran.
             if !is_stopping && self.shutdown.is_shutdown() {
                 is_stopping = true;
                 self.status = self.draining_status();
                 tell(&[NotifyState::Stopping, NotifyState::Status(&self.status)]);
+            }
+            if has_ended {
+                return;
             }
             if self.reloads.take() && !is_stopping {
                 self.tell_of_reload();
