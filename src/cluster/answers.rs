@@ -1,6 +1,6 @@
-//! Replies to a client's lines come in the order of the lines, though some of them wait for the
-//! engine: whoever counts replies, as this crate's client does, takes each for a sign that all lines
-//! before it were accepted. Pure state, owned by the broker.
+//! Keeps replies to a client's lines in the order of the lines, though some of them wait for the engine:
+//! a client that counts replies, as this crate's does, takes each for a sign that all lines before it
+//! were accepted. Pure state, owned by the broker.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -30,7 +30,7 @@ enum Waiting<R, C> {
 /// A reply whose turn it is.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Answer<R, C> {
-    /// Nobody has these names.
+    /// No client has these names.
     Absent {
         lines: Range<u64>,
         names: Vec<Vec<u8>>,
@@ -54,7 +54,7 @@ impl<R, C> Default for Answers<R, C> {
 
 impl<R, C> Answers<R, C> {
     /// Deliveries were forwarded: `count` of them, from `first` on. `absent` are names of the same
-    /// lines that nobody can have.
+    /// lines that no client can have.
     pub(crate) fn expect(
         &mut self,
         session: Session,
@@ -84,7 +84,7 @@ impl<R, C> Answers<R, C> {
         }
     }
 
-    /// A delivery has an answer: `absent` is its name if nobody has that.
+    /// A delivery has an answer: `absent` is its name if no client has it.
     pub(crate) fn answered(&mut self, session: Session, number: u64, absent: Option<&[u8]>) {
         let Some(queue) = self.waiting.get_mut(&session) else { return };
         // Numbers grow, so the last entry that begins at or below this one has it. Answers come in the
@@ -145,7 +145,7 @@ impl<R, C> Answers<R, C> {
         self.waiting.remove(&session);
     }
 
-    /// True if nobody waits for anything.
+    /// True if no client waits for a reply.
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }

@@ -14,8 +14,8 @@ use crate::cluster::engine::{
 };
 use crate::cluster::lease::{Leases, boot_time};
 use crate::cluster::link::{LAST_WORDS, Link, Stop, time_to_answer};
-use crate::cluster::node::Order;
 use crate::cluster::options::Cluster;
+use crate::cluster::orders::Order;
 use crate::cluster::outbox::Outbox;
 use crate::wire::name::Name;
 
@@ -48,8 +48,7 @@ pub(crate) struct Egress {
     next_renewal: Instant,
     /// Since when something is to be told to an origin.
     tells_since: Option<Instant>,
-    /// Nothing will come any more.
-    is_ending: bool,
+    end: End,
     /// Not before this is anything said again.
     retry_at: Option<Instant>,
     backoff: Option<Duration>,
@@ -58,6 +57,8 @@ pub(crate) struct Egress {
     /// Since when this life has entered an incarnation that is not open.
     early_since: Option<Instant>,
     is_first: bool,
+    /// What was held, if this was the last life. The engine is told to forget it then.
+    left: Option<Left>,
 }
 
 struct OpenWire(Box<dyn Wire>);
@@ -85,6 +86,16 @@ enum Round {
     Done,
     /// Nothing can be said at the moment.
     Wait,
+}
+
+/// How near the end of this life is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Open,
+    /// Nothing will come any more.
+    LastWords,
+    /// The engine may have been told.
+    Told,
 }
 
 impl Egress {
@@ -119,12 +130,13 @@ impl Egress {
             counter: 0,
             next_renewal: Instant::now(),
             tells_since: None,
-            is_ending: false,
+            end: End::Open,
             retry_at: None,
             backoff: None,
             is_stopping: false,
             early_since: None,
             is_first: options.first,
+            left: None,
         }
     }
 
@@ -176,7 +188,7 @@ impl Egress {
             return None;
         }
         let since = *self.tells_since.get_or_insert(now);
-        let is_urgent = self.is_ending || self.stop.is_shutdown();
+        let is_urgent = self.end != End::Open || self.stop.is_shutdown();
         Some(if is_urgent { now } else { since + MAX_TELL_DELAY })
     }
 
@@ -247,7 +259,10 @@ impl Egress {
         self.wire = Some(OpenWire(wire));
         let Hello { incarnation, open, state } = hello;
         let is_entering = self.outbox.entrance().is_some();
-        let is_here = state.is_some_and(|it| !matches!(it, LifeState::Down | LifeState::Reaped));
+        let is_here = match state {
+            None | Some(LifeState::Down) => self.end == End::Told,
+            Some(state) => state != LifeState::Reaped,
+        };
         if incarnation != self.incarnation {
             log::warn!("the cluster's engine has lost its data; entering again");
             self.outbox.pause();
@@ -427,8 +442,7 @@ impl Egress {
     /// Says what is left, and that this life ends.
     fn last_words(mut self) -> EgressExit {
         let started = Instant::now();
-        self.is_ending = true;
-        let mut exit = EgressExit::default();
+        self.end = End::LastWords;
         while !self.outbox.is_empty() && !self.outbox.is_paused() && !self.is_late(started) {
             self.turn();
             self.pause_until(self.last_word_at(started, Instant::now()));
@@ -436,11 +450,8 @@ impl Egress {
         if !self.outbox.is_paused() && self.outbox.is_empty() {
             while !self.is_late(started) {
                 match self.end() {
-                    Ok(Some(left)) => {
-                        exit.left = left;
-                        break;
-                    }
-                    Ok(None) => {
+                    Ok(true) => break,
+                    Ok(false) => {
                         self.retry_at = Some(Instant::now() + RETRY);
                         self.pause_until(self.last_word_at(started, Instant::now()));
                         // Renews the lease, and opens the engine when it is time.
@@ -455,8 +466,7 @@ impl Egress {
                 }
             }
         }
-        exit.sent = self.outbox.sent();
-        exit
+        EgressExit { left: self.left.unwrap_or_default(), sent: self.outbox.sent() }
     }
 
     /// When the last word has to be said, if the first was begun then. It comes sooner if the stop is
@@ -481,27 +491,30 @@ impl Egress {
         }
     }
 
-    /// Says that this life ends. `None` if nobody may say anything yet.
-    fn end(&mut self) -> Result<Option<Left>, EngineError> {
+    /// Says that this life ends; false if nobody may say anything yet.
+    fn end(&mut self) -> Result<bool, EngineError> {
         if self.wire.is_none() {
             self.dial()?;
         }
-        let number = self.outbox.ran() + 1;
-        let call = Call::Run { number, command: &Command::Down, overdue: " " };
-        let reply = self.call(&[call])?;
-        match reply.into_iter().next() {
-            Some(Reply::Left(held)) => {
-                self.call(&[Call::Forget])?;
-                let counted = held.into_iter().map(|(origin, name, pieces)| {
-                    let messages = pieces.iter().map(|piece| u64::from(piece.messages)).sum();
-                    (origin, name, messages)
-                });
-                Ok(Some(counted.collect()))
+        if self.left.is_none() {
+            let number = self.outbox.ran() + 1;
+            let call = Call::Run { number, command: &Command::Down, overdue: " " };
+            self.end = End::Told;
+            match self.call(&[call])?.into_iter().next() {
+                Some(Reply::Left(held)) => {
+                    let counted = held.into_iter().map(|(origin, name, pieces)| {
+                        let messages = pieces.iter().map(|piece| u64::from(piece.messages)).sum();
+                        (origin, name, messages)
+                    });
+                    self.left = Some(counted.collect());
+                }
+                Some(Reply::Done | Reply::Unknown) => return Ok(true),
+                Some(Reply::Early) => return Ok(false),
+                reply => return Err(EngineError(format!("it refuses the end: {reply:?}"))),
             }
-            Some(Reply::Done | Reply::Unknown) => Ok(Some(Vec::new())),
-            Some(Reply::Early) => Ok(None),
-            reply => Err(EngineError(format!("it refuses the end: {reply:?}"))),
         }
+        self.call(&[Call::Forget])?;
+        Ok(true)
     }
 }
 

@@ -70,6 +70,8 @@ pub(crate) struct Ingress {
 pub(crate) struct IngressExit {
     /// What others acknowledged after the broker had ended.
     pub(crate) acknowledged: HashMap<Life, Acknowledgement, RandomState>,
+    /// Deliveries that were held until then, and which life has them now.
+    pub(crate) moved: Vec<(Life, Vec<u64>)>,
 }
 
 impl std::fmt::Debug for Ingress {
@@ -207,9 +209,13 @@ pub(crate) fn new_life(node: &str) -> Life {
 impl IngressExit {
     fn note(&mut self, entries: Vec<Entry>) {
         for entry in entries {
-            if let Entry::Ack { from, text } = entry {
-                let told = Acknowledgement::parse(&text).unwrap_or_default();
-                self.acknowledged.entry(from).or_default().merge(&told);
+            match entry {
+                Entry::Ack { from, text } => {
+                    let told = Acknowledgement::parse(&text).unwrap_or_default();
+                    self.acknowledged.entry(from).or_default().merge(&told);
+                }
+                Entry::Moved { life, numbers } => self.moved.push((life, numbers)),
+                _ => {}
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Leases of other lives, and holds of those that have ended, as this node sees them. Pure state, owned
 //! by egress.
 //!
-//! A lease is a counter that its node raises; who watches it does so on a clock of its own, which goes
-//! on while the machine is suspended. The engine's clock is in no rule, so no step of it can end
+//! A lease is a counter that its node raises; each other node watches it by its own clock, which goes on
+//! while the machine is suspended. The engine's clock is in no rule, so no step of it can end
 //! every lease at once.
 
 use std::collections::HashMap;
@@ -65,8 +65,8 @@ impl Leases {
         lives: &[(Life, LifeState, u64)],
         now: Duration,
     ) -> Due {
-        // Who has not looked for a while, because it was suspended or the engine away, can not tell
-        // how long the others have stood still.
+        // A node that has not looked for a while, because it was suspended or the engine away, cannot
+        // tell how long the others have stood still.
         let longest = self.interval() * 3 / 2;
         let is_late = self.last_look.is_some_and(|last| now.saturating_sub(last) > longest);
         self.last_look = Some(now);

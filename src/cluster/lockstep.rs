@@ -15,7 +15,8 @@ use crate::cluster::engine::testing::TestEngine;
 use crate::cluster::engine::{
     Call, Command, Engine, Entrance, Entry, Life, LifeState, Reply, Session, Wire,
 };
-use crate::cluster::node::{Delivery, Effect, Node, Order, Payload};
+use crate::cluster::node::Node;
+use crate::cluster::orders::{Delivery, Effect, Order, Payload};
 use crate::cluster::outbox::Outbox;
 use crate::cluster::ranges::Ranges;
 use crate::wire::name::Name;

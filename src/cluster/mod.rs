@@ -11,6 +11,7 @@ pub(crate) mod egress;
 
 // What they and the broker hold. Pure.
 pub(crate) mod node;
+pub(crate) mod orders;
 pub(crate) mod outgoing;
 pub(crate) mod pages;
 pub(crate) mod budget;
@@ -25,6 +26,8 @@ pub(crate) mod link;
 pub(crate) mod engine;
 pub(crate) mod options;
 
+#[cfg(test)]
+mod egress_test;
 #[cfg(test)]
 mod lockstep;
 #[cfg(test)]

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use crate::cluster::answers::Answer;
 use crate::cluster::engine::{Command, Entry, Life, LifeState, Place, Recipient};
-use crate::cluster::node::{Effect, Node, Order, Payload};
+use crate::cluster::node::Node;
+use crate::cluster::orders::{Effect, Order, Payload};
 use crate::cluster::outbox::Outbox;
 use crate::cluster::outgoing::Sums;
 use crate::cluster::parcel::Arrived;
@@ -325,6 +326,41 @@ fn what_was_held_is_in_doubt_when_the_node_that_it_followed_its_client_to_is_gon
     assert!(!node.outgoing.is_handed_over());
     let gone = Entry::Event { life: life("c.1"), state: LifeState::Reaped };
     assert_eq!(told(&read(&mut node, gone)), ["line 1 to bob in doubt"]);
+}
+
+/// The hold's account is not the origin's, wherever the client has got to, even if nobody hears of it.
+#[test]
+fn what_was_moved_out_of_a_hold_just_before_the_end_is_handed_over() {
+    let mut node = with_alice();
+    forward(&mut node, 1, &[("bob", Place::Held), ("carol", at("b.1"))]);
+    read(&mut node, Entry::Moved { life: life("c.1"), numbers: vec![1] });
+    let (unsettled, unconfirmed) = node.finish(2);
+    let names: Vec<_> = unsettled.iter().map(|it| it.name.text()).collect();
+    assert_eq!(names, ["carol"]);
+    assert_eq!(unconfirmed.into_iter().collect::<Vec<_>>(), [(Some(life("c.1")), 1)]);
+    assert_eq!(node.tally().clients.handed_over, 1);
+}
+
+/// Its lines come once more, and others would be released before they have them.
+#[test]
+fn a_node_that_was_cut_enters_as_one_that_leaves_and_is_cut_behind_what_it_sends_again() {
+    let mut node = with_alice();
+    forward(&mut node, 1, &[("bob", at("b.1"))]);
+    node.cut(Instant::now());
+    node.take_orders();
+    let (own, mut effects) = (node.life().clone(), Vec::new());
+    node.enter("new".into(), own, Instant::now(), 1, &mut effects);
+    let entered = node.take_orders().into_iter().find_map(|order| match order {
+        Order::Enter { entrance, .. } => Some(entrance.state),
+        _ => None,
+    });
+    assert_eq!(entered, Some(LifeState::Leaving));
+    node.note_sent(1);
+    read(&mut node, Entry::Open { lives: ALL.map(life).into() });
+    let mut outbox = Outbox::new(life("a.1"));
+    node.take_orders().into_iter().for_each(|order| outbox.take(order));
+    let commands: Vec<_> = outbox.commands().map(|(_, command)| command).collect();
+    assert!(matches!(commands[..], [Command::Send(_), Command::Cut]), "{commands:?}");
 }
 
 /// What is on its way is not overtaken by a line that could be delivered here.

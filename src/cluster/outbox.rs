@@ -7,7 +7,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use crate::cluster::engine::{Command, Entrance, Life, Piece, Session};
-use crate::cluster::node::{Forward, Order};
+use crate::cluster::orders::{Forward, Order};
 use crate::cluster::parcel::{self, Origin};
 use crate::cluster::ranges::{Acknowledgement, Ranges, Told};
 
@@ -315,8 +315,15 @@ impl Outbox {
     }
 
     fn restart(&mut self, forwards: Vec<Forward>, claims: Vec<Command>) {
-        let rest = std::mem::take(&mut self.queue);
+        let mut rest = std::mem::take(&mut self.queue);
         self.last = self.ran;
+        // Before all that is sent again, as before all that is sent for the first time.
+        if let Some(at) = rest.iter().position(|it| matches!(it.command, Command::Leave)) {
+            rest.remove(at);
+            self.push(Command::Leave, 0, 0);
+        }
+        // The node asks anew once what is sent again is handed over.
+        rest.retain(|it| !matches!(it.command, Command::Release { regardless: false }));
         for forward in forwards {
             self.forward(forward);
         }
@@ -464,6 +471,24 @@ mod tests {
         let mut outbox = Outbox::new(Life::new("a.1"));
         outbox.take(Order::Command(Command::Leave));
         assert_eq!(queued(&outbox), [(1, "Leave".to_owned())]);
+    }
+
+    /// Others would hold what it sends, and be released meanwhile; and it has not handed over what is
+    /// sent again.
+    #[test]
+    fn a_node_that_leaves_says_so_before_all_that_it_sends_again_and_asks_for_its_release_anew() {
+        let mut outbox = Outbox::new(Life::new("a.1"));
+        outbox.take(claim(1));
+        for command in [Command::Leave, Command::Cut, Command::Release { regardless: false }] {
+            outbox.take(Order::Command(command));
+        }
+        let claims = vec![Command::Claim { name: Name::new("n2").expect("a name"), session: 2 }];
+        outbox.take(Order::Restart { forwards: Vec::new(), claims });
+        let expected = [(1, "Leave"), (2, "claim 2"), (3, "claim 1"), (4, "Cut")];
+        assert_eq!(queued(&outbox), expected.map(|(number, text)| (number, text.to_owned())));
+        outbox.take(Order::Command(Command::Release { regardless: true }));
+        outbox.take(Order::Restart { forwards: Vec::new(), claims: Vec::new() });
+        assert!(queued(&outbox).last().is_some_and(|(_, text)| text.contains("regardless: true")));
     }
 
     /// The engine may have given it the name.

@@ -38,7 +38,7 @@ pub(crate) struct Account<P> {
 
 impl<P> Account<P> {
     fn is_at(&self, life: &Life) -> bool {
-        matches!(&self.place, Place::At(at) if at == life)
+        matches!(&self.place, Place::At(at) | Place::Moved(at) if at == life)
     }
 }
 
@@ -256,6 +256,8 @@ impl<P> Outgoing<P> {
             }
             match places.get(&account.name) {
                 None => {}
+                // Word of the move overtook this answer.
+                Some(Some(Place::Held)) if matches!(account.place, Place::Moved(_)) => {}
                 Some(Some(place)) => {
                     self.unplaced -= usize::from(account.place == Place::Unknown);
                     account.place = place.clone();
@@ -297,7 +299,7 @@ impl<P> Outgoing<P> {
             if let Some(account) = self.accounts.get_mut(*number) {
                 if !account.is_handled {
                     self.unplaced -= usize::from(account.place == Place::Unknown);
-                    account.place = Place::At(life.clone());
+                    account.place = Place::Moved(life.clone());
                 }
             }
         }
@@ -415,7 +417,7 @@ impl<P> Outgoing<P> {
         Some((number, unsettled))
     }
 
-    /// A new incarnation of the engine is open: returns what to send again, in order, and what can not
+    /// A new incarnation of the engine is open: returns what to send again, in order, and what cannot
     /// be sent again since nobody knows whether it has arrived.
     ///
     /// `lives` have entered, and `all_known` says whether these are all of which this node knew.
@@ -432,7 +434,7 @@ impl<P> Outgoing<P> {
         for (number, account) in self.accounts.iter_mut() {
             let was_sent = number <= sent;
             let may_be_gone = match &account.place {
-                Place::At(life) => !lives.contains(life),
+                Place::At(life) | Place::Moved(life) => !lives.contains(life),
                 Place::Unknown | Place::Held => !all_known && was_sent,
             };
             let has_left = was_sent && !account.is_handled && !is_here(account.sender);
@@ -469,7 +471,7 @@ impl<P> Outgoing<P> {
         for (number, account) in self.accounts.iter_mut() {
             let messages = u64::from(account.messages);
             match &account.place {
-                Place::At(life) if account.is_handled => {
+                Place::At(life) | Place::Moved(life) if account.is_handled => {
                     *unconfirmed.entry(Some(life.clone())).or_default() += messages;
                 }
                 // For members of a room, who were in it until their node let them go.
@@ -478,6 +480,11 @@ impl<P> Outgoing<P> {
                     self.tally.of(&account.name).handed_over += messages;
                     account.is_handled = true;
                     *unconfirmed.entry(None).or_default() += messages;
+                }
+                Place::Moved(life) => {
+                    self.tally.of(&account.name).handed_over += messages;
+                    account.is_handled = true;
+                    *unconfirmed.entry(Some(life.clone())).or_default() += messages;
                 }
                 Place::At(_) | Place::Unknown => open.push(number),
             }

@@ -1,5 +1,6 @@
 //! Sets of delivery numbers, and what a node acknowledges of them. Pure.
 
+use std::collections::VecDeque;
 use std::fmt::{self, Write};
 use std::ops::RangeInclusive;
 
@@ -10,8 +11,9 @@ use crate::wire::name::Name;
 /// A set of numbers, kept as ranges: numbers come nearly in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ranges {
-    /// The first and the last number of each range, in order. No two ranges touch.
-    ranges: Vec<(u64, u64)>,
+    /// The first and the last number of each range, in order. No two ranges touch. They come at the back
+    /// and go at the front, mostly.
+    ranges: VecDeque<(u64, u64)>,
 }
 
 impl Ranges {
@@ -37,15 +39,15 @@ impl Ranges {
 
     /// Adds a range none of whose numbers is below the last range's first.
     fn push(&mut self, first: u64, last: u64) {
-        match self.ranges.last_mut() {
+        match self.ranges.back_mut() {
             Some((_, end)) if first <= *end + 1 => *end = last.max(*end),
-            _ => self.ranges.push((first, last)),
+            _ => self.ranges.push_back((first, last)),
         }
     }
 
     /// Adds a number; false if it is there already.
     pub(crate) fn insert(&mut self, number: u64) -> bool {
-        if self.ranges.last().is_none_or(|(_, last)| *last < number) {
+        if self.ranges.back().is_none_or(|(_, last)| *last < number) {
             self.push(number, number);
             return true;
         }
@@ -56,7 +58,10 @@ impl Ranges {
         let follows = at > 0 && self.ranges[at - 1].1 + 1 == number;
         let precedes = self.ranges[at].0 == number + 1;
         match (follows, precedes) {
-            (true, true) => self.ranges[at - 1].1 = self.ranges.remove(at).1,
+            (true, true) => {
+                let (_, last) = self.ranges.remove(at).unwrap_or_default();
+                self.ranges[at - 1].1 = last;
+            }
             (true, false) => self.ranges[at - 1].1 = number,
             (false, true) => self.ranges[at].0 = number,
             (false, false) => self.ranges.insert(at, (number, number)),
@@ -85,12 +90,12 @@ impl Ranges {
 
     /// The lowest number.
     pub(crate) fn first(&self) -> Option<u64> {
-        self.ranges.first().map(|(first, _)| *first)
+        self.ranges.front().map(|(first, _)| *first)
     }
 
     /// Adds all of `other`.
     pub(crate) fn extend(&mut self, other: &Self) {
-        let Some(&(first, _)) = other.ranges.first() else { return };
+        let Some(&(first, _)) = other.ranges.front() else { return };
         // What is below stays as it is.
         let rest = self.ranges.split_off(self.position(first));
         let (mut one, mut another) = (rest.into_iter().peekable(), other.ranges.iter().peekable());
@@ -115,7 +120,7 @@ impl Ranges {
     /// Drops the numbers below `lowest`.
     pub(crate) fn forget_below(&mut self, lowest: u64) {
         self.ranges.drain(..self.position(lowest));
-        if let Some((first, _)) = self.ranges.first_mut() {
+        if let Some((first, _)) = self.ranges.front_mut() {
             *first = lowest.max(*first);
         }
     }
@@ -125,7 +130,7 @@ impl Ranges {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let mut ranges = Vec::new();
+        let mut ranges = VecDeque::new();
         let (mut end, mut count) = (None, 0);
         for part in text.split(',').filter(|part| *part != "-") {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -139,7 +144,7 @@ impl Ranges {
                 return None;
             }
             end = Some(last);
-            ranges.push((first, last));
+            ranges.push_back((first, last));
         }
         Some(Self { ranges })
     }

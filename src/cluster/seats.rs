@@ -1,5 +1,5 @@
-//! Rooms in which this node has members: who they are, for an engine that forgets, and at which nodes
-//! the others are. Pure state, owned by the broker.
+//! The rooms in which this node has members: their names, for an engine that forgets, and the nodes of
+//! all other members. Pure state, owned by the broker.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -23,12 +23,12 @@ struct Table {
 }
 
 impl Seats {
-    /// Somebody here enters a room. False if it is in it.
+    /// A client of this node enters a room. False if it is in it already.
     pub(crate) fn join(&mut self, room: &Room, name: &Name) -> bool {
         self.rooms.entry(room.clone()).or_default().here.insert(name.clone())
     }
 
-    /// Somebody here leaves it. False if it is not in it.
+    /// A client of this node leaves a room. False if it is not in it.
     pub(crate) fn part(&mut self, room: &Room, name: &Name) -> bool {
         let Some(table) = self.rooms.get_mut(room) else { return false };
         let was_in = table.here.remove(name);
@@ -56,7 +56,7 @@ impl Seats {
         lives.filter(move |(_, life)| *life != own)
     }
 
-    /// Everybody here, by room.
+    /// All members at this node, by room.
     pub(crate) fn all(&self) -> Vec<(Room, Name)> {
         let rooms = self.rooms.iter();
         rooms

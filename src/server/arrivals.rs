@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use crossbeam_channel::Sender;
 
 use crate::cluster::engine::Life;
-use crate::cluster::node::Order;
+use crate::cluster::orders::Order;
 use crate::cluster::ranges::Ranges;
 use crate::server::delivery::token::{Share, Token, TokenEnd};
 

@@ -486,7 +486,7 @@ impl Broker {
                         self.relay_clustered((from, sender), &slice, names, lines, permit);
                         continue;
                     }
-                    let missing = self.relay(sender, &slice, batch.names(recipients));
+                    let missing = self.relay(sender, slice, batch.names(recipients));
                     if !missing.is_empty() {
                         self.counters.unreachable_lines.add(u64::from(*messages));
                         let lines = *first_line..first_line + u64::from(*messages);
@@ -544,22 +544,29 @@ impl Broker {
     }
 
     /// Queues a slice for each of these peers; returns the names that are not connected.
+    ///
+    /// The last of them gets the slice itself: a clone to a single recipient would count twice, in a
+    /// cache line that writers count in, too.
     fn relay<'a>(
         &mut self,
         sender: usize,
-        slice: &FrameSlice,
+        slice: FrameSlice,
         names: impl Iterator<Item = &'a [u8]>,
     ) -> Vec<&'a [u8]> {
-        let mut missing = Vec::new();
+        let (mut missing, mut last) = (Vec::new(), None);
         for name in names {
-            match self.find(name, sender) {
-                Some(key) => {
-                    self.owed += u64::from(slice.messages);
-                    self.peers[sender].reached.add(key);
-                    self.push(key, Pending::FrameSlice(slice.clone()));
-                }
-                None => missing.push(name),
+            let Some(key) = self.find(name, sender) else {
+                missing.push(name);
+                continue;
+            };
+            self.owed += u64::from(slice.messages);
+            self.peers[sender].reached.add(key);
+            if let Some(before) = last.replace(key) {
+                self.push(before, Pending::FrameSlice(slice.clone()));
             }
+        }
+        if let Some(key) = last {
+            self.push(key, Pending::FrameSlice(slice));
         }
         missing
     }

@@ -1,5 +1,5 @@
-//! What the broker holds when its server is a node of a cluster, and how the two threads beside it are
-//! started and joined. The broker's own part is in `broker/nodes.rs`.
+//! The wiring of a node: the state that its broker owns, and how `ingress` and `egress` are spawned and
+//! joined, on the server's own thread. The broker's part in a cluster is in `broker/nodes.rs`.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -13,8 +13,9 @@ use crate::cluster::egress::{Egress, EgressExit, random};
 use crate::cluster::engine::{Engine, Hello, Life, Recipient};
 use crate::cluster::ingress::{Arrival, Deliver, Ingress, IngressExit, new_life};
 use crate::cluster::link::{Counts, Link, Stop};
-use crate::cluster::node::{Node, Order};
+use crate::cluster::node::Node;
 use crate::cluster::options::Cluster;
+use crate::cluster::orders::Order;
 use crate::error::Error;
 use crate::server::cluster_report::{NodeLoss, NodeLossReason, RoomCopies};
 use crate::server::context::{Shared, spawn_stage};
@@ -51,7 +52,7 @@ pub(crate) struct Clustered {
     pub(crate) in_hand: Arc<()>,
     /// Clients that have asked with `/sync` whether everything is delivered.
     pub(crate) syncs: HashMap<ConnectionId, Share, RandomState>,
-    /// Who waits for room for whom.
+    /// The clients that wait for room, by recipient.
     pub(crate) waiting: HashMap<Recipient, VecDeque<ConnectionId>, RandomState>,
     /// The charge for what other nodes have handed over.
     pub(crate) arrivals: Arc<Window>,
@@ -130,7 +131,7 @@ impl Held for ArrivedToken {}
 impl Drop for ArrivedToken {
     fn drop(&mut self) {
         let order = Order::Settled { origin: self.origin.clone(), number: self.number };
-        // Fails only if egress has panicked, and then nobody can be told.
+        // Fails only if egress has panicked: then the origin cannot be told.
         let _ = self.orders.send(order);
     }
 }
@@ -255,8 +256,8 @@ pub(crate) fn start<E: From<Arrival> + Send + 'static>(
 /// Ends and joins both threads of a server that could not start.
 pub(crate) fn abandon(threads: Option<Threads>, shutdown: &ShutdownHandle) {
     if let Some(Threads { ingress, egress }) = threads {
-        // Nobody orders anything any more, so egress says that this life ends. Ingress would wait for a
-        // release that nobody asks for.
+        // The broker has dropped its sender, so egress says that this life ends. Ingress would wait for
+        // a release that is not asked for.
         let _ = egress.join();
         shutdown.force();
         let _ = ingress.join();
@@ -287,7 +288,7 @@ pub(crate) struct Remains {
 }
 
 impl Clustered {
-    /// Lets egress go, as far as the broker holds it.
+    /// Drops the broker's sender to egress.
     pub(crate) fn end(self) -> Remains {
         Remains { node: self.node, lost: self.lost }
     }
@@ -301,6 +302,9 @@ impl Threads {
         let ingress = ingress.map_err(|_| Error::Panicked { thread: "ingress" })?;
         let mut totals = NodeTotals::default();
         let Some(Remains { mut node, mut lost }) = remains else { return Ok(totals) };
+        for (life, numbers) in &ingress.moved {
+            node.outgoing.moved(life, numbers);
+        }
         for (life, told) in &ingress.acknowledged {
             node.outgoing.acknowledged(life, told);
         }

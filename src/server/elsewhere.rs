@@ -33,7 +33,7 @@ impl Elsewhere {
             number
         });
         let session = session & ((1 << LIFE_SHIFT) - 1);
-        // More lives than fit would share numbers; their losses would be told to nobody.
+        // More lives than fit would share numbers; their losses could not be told.
         ConnectionId(ELSEWHERE | number << LIFE_SHIFT & !ELSEWHERE | session)
     }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use a_chat::Report;
+use a_chat::{NodeLoss, NodeLossReason, Report};
 
 use crate::common::rounds::env_number;
 use crate::common::{Client, wait_until};
@@ -199,8 +199,11 @@ fn check(reports: &[Report]) {
         handed_over = (handed_over.0 + node.handed_over, handed_over.1 + copies.handed_over);
         arrived = (arrived.0 + node.arrived, arrived.1 + copies.arrived);
         in_doubt = (in_doubt.0 + node.in_doubt, in_doubt.1 + copies.in_doubt);
-        // What is lost was for guests: all that stay are asked below what they have got.
-        assert_eq!(node.in_doubt_in_drain, 0, "{report}");
+        // What was sent by a guest that has left is not sent again, and the engine may forget just
+        // before the stop. What is lost was for guests: all that stay are asked below what they have got.
+        let mut in_doubt = node.losses.iter().filter(|it| it.reason == NodeLossReason::InDoubt);
+        let is_guests = |loss: &NodeLoss| loss.first_line.is_some_and(|line| line <= IN_SESSION);
+        assert!(in_doubt.all(is_guests), "{report:#?}");
     }
     let bounds = |(handed_over, arrived, in_doubt): (u64, u64, u64)| {
         (handed_over..=handed_over + in_doubt).contains(&arrived)
@@ -295,7 +298,7 @@ fn whatever_the_engine_does_lines_between_clients_that_stay_arrive_once_and_in_o
             };
             let expected: Vec<u64> = (0..heard[me].accepted).filter(is_for_it).collect();
             let got = numbers.get(&format!("stayer{me} 0")).map_or(&[][..], Vec::as_slice);
-            assert_eq!(got, expected, "stayer{me} to stayer{of}");
+            assert_eq!(got, expected, "stayer{me} to stayer{of} {reports:#?}");
             lines += got.len();
         }
     }

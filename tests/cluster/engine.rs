@@ -35,7 +35,7 @@ impl Engine {
         Some(engine)
     }
 
-    /// `None`, with a word about it, also if the program was built without what this asks for.
+    /// The same; `None` even if the program exists, but was built without what this asks for.
     pub fn if_built_for(arguments: &[&str]) -> Option<Self> {
         let mut engine = Self::not_started(arguments)?;
         engine.spawn();
@@ -126,7 +126,7 @@ impl Engine {
         rustix::process::kill_process(pid, signal).expect("it is ours");
     }
 
-    /// Says something to the engine, and returns what it answers, as it comes.
+    /// Sends a command to the engine, and returns the reply unparsed.
     pub fn say(&self, words: &[&str]) -> String {
         use std::io::{Read, Write};
         let mut socket = UnixStream::connect(self.socket()).expect("the engine");

@@ -1,5 +1,5 @@
-//! What goes wrong between nodes and the engine: broken connections, an engine that forgets, freezes or
-//! is away, a node that dies. The load goes on meanwhile, and every message is accounted for.
+//! Faults between nodes and the engine: broken connections, an engine that forgets, freezes or is away, a
+//! node that hears nothing. The load goes on meanwhile, and every message is accounted for.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -138,7 +138,7 @@ fn a_login_without_an_engine_is_refused() {
     engine.kill();
     let mut carol = Client::connect(only.address);
     carol.send("carol");
-    // Who is here goes on talking to who is here.
+    // Connected clients still reach each other.
     alice.send("bob: still here");
     bob.expect_line("from alice: still here");
     carol.expect_line("error: cluster not reachable, try again");
@@ -251,7 +251,7 @@ fn a_replica_that_is_promoted_loses_nothing() {
     });
 }
 
-/// A node whose lease goes on being renewed while it hears nothing would hold its names for ever and
+/// A node whose lease goes on being renewed while it hears nothing would hold its names forever and
 /// receive nothing.
 #[test]
 fn a_node_that_hears_nothing_is_taken_for_dead() {
@@ -305,7 +305,7 @@ fn a_sync_waits_for_a_client_that_has_lost_its_name_to_another_node() {
     stop_all(vec![first, deaf]);
 }
 
-/// However many come and give up, there is nothing to make up for afterwards.
+/// However many clients come and give up, they leave no work behind.
 #[test]
 fn logins_that_gave_up_while_the_engine_was_away_delay_nobody_after_it_is_back() {
     let Some(mut engine) = Engine::start() else { return };

@@ -27,7 +27,7 @@ fn a_killed_node_is_taken_for_dead_and_its_messages_are_in_doubt() {
     bob.expect_line("from alice: this arrives");
     alice.send("/sync");
     alice.expect_line("notice: line 3: everything before it is delivered");
-    // What is sent while it stands still is in its inbox, and nobody will read it.
+    // Lines sent while it stands still are in its inbox, which is not read any more.
     second.suspend();
     alice.send("bob: this is in doubt");
     alice.send("bob: and this");
@@ -65,7 +65,7 @@ fn a_node_that_was_suspended_for_too_long_begins_a_new_life() {
     dave.send("/sync");
     dave.expect_line("notice: line 2: everything before it is delivered");
     second.suspend();
-    // Somebody else takes the name meanwhile.
+    // Another client takes the name meanwhile.
     let mut other = login_soon(first.address, "bob");
     second.resume();
     bob.expect_line("error: name taken");

@@ -1,5 +1,5 @@
-//! Back-pressure from end to end, and what comes all at once: a recipient that does not read slows who
-//! sends to it, on every node, and nobody else; the engine holds no more than is stated.
+//! Backpressure from end to end, and many clients at once: a recipient that does not read slows down its
+//! senders, on every node, and no other client; the engine holds no more than is stated.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ fn a_recipient_that_does_not_read_slows_its_senders_at_all_nodes_and_nobody_else
         .collect();
     let mut alice = login(&nodes[0], "alice");
     let mut bob = login(&nodes[2], "bob");
-    // Until nothing is accepted any more: everyone who sends to it waits.
+    // Until nothing is accepted any more: all its senders wait.
     let accepted = || nodes.iter().map(|node| node.stats().accepted).sum::<u64>();
     let (mut before, mut since) = (accepted(), Instant::now());
     while since.elapsed() < Duration::from_secs(1) {

@@ -1,9 +1,11 @@
 //! The program in a cluster: `stress` and `connect` with several addresses, readiness and metrics, the
 //! script to play with, and TLS to the engine.
 
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::thread;
 
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process_group};
 
 #[cfg(feature = "status")]
 use crate::common::wait_until;
@@ -25,9 +27,13 @@ fn stress_spreads_its_clients_over_several_nodes() {
     let Some(engine) = Engine::start() else { return };
     let nodes = nodes(&engine, 3);
     let addresses: Vec<String> = nodes.iter().map(|node| node.address.to_string()).collect();
-    for mode in [&["mesh", "--clients", "9"][..], &["pair", "--clients", "6"], &["latency"]] {
+    let mesh = ["mesh", "--clients", "9", "--messages", "2000"];
+    let pair = ["pair", "--clients", "6", "--messages", "2000"];
+    // One after the other, however long each takes.
+    let latency = ["latency", "--messages", "200"];
+    for mode in [&mesh[..], &pair, &latency] {
         let mut command = executable();
-        command.arg("stress").args(mode).args(["--messages", "2000", "--json"]).args(&addresses);
+        command.arg("stress").args(mode).arg("--json").args(&addresses);
         let (status, stdout, stderr) = run(command);
         assert_eq!(status, 0, "{mode:?}: {stdout:?} {stderr:?}");
     }
@@ -99,6 +105,8 @@ fn the_script_starts_a_cluster_to_play_with_and_ctrl_c_stops_it_without_a_loss()
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/cluster/start"));
     command.env("A_CHAT", EXECUTABLE).env("PORT", "0");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // A terminal interrupts the whole group in its foreground.
+    command.process_group(0);
     let mut script = Process::start(command);
     let addresses: Vec<_> = (0..3)
         .map(|_| {
@@ -110,10 +118,19 @@ fn the_script_starts_a_cluster_to_play_with_and_ctrl_c_stops_it_without_a_loss()
     let mut bob = login_soon(addresses[2], "bob");
     alice.send("bob: hello");
     bob.expect_line("from alice: hello");
-    drop((alice, bob));
-    script.signal(Signal::INT);
+    let received = thread::spawn(move || {
+        std::iter::from_fn(|| bob.line()).filter(|line| line.starts_with("from alice: ")).count()
+    });
+    alice.send_bytes("bob: x\n".repeat(50_000).as_bytes());
+    kill_process_group(script.pid, Signal::INT).expect("a group of its own");
+    let notice = alice.line().expect("a notice");
     let (status, _, stderr) = script.outcome();
     assert_eq!(status, 0, "{stderr:?}");
+    // And the first one to bob, and the `/who` with which a login begins.
+    let accepted = received.join().expect("no panic") + 2;
+    let accepted =
+        format!("notice: server is shutting down, {accepted} of your lines were accepted");
+    assert_eq!(notice, accepted, "{stderr:?}");
 }
 
 /// Whichever of its threads is refused: those that run already are ended, and tell the engine.

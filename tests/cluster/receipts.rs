@@ -5,12 +5,27 @@ use std::time::{Duration, Instant};
 
 use a_chat::Config;
 
-use crate::common::{TEST_TIMEOUT, wait_until};
+use crate::common::{Client, TEST_TIMEOUT, TestServer, wait_until};
 use crate::engine::Engine;
 use crate::nodes::{check, check_clean, config, login, node_with, nodes, options, stop_all};
 
-fn pair(engine: &Engine, config: &Config) -> Vec<crate::common::TestServer> {
+fn pair(engine: &Engine, config: &Config) -> Vec<TestServer> {
     ["a", "b"].map(|name| node_with(options(engine, name), config.clone())).into()
+}
+
+/// Two nodes; alice at the first has sent 200 lines to bob at the second, who does not read, and her
+/// `/sync` behind them was not confirmed.
+fn with_a_recipient_that_does_not_read(engine: &Engine) -> (Vec<TestServer>, Client, Client) {
+    let nodes = pair(engine, &config().stall_timeout(TEST_TIMEOUT * 10));
+    let mut alice = login(&nodes[0], "alice");
+    let bob = nodes[1].login_with_small_buffers("bob");
+    let text = "x".repeat(1000);
+    for _ in 0..200 {
+        alice.send(&format!("bob: {text}"));
+    }
+    alice.send("/sync 1");
+    alice.expect_line("error: line 202: not everything before it is delivered after 1 s");
+    (nodes, alice, bob)
 }
 
 #[test]
@@ -37,15 +52,7 @@ fn a_sync_is_answered_when_recipients_at_other_nodes_have_everything() {
 #[test]
 fn a_sync_is_not_answered_while_a_recipient_at_another_node_does_not_read() {
     let Some(engine) = Engine::start() else { return };
-    let nodes = pair(&engine, &config().stall_timeout(TEST_TIMEOUT * 10));
-    let mut alice = login(&nodes[0], "alice");
-    let mut bob = nodes[1].login_with_small_buffers("bob");
-    let text = "x".repeat(1000);
-    for _ in 0..200 {
-        alice.send(&format!("bob: {text}"));
-    }
-    alice.send("/sync 1");
-    alice.expect_line("error: line 202: not everything before it is delivered after 1 s");
+    let (nodes, mut alice, mut bob) = with_a_recipient_that_does_not_read(&engine);
     let reader = std::thread::spawn(move || bob.lines_to_eof().len());
     alice.send("/sync");
     alice.expect_line("notice: line 203: everything before it is delivered");
@@ -58,15 +65,7 @@ fn a_sync_is_not_answered_while_a_recipient_at_another_node_does_not_read() {
 #[test]
 fn a_sync_confirms_nothing_that_was_on_its_way_when_the_engine_forgot() {
     let Some(engine) = Engine::start() else { return };
-    let nodes = pair(&engine, &config().stall_timeout(TEST_TIMEOUT * 10));
-    let mut alice = login(&nodes[0], "alice");
-    let mut bob = nodes[1].login_with_small_buffers("bob");
-    let text = "x".repeat(1000);
-    for _ in 0..200 {
-        alice.send(&format!("bob: {text}"));
-    }
-    alice.send("/sync 1");
-    alice.expect_line("error: line 202: not everything before it is delivered after 1 s");
+    let (nodes, mut alice, mut bob) = with_a_recipient_that_does_not_read(&engine);
     engine.say(&["FLUSHALL"]);
     // An answer of the engine's comes only from one that is open again.
     alice.send("/who bob");
@@ -111,6 +110,12 @@ fn a_sender_is_told_what_a_recipient_at_another_node_did_not_get() {
     assert_eq!(reports[1].lost_told, count, "{reports:#?}");
 }
 
+/// How many lines a notice tells as lost: it has a number if there are several.
+fn lines_in(notice: &str) -> u64 {
+    let count = notice.split(": ").nth(2).and_then(|it| it.split(' ').next());
+    count.and_then(|it| it.parse().ok()).unwrap_or(1)
+}
+
 #[test]
 fn a_line_that_comes_too_late_for_its_recipient_is_told_as_lost() {
     let Some(engine) = Engine::start() else { return };
@@ -131,8 +136,7 @@ fn a_line_that_comes_too_late_for_its_recipient_is_told_as_lost() {
             if line.contains("no such peer: bob") {
                 refused += 1;
             } else if line.contains("lost on the way to bob") {
-                let count = line.split(": ").nth(2).and_then(|it| it.split(' ').next());
-                lost += count.and_then(|it| it.parse::<u64>().ok()).unwrap_or(1);
+                lost += lines_in(&line);
             } else if line.starts_with("notice: ") {
                 break;
             }
@@ -144,8 +148,7 @@ fn a_line_that_comes_too_late_for_its_recipient_is_told_as_lost() {
         if line.contains("everything before it") {
             break;
         }
-        let count = line.split(": ").nth(2).and_then(|it| it.split(' ').next());
-        lost += count.and_then(|it| it.parse::<u64>().ok()).unwrap_or(1);
+        lost += lines_in(&line);
     }
     drop(alice);
     let reports = stop_all(nodes);
@@ -161,7 +164,7 @@ fn lines_of_a_client_that_leaves_at_once_are_delivered() {
     let nodes = nodes(&engine, 2);
     let mut bob = login(&nodes[1], "bob");
     for number in 0..20 {
-        let mut once = crate::common::Client::connect(nodes[0].address);
+        let mut once = Client::connect(nodes[0].address);
         once.send_bytes(format!("once{number}\nbob: {number}\n").as_bytes());
         once.half_close();
         bob.expect_line(&format!("from once{number}: {number}"));
@@ -172,7 +175,7 @@ fn lines_of_a_client_that_leaves_at_once_are_delivered() {
     check_clean(&stop_all(nodes));
 }
 
-/// Nobody can be named as the recipient of a copy for a room, so the answer itself says it.
+/// A copy for a room has no recipient to name, so the answer itself says it.
 #[test]
 fn a_sync_is_not_confirmed_for_members_of_a_node_that_has_ended_without_a_word() {
     let Some(engine) = Engine::start() else { return };

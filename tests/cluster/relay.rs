@@ -1,4 +1,4 @@
-//! What a line may be on one node, it is on all.
+//! Messages, error replies, `/who` and names: the same over several nodes as on one.
 
 use crate::engine::Engine;
 use crate::nodes::{check_clean, login, login_soon, nodes, stop_all};

@@ -33,7 +33,7 @@ fn a_line_to_a_room_reaches_its_members_at_all_nodes() {
     carol.send("#dev: from b");
     alice.expect_line("from carol #dev: from b");
     bob.expect_line("from carol #dev: from b");
-    // One need not be in it to ask who is.
+    // A client need not be a member to ask for the members.
     dave.send("/who #dev");
     dave.expect_line("notice: line 2: 3 in #dev: alice, bob, carol");
     dave.send("#dev: not in it");
@@ -84,13 +84,16 @@ fn members_stay_in_their_rooms_when_the_engine_forgets() {
     let nodes = nodes(&engine, 2);
     let mut alice = login(&nodes[0], "alice");
     let mut bob = login(&nodes[1], "bob");
-    join(&mut alice, 2, 1);
+    alice.send("/join #dev loud");
+    alice.expect_line("notice: line 2: in #dev, 1 are");
     join(&mut bob, 2, 2);
+    // Until she hears of him, the room is hers alone.
+    alice.expect_line("notice: #dev: bob joined");
     engine.restart();
     alice.send("#dev: sent while it had forgotten");
     bob.expect_line("from alice #dev: sent while it had forgotten");
     bob.send("/who #dev");
-    // Who came first is forgotten.
+    // The order in which members came is forgotten.
     let line = bob.line().expect("a reply");
     let rest = line.strip_prefix("notice: line 3: 2 in #dev: ").unwrap_or_else(|| panic!("{line}"));
     assert!(["alice, bob", "bob, alice"].contains(&rest), "{line}");

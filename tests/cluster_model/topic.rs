@@ -8,6 +8,8 @@ pub trait Topic: Model + Sized {
     const RULES: &'static [Self::Rule];
     /// Which configuration fails without which rule.
     const NOTICED: &'static [(Self::Rule, &'static str)];
+    /// Those that fail only beyond the short form's bound, so the long form tries them.
+    const NOTICED_DEEP: &'static [(Self::Rule, &'static str)] = &[];
     /// How many states the short form explores of a configuration, and how many without a rule.
     const SHORT: usize = 500_000;
     const SHORT_WITHOUT: usize = 500_000;

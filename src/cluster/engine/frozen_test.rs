@@ -1,4 +1,4 @@
-//! An engine that stands still keeps nobody waiting for longer than it may.
+//! Calls to an engine that stands still end by their timeouts.
 #![allow(clippy::pedantic, reason = "small numbers")]
 
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ fn a_connection_that_cannot_be_made_is_given_up_in_time_and_tried_by_one_thread(
     let listener = socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
     bind(&listener, &address).expect("a free path");
     listen(&listener, 0).expect("a listener");
-    // Until nobody else finds room in its queue.
+    // Until its accept queue is full.
     let mut queued = Vec::new();
     loop {
         let (family, flags) = (AddressFamily::UNIX, SocketFlags::NONBLOCK);

@@ -211,12 +211,14 @@ pub(crate) enum Place {
     At(Life),
     /// In the hold of its name, whose client moves.
     Held,
+    /// Out of a hold, in the inbox of this life: the account stays the hold's.
+    Moved(Life),
 }
 
 impl Place {
     pub(crate) fn life(self) -> Option<Life> {
         match self {
-            Self::At(life) => Some(life),
+            Self::At(life) | Self::Moved(life) => Some(life),
             Self::Unknown | Self::Held => None,
         }
     }

@@ -27,9 +27,6 @@ const READ_ENTRIES: usize = 64;
 /// costs it as much as a read.
 const MAX_UNTRIMMED: (usize, usize) = (64, 256 * 1024);
 
-/// How many names one script enters: a script holds up everybody else's.
-const ENTER_NAMES: usize = 500;
-
 /// How many names one script frees when a hold is over.
 const FREE_NAMES: usize = 500;
 
@@ -37,8 +34,6 @@ const FREE_NAMES: usize = 500;
 const SCRIPTS: [&[&str]; Script::COUNT] = [
     &[COMMON, REGISTER, include_str!("scripts/hello.lua")],
     &[COMMON, REGISTER, include_str!("scripts/enter.lua")],
-    &[COMMON, REGISTER, include_str!("scripts/enter_names.lua")],
-    &[COMMON, REGISTER, include_str!("scripts/enter_rooms.lua")],
     &[COMMON, REGISTER, include_str!("scripts/open.lua")],
     &[COMMON, include_str!("scripts/send.lua")],
     &[COMMON, REGISTER, include_str!("scripts/claim.lua")],
@@ -64,8 +59,6 @@ const REGISTER: &str = include_str!("scripts/register.lua");
 enum Script {
     Hello,
     Enter,
-    EnterNames,
-    EnterRooms,
     Open,
     Send,
     Claim,
@@ -351,59 +344,47 @@ impl RedisWire {
         }
     }
 
-    /// Appends a call to what is sent next; returns how many replies it has.
-    fn pack(&mut self, incarnation: &str, life: &Life, call: &Call<'_>) -> usize {
+    /// What a call is to the engine: one script.
+    fn cmd(&self, incarnation: &str, life: &Life, call: &Call<'_>) -> Cmd {
         let script = |script| self.script(script, incarnation, life);
-        let mut cmds = Vec::new();
         match call {
             Call::Run { number, command, overdue } => {
-                cmds.push(self.command(incarnation, life, (*number, overdue), command));
+                self.command(incarnation, life, (*number, overdue), command)
             }
             Call::Ack { origin, text } => {
                 let mut cmd = script(Script::Ack);
                 cmd.arg(origin.as_str()).arg(*text);
-                cmds.push(cmd);
+                cmd
             }
             Call::Renew { ping } => {
                 let mut cmd = script(Script::Renew);
                 cmd.arg(if *ping { "ping" } else { "" });
-                cmds.push(cmd);
+                cmd
             }
             Call::Reap { life, counter } => {
                 let mut cmd = script(Script::Reap);
                 cmd.arg(life.as_str()).arg(counter);
-                cmds.push(cmd);
+                cmd
             }
             Call::Enter { entrance, last } => {
                 let mut cmd = script(Script::Enter);
                 cmd.arg(entrance.state.as_str()).arg(last);
-                cmd.arg(if entrance.fresh { "fresh" } else { "" }).arg(entrance.known.len());
+                cmd.arg(if entrance.fresh { "fresh" } else { "" });
+                cmd.arg(entrance.known.len()).arg(entrance.names.len()).arg(entrance.seats.len());
                 for (origin, text) in &entrance.known {
                     cmd.arg(origin.as_str()).arg(text);
                 }
-                cmds.push(cmd);
-                for names in entrance.names.chunks(ENTER_NAMES) {
-                    let mut cmd = script(Script::EnterNames);
-                    for (name, session, claim) in names {
-                        cmd.arg(name.as_str()).arg(session).arg(claim);
-                    }
-                    cmds.push(cmd);
+                for (name, session, claim) in &entrance.names {
+                    cmd.arg(name.as_str()).arg(session).arg(claim);
                 }
-                for seats in entrance.seats.chunks(ENTER_NAMES) {
-                    let mut cmd = script(Script::EnterRooms);
-                    for (room, name) in seats {
-                        cmd.arg(room.as_str()).arg(name.as_str());
-                    }
-                    cmds.push(cmd);
+                for (room, name) in &entrance.seats {
+                    cmd.arg(room.as_str()).arg(name.as_str());
                 }
+                cmd
             }
-            Call::Open => cmds.push(script(Script::Open)),
-            Call::Forget => cmds.push(script(Script::Forget)),
+            Call::Open => script(Script::Open),
+            Call::Forget => script(Script::Forget),
         }
-        for cmd in &cmds {
-            cmd.write_packed_command(&mut self.packed);
-        }
-        cmds.len()
     }
 }
 
@@ -505,18 +486,11 @@ impl Wire for RedisWire {
         }
         self.set_timeout(timeout)?;
         self.packed.clear();
-        let counts: Vec<usize> =
-            calls.iter().map(|call| self.pack(incarnation, life, call)).collect();
-        let values = self.exchange(counts.iter().sum())?;
-        let mut values = values.into_iter();
-        let mut replies = Vec::with_capacity(calls.len());
-        for (call, count) in calls.iter().zip(counts) {
-            let parts: Vec<Reply> =
-                values.by_ref().take(count).map(|value| reply_to(call, value)).collect();
-            // The first that is not as it should be tells of the whole.
-            let bad = parts.iter().position(|reply| *reply != Reply::Done).unwrap_or(0);
-            replies.push(parts.into_iter().nth(bad).unwrap_or(Reply::Done));
+        for call in calls {
+            self.cmd(incarnation, life, call).write_packed_command(&mut self.packed);
         }
+        let values = self.exchange(calls.len())?;
+        let replies = calls.iter().zip(values).map(|(call, value)| reply_to(call, value)).collect();
         Ok(replies)
     }
 

@@ -1,6 +1,6 @@
 //! The same state with rooms, `/sync`, losses and budgets: in any order of steps each member gets a line
-//! once and in order or its sender is told, a `/sync` confirms no more than is so, and at the end
-//! nothing is open, nobody waits, and what was taken of a budget is given back.
+//! once and in order or its sender is told, and a `/sync` confirms only what is true; at the end no
+//! account is open, no client waits, and every charge on a budget is given back.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -57,10 +57,10 @@ fn act() -> impl Strategy<Value = Act> {
 struct Line {
     from: usize,
     to_room: bool,
-    /// Who has to get it, and who has.
+    /// The clients that have to get it, and those that have.
     must: BTreeSet<usize>,
     received: BTreeSet<usize>,
-    /// Its sender was told of a loss, or that nobody has the name.
+    /// Its sender was told of a loss, or that no client has the name.
     was_told: bool,
 }
 
@@ -86,7 +86,7 @@ struct Walk {
     last: [[Option<usize>; CLIENTS]; CLIENTS],
     /// How many lines each client had said when it asked.
     asks: [Option<usize>; CLIENTS],
-    /// Something is not known, and can not be told.
+    /// Something is not known, and cannot be told.
     is_unsure: [bool; CLIENTS],
     parked: [VecDeque<(usize, bool)>; CLIENTS],
     waiting: BTreeMap<String, VecDeque<usize>>,
@@ -268,7 +268,7 @@ impl Walk {
         self.is_member[client] = !self.is_member[client];
     }
 
-    /// Nobody owes it the lines of its room any more.
+    /// The lines of its room are no longer owed to it.
     fn left(&mut self, client: usize) {
         for line in self.lines.iter_mut().filter(|line| line.to_room) {
             line.must.remove(&client);
@@ -373,7 +373,7 @@ impl Walk {
         }
     }
 
-    /// The replies whose turn it is: nobody has the name.
+    /// The replies whose turn it is: no client has the name.
     fn answer_lines(&mut self, at: usize, session: Session) {
         for answer in self.base.nodes[at].node.ready_answers(session) {
             if let Answer::Absent { lines, .. } = answer {
@@ -473,7 +473,7 @@ impl Walk {
             assert!(!node.outgoing.is_open(session(at)), "something of {} is open", NAMES[at]);
             assert_eq!(node.outgoing.budget.total(), 0, "given back by {}", NAMES[at]);
             assert_eq!(self.asks[at], None, "the /sync of {} is answered", NAMES[at]);
-            assert!(self.parked[at].is_empty(), "{} waits for ever", NAMES[at]);
+            assert!(self.parked[at].is_empty(), "{} waits forever", NAMES[at]);
             let tally = node.tally();
             for sums in [tally.clients, tally.rooms] {
                 assert_eq!(sums.owed, sums.handed_over + sums.in_doubt + sums.lost);

@@ -1,5 +1,5 @@
-//! The broker's part in a cluster: names that are not here, what comes from other nodes, and replies
-//! that wait for the engine. Runs on the broker's thread, until that ends. Rooms are in
+//! The broker's part in a cluster: lines to clients of other nodes, deliveries from other nodes, and
+//! replies that wait for the engine. Runs on the broker's thread, and exits with it. Rooms are in
 //! `shared_rooms.rs`.
 
 use std::ops::Range;
@@ -10,7 +10,7 @@ use super::{Broker, Event, Peer};
 use crate::cluster::answers::Answer;
 use crate::cluster::engine::Recipient;
 use crate::cluster::ingress::{Arrival, Beginning};
-use crate::cluster::node::{Delivery, Effect, Order, Payload};
+use crate::cluster::orders::{Delivery, Effect, Order, Payload};
 use crate::cluster::outgoing::{LostElsewhere, Unsettled};
 use crate::server::cluster_report::NodeLoss;
 use crate::server::clustered::{About, Clustered, Question};
@@ -117,7 +117,7 @@ impl Broker {
         })
     }
 
-    /// There is room again for this recipient: those who wait for it go on, as far as it suffices.
+    /// There is room again for this recipient: senders that wait for it go on, as far as it suffices.
     fn go_on(&mut self, recipient: &Recipient) {
         loop {
             let Some(cluster) = &mut self.cluster else { return };
@@ -138,7 +138,7 @@ impl Broker {
         }
     }
 
-    /// In a drain nobody waits for room.
+    /// In a drain no sender waits for room.
     fn all_go_on(&mut self) {
         let keys = |cluster: &Clustered| cluster.waiting.keys().cloned().collect::<Vec<_>>();
         let waiting = self.cluster.as_deref().map(keys);
@@ -212,7 +212,7 @@ impl Broker {
         }
     }
 
-    /// Asks the engine who is here.
+    /// Asks the engine which clients are connected.
     pub(super) fn ask_who(
         &mut self,
         id: ConnectionId,
@@ -263,7 +263,7 @@ impl Broker {
         }
     }
 
-    /// A client asks whether everything is delivered, also at other nodes.
+    /// A client asks whether everything is delivered, at other nodes too.
     pub(super) fn ask_elsewhere(&mut self, id: ConnectionId, share: &Share) {
         if let Some(cluster) = &mut self.cluster {
             if cluster.node.ask_about(id.0) {
@@ -359,7 +359,7 @@ impl Broker {
     }
 
     /// Other nodes tell again what has ended, and not what they have lost. So whoever has something
-    /// open there can not be told that all of it is delivered.
+    /// open there cannot be told that all of it is delivered.
     fn distrust_forgotten_notices(&mut self) {
         let Some(cluster) = &self.cluster else { return };
         for (id, &key) in &self.by_id {
@@ -415,7 +415,7 @@ impl Broker {
         }
     }
 
-    /// Tells a client that nobody knows what became of its lines, or that they were never sent. Copies
+    /// Tells a client that its lines are in doubt, or that they were never sent. Copies
     /// for a room have no recipient to be named, so the next `/sync` is not confirmed.
     fn tell_doubt(&mut self, unsettled: &Unsettled, reason: &LossReason) -> bool {
         let Unsettled { name, sender, first_line: first, messages, .. } = unsettled;
@@ -470,7 +470,8 @@ impl Broker {
         }
     }
 
-    /// The frames of a delivery, charged to nobody here; the origin is told when they are dropped.
+    /// The frames of a delivery, charged to no client of this node; the origin is told when they are
+    /// dropped.
     pub(super) fn arrived(&mut self, delivery: &Delivery) -> Option<FrameSlice> {
         let Delivery { origin, number, piece, frames, .. } = delivery;
         let cluster = self.cluster.as_mut()?;

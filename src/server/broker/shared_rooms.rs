@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Broker, JoinRoom, MAX_URGENT};
-use crate::cluster::node::Delivery;
+use crate::cluster::orders::Delivery;
 use crate::server::arrivals::SharedArrival;
 use crate::server::clustered::{About, Question};
 use crate::server::delivery::pending::{FrameSlice, Pending};
@@ -131,7 +131,7 @@ impl Broker {
         }
     }
 
-    /// Somebody came to a room, or left it, at whichever node.
+    /// A client of any node joined a room, or left it.
     pub(super) fn moved(&mut self, room: &Room, name: &Name, has_joined: bool) {
         let Some(key) = self.rooms.find(room) else { return };
         let itself = self.by_name.get(name.as_str().as_bytes()).copied();

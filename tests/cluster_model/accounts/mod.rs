@@ -1,8 +1,8 @@
-//! Accounts: what a node has on its way to another one, from the moment a line is routed until its end
-//! is known; and what hangs on that: budgets, `/sync`, notices of losses, reports, and stops that are
-//! forced.
+//! Accounts: the lines that a node has on their way to another one, each from the moment it is routed
+//! until its end is known; and all that depends on them: budgets, `/sync`, notices of losses, reports,
+//! and forced shutdowns.
 //!
-//! A is the origin, with two senders. B has two recipients, who are also the members of a room; a line
+//! A is the origin, with two senders. B has two recipients, which are also the members of a room; a line
 //! to the room is one delivery to B. Read in this order: `state`, `origin` (A), `receiver` (B and the
 //! engine), `steps` (what may happen, and what must hold).
 
@@ -14,7 +14,7 @@ mod steps;
 use crate::topic::Topic;
 use state::{BOB, CAROL, ROOM, SYNC};
 
-/// What is left out to see that the model notices.
+/// A rule that can be taken out: the model has to fail then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
     // Budgets.
@@ -22,15 +22,15 @@ pub enum Rule {
     GivenBackOnce,
     /// An account that is refused or given up gives back its share.
     EndsGiveBack,
-    /// Room for a recipient wakes those who wait for it, as many as there is room for.
+    /// Room for a recipient wakes the senders that wait for it, as many as there is room for.
     WakesWhileRoom,
-    /// Who was woken looks again whether there is room for what it has to say.
+    /// A sender that was woken checks again whether there is room for its line.
     LooksAgain,
     /// A recipient that has nothing on its way may always have something.
     AlwaysOne,
     /// What a sender says while it waits stands behind what it waits with.
     ParkedBehind,
-    /// In a drain nobody waits for room.
+    /// In a drain no sender waits for room.
     DrainGoesOn,
     // `/sync` and notices.
     /// It is answered when nothing of its sender is open, not when everything is handled.
@@ -41,12 +41,12 @@ pub enum Rule {
     LastMember,
     /// What lay with a dead node is told to its sender.
     GoneTells,
-    /// A copy for a room that is in doubt can not be told, so the next `/sync` confirms nothing.
+    /// A copy for a room that is in doubt cannot be told, so the next `/sync` confirms nothing.
     RoomDoubt,
-    /// An engine that forgets may have forgotten notices of losses, so the next `/sync` of those who
-    /// have something open confirms nothing.
+    /// An engine that forgets may have forgotten notices of losses, so the next `/sync` of a sender
+    /// with an open account confirms nothing.
     ForgottenNotices,
-    /// Nor does that of anybody at a node that was fenced.
+    /// Nor does that of any sender at a node that was fenced.
     FencedUnsure,
     /// A life that enters a new incarnation tells what it has finished.
     EnterTells,
@@ -272,7 +272,7 @@ impl Accounts {
     pub fn has(&self, rule: Rule) -> bool {
         self.without != Some(rule)
     }
-    /// Nobody dies or is forced to stop, and nothing is forgotten.
+    /// No node dies or is forced to stop, and the engine forgets nothing.
     pub fn is_calm(&self) -> bool {
         self.forced + self.kills + self.fences + self.forgets == 0
     }

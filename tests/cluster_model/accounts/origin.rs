@@ -24,7 +24,7 @@ impl State {
         Ok(())
     }
 
-    /// There is room again: those who wait for it go on, as far as it suffices.
+    /// There is room again: senders that wait for it go on, as far as it suffices.
     fn go_on(&mut self, s: &Accounts, to: usize) -> Done {
         loop {
             let is_over = self.a.phase == LEAVES && s.has(Rule::DrainGoesOn);
@@ -149,7 +149,7 @@ impl State {
         Ok(())
     }
 
-    /// What a change of accounts means for those who wait.
+    /// What a change of accounts means for senders that wait.
     fn note_changes(&mut self, s: &Accounts) -> Done {
         self.answer(s, 0)?;
         self.answer(s, 1)?;
@@ -186,7 +186,7 @@ impl State {
         Ok(())
     }
 
-    /// A sender hears that nobody knows what became of its line, or that it is lost.
+    /// A sender hears that its line is in doubt, or lost.
     fn tell(&mut self, s: &Accounts, number: u8) {
         let line = &mut self.lines[usize::from(number)];
         let sender = &mut self.a.senders[usize::from(line.sender)];
@@ -227,7 +227,7 @@ impl State {
                 match account.filter(|it| !it.is_handled) {
                     Some(account) if place != ABSENT => account.place = place,
                     Some(_) => {
-                        // "no such peer"; or a room in which nobody is any more.
+                        // "no such peer"; or a room without members.
                         self.lines[usize::from(entry.a)].excused = true;
                         self.a.owed -= 1;
                         self.close(s, entry.a, REFUSED)?;
@@ -291,7 +291,7 @@ impl State {
         Ok(())
     }
 
-    /// All who live have entered the new incarnation.
+    /// All nodes that live have entered the new incarnation.
     fn opened(&mut self, s: &Accounts, b_is_in: bool) -> Done {
         self.a.egress.clear();
         let all_known = !self.a.knows_b || b_is_in;
@@ -317,7 +317,7 @@ impl State {
 
     // ---- ends -----------------------------------------------------------------------------------
 
-    /// The engine has forgotten: nobody knows which notices were lost with it.
+    /// The engine has forgotten, and notices may be lost with it.
     pub fn enter_a(&mut self, s: &Accounts) {
         self.a.has_entered = true;
         self.a.is_paused = true;
@@ -327,7 +327,7 @@ impl State {
         }
     }
 
-    /// A was taken for dead, and begins a new life: nobody acknowledges anything to the old one.
+    /// A was taken for dead, and begins a new life: nothing is acknowledged to the old one.
     pub fn fenced(&mut self, s: &Accounts) -> Done {
         for account in self.a.accounts.clone() {
             if account.is_handled {

@@ -47,7 +47,7 @@ impl State {
         self.tell_a(PLACED, number, place, 0, 0);
     }
 
-    /// What is held for the members of the room is for nobody any more.
+    /// What is held for the members of the room is dropped.
     fn drop_held(&mut self) {
         let is_for_room = |number: &u8| self.lines[usize::from(*number)].to == ROOM;
         let (dropped, rest) = self.hold.iter().partition(|number| is_for_room(number));
@@ -99,7 +99,7 @@ impl State {
         self.inbox_b.clear();
         self.hold.clear();
         self.entered = Told::default();
-        // Nobody has told it of B yet.
+        // It has not heard of B yet.
         self.state = REAPED;
     }
 
@@ -113,7 +113,7 @@ impl State {
         }
     }
 
-    /// All have entered: A hears what B has of its lines, and then who is there.
+    /// All have entered: A hears what B has of its lines, and then which lives there are.
     pub fn open(&mut self) {
         self.is_early = false;
         if self.b.has_entered {
@@ -199,12 +199,12 @@ impl State {
     /// B tells A what has become of its lines.
     pub fn acknowledge_to_a(&mut self) {
         let Told { handled, settled, finished, lost } = std::mem::take(&mut self.b.tell);
-        // Nobody reads what is for A's former life.
+        // A's former life reads nothing any more.
         let old = !(bit(self.a.old) - 1);
         self.tell_a(ACK, handled & old, settled & old, finished & old, lost & old);
     }
 
-    /// B's stop is forced: what it has not written it has lost, and tells nobody; with or without a
+    /// B's shutdown is forced: what it has not written is lost, and not told; with or without a
     /// last word.
     pub fn force_b(&mut self, is_silent: bool) {
         for item in std::mem::take(&mut self.b.items) {

@@ -1,5 +1,6 @@
 //! What A, B and the engine hold, and what is known from outside of each line.
 
+pub use crate::bytes::{Entry, bit};
 use crate::pack::{Pack, packed};
 
 // Recipients, by their number; the members of the room are the first two.
@@ -50,10 +51,6 @@ pub const NOT_CONFIRMED: u8 = 3;
 
 packed! {
 #[derive(Clone, Copy, Debug)]
-pub struct Entry { pub kind: u8, pub a: u8, pub b: u8, pub c: u8, pub d: u8, }
-}
-packed! {
-#[derive(Clone, Copy, Debug)]
 pub struct Account { pub number: u8, pub place: u8, pub is_handled: bool, pub is_paid: bool, }
 }
 packed! {
@@ -79,7 +76,7 @@ pub struct Origin {
     pub egress: Vec<u8>,
     pub sent: u8,
     pub senders: [Sender; 2],
-    /// What is charged, and who waits for room for whom.
+    /// What is charged, and the senders that wait for room, by recipient.
     pub used: [u8; RECIPIENTS],
     pub waiting: [Vec<u8>; RECIPIENTS],
     pub freed: [bool; RECIPIENTS],
@@ -88,7 +85,7 @@ pub struct Origin {
     pub handed_over: u8,
     pub in_doubt: u8,
     pub lost: u8,
-    /// Lives that it has not heard the end of.
+    /// Whether it has not heard that B has ended.
     pub knows_b: bool,
     pub is_paused: bool,
     pub has_entered: bool,
@@ -156,8 +153,4 @@ pub struct State {
     /// B ended without a last word, or died.
     pub is_silent: bool,
 }
-}
-
-pub fn bit(number: u8) -> u8 {
-    1 << number
 }

@@ -261,7 +261,7 @@ impl Model for Accounts {
                     return Err(format!("the /sync of {who} is never answered"));
                 }
                 if !me.parked.is_empty() || usize::from(me.next) < self.says[sender].len() {
-                    return Err(format!("{who} waits for ever"));
+                    return Err(format!("{who} waits forever"));
                 }
             }
             if !a.accounts.is_empty() || a.used != [0; RECIPIENTS] {

@@ -1,8 +1,8 @@
 //! Leases: a node that is silent for too long is taken for dead, and nothing that it says after that
 //! has an effect. Time passes in intervals of renewal; each node sees it on a clock of its own.
 //!
-//! Everybody wants the one name there is: who was taken for dead must not keep it, and who lives must
-//! not lose it. Read `engine` and `steps` next.
+//! All clients want the same name: a node that was taken for dead must not keep it, and one that lives
+//! must not lose it. Read `engine` and `steps` next.
 
 mod engine;
 mod steps;
@@ -17,12 +17,12 @@ pub const LIVES: usize = 6;
 /// In intervals of renewal: how long a lease lasts, and after how long a renewal is overdue.
 pub const LEASE: u8 = 3;
 pub const OVERDUE: u8 = 2;
-/// Whoever has not looked for so long starts to count anew.
+/// A node that has not looked for this long starts to count anew.
 pub const LATE: u8 = 2;
-/// Faults happen before this moment, and are over at the other one or never.
+/// Faults begin before the first moment, and are over at the second one or never.
 pub const FAULTS: u8 = 2;
 pub const MENDED: u8 = 6;
-/// By then everybody has heard of everything.
+/// By then every node has heard of everything.
 pub const END: u8 = 14;
 
 // Where a life stands, in the engine; 0 if it has never begun.
@@ -67,7 +67,7 @@ packed! {
 pub struct Machine {
     pub life: u8,
     pub process: u8,
-    /// It reaches the engine neither way, or can not hear it.
+    /// Its connection to the engine carries nothing either way, or nothing from the engine.
     pub away: bool,
     pub deaf: bool,
     pub leaving: bool,
@@ -94,7 +94,7 @@ pub struct Engine {
     pub state: [u8; LIVES],
     pub counter: [u8; LIVES],
     pub inbox: [Vec<Entry>; LIVES],
-    /// Who has the name: a life and one more than its node, which is its client.
+    /// The name's owner: its life, and one more than the node whose client it is.
     pub life: u8,
     pub owner: u8,
 }
@@ -118,12 +118,12 @@ pub struct State {
 }
 }
 
-/// What is left out to see that the model notices.
+/// A rule that can be taken out: the model has to fail then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// A reap says which counter it has seen.
     Counter,
-    /// Who has not looked for a while can not tell how long the others have been silent.
+    /// A node that has not looked for a while cannot tell how long the others have been silent.
     LateLook,
     /// A node renews only if it has heard the last renewal.
     Hears,
@@ -158,7 +158,7 @@ pub struct Leases {
     pub stops: u8,
     pub cuts: u8,
     pub deaf: u8,
-    /// The engine answers nobody for a while.
+    /// The engine answers no node for a while.
     pub freezes: u8,
     pub lates: u8,
     /// The second node is leaving.

@@ -181,7 +181,7 @@ impl Model for Leases {
                 Ok(())
             });
         }
-        // Who can do something does it within an interval, but for those that read late.
+        // A node that can do something does it within an interval, unless it is one that reads late.
         let is_busy = (0..self.nodes).any(|at| {
             let machine = &old.machines[at];
             let is_heard = !machine.deaf && !old.engine.inbox[usize::from(machine.life)].is_empty();
@@ -213,7 +213,7 @@ impl Model for Leases {
                 return Err(format!("{} lives, and nobody knows it", NAMES[at]));
             }
             if !is_well && is_here && is_watched {
-                return Err(format!("{} is silent for ever, and not taken for dead", NAMES[at]));
+                return Err(format!("{} is silent forever, and not taken for dead", NAMES[at]));
             }
             if is_well && machine.client == CLAIMING {
                 return Err(format!("the client of {} is never answered", NAMES[at]));

@@ -62,6 +62,15 @@ pub(super) fn forgetful() -> Vec<Scenario> {
             ..two.clone()
         },
         Scenario {
+            name: "forgets-stop-all-lines",
+            failovers: 1,
+            suffix: true,
+            drains: A | B,
+            lossless: true,
+            lines: [&[1], &[0], &[]],
+            ..two.clone()
+        },
+        Scenario {
             name: "forgets-stay",
             failovers: 1,
             suffix: true,

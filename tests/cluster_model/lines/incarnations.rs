@@ -11,6 +11,8 @@ impl State {
             self.replica.pop().unwrap_or_default()
         };
         self.replica.clear();
+        // What a life handed over may be forgotten with it.
+        self.staggered |= (0..LIVES).any(|life| self.nodes[life].phase == CLOSING);
         self.engine.entered = 0;
         self.incarnation += 1;
         self.early = true;
@@ -24,7 +26,7 @@ impl State {
         self.engine.entered |= bit(life as u8);
         self.engine.state[life] = match node.phase {
             CLOSING => RELEASED,
-            _ if node.cut_done => CUT,
+            _ if node.cut_done && !s.has(Rule::CutAnew) => CUT,
             _ if node.leave_done => LEAVING,
             _ => HERE,
         };
@@ -54,6 +56,12 @@ impl State {
             }
         }
         let node = &mut self.nodes[life];
+        if s.has(Rule::CutAnew) && node.phase == DRAINING && node.cut_done {
+            node.cut_done = false;
+            let at =
+                node.egress.iter().position(|c| c.kind == RELEASE).unwrap_or(node.egress.len());
+            node.egress.insert(at, Entry { kind: CUT_DONE, a: 0, b: 0, c: 0, d: 0 });
+        }
         if s.has(Rule::ClaimAgain)
             && node.release_sent
             && node.phase == DRAINING

@@ -190,7 +190,8 @@ impl Scenario {
                     .iter()
                     .any(|owed| owed.line == line && (owed.handled || owed.place == HOLD))
         });
-        // Who stops after another has released its clients may hold lines for which nobody comes.
+        // A node that stops after another one has released its clients may hold lines for clients that
+        // do not come.
         let nobody_runs = !state.nodes.iter().any(|node| node.phase == RUNNING);
         match () {
             () if received && named & (LOST | REFUSED) != 0 && state.fences == 0 => {

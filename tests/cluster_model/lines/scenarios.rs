@@ -1,4 +1,4 @@
-//! What happens in the runs that are explored: nobody or somebody stops, connections break, nodes die.
+//! The configurations that are explored: no node stops or some do, connections break, nodes die.
 
 use super::rules::Scenario;
 use super::state::CLIENTS;
@@ -33,14 +33,14 @@ pub(super) fn two() -> Scenario {
     Scenario { homes: [Some(0), Some(1), None], lines: [&[1, 1], &[], &[]], ..NOTHING }
 }
 
-/// Nobody dies, and the engine forgets nothing.
+/// No node dies, and the engine forgets nothing.
 pub(super) fn calm() -> Vec<Scenario> {
     let two = two();
     let three = Scenario { nodes: 3, ..two.clone() };
     let talk =
         Scenario { homes: [Some(0), Some(1), Some(1)], lines: [&[1, 1], &[], &[1]], ..NOTHING };
     vec![
-        // Nobody stops: clients leave and come back where they like.
+        // No node stops: clients leave and come back where they like.
         Scenario { name: "moves", lines: [&[1, 1, 1], &[], &[]], moves: [1, 1, 0], ..two.clone() },
         Scenario { name: "moves-two-senders", moves: [1, 1, 0], ..talk.clone() },
         Scenario {

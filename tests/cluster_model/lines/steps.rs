@@ -1,7 +1,7 @@
 //! Nodes, clients and the engine between them; [`docs/cluster.md`] tells the same in words.
 //!
 //! A script and its answer are one step, except where a reply is lost or a command is late. A
-//! line that its broker has routed is one that was accepted. No time-out passes: what waits, waits
+//! line that its broker has routed is one that was accepted. No timeout passes: what waits, waits
 //! until it may go on, so a state in which no step is left is an end or a deadlock. A lease is
 //! over when its process is dead, or by `fences` while it lives.
 
@@ -121,7 +121,7 @@ impl Scenario {
             let mut state = old.clone();
             each(name, change(&mut state).map(|()| state));
         };
-        // A closing node has let its broker go: only egress reads on, for acks, which nobody awaits.
+        // The broker of a closing node has exited; acks that still come change nothing.
         if current && !old.engine.inbox[life].is_empty() {
             if node.phase == CLOSING && old.engine.inbox[life][0].kind == MSG {
                 step(format!("{who} reads"), &mut |_| {

@@ -136,7 +136,7 @@ impl State {
         self.forget_member(client);
     }
 
-    /// Whoever hears what it said before does not hear a member speak.
+    /// A client that hears what it said before does not hear a member speak.
     fn forget_member(&mut self, client: usize) {
         self.as_member[client] = 0;
         self.clients.iter_mut().for_each(|other| other.heard &= !bit(client as u8));

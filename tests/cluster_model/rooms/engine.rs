@@ -33,7 +33,7 @@ impl State {
         }
     }
 
-    /// What was held for members that are not there any more is for nobody, and its origins hear that.
+    /// Lines that are held for members that have left are dropped, and their origins are told.
     fn drop_held(&mut self, s: &Rooms, life: usize) {
         if s.has(Rule::HeldWhileThere) {
             for dropped in self.take_held(|to| to == AT | life as u8) {
@@ -120,7 +120,7 @@ impl State {
         }
     }
 
-    /// Who was there when it was said, and is now, gets it.
+    /// Those get it that were members when it was said, and are now.
     fn note_must(&mut self, line: u8, life: usize) {
         let wanted = self.wanted[sender(line)][number_of(line)];
         self.must[sender(line)][number_of(line)] |= wanted & self.engine.seats[life];

@@ -12,7 +12,7 @@ mod steps;
 use crate::topic::Topic;
 use state::{ALICE, BOB, CAROL, ROOM};
 
-/// What is left out to see that the model notices.
+/// A rule that can be taken out: the model has to fail then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// A member for whom something is on its way gets lines to its room by that way, too.
@@ -21,7 +21,7 @@ pub enum Rule {
     NotHereAsWell,
     /// A node sends no copy to itself.
     NotItself,
-    /// Whoever comes to a room is told to all nodes with members before its own answer.
+    /// A client that joins a room is announced to all nodes with members before it gets its own answer.
     JoinTells,
     /// Nothing to a room overtakes what is held for one of its members that is about to move.
     BehindHolds,
@@ -33,9 +33,9 @@ pub enum Rule {
     NamesWait,
     /// What is held goes back in one order.
     OneOrder,
-    /// A life that enters a new incarnation tells who is in its rooms.
+    /// A life that enters a new incarnation names the members of its rooms.
     EnterSeats,
-    /// All nodes with members hear who the others are when it is opened.
+    /// All nodes with members hear of the others when it is opened.
     OpenTells,
     /// Joins without an answer are said again.
     JoinAgain,
@@ -62,10 +62,10 @@ pub struct Rooms {
     pub nodes: usize,
     /// Where each client is logged in at the start.
     pub homes: [Option<u8>; state::CLIENTS],
-    /// Who is in the room at the start, and who comes to it wherever it is, as bits.
+    /// The clients that are in the room at the start, and those that join it wherever they are, as bits.
     pub members: u8,
     pub joins: u8,
-    /// Who each client's lines are for.
+    /// The recipients of each client's lines.
     pub says: [&'static [u8]; state::CLIENTS],
     /// How often each client leaves of its own will, to come back.
     pub moves: [u8; state::CLIENTS],
@@ -123,7 +123,7 @@ impl Topic for Rooms {
                 ..NOTHING
             },
             Rooms { name: "rooms-sender-moves", joins: 0b1, moves: [1, 0, 0], ..NOTHING },
-            // Who has spoken is in the room for whoever has heard it.
+            // A client that has spoken is a member for each client that has heard it.
             Rooms {
                 name: "rooms-join",
                 members: 0b1,

@@ -1,5 +1,6 @@
 //! What nodes, clients and the engine hold.
 
+pub use crate::bytes::{Entry, bit, bits, line_of, number_of, sender};
 use crate::pack::{Pack, packed};
 
 pub const CLIENTS: usize = 3;
@@ -60,10 +61,6 @@ pub const UNKNOWN: u8 = 0xf0;
 pub const HELD: u8 = 0xf1;
 pub const ABSENT: u8 = 0xf2;
 
-packed! {
-#[derive(Clone, Copy, Debug)]
-pub struct Entry { pub kind: u8, pub a: u8, pub b: u8, pub c: u8, pub d: u8, }
-}
 packed! {
 #[derive(Clone, Copy, Debug)]
 pub struct Owed { pub number: u8, pub to: u8, pub line: u8, pub place: u8, pub handled: bool, }
@@ -131,11 +128,11 @@ pub struct State {
     pub is_early: bool,
     pub nodes: [Node; LIVES],
     pub clients: [Client; CLIENTS],
-    /// Who has received each line, who was there when it was said, and who must get it.
+    /// The clients that have received each line, that were members when it was said, and that must get it.
     pub received: [[u8; LINES]; CLIENTS],
     pub wanted: [[u8; LINES]; CLIENTS],
     pub must: [[u8; LINES]; CLIENTS],
-    /// Who was a member when it said each line.
+    /// For each line, whether its sender was a member when it said it.
     pub as_member: [u8; CLIENTS],
     pub drains: u8,
     pub forgets: u8,
@@ -145,21 +142,6 @@ pub struct State {
 pub const NAMES: [&str; CLIENTS] = ["alice", "bob", "carol"];
 pub const NODES: [&str; LIVES] = ["A", "B", "C"];
 
-pub fn bit(number: u8) -> u8 {
-    1 << number
-}
-pub fn line_of(client: usize, number: u8) -> u8 {
-    (client as u8) << 4 | number
-}
-pub fn sender(line: u8) -> usize {
-    usize::from(line >> 4)
-}
-pub fn number_of(line: u8) -> usize {
-    usize::from(line & 15)
-}
-pub fn bits(mask: u8) -> impl Iterator<Item = usize> {
-    (0..8).filter(move |number| mask & bit(*number) != 0).map(usize::from)
-}
 pub fn leaves(state: u8) -> bool {
     [LEAVING, CUT].contains(&state)
 }

@@ -3,6 +3,11 @@
 local refused = refusal(tonumber(ARGV[3]))
 if refused then return refused end
 local name, session = ARGV[4], ARGV[5]
+-- A life that was released does not read what was held for the name.
+if state(LIFE) == 'released' then
+    append(LIFE, 't', session, 'n', name)
+    return 'OK'
+end
 local life, other = owner(name)
 if life then
     local now = state(life)

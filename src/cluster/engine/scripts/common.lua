@@ -1,5 +1,6 @@
--- Begins every script; it is run each time, so what only some need is in `register.lua`. KEYS[1] is the prefix of all keys, with one hash tag; ARGV[1] the incarnation
--- of the engine that the caller knows, ARGV[2] the caller's life.
+-- Begins every script. It is run each time, so what only some need is in `register.lua`.
+-- KEYS[1] is the prefix of all keys, with one hash tag; ARGV[1] the incarnation of the engine that
+-- the caller knows, ARGV[2] the caller's life.
 --
 -- The engine runs one script at a time, so whatever has to be in order is decided here, and told in
 -- the inbox of whoever it concerns. A script checks everything before it changes anything.

@@ -9,7 +9,9 @@ if not meta[1] or string.match(meta[1], '^(%x+)%-') ~= run then
     local function delete(lives)
         for _, life in ipairs(lives) do
             for _, room in ipairs(redis.call('SMEMBERS', P .. 'rooms:' .. life)) do clear_room(room, life) end
-            redis.call('DEL', P .. 'in:' .. life, P .. 'of:' .. life, P .. 'told:' .. life)
+            for _, key in ipairs({ 'in:', 'of:', 'left:', 'told:' }) do
+                redis.call('DEL', P .. key .. life)
+            end
         end
     end
     delete(redis.call('HKEYS', LIVES))

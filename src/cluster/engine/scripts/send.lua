@@ -9,11 +9,12 @@ local count = tonumber(ARGV[6])
 local places, sessions, told = {}, {}, {}
 local origin_leaves = is_leaving(state(LIFE))
 local values = redis.call('HMGET', NAMES, unpack(ARGV, 7, 6 + count))
--- For which lives something is held, and for their rooms' members. Looked for when it matters.
-local held, rooms_held
+-- For which lives something is held, and for their rooms' members. All holds are looked at only when it
+-- matters: there may be thousands.
+local held, rooms_held = {}, nil
 local function look_for_holds()
-    if held then return end
-    held, rooms_held = {}, {}
+    if rooms_held then return end
+    rooms_held = {}
     for _, name in ipairs(redis.call('SMEMBERS', HOLDS)) do
         local life = string.match(name, '^#[^@]+@(.+)$')
         if life then
@@ -30,12 +31,13 @@ for i = 1, count do
         local now = state(life)
         local place = life
         if now ~= 'here' then
-            look_for_holds()
-            -- While something is held for a name, everything for it goes behind that, whoever sends.
-            if not origin_leaves or not is_leaving(now) or rooms_held[life]
-                or redis.call('EXISTS', P .. 'hold:' .. ARGV[6 + i]) == 1 then
-                place, held[life] = '+', true
+            local waits = not origin_leaves or not is_leaving(now)
+            if not waits then
+                -- While something is held for a name, everything for it goes behind that.
+                look_for_holds()
+                waits = rooms_held[life] or redis.call('EXISTS', P .. 'hold:' .. ARGV[6 + i]) == 1
             end
+            if waits then place, held[life] = '+', true end
         end
         places[i], sessions[i] = place, session
     end
