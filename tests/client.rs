@@ -289,7 +289,7 @@ fn a_line_that_is_sent_after_the_end_is_not_taken() {
     let (mut outbox, inbox, peer) = connect_to(&script, "alice");
     drop(peer);
     Arrivals::of(inbox).expect_end();
-    // The end is known when that of the inbox is; what is sent now can not be written.
+    // The end is known when that of the inbox is; what is sent now cannot be written.
     assert_eq!(outbox.send("bob: late"), Err(SendError::Closed));
     assert_eq!(outbox.send("bob: later"), Err(SendError::Closed));
     let ended = finish(outbox);

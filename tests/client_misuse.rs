@@ -185,12 +185,16 @@ fn a_waiting_send_learns_that_the_server_has_ended() {
     let (client, peer) = stuck(&script, 1_000);
     let (mut outbox, mut inbox) = client.split();
     let (stop, stopped) = unbounded::<()>();
+    let (took, has_taken) = unbounded();
     let idle = thread::spawn(move || {
         inbox.recv().expect("the first message");
+        let _ = took.send(());
         let _ = stopped.recv();
         inbox
     });
-    common::wait_until("the other thread to take the first message", || {
+    // Until then nobody is known to empty the inbox, and no send waits for that.
+    has_taken.recv_timeout(TEST_TIMEOUT).expect("the other thread to take the first message");
+    common::wait_until("no room", || {
         outbox.send_timeout("bob: x", Duration::from_millis(1)) == Err(SendError::Full)
     });
     let waiting = thread::spawn(move || (outbox.send("bob: late"), outbox));

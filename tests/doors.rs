@@ -184,7 +184,7 @@ fn a_second_server_on_the_socket_fails_and_the_next_one_starts_while_the_first_d
     alice.expect_line("notice: server is shutting down, 1 of your lines were accepted");
     wait_until("the socket to go", || !path.exists());
     let (second, _) = serve(&path, &[]);
-    drop(alice);
+    alice.leave();
     assert_eq!(first.wait().0, 0);
     unix_client(&path).send("bob");
     assert_eq!(second.terminate().0, 0);

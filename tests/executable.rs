@@ -416,7 +416,8 @@ fn the_wildcards_of_both_families_work_on_one_port() {
         let mut bob = try_login((Ipv6Addr::LOCALHOST, port).into(), "bob").expect("room");
         alice.send("bob: hi");
         bob.expect_line("from alice: hi");
-        drop((alice, bob));
+        alice.leave();
+        bob.leave();
         let (status, log) = process.terminate();
         assert_eq!(status, 0, "{log:#?}");
     }
@@ -710,7 +711,7 @@ fn connect_takes_address_and_name_from_variables_and_short_flags() {
         bob.expect_line("from alice: hi");
         assert_eq!(client.outcome(), (0, Vec::new(), Vec::new()));
     }
-    drop(bob);
+    bob.leave();
     assert_eq!(process.terminate().0, 0);
 }
 
@@ -812,7 +813,7 @@ fn the_live_counters_are_logged_at_an_interval() {
     let line =
         process.log.expect(" 2 accepted, 1 owed, 1 written, 1 delivered, 0 lost, 0 B queued");
     assert!(line.contains("] counters: 1 connected now, 1 connection, 0 refused"), "{line}");
-    drop(alice);
+    alice.leave();
     assert_eq!(process.terminate().0, 0);
 }
 

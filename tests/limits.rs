@@ -235,7 +235,7 @@ mod of_the_system {
         for name in ["one-more", "another"] {
             assert!(try_login(process.address(), name).is_none(), "there is room for {room} only");
         }
-        drop(clients);
+        clients.into_iter().for_each(Client::leave);
         let (status, log) = process.terminate();
         assert_eq!(status, 0, "{log:#?}");
         assert!(!log.iter().any(|line| line.contains("cannot accept")), "{log:#?}");
@@ -350,7 +350,8 @@ mod of_the_system {
         }
         let (mut alice, mut bob) = (process.login("alice"), process.login("bob"));
         chat(&mut alice, &mut bob, ["alice", "bob"]);
-        drop((alice, bob));
+        alice.leave();
+        bob.leave();
         assert_eq!(process.terminate(), (0, Vec::new()));
         let log = fs::read(path).expect("a log file");
         assert!((512..=1024).contains(&log.len()), "{} bytes", log.len());
@@ -379,7 +380,7 @@ mod of_the_system {
         if let [one, other, ..] = clients.as_mut_slice() {
             chat(one, other, ["client-0", "client-1"]);
         }
-        drop(clients);
+        clients.into_iter().for_each(Client::leave);
         let (status, log) = process.terminate();
         assert_eq!(status, 0, "{log:#?}");
         assert!(!log.iter().any(|line| line.contains("cannot ")), "{log:#?}");

@@ -104,7 +104,7 @@ fn the_only_client_input_in_the_log_is_the_name() {
     let mut alice = try_login(address, "alice").expect("room");
     alice.send("\u{1b}[2J\nalice: \u{1b}[2J forged\n/who \rforged\nalice: seen");
     while alice.line().as_deref() != Some("from alice: seen") {}
-    drop(alice);
+    alice.leave();
     let (status, log) = process.terminate();
     assert_eq!(status, 0, "{log:#?}");
     assert!(log.iter().any(|line| line.contains(" alice connected (")), "{log:#?}");
@@ -285,7 +285,7 @@ fn a_log_in_json_has_the_figures_of_the_text_as_members() {
     alice.expect_line("from alice: two");
     process.signal(Signal::USR1);
     process.log.expect("counters: ");
-    drop(alice);
+    alice.leave();
     process.log.expect("alice disconnected");
     let (status, log) = process.terminate();
     assert_eq!(status, 0, "{log:#?}");

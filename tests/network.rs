@@ -167,7 +167,8 @@ fn expect_eviction_after_vanishing(count: u64, length: usize) {
     alice.send("bob: welcome back");
     bob.expect_line("from alice: welcome back");
     scene.bystanders.exchange(500);
-    drop((alice, bob));
+    alice.leave();
+    bob.leave();
 
     let others = Scene::end_bystanders(scene.bystanders, &mut scene.process);
     let (status, log) = scene.process.terminate();
@@ -237,7 +238,8 @@ fn a_link_that_goes_down_for_a_while_in_mid_message_loses_no_message() {
         }
         expect_messages(&mut alice, "bob", 1000, 1000);
     }
-    drop((alice, bob));
+    alice.leave();
+    bob.leave();
     Scene::end_bystanders(scene.bystanders, &mut scene.process);
     let (status, log) = scene.process.terminate();
     assert_eq!(status, 0, "{log:#?}");

@@ -177,7 +177,8 @@ fn an_unknown_recipient_is_reported_and_the_others_get_the_message() {
     let cases = [
         ("carol, bob: 1", "no such peer: carol"),
         ("bob, dave, carol: 2", "no such peer: dave, carol"),
-        // A string that cannot be a name is refused as such, and shown with what one cannot see.
+        // A string that cannot be a name is refused as such, and quoted with its invisible
+        // characters escaped.
         ("carol and dave, Bob, bob: 3", "no such peer: Bob; not a name: carol and dave"),
         ("é, /who, bob: 4", "not a name: é, /who"),
         ("\u{200b}bob, bob: 5", "not a name: \\u{200b}bob"),

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use a_chat::{CloseReason, Config, Report, Server};
 use common::population::{Population, Profile, Stop, Verdict, World};
-use common::rounds::rounds;
+use common::rounds::rounds_side_by_side;
 use common::wire::{Transport, Wire, transport};
 use common::{
     Client, TEST_TIMEOUT, TestServer, fin_in_flight, read_to_end, send_until_blocked,
@@ -42,7 +42,7 @@ fn run_population(seed: u64, profile: Profile) -> (Report, Verdict) {
 
 #[test]
 fn every_message_is_delivered_to_polite_clients() {
-    rounds("every_message_is_delivered_to_polite_clients", 1000, 100, Duration::MAX, |seed| {
+    rounds_side_by_side("every_message_is_delivered_to_polite_clients", 1000, 100, |seed| {
         let (report, verdict) = run_population(seed, Profile::Polite);
         assert!(report.is_clean() && !report.forced, "{report}");
         assert_eq!((report.lost(), verdict.in_doubt), (0, 0), "{report}");
@@ -52,7 +52,7 @@ fn every_message_is_delivered_to_polite_clients() {
 
 #[test]
 fn every_loss_is_accounted_for_with_stubborn_clients() {
-    rounds("every_loss_is_accounted_for_with_stubborn_clients", 2000, 30, Duration::MAX, |seed| {
+    rounds_side_by_side("every_loss_is_accounted_for_with_stubborn_clients", 2000, 30, |seed| {
         run_population(seed, Profile::Stubborn);
     });
 }

@@ -689,7 +689,7 @@ fn talk_with(mut command: Command, closes: bool, at: impl FnOnce(&mut Command, S
         assert_eq!(server.wait().0, 0);
         return;
     }
-    drop(bob);
+    bob.leave();
     assert_eq!(server.terminate().0, 0);
 }
 

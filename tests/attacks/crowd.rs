@@ -72,11 +72,14 @@ pub struct Plan {
     pub buffer: Buffer,
     /// The largest segment that it accepts, in bytes.
     pub segment: Option<u32>,
+    /// How much its kernel takes of what it sends, in bytes; the kernel's choice grows to megabytes.
+    pub send_buffer: Option<usize>,
 }
 
 impl Plan {
     pub fn new(name: impl Into<String>, sending: Sending, reading: Reading) -> Self {
-        Self { name: name.into(), sending, reading, buffer: Buffer::Automatic, segment: None }
+        let (name, buffer) = (name.into(), Buffer::Automatic);
+        Self { name, sending, reading, buffer, segment: None, send_buffer: None }
     }
 
     pub fn with_buffer(self, buffer: Buffer) -> Self {
@@ -85,6 +88,10 @@ impl Plan {
 
     pub fn with_segment(self, segment: u32) -> Self {
         Self { segment: Some(segment), ..self }
+    }
+
+    pub fn with_send_buffer(self, bytes: usize) -> Self {
+        Self { send_buffer: Some(bytes), ..self }
     }
 
     /// Connects with this plan's socket options.
@@ -101,6 +108,9 @@ impl Plan {
         }
         if let Some(segment) = self.segment {
             socket.set_tcp_mss(segment)?;
+        }
+        if let Some(bytes) = self.send_buffer {
+            socket.set_send_buffer_size(bytes)?;
         }
         socket.connect(&server.into())?;
         Ok(socket.into())

@@ -283,6 +283,14 @@ impl Client {
         self.stream.shutdown(Shutdown::Write).expect("an open connection");
     }
 
+    /// Leaves for good, before what follows. Dropping the client may not: a process that another test
+    /// spawns has a copy of its descriptor until it runs its own program. What the server writes
+    /// meanwhile would then be reset, and with it a message that was read here, but not acknowledged yet.
+    pub fn leave(self) {
+        // The server may have ended the connection.
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
     /// Resets the connection. Over a Unix socket it is merely closed, with its input unread.
     pub fn reset(self) {
         let socket = socket2::SockRef::from(&self.stream);

@@ -193,14 +193,23 @@ impl Process {
         fields.split_whitespace().map(str::to_owned).collect()
     }
 
-    /// The id of the thread with this name.
+    /// The id of the thread with this name, once it has given itself that name: a new thread runs only
+    /// some time after it was spawned.
     pub fn thread(&self, name: &str) -> u32 {
-        let mut tasks = fs::read_dir(self.procfs("task")).expect("procfs").filter_map(Result::ok);
-        let has_name = |task: &fs::DirEntry| {
-            fs::read_to_string(task.path().join("comm")).is_ok_and(|it| it.trim() == name)
+        let find = || {
+            let tasks = fs::read_dir(self.procfs("task")).expect("procfs").filter_map(Result::ok);
+            let mut named = tasks.filter(|task| {
+                fs::read_to_string(task.path().join("comm")).is_ok_and(|it| it.trim() == name)
+            });
+            named.next()
         };
-        let task = tasks.find(has_name).expect("a thread with this name");
-        task.file_name().to_string_lossy().parse().expect("a number")
+        let mut task = None;
+        wait_until(&format!("the thread {name}"), || {
+            task = find();
+            task.is_some()
+        });
+        let task = task.expect("it was found").file_name();
+        task.to_string_lossy().parse().expect("a number")
     }
 
     /// Waits until these threads have come to rest, and checks that nothing wakes them for 2 s.

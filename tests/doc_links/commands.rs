@@ -13,8 +13,8 @@ const CARGO: [&str; 13] = [
 ];
 
 /// Variables that may stand before a command, besides those that the sources read.
-const VARIABLES: [&str; 4] =
-    ["CARGO_TARGET_DIR", "LOOM_MAX_PREEMPTIONS", "RUSTDOCFLAGS", "RUSTFLAGS"];
+const VARIABLES: [&str; 5] =
+    ["CARGO_TARGET_DIR", "LOOM_MAX_PREEMPTIONS", "RUSTDOCFLAGS", "RUSTFLAGS", "RUST_TEST_THREADS"];
 
 /// Splits a line of shell into commands, and each of them into words. Redirections end a command.
 fn split(line: &str) -> Vec<Vec<String>> {
