@@ -50,13 +50,17 @@ const SYSTEMS: [System; 5] =
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
-    Mesh,
+    Mesh(Writes),
     Pair,
     Latency,
 }
 
-const WORKS: [(Work, &str); 3] =
-    [(Work::Mesh, "mesh/100x32"), (Work::Pair, "pair/8x32"), (Work::Latency, "latency")];
+const WORKS: [(Work, &str); 4] = [
+    (Work::Mesh(Writes::HalfWindow), "mesh/100x32"),
+    (Work::Mesh(Writes::AtOnce), "mesh_at_once/100x32"),
+    (Work::Pair, "pair/8x32"),
+    (Work::Latency, "latency"),
+];
 
 /// Running servers; dropped from the top, nodes before their engine.
 struct Running {
@@ -108,9 +112,8 @@ fn measure(work: Work, system: System) -> Option<[f64; 3]> {
     let of = |topology| Topology { others: others.to_vec(), ..topology };
     let control = &Control::default();
     let figures = match work {
-        Work::Mesh => {
+        Work::Mesh(writes) => {
             let topology = of(Topology::ring(100, 100));
-            let writes = Writes::HalfWindow;
             let mesh = Mesh::connect(protocol, first, &topology, 100, 32, writes, control);
             let mut mesh = mesh.expect("logins");
             settle(system);

@@ -26,12 +26,13 @@ const TARGET: Duration = Duration::from_millis(400);
 const SIZE: (u32, u32) = (880, 400);
 
 /// The servers' colours, in their order.
-const COLORS: [RGBColor; 5] = [
+const COLORS: [RGBColor; 6] = [
     RGBColor(200, 20, 60),
     RGBColor(40, 110, 190),
     RGBColor(40, 140, 60),
     RGBColor(220, 120, 0),
     RGBColor(120, 70, 170),
+    RGBColor(110, 110, 110),
 ];
 
 /// One picture: what it shows, and how its JSON names that.

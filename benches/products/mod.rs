@@ -34,6 +34,8 @@ pub enum Server {
     /// The baseline.
     Raw,
     Nats,
+    /// Another version of it, whose path is in [`OTHER_NATS`].
+    OtherNats,
     Redis,
     Valkey,
     /// With a second I/O thread, which spins for work while there is some.
@@ -41,8 +43,18 @@ pub enum Server {
 }
 
 /// In the order in which they take turns.
-pub const SERVERS: [Server; 6] =
-    [Server::Chat, Server::Raw, Server::Nats, Server::Redis, Server::Valkey, Server::ValkeyThreads];
+pub const SERVERS: [Server; 7] = [
+    Server::Chat,
+    Server::Raw,
+    Server::Nats,
+    Server::OtherNats,
+    Server::Redis,
+    Server::Valkey,
+    Server::ValkeyThreads,
+];
+
+/// The environment variable that holds the path of a second `nats-server`.
+const OTHER_NATS: &str = "OTHER_NATS";
 
 /// Idle clients connected to measure the memory of one.
 const IDLE_CLIENTS: usize = 5000;
@@ -56,6 +68,7 @@ impl Server {
             Self::Chat => "a-chat",
             Self::Raw => "raw relay",
             Self::Nats => "NATS",
+            Self::OtherNats => "the other NATS",
             Self::Redis => "Redis",
             Self::Valkey => "Valkey",
             Self::ValkeyThreads => "Valkey, 2 I/O threads",
@@ -67,18 +80,19 @@ impl Server {
         match self {
             Self::Chat => Protocol::Chat,
             Self::Raw => Protocol::Raw,
-            Self::Nats => Protocol::Nats,
+            Self::Nats | Self::OtherNats => Protocol::Nats,
             Self::Redis | Self::Valkey | Self::ValkeyThreads => Protocol::Redis,
         }
     }
 
-    /// The name of its program; `None` if it comes with the bench.
-    fn program(self) -> Option<&'static str> {
+    /// Its program, if that is installed; none comes with the bench.
+    fn program(self) -> Option<PathBuf> {
         match self {
             Self::Chat | Self::Raw => None,
-            Self::Nats => Some("nats-server"),
-            Self::Redis => Some("redis-server"),
-            Self::Valkey | Self::ValkeyThreads => Some("valkey-server"),
+            Self::Nats => find("nats-server"),
+            Self::OtherNats => std::env::var_os(OTHER_NATS).map(PathBuf::from),
+            Self::Redis => find("redis-server"),
+            Self::Valkey | Self::ValkeyThreads => find("valkey-server"),
         }
     }
 
@@ -88,8 +102,7 @@ impl Server {
 
     /// What it says of its version.
     pub fn version(self) -> String {
-        let output =
-            self.program().and_then(find).map(|it| Command::new(it).arg("--version").output());
+        let output = self.program().map(|it| Command::new(it).arg("--version").output());
         match output {
             Some(Ok(output)) => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
             _ => env!("CARGO_PKG_VERSION").to_owned(),
@@ -102,7 +115,7 @@ impl Server {
         if tls::is_asked() && !tls::is_spoken_by(self) {
             return false;
         }
-        self.program().is_none_or(|program| find(program).is_some())
+        matches!(self, Self::Chat | Self::Raw) || self.program().is_some()
     }
 }
 
@@ -131,13 +144,14 @@ pub fn end(server: Server, process: Process) {
 
 fn server_command(server: Server, address: SocketAddr, cpus: Option<&str>) -> Command {
     let (host, port) = (address.ip().to_string(), address.port().to_string());
-    let mut command = match server.program() {
-        None => chat(&address.to_string(), cpus),
-        Some(program) => command(find(program).expect("installed, as was checked before"), cpus),
+    let mut command = if server == Server::Chat {
+        chat(&address.to_string(), cpus)
+    } else {
+        command(server.program().expect("installed, as was checked before"), cpus)
     };
-    if server == Server::Nats {
+    if server.protocol() == Protocol::Nats {
         command.args(["--addr", &host, "--port", &port, "--log", "/dev/null"]);
-    } else if server.program().is_some() {
+    } else if server != Server::Chat {
         command.args(["--bind", &host, "--port", &port, "--save", "", "--appendonly", "no"]);
         command.args(["--maxclients", "15000", "--loglevel", "warning"]);
     }

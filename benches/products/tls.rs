@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use a_chat::client::Tls;
 use a_chat::load::link::Target;
 use a_chat::load::process::Process;
+use a_chat::load::protocol::Protocol;
 
 use super::Server;
 use crate::rig::certificate::Certificate;
@@ -28,21 +29,21 @@ fn certificate() -> Option<&'static (Certificate, Tls)> {
 
 /// Whether this server has TLS. The raw relay does not, nor does the Valkey of the `PyPI` wheel.
 pub fn is_spoken_by(server: Server) -> bool {
-    matches!(server, Server::Chat | Server::Nats | Server::Redis)
+    matches!(server, Server::Chat | Server::Nats | Server::OtherNats | Server::Redis)
 }
 
 /// Adds the flags that give a server TLS. Redis listens on a port of its own for it.
 pub fn configure(server: Server, command: &mut Command, port: u16) {
     let Some((certificate, _)) = certificate() else { return };
     let (file, key) = (certificate.file(), certificate.key());
-    match server.program() {
-        None => {
+    match server.protocol() {
+        Protocol::Chat | Protocol::Raw => {
             certificate.configure(command);
         }
-        Some("nats-server") => {
+        Protocol::Nats => {
             command.arg("--tls").arg("--tlscert").arg(file).arg("--tlskey").arg(key);
         }
-        Some(_) => {
+        Protocol::Redis => {
             command.args(["--port", "0", "--tls-port", &port.to_string()]);
             command.arg("--tls-cert-file").arg(file).arg("--tls-key-file").arg(key);
             command.args(["--tls-auth-clients", "no", "--tls-protocols", "TLSv1.3"]);
@@ -55,5 +56,5 @@ pub fn destination(server: Server, process: &Process) -> Target {
     let target = Target::from(process.address.clone());
     let Some((_, tls)) = certificate() else { return target };
     let target = target.with_tls(tls.clone(), None);
-    if server == Server::Nats { target.after_a_line() } else { target }
+    if server.protocol() == Protocol::Nats { target.after_a_line() } else { target }
 }
