@@ -51,6 +51,28 @@ fn a_sync_is_answered_once_all_lines_before_it_are_delivered() {
     assert_eq!((report.owed, report.lost()), (600, 0), "{report}");
 }
 
+/// Of a large write the server asks at once what has arrived, and on one machine that may be all of it.
+#[test]
+fn a_sync_is_answered_if_all_is_acknowledged_while_it_is_written() {
+    const LINES: u64 = 120;
+    let server = TestServer::with(lenient());
+    let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
+    let text = "x".repeat(1000);
+    let burst = format!("{}/sync 5\n", format!("bob: {text}\n").repeat(LINES as usize));
+    let message = format!("from alice: {text}");
+    let mut line = 0;
+    for _ in 0..200 {
+        alice.send_bytes(burst.as_bytes());
+        for _ in 0..LINES {
+            bob.expect_line(&message);
+        }
+        line += LINES + 1;
+        alice.expect_line(&format!("notice: line {line}: {DELIVERED}"));
+    }
+    let report = server.stop_with([(alice, line), (bob, 0)]);
+    assert_eq!((report.owed, report.lost()), (200 * LINES, 0), "{report}");
+}
+
 #[test]
 fn a_time_that_is_none_is_refused() {
     let server = TestServer::start();

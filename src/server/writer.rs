@@ -414,6 +414,10 @@ impl Writer {
         }
         let messages = self.backlog.advance(written, &mut self.in_flight);
         self.count_written(messages);
+        if self.in_flight.is_empty() {
+            // All of it is acknowledged already, and nothing else will ask.
+            self.note_acknowledged();
+        }
         Ok(written)
     }
 
@@ -426,6 +430,11 @@ impl Writer {
     /// Forgets messages that the peer's kernel has acknowledged.
     fn settle(&mut self) {
         self.in_flight.settle(self.connection.acknowledged(self.written()).plain.0);
+        self.note_acknowledged();
+    }
+
+    /// Counts the messages that are acknowledged, and settles the marks that are reached by them.
+    fn note_acknowledged(&mut self) {
         self.count_delivered(self.in_flight.acknowledged());
         if !self.marks.is_empty() {
             let Self { marks, backlog, in_flight, owed, .. } = self;
