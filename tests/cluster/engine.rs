@@ -113,12 +113,16 @@ impl Engine {
         while let Some(left) = until.checked_duration_since(Instant::now()) {
             std::thread::park_timeout(left);
         }
-        self.signal(rustix::process::Signal::CONT);
+        self.resume();
     }
 
-    /// Stops the process until it is killed.
+    /// Stops the process until it is resumed or killed.
     pub fn suspend(&self) {
         self.signal(rustix::process::Signal::STOP);
+    }
+
+    pub fn resume(&self) {
+        self.signal(rustix::process::Signal::CONT);
     }
 
     fn signal(&self, signal: rustix::process::Signal) {

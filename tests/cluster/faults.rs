@@ -11,7 +11,8 @@ use crate::common::rounds::env_number;
 use crate::common::{Client, TEST_TIMEOUT, TestServer, wait_until};
 use crate::engine::Engine;
 use crate::nodes::{
-    check_clean, config, login, login_soon, node_with, nodes, options, options_at, stop_all,
+    SHORT_LEASE, check_clean, config, login, login_soon, node_with, nodes, options, options_at,
+    stop_all,
 };
 use crate::proxy::{Harm, Proxy};
 
@@ -36,7 +37,7 @@ fn lines_survive_at(nodes: Vec<TestServer>, rounds: usize, mut fault: impl FnMut
     let stop = Arc::new(AtomicBool::new(false));
     let (mut socket, stopped) = (alice.stream.try_clone().expect("one more"), Arc::clone(&stop));
     let received = Arc::new(AtomicU64::new(0));
-    let seen = Arc::clone(&received);
+    let [seen, arrived] = [(); 2].map(|()| Arc::clone(&received));
     let sender = thread::spawn(move || {
         let mut number = 0_u64;
         while !stopped.load(SeqCst) {
@@ -75,7 +76,7 @@ fn lines_survive_at(nodes: Vec<TestServer>, rounds: usize, mut fault: impl FnMut
     wait_until("lines to arrive again", || nodes[1].stats().delivered > before + 500);
     stop.store(true, SeqCst);
     let sent = sender.join().expect("no panic");
-    wait_until("all lines", || nodes[0].stats().accepted > sent);
+    wait_until("all lines", || arrived.load(SeqCst) == sent);
     let reports = stop_all(nodes);
     check_clean(&reports);
     assert_eq!(reader.join().expect("no panic"), sent);
@@ -119,11 +120,13 @@ fn an_engine_that_is_wiped_loses_nothing() {
 
 #[test]
 fn an_engine_without_memory_loses_nothing() {
-    let Some(mut engine) = Engine::start() else { return };
-    lines_survive(&mut engine, 2, |engine| {
+    let Some(engine) = Engine::start() else { return };
+    let nodes =
+        ["a", "b"].map(|name| node_with(options(&engine, name).lease(SHORT_LEASE), config()));
+    lines_survive_at(nodes.into(), 2, || {
         engine.say(&["CONFIG", "SET", "maxmemory", "1"]);
         // Longer than a lease: it is renewed all the same.
-        thread::park_timeout(Duration::from_secs(3));
+        thread::park_timeout(SHORT_LEASE * 3 / 2);
         engine.say(&["CONFIG", "SET", "maxmemory", "0"]);
     });
 }
@@ -132,7 +135,7 @@ fn an_engine_without_memory_loses_nothing() {
 fn a_login_without_an_engine_is_refused() {
     let Some(mut engine) = Engine::start() else { return };
     let config = config().drain_timeout(Duration::from_secs(3));
-    let only = node_with(options(&engine, "a"), config);
+    let only = node_with(options(&engine, "a").lease(SHORT_LEASE), config);
     let mut alice = login(&only, "alice");
     let mut bob = login(&only, "bob");
     engine.kill();
@@ -158,7 +161,7 @@ fn a_drain_without_an_engine_ends_by_its_deadline_and_names_what_it_could_not_se
     alice.send("bob: nobody can be asked");
     wait_until("the line", || first.stats().accepted == 2);
     let report = first.stop();
-    assert!(report.drain < Duration::from_secs(4), "{report}");
+    assert!(report.drain < Duration::from_secs(12), "{report}");
     let node = report.cluster.as_ref().expect("a node's report");
     assert_eq!((report.owed, report.lost() + node.in_doubt), (1, 1), "{report}");
     assert!(!report.is_clean(), "{report}");
@@ -181,7 +184,8 @@ fn a_frozen_engine_holds_no_stop_beyond_its_deadline() {
     }
     wait_until("the lines", || nodes[0].stats().accepted == 101);
     for report in stop_all(nodes) {
-        assert!(report.drain < TIMEOUT + Duration::from_millis(1500), "{report}");
+        // Not one wait for each of the commands.
+        assert!(report.drain < TIMEOUT + Duration::from_secs(10), "{report}");
         let node = report.cluster.as_ref().expect("a node's report");
         assert_eq!(report.owed, report.lost() + node.in_doubt, "{report}");
     }
@@ -218,7 +222,7 @@ fn a_proxy_that_cuts_delays_and_swallows_loses_nothing() {
 #[test]
 fn an_engine_that_stands_still_for_longer_than_a_lease_loses_nothing() {
     let Some(mut engine) = Engine::start() else { return };
-    lines_survive(&mut engine, 1, |engine| engine.freeze(Duration::from_secs(5)));
+    lines_survive(&mut engine, 1, |engine| engine.freeze(Duration::from_secs(8)));
 }
 
 /// One that was free a moment ago.
@@ -257,8 +261,8 @@ fn a_replica_that_is_promoted_loses_nothing() {
 fn a_node_that_hears_nothing_is_taken_for_dead() {
     let Some(engine) = Engine::start() else { return };
     let proxy = Proxy::start(engine.socket());
-    let first = node_with(options(&engine, "a"), config());
-    let deaf = node_with(options_at(&proxy.url(), "b"), config());
+    let first = node_with(options(&engine, "a").lease(SHORT_LEASE), config());
+    let deaf = node_with(options_at(&proxy.url(), "b").lease(SHORT_LEASE), config());
     let mut bob = login(&deaf, "bob");
     proxy.do_harm(Harm::Deafen);
     // Its name is free within the lease.
@@ -283,9 +287,9 @@ fn a_node_that_hears_nothing_is_taken_for_dead() {
 fn a_sync_waits_for_a_client_that_has_lost_its_name_to_another_node() {
     let Some(engine) = Engine::start() else { return };
     let proxy = Proxy::start(engine.socket());
-    let first = node_with(options(&engine, "a"), config());
+    let first = node_with(options(&engine, "a").lease(SHORT_LEASE), config());
     let patient = config().stall_timeout(TEST_TIMEOUT * 10);
-    let deaf = node_with(options_at(&proxy.url(), "b"), patient);
+    let deaf = node_with(options_at(&proxy.url(), "b").lease(SHORT_LEASE), patient);
     let mut bob = deaf.login_with_small_buffers("bob");
     let mut dave = login(&deaf, "dave");
     let text = "x".repeat(1000);
@@ -309,8 +313,8 @@ fn a_sync_waits_for_a_client_that_has_lost_its_name_to_another_node() {
 #[test]
 fn logins_that_gave_up_while_the_engine_was_away_delay_nobody_after_it_is_back() {
     let Some(mut engine) = Engine::start() else { return };
-    let waves = env_number("CLUSTER_ROUNDS").unwrap_or(4);
-    let impatient = config().login_timeout(Duration::from_millis(300));
+    let waves = env_number("CLUSTER_ROUNDS").unwrap_or(3);
+    let impatient = config().login_timeout(Duration::from_secs(2));
     let nodes: Vec<_> =
         ["a", "b"].map(|name| node_with(options(&engine, name), impatient.clone())).into();
     let (mut alice, mut bob) = (login(&nodes[0], "alice"), login(&nodes[1], "bob"));

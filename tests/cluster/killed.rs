@@ -4,7 +4,7 @@ use rustix::process::Signal;
 
 use crate::common::{Client, wait_until};
 use crate::engine::Engine;
-use crate::nodes::{check, config, login, login_soon, node, node_with, options};
+use crate::nodes::{SHORT_LEASE, check, config, login, login_soon, node_with, options};
 use crate::process::{Process, serve};
 
 fn process(engine: &Engine, name: &str) -> Process {
@@ -16,7 +16,7 @@ fn process(engine: &Engine, name: &str) -> Process {
 #[test]
 fn a_killed_node_is_taken_for_dead_and_its_messages_are_in_doubt() {
     let Some(engine) = Engine::start() else { return };
-    let first = node(&engine, "a");
+    let first = node_with(options(&engine, "a").lease(SHORT_LEASE), config());
     let mut alice = login(&first, "alice");
     let mut second = process(&engine, "b");
     let mut bob = Client::connect(second.address());
@@ -54,7 +54,7 @@ fn a_killed_node_is_taken_for_dead_and_its_messages_are_in_doubt() {
 #[test]
 fn a_node_that_was_suspended_for_too_long_begins_a_new_life() {
     let Some(engine) = Engine::start() else { return };
-    let first = node_with(options(&engine, "a"), config());
+    let first = node_with(options(&engine, "a").lease(SHORT_LEASE), config());
     let mut second = process(&engine, "b");
     let mut bob = Client::connect(second.address());
     bob.send("bob");

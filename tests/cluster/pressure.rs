@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use crate::common::rounds::env_number;
 use crate::common::{Client, TEST_TIMEOUT, wait_until};
 use crate::engine::Engine;
-use crate::nodes::{check, check_clean, config, login, node_with, nodes, options, stop_all};
+use crate::nodes::{
+    check, check_clean, config, login, node_with, nodes, options, stop_all, stop_all_at_once,
+};
 
 /// The engine's own figure, in bytes.
 fn used_memory(engine: &Engine) -> u64 {
@@ -52,7 +54,7 @@ fn a_recipient_that_does_not_read_slows_its_senders_at_all_nodes_and_nobody_else
         if now != before {
             (before, since) = (now, Instant::now());
         }
-        thread::yield_now();
+        thread::park_timeout(Duration::from_millis(1));
     }
     let held = used_memory(&engine).saturating_sub(idle);
     assert!(held < 16 << 20, "the engine holds {held} bytes");
@@ -64,7 +66,7 @@ fn a_recipient_that_does_not_read_slows_its_senders_at_all_nodes_and_nobody_else
         bob.expect_line(&format!("from alice: {number}"));
         slowest = slowest.max(sent.elapsed());
     }
-    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
+    assert!(slowest < Duration::from_secs(15), "{slowest:?}");
     // It reads again, and everything goes on.
     let stats = nodes[2].stats_handle();
     let mut stuck = stuck;
@@ -74,7 +76,7 @@ fn a_recipient_that_does_not_read_slows_its_senders_at_all_nodes_and_nobody_else
     stop.store(true, SeqCst);
     let reports = {
         drop((alice, bob));
-        stop_all(nodes)
+        stop_all_at_once(&engine, nodes)
     };
     for (client, writer) in senders {
         drop(client);
@@ -115,7 +117,10 @@ fn many_clients_that_come_at_once_all_get_in_and_reach_each_other() {
     let _ = a_chat::raise_nofile_limit();
     // All of them are connected before the first one says its name.
     let nodes: Vec<_> = ["a", "b", "c"]
-        .map(|name| node_with(options(&engine, name), config().max_logins(count)))
+        .map(|name| {
+            let config = config().max_logins(count).login_timeout(TEST_TIMEOUT);
+            node_with(options(&engine, name).lease(TEST_TIMEOUT), config)
+        })
         .into();
     let began = Instant::now();
     let mut clients: Vec<_> =

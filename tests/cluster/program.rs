@@ -103,7 +103,7 @@ fn the_script_starts_a_cluster_to_play_with_and_ctrl_c_stops_it_without_a_loss()
     drop(engine);
     let mut command = Command::new("bash");
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/cluster/start"));
-    command.env("A_CHAT", EXECUTABLE).env("PORT", "0");
+    command.env("A_CHAT", EXECUTABLE).env("PORT", "0").env("A_CHAT_DRAIN_TIMEOUT", "30s");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A terminal interrupts the whole group in its foreground.
     command.process_group(0);

@@ -1,13 +1,14 @@
 //! What a sender is told of lines to another node: losses, and with `/sync` that everything has
 //! arrived.
 
-use std::time::{Duration, Instant};
-
 use a_chat::Config;
 
 use crate::common::{Client, TEST_TIMEOUT, TestServer, wait_until};
 use crate::engine::Engine;
-use crate::nodes::{check, check_clean, config, login, node_with, nodes, options, stop_all};
+use crate::nodes::{
+    SHORT_LEASE, check, check_clean, check_up_to_doubt, config, login, node_with, nodes, options,
+    stop_all,
+};
 
 fn pair(engine: &Engine, config: &Config) -> Vec<TestServer> {
     ["a", "b"].map(|name| node_with(options(engine, name), config.clone())).into()
@@ -37,10 +38,8 @@ fn a_sync_is_answered_when_recipients_at_other_nodes_have_everything() {
     for number in 0..100 {
         alice.send(&format!("bob: {number}"));
     }
-    let started = Instant::now();
     alice.send("/sync");
     alice.expect_line("notice: line 102: everything before it is delivered");
-    assert!(started.elapsed() < Duration::from_secs(5));
     // It is true: all of it is there to be read.
     for number in 0..100 {
         bob.expect_line(&format!("from alice: {number}"));
@@ -84,25 +83,28 @@ fn a_sync_confirms_nothing_that_was_on_its_way_when_the_engine_forgot() {
 #[test]
 fn a_sender_is_told_what_a_recipient_at_another_node_did_not_get() {
     let Some(engine) = Engine::start() else { return };
-    let config =
-        config().stall_timeout(Duration::from_millis(500)).linger(Duration::from_millis(50));
-    let nodes = pair(&engine, &config);
+    let nodes = pair(&engine, &config().stall_timeout(TEST_TIMEOUT * 10));
     let mut alice = login(&nodes[0], "alice");
     let bob = nodes[1].login_with_small_buffers("bob");
     let text = "x".repeat(1000);
     for _ in 0..200 {
         alice.send(&format!("bob: {text}"));
     }
+    let arrived = || nodes[1].stats_handle().cluster().map_or(0, |stats| stats.arrived);
+    wait_until("the lines", || arrived() == 200);
+    bob.reset();
     alice.send("/sync");
     let told = alice.line().expect("a notice");
     // The last of its lines is the 201st, behind a /who.
     let rest = told.strip_prefix("error: line 201: ").unwrap_or_else(|| panic!("{told}"));
     let count: u64 = rest.split(' ').next().expect("a word").parse().expect("a number");
-    let expected =
-        format!("{count} lines from line {} on lost on the way to bob: evicted", 202 - count);
+    let expected = format!(
+        "{count} lines from line {} on lost on the way to bob: connection broken",
+        202 - count
+    );
     assert_eq!(rest, expected);
     alice.expect_line("notice: line 202: everything before it is delivered or was reported lost");
-    drop((alice, bob));
+    drop(alice);
     let reports = stop_all(nodes);
     check(&reports);
     // The account is the recipient's node's, and so is the word to the sender.
@@ -179,7 +181,9 @@ fn lines_of_a_client_that_leaves_at_once_are_delivered() {
 #[test]
 fn a_sync_is_not_confirmed_for_members_of_a_node_that_has_ended_without_a_word() {
     let Some(engine) = Engine::start() else { return };
-    let mut nodes = pair(&engine, &config().stall_timeout(TEST_TIMEOUT * 10));
+    let patient = config().stall_timeout(TEST_TIMEOUT * 10);
+    let node = |name| node_with(options(&engine, name).lease(SHORT_LEASE), patient.clone());
+    let mut nodes = vec![node("a"), node("b")];
     let mut alice = login(&nodes[0], "alice");
     let mut probe = login(&nodes[1], "probe");
     let mut stuck = nodes[1].login_with_small_buffers("stuck");
@@ -212,5 +216,6 @@ fn a_sync_is_not_confirmed_for_members_of_a_node_that_has_ended_without_a_word()
     let mut reports = stop_all(nodes);
     assert!(reports[0].is_clean(), "{reports:#?}");
     reports.push(forced);
-    check(&reports);
+    // Forced, it may have had no time for its last words.
+    check_up_to_doubt(&reports);
 }

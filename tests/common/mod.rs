@@ -126,7 +126,7 @@ impl TestServer {
                 self.stats(),
                 table().into_iter().filter(is_open).collect::<Vec<_>>()
             );
-            std::thread::yield_now();
+            std::thread::sleep(LOOK_AGAIN);
         }
         let report = thread.join().expect("no panic").expect("no error");
         let (arrived, elsewhere) = between_nodes(&report);
@@ -326,12 +326,16 @@ pub fn login_when_there_is_room(address: SocketAddr, name: &str) -> (Client, u64
     (client.expect("waited for"), refused)
 }
 
+/// How long to wait before something is looked at again: all the CPU time there is belongs to what is
+/// waited for.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
 /// Waits until `condition` holds, where no descriptor or channel signals it.
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + TEST_TIMEOUT;
     while !condition() {
         assert!(Instant::now() < deadline, "waited too long for {what}");
-        std::thread::yield_now();
+        std::thread::sleep(LOOK_AGAIN);
     }
 }
 
