@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::script::Script;
 use common::{TEST_TIMEOUT, wait_until};
-use process::{Process, connect};
+use process::{Process, connect, filled};
 use rustix::process::Signal;
 
 /// A listener to which one can connect, but which never says anything.
@@ -26,6 +26,13 @@ fn silent() -> (TcpListener, SocketAddr) {
 fn client(address: SocketAddr, flags: &[&str]) -> Process {
     let mut command = connect(address, &["--name", "alice"]);
     command.args(flags);
+    Process::start(command)
+}
+
+/// The same, with one line as its whole input.
+fn client_with_a_line(address: SocketAddr, flags: &[&str]) -> Process {
+    let mut command = connect(address, &["--name", "alice"]);
+    command.args(flags).stdin(filled("bob: hi\n"));
     Process::start(command)
 }
 
@@ -47,8 +54,7 @@ fn the_wait_bounds_a_login_that_hangs() {
     let (_listener, address) = silent();
     for flags in [&["--wait", "1"][..], &["--wait", "1", "--reconnect"]] {
         let begin = Instant::now();
-        let mut alice = client(address, flags);
-        alice.write_and_end("bob: hi\n");
+        let alice = client_with_a_line(address, flags);
         let gave_up = format!("a-chat: gave up connecting to {address}");
         assert_eq!(end(alice), not_accepted(&gave_up));
         assert!(begin.elapsed() < Duration::from_secs(14), "after {:?}", begin.elapsed());
@@ -73,8 +79,7 @@ fn the_first_signal_ends_a_login_that_hangs() {
 fn lines_are_named_when_the_connection_is_refused() {
     let (listener, address) = silent();
     drop(listener);
-    let mut alice = client(address, &[]);
-    alice.write_and_end("bob: hi\n");
+    let alice = client_with_a_line(address, &[]);
     let refused = format!("a-chat: cannot connect to {address}: Connection refused (os error 111)");
     assert_eq!(end(alice), not_accepted(&refused));
 }

@@ -2,7 +2,7 @@
 //! signalled, waited for with a deadline, and killed and reaped if a test fails.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, unbounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::common::{Client, TEST_TIMEOUT, wait_until};
@@ -354,6 +355,14 @@ pub fn connect(address: SocketAddr, flags: &[&str]) -> Command {
     let mut command = executable();
     command.arg("connect").arg(address.to_string()).args(flags).stdin(Stdio::piped());
     command
+}
+
+/// A standard input that holds this text and its end before the process starts: one that exits on
+/// its own may be gone before it could be written to. The text must fit into a pipe.
+pub fn filled(text: &str) -> Stdio {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
+    File::from(writer).write_all(text.as_bytes()).expect("an open pipe");
+    reader.into()
 }
 
 /// The same as [`serve`], started by a launcher that takes the command as its last arguments.
