@@ -18,7 +18,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{TEST_TIMEOUT, TestServer, wait_until};
 use process::{EXECUTABLE, Process, executable, run, serve};
@@ -175,17 +175,16 @@ fn latency_beside_a_load_counts_both_exactly() {
     let server = TestServer::start();
     let address = server.address.to_string();
     let flags = ["latency", "--beside", "2000", "--duration", "500ms", &address];
+    let begin = Instant::now();
     let figures = figures(&[&flags]);
+    let most = 2000.0 * begin.elapsed().as_secs_f64() + 1.0;
     check(&figures, 1);
     let beside = &figures["beside"];
     assert_eq!((number(beside, "rate_asked_per_second"), count(&figures, "clients")), (2000.0, 18));
     let [sent, received] = ["sent", "received"].map(|key| count(beside, key));
     assert_eq!(sent, received, "{figures}");
-    // No more than are due, and of these all that the machine has time for.
-    assert!(
-        (100..=1100).contains(&sent) || number(&figures, "duration_seconds") > 0.55,
-        "{figures}"
-    );
+    // No more than are due. How many those are depends on when the pairs' thread runs.
+    assert!(sent > 0 && number(beside, "sent") <= most, "{figures}");
     for key in ["lost", "reordered", "repeated"] {
         assert_eq!(count(beside, key), 0, "{figures}");
     }
@@ -204,7 +203,7 @@ fn messages_lost_beside_a_latency_are_an_error() {
             return vec![frame];
         }
         held.push(Vec::new());
-        if held.len() == 7 { Vec::new() } else { vec![frame] }
+        if held.len() == 1 { Vec::new() } else { vec![frame] }
     };
     let address = relay(fault).to_string();
     let flags = ["latency", "--beside", "500", "--duration", "300ms", "--json", &address];
@@ -263,7 +262,7 @@ fn the_default_output_is_a_table() {
 /// Starts each mode against a server and calls `end` on it while messages flow; checks the figures
 /// so far, and returns the loads' errors.
 fn errors_when_the_server_ends(end: fn(&Process)) -> Vec<String> {
-    let paced: (&[&str], u64) = (&["mesh", "--rate", "1000"], 1);
+    let paced: (&[&str], u64) = (&["mesh", "--rate", "1000", "--clients", "5"], 1);
     let modes = MODES.into_iter().chain([paced]);
     let errors = modes.map(|(mode, per_message)| {
         let mut server = Process::start(serve(&[]));
@@ -409,12 +408,12 @@ fn a_load_that_its_own_server_would_refuse_is_a_wrong_command_line() {
 #[test]
 fn a_progress_bar_stays_on_one_line_of_a_narrow_window() {
     for columns in [2, 4, 9, 20, 60, 100] {
-        let size = format!("stty rows 5 cols {columns}; exec \"$0\" \"$@\" 2>&1 >/dev/null");
-        let mut command = process::through(&["setsid", "--ctty", "sh", "-c", &size], EXECUTABLE);
-        command.args(["stress", "latency", "--rate", "100", "--messages", "200"]);
+        let only_stderr = "exec \"$0\" \"$@\" 2>&1 >/dev/null";
+        let launcher = ["setsid", "--ctty", "sh", "-c", only_stderr];
+        let mut command = process::through(&launcher, EXECUTABLE);
+        command.args(["stress", "latency", "--rate", "100", "--messages", "1000"]);
         command.env("TERM", "xterm-256color");
-        let mut terminal = Terminal::run(command);
-        terminal.resize(5, columns);
+        let mut terminal = Terminal::run(command, 5, columns);
         let mut drawn: Vec<String> = Vec::new();
         terminal.wait_until("changes", |terminal| {
             let rows = terminal.rows();
@@ -425,6 +424,7 @@ fn a_progress_bar_stays_on_one_line_of_a_narrow_window() {
             drawn.len() >= 8
         });
         assert!(drawn.iter().all(|row| row.starts_with('[') == (columns == 100)), "{drawn:#?}");
+        terminal.process.signal(Signal::INT);
         assert_eq!(terminal.wait(), (0, Vec::new()), "in {columns} columns");
     }
 }

@@ -16,7 +16,7 @@ use common::script::{Peer, Script};
 use common::{Client, TestServer, send_until_blocked, wait_until};
 use process::{EXECUTABLE, through};
 use rustix::process::Signal;
-use terminal::{Terminal, WAITING};
+use terminal::{COLUMNS, ROWS, Terminal, WAITING};
 
 const CTRL_C: &str = "\x03";
 const CTRL_D: &str = "\x04";
@@ -648,7 +648,7 @@ fn a_suspension_keeps_the_line_being_typed() {
     let mut command = through(&["setsid", "--ctty"], "sh");
     let client = format!("{EXECUTABLE} connect --name alice {}; fg", server.address);
     command.args(["-mc", &client]).env("TERM", "xterm");
-    let mut alice = Terminal::run(command);
+    let mut alice = Terminal::run(command, ROWS, COLUMNS);
     alice.expect(&[CONNECTED, ">"]);
     alice.press("bob: half");
     alice.expect(&["> bob: half"]);
@@ -871,7 +871,7 @@ fn a_stuck_terminal_does_not_delay_the_end() {
 
     // It stops accepting output after she left.
     let script = Script::listen();
-    let (mut alice, mut peer) = alice_of(&script, &["--wait", "2s", "--name", "alice"]);
+    let (mut alice, mut peer) = alice_of(&script, &["--wait", "5s", "--name", "alice"]);
     alice.press(CTRL_D);
     peer.client.expect_eof();
     wait_until("the original modes", || alice.is_restored());

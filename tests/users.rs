@@ -562,7 +562,8 @@ fn strangers_that_never_log_in_keep_nobody_out() {
     wait_until("the strangers", || server.stats().connections == PLACES as u64);
     let started = Instant::now();
     let alice = server.login("alice");
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    // Less than the strangers' own time to log in.
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
     // The one that waited longest makes room, once it has had some time, and is told.
     let (first, last) = (strangers.remove(0), strangers.pop().expect("a stranger"));
     wait_until("room to be made", || {

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::Instant;
 
@@ -17,8 +18,8 @@ use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 use crate::common::{TEST_TIMEOUT, wait_until};
 use crate::process::{EXECUTABLE, Process, through};
 
-const ROWS: u16 = 24;
-const COLUMNS: u16 = 80;
+pub const ROWS: u16 = 24;
+pub const COLUMNS: u16 = 80;
 
 /// The status that is shown when leaving takes more than a second.
 pub const WAITING: &str = "a-chat: waiting for what is still on its way; Ctrl-C ends that";
@@ -57,11 +58,11 @@ impl Terminal {
         command.arg("connect").arg(address.to_string()).args(flags);
         command.env("TERM", "xterm-256color").env_remove("NO_COLOR");
         change(&mut command);
-        Self::run(command)
+        Self::run(command, ROWS, COLUMNS)
     }
 
-    /// Runs any command that exits with the client.
-    pub fn run(mut command: Command) -> Self {
+    /// Runs any command that exits with the client, in a window of this size.
+    pub fn run(mut command: Command, rows: u16, columns: u16) -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let master = openpt(flags).expect("a pseudo-terminal");
         grantpt(&master).and_then(|()| unlockpt(&master)).expect("an unlocked one");
@@ -69,16 +70,15 @@ impl Terminal {
         let end = || slave.try_clone().expect("a descriptor");
         command.stdin(end()).stdout(end()).stderr(end());
         let before = tcgetattr(&slave).expect("modes");
-        let [rows, columns] = [ROWS, COLUMNS].map(|size| NonZeroU16::new(size).expect("a size"));
-        let mut terminal = Self {
+        set_size(&master, rows, columns);
+        let [rows, columns] = [rows, columns].map(|size| NonZeroU16::new(size).expect("a size"));
+        Self {
             master: File::from(master),
             slave: Some(slave),
             before,
             screen: vt100::Parser::new(rows, columns, SCROLLBACK),
             process: Process::start(command),
-        };
-        terminal.resize(ROWS, COLUMNS);
-        terminal
+        }
     }
 
     /// Presses keys, or sends anything else that a terminal may send.
@@ -93,8 +93,7 @@ impl Terminal {
 
     /// Resizes the window; the client is notified.
     pub fn resize(&mut self, rows: u16, columns: u16) {
-        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(&self.master, size).expect("a terminal");
+        set_size(&self.master, rows, columns);
         let [rows, columns] = [rows, columns].map(|size| NonZeroU16::new(size).expect("a size"));
         self.screen.screen_mut().set_size(rows, columns);
     }
@@ -217,4 +216,9 @@ impl Terminal {
         assert!(self.is_restored(), "the modes are others");
         self.process.wait().0
     }
+}
+
+fn set_size(terminal: impl AsFd, rows: u16, columns: u16) {
+    let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(terminal, size).expect("a terminal");
 }
