@@ -246,9 +246,8 @@ fn at_shutdown_every_line_is_accepted_or_unaccepted() {
 fn the_closing_notice_counts_even_if_a_reset_follows() {
     let script = Script::listen();
     let (mut outbox, inbox, mut peer) = connect_to(&script, "alice");
-    for line in ["bob: 1", "bob: 2", "bob: 3"] {
-        outbox.send(line).expect("an open connection");
-    }
+    // At once: the client asks a question when it is sent nothing for a second.
+    outbox.send_lines(b"bob: 1\nbob: 2\nbob: 3\n").expect("an open connection");
     peer.expect_line("bob: 1");
     peer.expect_line("bob: 2");
     peer.close_after(3);
@@ -265,9 +264,7 @@ fn the_closing_notice_counts_even_if_a_reset_follows() {
 fn lines_without_a_reply_are_in_doubt_after_a_crash() {
     let script = Script::listen();
     let (mut outbox, inbox, mut peer) = connect_to(&script, "alice");
-    for line in ["bob: 1", "bob: 2"] {
-        outbox.send(line).expect("an open connection");
-    }
+    outbox.send_lines(b"bob: 1\nbob: 2\n").expect("an open connection");
     peer.expect_line("bob: 1");
     peer.expect_line("bob: 2");
     // After a second of silence the client asks.
@@ -509,8 +506,9 @@ fn messages_delivered_during_a_failed_login_are_not_lost() {
 fn unaccepted_lines_go_to_the_next_server() {
     let script = Script::listen();
     let (mut outbox, inbox, mut peer) = connect_to(&script, "alice");
+    let lines = b"alice: 1\nalice: 2\nalice: 3\nalice: 4\n";
+    outbox.send_lines(lines).expect("an open connection");
     for number in 1..=4 {
-        outbox.send(format!("alice: {number}")).expect("an open connection");
         peer.expect_line(&format!("alice: {number}"));
     }
     peer.close_after(3);

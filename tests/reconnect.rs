@@ -274,31 +274,26 @@ fn unaccepted_lines_wait_for_their_recipients() {
     let lines = "bob: 1\nbob: 2\ncarol, bob, no name: 3\n/who\nnonsense\nbob: 4\n";
     let (mut alice, mut peer) = back(&script, &[], lines);
     let answer = |peer: &mut Peer, question: &str, text: &str| {
-        peer.expect_line(question);
-        let line = peer.line;
-        peer.client.send(&format!("notice: line {line}: {text}"));
+        peer.expect_line_after_questions("alice", question);
+        peer.reply(text);
     };
     answer(&mut peer, "/who bob", "not here: bob");
     answer(&mut peer, "/who bob", "not here: bob");
     answer(&mut peer, "/who bob", "here: bob");
-    peer.expect_line("bob: 1");
-    peer.expect_line("bob: 2");
+    for line in ["bob: 1", "bob: 2"] {
+        peer.expect_line_after_questions("alice", line);
+    }
     // A recipient that was seen is not asked for again.
     answer(&mut peer, "/who carol", "not here: carol");
     alice.log.expect("a-chat: waiting for bob");
     alice.log.expect("a-chat: waiting for carol");
     answer(&mut peer, "/who carol", "here: carol");
     for line in ["carol, bob, no name: 3", "/who", "nonsense", "bob: 4"] {
-        peer.expect_line(line);
+        peer.expect_line_after_questions("alice", line);
     }
     // Later lines wait for their recipients too.
     alice.write("dave: 5\n");
-    loop {
-        match peer.line().as_str() {
-            "/who alice" => {}
-            line => break assert_eq!(line, "/who dave"),
-        }
-    }
+    peer.expect_line_after_questions("alice", "/who dave");
 }
 
 /// What counts is what was accepted: the rooms that it left in lines to be sent again it enters, too.
@@ -382,7 +377,7 @@ fn refused_lines_are_not_sent_again_and_numbers_go_on() {
     peer.expect_line("bob: 3");
     peer.client.send("error: line 2: no such peer: bob");
     alice.write_and_end("bob: 4\n");
-    peer.expect_line("bob: 4");
+    peer.expect_line_after_questions("alice", "bob: 4");
     peer.answer_who("alice");
     drop(peer);
     for line in [

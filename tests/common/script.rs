@@ -60,11 +60,28 @@ impl Peer {
         assert_eq!(self.line(), expected);
     }
 
+    /// The same, after any questions whether the client itself is here: it asks when it has sent
+    /// nothing for a second.
+    pub fn expect_line_after_questions(&mut self, name: &str, expected: &str) {
+        let question = format!("/who {name}");
+        let mut line = self.line();
+        while line == question {
+            self.reply(&format!("here: {name}"));
+            line = self.line();
+        }
+        assert_eq!(line, expected);
+    }
+
     /// Expects `/who name` and replies that the client is here.
     pub fn answer_who(&mut self, name: &str) {
         self.expect_line(&format!("/who {name}"));
+        self.reply(&format!("here: {name}"));
+    }
+
+    /// Replies to the last line.
+    pub fn reply(&mut self, text: &str) {
         let line = self.line;
-        self.client.send(&format!("notice: line {line}: here: {name}"));
+        self.client.send(&format!("notice: line {line}: {text}"));
     }
 
     /// Sends the closing notice, with this number of accepted lines.
