@@ -335,7 +335,7 @@ fn a_recipient_is_evicted_even_if_all_its_messages_are_already_in_flight() {
 fn evict_in_mid_stream_and_read_on(segment: Option<u32>, length: usize) {
     // All are accepted before the eviction, and exceed what the kernel can hold.
     let count = 600_000 / (length + 32);
-    let config = strict().stall_timeout(Duration::from_secs(1));
+    let config = strict().stall_timeout(Duration::from_secs(2));
     let server = TestServer::with(config.window(4 * 1024 * 1024));
     let mut stuck = Client::connect_with_small_buffers(server.address, segment);
     stuck.send("stuck");

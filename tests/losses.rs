@@ -11,9 +11,10 @@ use std::time::Duration;
 use a_chat::{CloseReason, Config, Report};
 use common::{Client, TEST_TIMEOUT, TestServer, wait_until};
 
-/// Quickly evicts a client that does not read, and does not wait for it to read the reason.
+/// Evicts a client that does not read once all is sent to it, and does not wait for it to read the
+/// reason.
 fn strict() -> Config {
-    Config::default().stall_timeout(Duration::from_millis(300)).linger(Duration::from_millis(50))
+    Config::default().stall_timeout(Duration::from_secs(2)).linger(Duration::from_millis(50))
 }
 
 /// Evicts nobody within a test.
@@ -147,7 +148,7 @@ fn a_loss_whose_sender_has_gone_is_counted_and_told_to_nobody_under_its_name() {
 
 #[test]
 fn what_is_lost_in_the_drain_is_told_to_nobody() {
-    let server = TestServer::with(lenient().drain_timeout(Duration::from_millis(300)));
+    let server = TestServer::with(lenient().drain_timeout(Duration::from_secs(3)));
     let _stuck = server.login_with_small_buffers("stuck");
     let mut alice = server.login("alice");
     alice.fill("stuck", 200);

@@ -209,10 +209,11 @@ impl Client {
 
     /// Sends this recipient numbered messages of 1,000 bytes: 200 are more than the kernels hold for one
     /// with small buffers, and less than the sender's window.
+    ///
+    /// In one piece, since the time until the recipient is evicted begins with the first of them.
     pub fn fill(&mut self, recipient: &str, lines: u64) {
-        for line in 1..=lines {
-            self.send(&format!("{recipient}: {line} {}", "x".repeat(1000)));
-        }
+        let line = |line| format!("{recipient}: {line} {}\n", "x".repeat(1000));
+        self.send_bytes((1..=lines).map(line).collect::<String>().as_bytes());
     }
 
     /// The next line without its line end; `None` at the end of the stream.
