@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use a_chat::Config;
-use common::{Client, TestServer, send_until_blocked, wait_until};
+use common::{Client, TestServer, wait_until};
 
 /// Enters a room, as the client's line of this number.
 fn join(client: &mut Client, line: u64, room: &str, members: usize) {
@@ -114,7 +114,7 @@ fn a_storm_of_joins_and_leaves_is_one_notice_for_a_member_that_does_not_read() {
     let (bob, mut carol) = (server.login("bob"), server.login("carol"));
     join(&mut alice, 1, "#dev loud", 1);
     let line = format!("alice: {}\n", "x".repeat(500));
-    let sent = send_until_blocked(&bob.stream, line.as_bytes());
+    let sent = server.fill_window(&bob, &line);
     for round in 0..STORM {
         join(&mut carol, 2 * round + 1, "#dev", 2);
         carol.send("/leave #dev");

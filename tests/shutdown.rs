@@ -321,6 +321,6 @@ fn a_client_that_sends_after_the_servers_fin_receives_everything_in_flight() {
 /// A client that reads nothing, and a sender that has sent it more than the kernels hold.
 fn stuck_client_and_sender(server: &TestServer) -> (Client, Client) {
     let (stuck, sender) = (server.login("stuck"), server.login("sender"));
-    send_until_blocked(&sender.stream, format!("stuck: {}\n", "x".repeat(500)).as_bytes());
+    server.fill_window(&sender, &format!("stuck: {}\n", "x".repeat(500)));
     (stuck, sender)
 }

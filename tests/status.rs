@@ -23,7 +23,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Client, TEST_TIMEOUT, send_until_blocked, skipped, wait_until};
+use common::{Client, TEST_TIMEOUT, send_until_full, skipped, wait_until};
 use http::{Response, connect, exchange, get, request, status_address};
 use netns::{Network, address_of};
 use process::{EXECUTABLE, Process, run, serve, through};
@@ -40,11 +40,13 @@ fn start(flags: &[&str]) -> (Process, SocketAddr) {
 }
 
 /// A client that never reads, and one whose window is full of lines for it.
-fn stuck(process: &mut Process) -> (Client, Client) {
+fn stuck(process: &mut Process, status: SocketAddr) -> (Client, Client) {
     let slow = process.login("slow");
     let alice = process.login("alice");
     let line = format!("slow: {}\n", "x".repeat(1000));
-    send_until_blocked(&alice.stream, line.repeat(64).as_bytes());
+    send_until_full(&alice.stream, line.repeat(64).as_bytes(), || {
+        get(status, "/metrics").metric("achat_senders_waiting") == 1.0
+    });
     (slow, alice)
 }
 
@@ -57,7 +59,7 @@ fn the_probes_tell_whether_it_runs_and_whether_it_accepts_clients() {
         assert_eq!((response.status, response.body.as_str()), (200, "running\n"));
     }
     assert_eq!((get(status, "/readyz").status, get(status, "/nonsense").status), (200, 404));
-    let clients = stuck(&mut process);
+    let clients = stuck(&mut process, status);
     process.signal(Signal::TERM);
     wait_until("the drain", || get(status, "/readyz").status == 503);
     assert_eq!(get(status, "/readyz").body, "draining\n");
@@ -225,7 +227,7 @@ fn every_metric_has_a_help_and_a_type_in_both_formats() {
 #[test]
 fn the_clients_are_listed_with_what_waits_for_whom() {
     let (mut process, status) = start(&["--stall-timeout", NEVER, "--drain-timeout", "100ms"]);
-    let (slow_client, alice) = stuck(&mut process);
+    let (slow_client, alice) = stuck(&mut process, status);
     let client = |name: &str| {
         let clients = get(status, "/clients").json();
         let all = clients["clients"].as_array().expect("a list").clone();

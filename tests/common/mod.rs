@@ -82,6 +82,14 @@ impl TestServer {
         client
     }
 
+    /// Sends `line` over and over until the sender's window, of the default size, and every buffer on
+    /// the way are full, since its recipient reads nothing. Returns the number of bytes sent.
+    pub fn fill_window(&self, sender: &Client, line: &str) -> u64 {
+        // A batch may be half a window, and waits until there is room for all of it.
+        let is_full = || self.stats().queued_bytes > 100 * 1024;
+        send_until_full(&sender.stream, line.as_bytes(), is_full)
+    }
+
     /// Shuts the server down and waits for the report.
     pub fn stop(mut self) -> Report {
         self.handle.shutdown();
@@ -359,6 +367,13 @@ pub fn descriptor_count() -> usize {
 /// Sends `lines` over and over until no more is accepted for a while, because the server has stopped
 /// reading and every buffer in between is full. Returns the number of bytes sent.
 pub fn send_until_blocked(stream: &Wire, lines: &[u8]) -> u64 {
+    send_until_full(stream, lines, || true)
+}
+
+/// As [`send_until_blocked`], and until `is_full` holds: a server that has not run for a while accepts
+/// no more either, and goes on later.
+pub fn send_until_full(stream: &Wire, lines: &[u8], is_full: impl Fn() -> bool) -> u64 {
+    let deadline = Instant::now() + TEST_TIMEOUT;
     let timeout = stream.write_timeout().expect("an option");
     // The timeout need not be exact: if the server resumes later, the caller has only sent less.
     stream.set_write_timeout(Some(Duration::from_millis(300))).expect("a timeout");
@@ -368,7 +383,12 @@ pub fn send_until_blocked(stream: &Wire, lines: &[u8]) -> u64 {
         let mut stream = stream;
         match stream.write(&lines[skip..]) {
             Ok(count) => sent += count as u64,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if is_full() {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "waited too long for full buffers");
+            }
             Err(error) => panic!("{error}"),
         }
     }
