@@ -32,8 +32,10 @@ pub(crate) use self::source::Source;
 /// opens them all and says nothing must not keep the probes out.
 const MAX_CONNECTIONS: usize = 8;
 
-/// How long after its end the server answers a page that was watching, so that it gets the report.
-const PAGE_GRACE: Duration = Duration::from_secs(1);
+/// How long after its end the server answers a page that was watching, so that it gets the report: its
+/// next look begins a second after the last one ended. Service managers grant five seconds for this and
+/// for what is left of the log.
+const PAGE_GRACE: Duration = Duration::from_secs(2);
 
 /// A page that has asked within this time is watching: it asks every second.
 const PAGE_INTERVAL: Duration = Duration::from_secs(3);
