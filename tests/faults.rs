@@ -411,7 +411,8 @@ fn a_clock_that_jumps_ahead_shortens_no_timeout() {
     wait();
     silent.send("ent\nsilent: I am in time");
     silent.expect_line("from silent: I am in time");
-    drop((bob, silent));
+    bob.leave();
+    silent.leave();
 
     process.signal(Signal::TERM);
     process.log.expect(SIGNALLED);

@@ -41,7 +41,7 @@ fn a_client_over_the_limit_gets_an_error_and_none_of_its_lines_are_routed() {
     carol.expect_line(SERVER_FULL);
     carol.expect_eof();
     chat(&mut alice, &mut bob, ["alice", "bob"]);
-    drop((alice, bob, carol));
+    [alice, bob, carol].into_iter().for_each(Client::leave);
     let report = server.stop();
     assert_eq!((report.connections, report.refused), (2, 1), "{report}");
     assert_eq!((report.accepted, report.delivered), (2, 2), "{report}");
@@ -196,7 +196,8 @@ mod of_the_system {
         chat(one, other, ["client-0", "client-1"]);
         drop(clients.pop());
         waiting.expect_line("notice: line 1: here: client-0, waiting");
-        drop((waiting, clients));
+        waiting.leave();
+        clients.into_iter().for_each(Client::leave);
         let (status, log) = process.terminate();
         assert_eq!(status, 0, "{log:#?}");
         assert!(log.last().is_some_and(|report| report.contains(" 0 refused, ")), "{log:#?}");
@@ -304,7 +305,8 @@ mod of_the_system {
         chat(one, other, ["client-0", "client-1"]);
         drop(clients.pop());
         let (late, _) = login_when_there_is_room(address, "late");
-        drop((late, clients));
+        late.leave();
+        clients.into_iter().for_each(Client::leave);
         let (status, log) = process.terminate();
         assert_eq!(status, 0, "{log:#?}");
         assert!(log.iter().any(|line| line.contains("cannot spawn a ")), "{log:#?}");

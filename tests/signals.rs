@@ -167,7 +167,8 @@ fn writing_to_a_client_that_is_gone_and_sigpipe_are_harmless() {
         }
     }
     bystanders.exchange(500);
-    drop((alice, bystanders.end()));
+    alice.leave();
+    bystanders.leave();
     let (status, log) = process.terminate();
     assert_eq!(status, 0, "{log:#?}");
     let broken = |line: &&String| line.contains("victim") && line.contains("connection broken");
@@ -249,7 +250,8 @@ fn time_during_which_the_server_is_suspended_does_not_count_against_clients() {
     hesitant.send("ant\nhesitant: in time");
     hesitant.expect_line("from hesitant: in time");
     expect_messages(&mut slow);
-    drop((hesitant, newcomer, slow, alice, bystanders.end()));
+    [hesitant, newcomer, slow, alice].into_iter().for_each(Client::leave);
+    bystanders.leave();
     let (status, log) = process.terminate();
     assert_eq!(status, 0, "{log:#?}");
     let report = log.last().expect("a report");

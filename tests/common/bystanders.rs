@@ -66,6 +66,11 @@ impl Bystanders {
         report
     }
 
+    /// Lets the two finish and leave.
+    pub fn leave(self) {
+        self.end().0.into_iter().for_each(Client::leave);
+    }
+
     /// Lets the two finish; returns them, and how many messages they exchanged.
     pub fn end(self) -> ([Client; 2], u64) {
         self.finish.store(true, SeqCst);
