@@ -125,10 +125,12 @@ fn each_recipient_gets_each_senders_messages_in_order() {
         .into_iter()
         .map(|mut client| thread::spawn(move || client.lines_to_eof()))
         .collect();
+    // All of them, before the first one leaves.
+    let senders: Vec<_> = (0..SENDERS).map(|sender| server.login(&format!("s{sender}"))).collect();
     thread::scope(|scope| {
-        for sender in 0..SENDERS {
-            let (client, names) = (server.login(&format!("s{sender}")), &names);
-            scope.spawn(move || send_numbered(client, sender as u64, names));
+        for (seed, client) in (0..).zip(senders) {
+            let names = &names;
+            scope.spawn(move || send_numbered(client, seed, names));
         }
     });
     let report = server.stop();

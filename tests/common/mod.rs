@@ -64,7 +64,8 @@ impl TestServer {
         self.stats.clone()
     }
 
-    /// Connects, logs in, and returns once the broker knows the name.
+    /// Connects, logs in, and returns once the broker knows the name. It counts, so nobody may leave
+    /// meanwhile.
     pub fn login(&self, name: &str) -> Client {
         let before = self.stats().connected;
         let mut client = Client::connect(self.address);
