@@ -10,7 +10,7 @@ mod common;
 mod process;
 
 use std::io::{BufRead, BufReader, Seek, Write};
-use std::net::{Shutdown, TcpListener};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
@@ -19,8 +19,9 @@ use std::time::Duration;
 
 use a_chat::Config;
 use common::script::{Peer, Script};
-use common::{TEST_TIMEOUT, TestServer, wait_until};
+use common::{TEST_TIMEOUT, TestServer, unacknowledged, wait_until};
 use process::{Process, connect, executable, run};
+use rustix::net::{SendFlags, send};
 use rustix::process::Signal;
 
 /// A client of the test's server.
@@ -39,7 +40,9 @@ fn client_of(script: &Script, flags: &[&str]) -> (Process, Peer) {
 /// Waits for the client to exit; returns its exit status, standard output and standard error.
 fn outcome(mut client: Process) -> (i32, Vec<String>, Vec<String>) {
     let stdout = client.stdout.take_to_end();
-    let (status, stderr) = client.wait();
+    let (status, mut stderr) = client.wait();
+    // A client whose login takes a while says what it waits for.
+    stderr.retain(|line| !line.starts_with("a-chat: connecting to "));
     (status, stdout, stderr)
 }
 
@@ -204,19 +207,26 @@ fn without_a_flag_the_first_line_is_the_name() {
     }
 }
 
+/// A socket that is bound and does not listen, and its address.
+fn bound_address() -> (socket2::Socket, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+        .expect("a descriptor");
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+    let address = socket.local_addr().expect("an address").as_socket();
+    (socket, address.expect("an address of IP"))
+}
+
 #[test]
 fn a_failed_login_is_reported_in_one_line() {
     let server = TestServer::start();
     let _taken = server.login("bot");
     let bot = client(&server, &["--name", "bot"]);
     let error = "a-chat: cannot log in as bot: name taken".to_owned();
-    let (status, stdout, mut stderr) = outcome(bot);
-    // A client that waits for a while says for what.
-    stderr.retain(|line| !line.starts_with("a-chat: connecting to "));
-    assert_eq!((status, stdout, stderr), (1, Vec::new(), vec![error]));
+    assert_eq!(outcome(bot), (1, Vec::new(), vec![error]));
 
-    let unused = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    let bot = Process::start(connect(unused.expect("an address"), &["--name", "bot"]));
+    // Nobody else can listen there meanwhile.
+    let (_bound, unused) = bound_address();
+    let bot = Process::start(connect(unused, &["--name", "bot"]));
     let (status, stdout, stderr) = outcome(bot);
     assert_eq!((status, stdout.len(), stderr.len()), (1, 0, 1), "{stderr:?}");
     assert!(stderr[0].starts_with("a-chat: cannot connect to 127.0.0.1:"), "{stderr:?}");
@@ -256,12 +266,16 @@ fn the_wait_is_bounded_and_only_the_lines_decide_the_status() {
     let script = Script::listen();
     for (wait, answered) in [("0.3s", true), ("100ms", false)] {
         let (mut bot, mut peer) = client_of(&script, &["--wait", wait]);
-        bot.write_and_end("bob: hi\n");
+        bot.write("bob: hi\n");
         peer.expect_line("bob: hi");
         if answered {
+            // It asks when it has been quiet for a while.
             peer.answer_who("bot");
+            peer.client.send("from bob: hi yourself");
+            bot.stdout.expect_line("from bob: hi yourself");
         }
-        // The server does not close the connection.
+        // Now the time runs, and the server does not close the connection.
+        bot.stdin = None;
         let (status, stdout, stderr) = outcome(bot);
         assert_eq!(stdout, Vec::<String>::new());
         assert_eq!(status, i32::from(!answered), "{stderr:#?}");
@@ -282,23 +296,19 @@ fn a_wait_may_be_a_plain_number_of_seconds() {
 fn the_wait_is_bounded_even_if_the_output_is_stuck() {
     let script = Script::listen();
     let mut command = connect(script.address, &["--name", "bot", "--wait", "100ms"]);
-    let (ours, _stuck) = UnixStream::pair().expect("two sockets");
-    command.stdout(Stdio::from(OwnedFd::from(ours)));
+    let (theirs, _stuck) = UnixStream::pair().expect("two sockets");
+    // Filled before there is a client, which blocks at its first write.
+    while send(&theirs, &[b'x'; 1024], SendFlags::DONTWAIT).is_ok() {}
+    command.stdout(Stdio::from(OwnedFd::from(theirs)));
     let mut bot = Process::start(command);
     let mut peer = script.log_in("bot");
-    let mut sending = peer.client.stream.try_clone().expect("a descriptor");
-    let sender = thread::spawn(move || {
-        let line = format!("from bob: {}\n", "x".repeat(10_000));
-        while sending.write_all(line.as_bytes()).is_ok() {}
-    });
+    peer.client.send("from bob: hi");
+    wait_until("the client's kernel to have it", || unacknowledged(&peer.client.stream) == 0);
     bot.stdin = None;
     peer.client.expect_eof();
     let (status, stderr) = bot.wait();
     assert_eq!(status, 1, "{stderr:#?}");
     assert!(stderr.iter().any(|line| line.starts_with("a-chat: cannot write what arrives: ")));
-    // Without a reset, which depends on unread input, the sender would continue for a while.
-    let _ = peer.client.stream.shutdown(Shutdown::Both);
-    sender.join().expect("no panic");
 }
 
 /// A server may send anything, and standard error may be a terminal.
