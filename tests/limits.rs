@@ -259,9 +259,9 @@ mod of_the_system {
     /// A launcher that limits the number of threads, if that is possible here.
     ///
     /// The system counts threads by user, and root's not at all. So the server runs as a user of its
-    /// own, or in its own user namespace, where the count begins anew.
+    /// own, or in its own user namespace, where the count begins anew. No two tests have the same number.
     fn with_threads(threads: u64) -> Option<Vec<String>> {
-        let user_id = 20_000 + u64::from(std::process::id()) % 20_000 * 2 + threads % 2;
+        let user_id = 20_000 + u64::from(std::process::id()) % 2_500 * 16 + threads;
         let user = if geteuid().is_root() {
             format!("setpriv --reuid={user_id} --regid={user_id} --clear-groups")
         } else {

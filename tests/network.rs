@@ -310,7 +310,7 @@ fn the_report_is_exact_even_if_a_link_dies_in_mid_stream() {
     const LENGTH: usize = 500;
     for _ in 0..3 {
         // Alice writes until the end, so the server must not close first.
-        let flags = ["--drain-timeout", "1s", "--stall-timeout", NEVER, "--linger", NEVER];
+        let flags = ["--drain-timeout", "4s", "--stall-timeout", NEVER, "--linger", NEVER];
         let Some(mut scene) = Scene::start(&flags) else { return };
         let (mut bob, mut alice) = (scene.login(BAD, "bob"), scene.login(GOOD, "alice"));
         let mut stream = alice.stream.try_clone().expect("a descriptor");
@@ -334,7 +334,7 @@ fn the_report_is_exact_even_if_a_link_dies_in_mid_stream() {
         assert!(sender.join().expect("no panic") as u64 >= accepted, "{notice}");
 
         let (report, lost, unacknowledged) =
-            expect_report_of_bobs_loss(scene.process, Duration::from_secs(1));
+            expect_report_of_bobs_loss(scene.process, Duration::from_secs(4));
         assert_eq!(number_before(&report, " deliveries owed"), others + accepted, "{report}");
         let delivered = accepted - lost;
         assert_eq!(number_before(&report, " delivered"), others + delivered, "{report}");
