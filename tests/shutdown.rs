@@ -195,6 +195,8 @@ fn concurrent_and_repeated_shutdowns_count_as_one() {
         let mut server = TestServer::start();
         let mut bob = server.login("bob");
         bob.send("bob: hello");
+        // On a busy machine a socket may have it a moment later.
+        wait_until("the server's kernel to have it", || unacknowledged(&bob.stream) == 0);
         let barrier = Barrier::new(32);
         thread::scope(|scope| {
             for _ in 0..32 {

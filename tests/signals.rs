@@ -244,12 +244,12 @@ fn time_during_which_the_server_is_suspended_does_not_count_against_clients() {
     thread::sleep(Duration::from_secs(7));
     process.resume();
     newcomer.expect_line("from newcomer: is anybody there?");
-    bystanders.exchange(500);
     thread::sleep(Duration::from_secs(2));
 
     hesitant.send("ant\nhesitant: in time");
     hesitant.expect_line("from hesitant: in time");
     expect_messages(&mut slow);
+    bystanders.exchange(500);
     [hesitant, newcomer, slow, alice].into_iter().for_each(Client::leave);
     bystanders.leave();
     let (status, log) = process.terminate();
