@@ -147,6 +147,15 @@ impl Process {
         (status, stdout, stderr)
     }
 
+    /// The same, for a process that may go on for this long.
+    pub fn outcome_within(mut self, time: Duration) -> (i32, Vec<String>, Vec<String>) {
+        let deadline = Instant::now() + time;
+        while let Ok(line) = self.stdout.source.recv_deadline(deadline) {
+            self.stdout.seen.push(line);
+        }
+        self.outcome()
+    }
+
     /// SIGTERM, then [`wait`](Self::wait).
     pub fn terminate(self) -> (i32, Vec<String>) {
         self.signal(Signal::TERM);
