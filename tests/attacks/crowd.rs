@@ -218,6 +218,8 @@ pub struct Member {
     number: u64,
     cannot_write: bool,
     reading_since: Option<Instant>,
+    /// Whether what it may read now is limited: the clock may have moved on by the time it reads.
+    is_at_rate: bool,
     read_at_rate: u64,
 }
 
@@ -252,6 +254,7 @@ impl Member {
             number: 0,
             cannot_write: false,
             reading_since: None,
+            is_at_rate: false,
             read_at_rate: 0,
         }
     }
@@ -328,6 +331,7 @@ impl Member {
             Reading::Rate { fast_for, bytes_per_second } => {
                 let since = *self.reading_since.get_or_insert_with(Instant::now);
                 let Some(time) = since.elapsed().checked_sub(fast_for) else { return CHUNK };
+                self.is_at_rate = true;
                 let wanted = u128::from(bytes_per_second) * time.as_millis() / 1000;
                 let allowed = wanted.saturating_sub(u128::from(self.read_at_rate));
                 usize::try_from(allowed).unwrap_or(CHUNK).min(CHUNK)
@@ -341,10 +345,8 @@ impl Member {
             Ok(0) => self.finish(End::Clean),
             Ok(count) => {
                 self.received.feed(&chunk[..count]);
-                if let Reading::Rate { fast_for, .. } = self.reading {
-                    if self.reading_since.is_some_and(|since| since.elapsed() >= fast_for) {
-                        self.read_at_rate += count as u64;
-                    }
+                if self.is_at_rate {
+                    self.read_at_rate += count as u64;
                 }
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
