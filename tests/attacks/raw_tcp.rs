@@ -70,6 +70,13 @@ pub struct RawClient {
     last_sent: Instant,
 }
 
+impl RawClient {
+    /// Acknowledges like this from now on.
+    pub fn acknowledge(&mut self, acks: Acks) {
+        (self.acks, self.since, self.base) = (acks, Instant::now(), self.acknowledged);
+    }
+}
+
 /// All such clients of one server.
 pub struct RawHost {
     tun: Tun,
