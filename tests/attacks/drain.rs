@@ -15,7 +15,7 @@ pub const MOMENT: Duration = Duration::from_millis(if cfg!(debug_assertions) { 2
 
 fn ends_by_its_deadline_and_innocents_lose_nothing(kind: Kind) {
     let long = [(300, 1), (500, 1), (800, 1), (1100, 5), (1700, 5)];
-    for_each(by_form(&[(100, 1)], &long), |(clients, seconds)| {
+    for_each(by_form(&[(100, 4)], &long), |(clients, seconds)| {
         let target = Target::start(&["--drain-timeout", &format!("{seconds}s")]);
         let innocents = Innocents::start(target.address);
         let crowd = Crowd::start(target.address, kind.plans(clients));

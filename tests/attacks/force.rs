@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use crate::crowd::{Buffer, Crowd, Plan, Reading, Sending};
 use crate::drain::MOMENT;
 use crate::floods::block;
+use crate::process::SIGNALLED;
 use crate::target::{Target, alone, by_form, figure};
 
 /// How long a line of a log may be: Docker cuts lines at 16 KiB, journald at 48.
@@ -34,7 +35,7 @@ fn stuck(clients: usize) -> Vec<Plan> {
 fn ends_with(signals: &[Signal], drain: u64) {
     let clients = by_form(300, 3000);
     let flags = ["--drain-timeout", &format!("{drain}s"), "--stall-timeout", "10min"];
-    let target = Target::start(&flags);
+    let mut target = Target::start(&flags);
     let crowd = Crowd::start(target.address, stuck(clients));
     // Until no window has room any more.
     let mut before = 0;
@@ -50,6 +51,7 @@ fn ends_with(signals: &[Signal], drain: u64) {
     let [others @ .., last] = signals else { panic!("no signal") };
     for signal in others {
         target.process.signal(*signal);
+        target.process.log.expect(SIGNALLED);
         // The next signal within half a second would be the same request.
         thread::sleep(Duration::from_millis(600));
     }
