@@ -19,6 +19,11 @@ const INTERVAL: Duration = Duration::from_millis(5);
 /// How long a reader waits for anything at all.
 const SILENCE: Duration = Duration::from_secs(120);
 
+/// What a message of an innocent client may take beside a flood, half of them less than this: by
+/// far more than it takes, and by far less than the time in which each flooding client's window
+/// has its turn alone.
+pub const MEDIAN: Duration = Duration::from_secs(if cfg!(debug_assertions) { 5 } else { 1 });
+
 pub struct Innocents {
     finish: Arc<AtomicBool>,
     arrived: Arc<AtomicU64>,

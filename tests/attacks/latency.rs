@@ -6,13 +6,8 @@ use std::time::Duration;
 use crate::common::wait_until;
 use crate::crowd::Crowd;
 use crate::floods::Kind;
-use crate::innocents::Innocents;
+use crate::innocents::{Innocents, MEDIAN};
 use crate::target::{Target, alone, by_form, figure, for_each, is_long};
-
-/// What a message of an innocent client may take beside a flood, half of them less than this: by
-/// far more than it takes, and by far less than the time in which each flooding client's window
-/// has its turn alone.
-const MEDIAN: Duration = Duration::from_secs(if cfg!(debug_assertions) { 5 } else { 1 });
 
 fn floods_cost_innocents_little(kind: Kind) {
     for_each(by_form(&[40_usize], &[300, 1700]), |clients| {

@@ -13,15 +13,12 @@ use tempfile::TempDir;
 
 use crate::common::{Client, send_until_blocked, try_login, unacknowledged, wait_until};
 use crate::crowd::{Buffer, Plan, Reading, Sending};
-use crate::innocents::Innocents;
+use crate::innocents::{Innocents, MEDIAN};
 use crate::memory::{KIB, MAX_LINE, MIB, Terms, WINDOW};
 use crate::target::{Target, alone, beside_others, by_form, figure, for_each};
 
 /// How long clients flood.
 const FLOOD: Duration = Duration::from_secs(2);
-
-/// What a message of an innocent client may take, half of them less than this.
-const MEDIAN: Duration = Duration::from_secs(if cfg!(debug_assertions) { 5 } else { 1 });
 
 /// A server that writes its report as JSON, and the folder for that.
 fn start(flags: &[&str]) -> (Target, TempDir) {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::common::{Client, try_login, wait_until};
-use crate::innocents::Innocents;
+use crate::innocents::{Innocents, MEDIAN};
 use crate::memory::{KIB, MAX_LINE, MIB, Terms, WINDOW};
 use crate::target::{Target, alone, beside_others, by_form, figure, for_each};
 
@@ -21,9 +21,6 @@ const MEMBERSHIP_CHARGE: u64 = 512;
 
 /// How long members flood their rooms.
 const FLOOD: Duration = Duration::from_secs(2);
-
-/// What a message of an innocent client may take, half of them less than this.
-const MEDIAN: Duration = Duration::from_secs(if cfg!(debug_assertions) { 5 } else { 1 });
 
 /// Clients that have entered the rooms that `rooms` gives for each.
 fn members(server: SocketAddr, count: usize, rooms: impl Fn(usize) -> Vec<String>) -> Vec<Client> {

@@ -16,7 +16,7 @@ use crate::account::Account;
 use crate::common::{Client, try_login, wait_until};
 use crate::crowd::{Buffer, Crowd, Plan, Reading, Sending};
 use crate::floods::{Kind, names};
-use crate::innocents::Innocents;
+use crate::innocents::{Innocents, MEDIAN};
 use crate::target::{Target, beside_others, by_form, figure};
 
 /// Sends RST instead of FIN when it is closed.
@@ -49,6 +49,7 @@ fn a_storm_of_connections_and_resets_harms_no_other_client() {
     };
     let storms = [storm(false), storm(true)];
     thread::sleep(Duration::from_secs(by_form(1, 6)));
+    wait_until("messages beside a storm", || innocents.arrived() >= 40);
     let (median, p99) = innocents.latencies();
     finish.store(true, SeqCst);
     for storm in storms {
@@ -63,7 +64,7 @@ fn a_storm_of_connections_and_resets_harms_no_other_client() {
         account.summary()
     ));
     assert_eq!(account.report.lost_in_drain, 0, "{}", account.summary());
-    assert!(median < Duration::from_secs(1), "{median:?}");
+    assert!(median < MEDIAN, "{median:?}");
 }
 
 #[test]
@@ -363,7 +364,7 @@ fn streams_and(flags: &[&str], act: impl FnOnce(&Target)) -> Account {
 fn signals_at_bad_moments_leave_an_exact_account() {
     let _machine = beside_others();
     for _ in 0..by_form(1, 5) {
-        let flags = ["--drain-timeout", "3s", "--linger", "200ms"];
+        let flags = ["--drain-timeout", "20s", "--linger", "200ms"];
         let account = streams_and(&flags, |target| target.process.signal(Signal::TERM));
         assert_eq!(account.report.lost_in_drain, 0, "{}", account.summary());
         streams_and(&flags, |target| {
