@@ -54,11 +54,11 @@ fn a_sync_is_answered_once_all_lines_before_it_are_delivered() {
 /// Of a large write the server asks at once what has arrived, and on one machine that may be all of it.
 #[test]
 fn a_sync_is_answered_if_all_is_acknowledged_while_it_is_written() {
-    const LINES: u64 = 120;
+    const LINES: usize = 120;
     let server = TestServer::with(lenient());
     let (mut alice, mut bob) = (server.login("alice"), server.login("bob"));
     let text = "x".repeat(1000);
-    let burst = format!("{}/sync 5\n", format!("bob: {text}\n").repeat(LINES as usize));
+    let burst = format!("{}/sync 5\n", format!("bob: {text}\n").repeat(LINES));
     let message = format!("from alice: {text}");
     let mut line = 0;
     for _ in 0..200 {
@@ -69,8 +69,8 @@ fn a_sync_is_answered_if_all_is_acknowledged_while_it_is_written() {
         line += LINES + 1;
         alice.expect_line(&format!("notice: line {line}: {DELIVERED}"));
     }
-    let report = server.stop_with([(alice, line), (bob, 0)]);
-    assert_eq!((report.owed, report.lost()), (200 * LINES, 0), "{report}");
+    let report = server.stop_with([(alice, line as u64), (bob, 0)]);
+    assert_eq!((report.delivered, report.lost()), (200 * LINES as u64, 0), "{report}");
 }
 
 #[test]
