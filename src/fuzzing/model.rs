@@ -288,8 +288,14 @@ impl Server {
         // No login line with its line end is longer, and no other byte may follow a carriage return.
         let is_long = rest.len() > self.max_line.min(MAX_LOGIN_BYTES) + 1;
         let is_broken = rest[..rest.len().saturating_sub(1)].contains(&b'\r');
-        if self.is_logging_in(client) && (is_long || is_broken) {
+        if !self.is_logging_in(client) {
+            return;
+        }
+        if is_long {
             self.login(client, rest);
+        } else if is_broken {
+            // Whether it is text was not looked at yet.
+            self.refuse_carriage_return(client);
         }
     }
 
@@ -316,14 +322,18 @@ impl Server {
         }
     }
 
+    fn refuse_carriage_return(&mut self, client: usize) {
+        self.clients[client].state = State::Disconnected;
+        let error = "the first line ended with a carriage return alone";
+        self.send(client, format!("error: {error}, lines end with a line feed"));
+    }
+
     fn login(&mut self, client: usize, line: &[u8]) {
         self.clients[client].state = State::Disconnected;
         let is_text = line.len() <= self.max_line.min(MAX_LOGIN_BYTES);
         let text = std::str::from_utf8(line).ok().filter(|_| is_text);
         if text.is_some_and(|text| text.contains('\r')) {
-            let error = "the first line ended with a carriage return alone";
-            self.send(client, format!("error: {error}, lines end with a line feed"));
-            return;
+            return self.refuse_carriage_return(client);
         }
         let name = text.map(|text| text.strip_prefix('\u{feff}').unwrap_or(text).trim());
         let name = name.unwrap_or_default().to_owned();
