@@ -99,11 +99,13 @@ fn without_moves(received: Vec<String>) -> (Vec<String>, model::Moves) {
     let others = received.into_iter().filter(|line| {
         let Some(notice) = line.strip_prefix("notice: #") else { return true };
         let (room, told) = notice.split_once(": ").expect("what is told of a room");
-        let told = told.split(", ").fold((0, 0), |(joined, left), told| match told {
-            told if told.ends_with(" joined") => (joined + 1, left),
-            "1 other came" => (joined + 1, left),
-            told if told.ends_with(" others came") => (joined + count(told), left),
-            told => (joined, left + if told.starts_with('c') { 1 } else { count(told) }),
+        // Whoever it was, with any name; then how many others came, and left.
+        let mut told = told.split(", ");
+        let has_joined = told.next().is_some_and(|one| one.ends_with(" joined"));
+        let one = (u64::from(has_joined), u64::from(!has_joined));
+        let told = told.fold(one, |(joined, left), told| match count(told) {
+            came if told.ends_with(" came") => (joined + came, left),
+            gone => (joined, left + gone),
         });
         let sum = moves.entry(format!("#{room}")).or_insert((0, 0));
         *sum = (sum.0 + told.0, sum.1 + told.1);
